@@ -1,0 +1,12 @@
+//! `oe-node keygen`.
+
+use std::process::ExitCode;
+
+/// Arguments of `oe-node keygen`.
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+/// Runs the command.
+pub(crate) fn main(_args: Args) -> ExitCode {
+    ExitCode::FAILURE
+}

@@ -1,0 +1,12 @@
+//! `oe-node showhostkey`.
+
+use std::process::ExitCode;
+
+/// Arguments of `oe-node showhostkey`.
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+/// Runs the command.
+pub(crate) fn main(_args: Args) -> ExitCode {
+    ExitCode::FAILURE
+}

@@ -1,0 +1,1 @@
+//! A small internet in network namespaces (`oe-node lab`).

@@ -1,0 +1,19 @@
+//! The daemon and every command of `oe-node`.
+//!
+//! This is the only crate that touches the world: sockets, the TUN device, netlink, files, the
+//! clock, the system's randomness. What it decides by itself is nothing; it carries what the pure
+//! crates say.
+
+mod commands;
+mod config;
+mod kernel;
+mod lab;
+mod resolver;
+mod run;
+mod userspace;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    commands::main()
+}

@@ -1,0 +1,1 @@
+//! The userspace data plane: TUN, UDP and raw sockets, and the thread that moves packets.

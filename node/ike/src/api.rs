@@ -1,0 +1,349 @@
+//! The vocabulary of [`crate::Ike`]: configuration, inputs, outputs.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use sa::{Envelope, EspCipher, EspKey, Mode, SaId, Spi, TrafficSelector};
+
+/// The local name of an IKE SA. Never on the wire, never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct IkeId(pub u64);
+
+/// An identification payload's content (RFC 7296 §3.5).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Identity {
+    /// `ID_IPV4_ADDR` or `ID_IPV6_ADDR`.
+    Address(IpAddr),
+    /// `ID_FQDN`; checked to be printable ASCII without blanks, at most 255 octets.
+    Fqdn(String),
+    /// `ID_NULL` (RFC 7619 §2.2).
+    Null,
+    /// Anything else, kept as it came (at most 255 octets).
+    Other {
+        /// ID type.
+        kind: u8,
+        /// Identification data.
+        data: Vec<u8>,
+    },
+}
+
+/// A key that verifies signatures.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum PublicKey {
+    /// RSA, both big-endian without leading zeros.
+    Rsa {
+        /// Public exponent.
+        exponent: Vec<u8>,
+        /// Modulus.
+        modulus: Vec<u8>,
+    },
+}
+
+/// Whether ESP is wrapped in UDP (RFC 3948) when no NAT is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Encapsulation {
+    /// Always ask for it, by a `NAT_DETECTION_SOURCE_IP` that cannot match: UDP batches, raw
+    /// sockets do not.
+    #[default]
+    Force,
+    /// Only behind a NAT; protocol 50 otherwise.
+    WhenNatted,
+}
+
+/// What stays the same while the node runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Our public key: says what we can sign and how large a signature is.
+    pub key: PublicKey,
+    /// UDP encapsulation without NAT.
+    pub encapsulation: Encapsulation,
+    /// First retransmission after this long; doubles each time.
+    pub retransmit_first: Duration,
+    /// Retransmissions before an exchange fails.
+    pub retransmit_tries: u32,
+    /// Half-open responder SAs from which on cookies are asked for (RFC 7296 §2.6).
+    pub cookie_threshold: usize,
+    /// Half-open responder SAs beyond which new ones are ignored.
+    pub half_open_limit: usize,
+    /// Life of an IKE SA before it is rekeyed, jittered downwards by up to a tenth.
+    pub ike_life: Duration,
+    /// Life of a child pair before it is rekeyed, jittered downwards by up to a tenth.
+    pub child_life: Duration,
+}
+
+/// A datagram from UDP 500 or 4500, without the non-ESP marker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Datagram<'a> {
+    /// Where it arrived; port 4500 means that it came with the marker.
+    pub local: SocketAddr,
+    /// Where it came from.
+    pub remote: SocketAddr,
+    /// The IKE message.
+    pub octets: &'a [u8],
+}
+
+/// A datagram to send; with the non-ESP marker in front if `marker` (RFC 3948 §2.2).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transmit {
+    /// Source address and port.
+    pub local: SocketAddr,
+    /// Destination.
+    pub remote: SocketAddr,
+    /// Whether four zero octets go in front.
+    pub marker: bool,
+    /// The IKE message.
+    pub octets: Vec<u8>,
+}
+
+/// The child to negotiate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChildRequest {
+    /// Selectors on our side; the first may be the triggering packet's own (RFC 7296 §2.9).
+    pub local: Vec<TrafficSelector>,
+    /// Selectors on the peer's side.
+    pub remote: Vec<TrafficSelector>,
+    /// Tunnel or transport.
+    pub mode: Mode,
+}
+
+/// A call to somebody whose keys are known.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Initiate {
+    /// Our outer address.
+    pub local: IpAddr,
+    /// The gateway's address; port 500.
+    pub remote: IpAddr,
+    /// Who we say we are.
+    pub identity: Identity,
+    /// Who the peer must say it is.
+    pub peer: Identity,
+    /// Keys any of which may have signed for it.
+    pub keys: Vec<PublicKey>,
+    /// The first child, negotiated within IKE_AUTH.
+    pub child: ChildRequest,
+}
+
+/// The responder's question: who is this, and what may it have?
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NeedPeer {
+    /// The waiting SA.
+    pub ike: IkeId,
+    /// Who it says it is (IDi).
+    pub identity: Identity,
+    /// Whom it wants to talk to (IDr), if it said.
+    pub wanted: Option<Identity>,
+    /// Our outer address.
+    pub local: SocketAddr,
+    /// Its outer address.
+    pub remote: SocketAddr,
+    /// Whether a NAT was detected in front of the peer.
+    pub peer_natted: bool,
+    /// Selectors it proposes for its side (TSi); empty if it asks for no child.
+    pub remote_selectors: Vec<TrafficSelector>,
+    /// Selectors it proposes for our side (TSr).
+    pub local_selectors: Vec<TrafficSelector>,
+}
+
+/// What one key would entitle the peer to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// If this key verifies the signature,
+    pub key: PublicKey,
+    /// the peer may speak for these,
+    pub remote: Vec<TrafficSelector>,
+    /// with these. The proposal is narrowed to both (RFC 7296 §2.9).
+    pub local: Vec<TrafficSelector>,
+}
+
+/// The answer to [`NeedPeer`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PeerVerdict {
+    /// Go on; the first key that verifies decides.
+    Known {
+        /// Who we say we are.
+        identity: Identity,
+        /// Keys, and what each entitles to.
+        grants: Vec<Grant>,
+    },
+    /// Answer AUTHENTICATION_FAILED and forget it.
+    Unknown,
+}
+
+/// Octets to sign with the node's key (RFC 7427; RSASSA-PSS by preference).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sign {
+    /// The waiting SA.
+    pub ike: IkeId,
+    /// The scheme, hash included.
+    pub scheme: SignatureScheme,
+    /// The message, not its digest.
+    pub octets: Vec<u8>,
+}
+
+/// A signature scheme of RFC 7427.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SignatureScheme {
+    /// RSASSA-PSS, SHA2-256, MGF1 with the same hash, salt of the hash's length.
+    RsaPssSha256,
+    /// RSASSA-PSS, SHA2-384.
+    RsaPssSha384,
+    /// RSASSA-PSS, SHA2-512.
+    RsaPssSha512,
+    /// RSASSA-PKCS1-v1_5, SHA2-256.
+    RsaPkcs1Sha256,
+    /// RSASSA-PKCS1-v1_5, SHA2-384.
+    RsaPkcs1Sha384,
+    /// RSASSA-PKCS1-v1_5, SHA2-512.
+    RsaPkcs1Sha512,
+}
+
+/// A pair of ESP SAs that the peer has agreed to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Child {
+    /// Its local name; becomes [`sa::SaPair::id`].
+    pub id: SaId,
+    /// Under which IKE SA.
+    pub ike: IkeId,
+    /// The pair it replaces.
+    pub rekeys: Option<SaId>,
+    /// Whether we asked for it. If so it may be sent on at once; otherwise a replacement waits
+    /// for [`sa::Notice::FirstPacket`] or the old pair's deletion.
+    pub initiator: bool,
+    /// Cipher of both directions.
+    pub cipher: EspCipher,
+    /// SPI that we chose.
+    pub spi_in: Spi,
+    /// SPI that the peer chose.
+    pub spi_out: Spi,
+    /// Key of packets to us.
+    pub key_in: EspKey,
+    /// Key of packets to the peer.
+    pub key_out: EspKey,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// Tunnel or transport.
+    pub mode: Mode,
+    /// Inner addresses on our side.
+    pub local: Vec<TrafficSelector>,
+    /// Inner addresses on the peer's side.
+    pub remote: Vec<TrafficSelector>,
+    /// The outer way.
+    pub envelope: Envelope,
+}
+
+/// Why an IKE SA or a child ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// The peer never answered.
+    Timeout,
+    /// The peer answered with this error notify, authenticated or (`authentic: false`) not.
+    Refused {
+        /// Notify message type (RFC 7296 §3.10.1).
+        notify: u16,
+        /// Whether it came under the SA's own keys.
+        authentic: bool,
+    },
+    /// The peer's signature, identity or key is not what it had to be.
+    AuthenticationFailed,
+    /// [`PeerVerdict::Unknown`], or no key or selector fitted.
+    NotAuthorized,
+    /// Our own key could not sign.
+    SigningFailed,
+    /// The peer deleted it.
+    DeletedByPeer,
+    /// We deleted it.
+    Closed,
+    /// The same peer came back with INITIAL_CONTACT.
+    InitialContact,
+    /// Its hard life is over.
+    Expired,
+    /// The peer broke the protocol.
+    Misbehaved(&'static str),
+}
+
+/// Something happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// IKE_SA_INIT is done: keys are agreed, nobody is authenticated.
+    Keyed {
+        /// The SA.
+        ike: IkeId,
+    },
+    /// IKE_AUTH is done: the peer is who it says. For the responder this precedes its answer.
+    Established {
+        /// The SA.
+        ike: IkeId,
+        /// Whether we called.
+        initiator: bool,
+        /// Who the peer is.
+        identity: Identity,
+        /// The key that verified.
+        key: PublicKey,
+        /// The smaller of the two nonces, to settle simultaneous calls as RFC 7296 §2.8.1 does.
+        lowest_nonce: Vec<u8>,
+    },
+    /// A child is agreed. Install it before the next output is carried out.
+    ChildUp(Box<Child>),
+    /// A child is gone at both ends.
+    ChildDown {
+        /// The pair.
+        sa: SaId,
+        /// Why.
+        why: End,
+    },
+    /// A child was asked for and the IKE SA stands without it.
+    ChildFailed {
+        /// The IKE SA.
+        ike: IkeId,
+        /// Why.
+        why: End,
+    },
+    /// The outer addresses of an IKE SA and its children changed.
+    Moved {
+        /// The IKE SA.
+        ike: IkeId,
+        /// Its children.
+        children: Vec<SaId>,
+        /// The new outer way.
+        envelope: Envelope,
+    },
+    /// An IKE SA is gone, after its children ([`Event::ChildDown`] comes first for each).
+    Ended {
+        /// The SA.
+        ike: IkeId,
+        /// Why.
+        why: End,
+    },
+}
+
+/// What the machine wants done, in this order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Send this datagram.
+    Transmit(Transmit),
+    /// Answer with [`crate::Ike::handle_peer`].
+    NeedPeer(NeedPeer),
+    /// Answer with [`crate::Ike::handle_signature`].
+    Sign(Sign),
+    /// Take note.
+    Event(Event),
+}
+
+/// What the next deadline is for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Timer {
+    /// A request was not answered.
+    Retransmit,
+    /// A half-open SA is too old.
+    HalfOpen,
+    /// A child pair is due.
+    RekeyChild,
+    /// An IKE SA is due.
+    RekeyIke,
+    /// An SA's hard life is over.
+    Expire,
+    /// A NAT mapping wants a keepalive (RFC 3948 §2.3).
+    Keepalive,
+    /// The cookie secret is due.
+    CookieSecret,
+}

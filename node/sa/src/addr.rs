@@ -1,0 +1,238 @@
+//! Addresses: a prefix, and the (source, destination) pair that RFC 4322 §3.1 keys policy by.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// A (source, destination) address pair, both of one family: the key of the forwarding plane's
+/// table (RFC 4322 §3.1), as seen by packets on their way out.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Flow {
+    src: IpAddr,
+    dst: IpAddr,
+}
+
+impl Flow {
+    /// Pairs two addresses; `None` if they are of different families.
+    #[must_use]
+    pub fn new(src: IpAddr, dst: IpAddr) -> Option<Self> {
+        (src.is_ipv4() == dst.is_ipv4()).then_some(Self { src, dst })
+    }
+
+    /// The local end: our address, or that of a host behind us.
+    #[must_use]
+    pub fn src(&self) -> IpAddr {
+        self.src
+    }
+
+    /// The far end.
+    #[must_use]
+    pub fn dst(&self) -> IpAddr {
+        self.dst
+    }
+
+    /// The same pair as seen by packets on their way in.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        Self { src: self.dst, dst: self.src }
+    }
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.src, self.dst)
+    }
+}
+
+/// An address prefix with its host bits zero. IPv4 sorts before IPv6.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Prefix {
+    addr: IpAddr,
+    len: u8,
+}
+
+/// Why a prefix was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PrefixError {
+    /// The address part is not an IPv4 or IPv6 address.
+    Address,
+    /// The length is not a number, or longer than the family allows (32 or 128 bits).
+    Length,
+}
+
+impl fmt::Display for PrefixError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Address => "not an IPv4 or IPv6 address",
+            Self::Length => "prefix length must be a number from 0 to 32 (IPv4) or 128 (IPv6)",
+        })
+    }
+}
+
+impl std::error::Error for PrefixError {}
+
+impl Prefix {
+    /// Every IPv4 address.
+    pub const ALL_V4: Self = Self { addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED), len: 0 };
+    /// Every IPv6 address.
+    pub const ALL_V6: Self = Self { addr: IpAddr::V6(Ipv6Addr::UNSPECIFIED), len: 0 };
+
+    /// The prefix of `len` bits that holds `addr`; host bits are zeroed.
+    ///
+    /// # Errors
+    /// [`PrefixError::Length`] if `len` exceeds the family's bits.
+    pub fn new(addr: IpAddr, len: u8) -> Result<Self, PrefixError> {
+        let addr = match addr {
+            IpAddr::V4(a) => {
+                let mask = mask(len, 32).ok_or(PrefixError::Length)?;
+                // The mask of a 32-bit family sits in the low half.
+                let bits = u128::from(u32::from(a)) & mask;
+                IpAddr::V4(Ipv4Addr::from(u32::try_from(bits).unwrap_or(0)))
+            }
+            IpAddr::V6(a) => {
+                let mask = mask(len, 128).ok_or(PrefixError::Length)?;
+                IpAddr::V6(Ipv6Addr::from(u128::from(a) & mask))
+            }
+        };
+        Ok(Self { addr, len })
+    }
+
+    /// The prefix of this one address, /32 or /128.
+    #[must_use]
+    pub fn host(addr: IpAddr) -> Self {
+        Self { addr, len: if addr.is_ipv4() { 32 } else { 128 } }
+    }
+
+    /// The first address.
+    #[must_use]
+    pub fn addr(&self) -> IpAddr {
+        self.addr
+    }
+
+    /// The number of leading bits that are fixed.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "the RFCs' own word; a prefix is never empty")]
+    pub fn len(&self) -> u8 {
+        self.len
+    }
+
+    /// Whether it is a single address.
+    #[must_use]
+    pub fn is_host(&self) -> bool {
+        self.len == if self.addr.is_ipv4() { 32 } else { 128 }
+    }
+
+    /// The last address.
+    #[must_use]
+    pub fn last(&self) -> IpAddr {
+        match self.addr {
+            IpAddr::V4(a) => {
+                let host = u32::MAX.checked_shr(self.len.into()).unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from(u32::from(a) | host))
+            }
+            IpAddr::V6(a) => {
+                let host = u128::MAX.checked_shr(self.len.into()).unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from(u128::from(a) | host))
+            }
+        }
+    }
+
+    /// Whether `addr` lies in this prefix. Families never match each other.
+    #[must_use]
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        Self::new(addr, self.len).is_ok_and(|p| p.addr == self.addr)
+    }
+
+    /// Whether every address of `other` lies in this prefix.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.len <= other.len && self.contains(other.addr)
+    }
+}
+
+/// The mask of `len` leading bits in a family of `bits` bits; `None` if `len` is too long.
+fn mask(len: u8, bits: u8) -> Option<u128> {
+    let host = bits.checked_sub(len)?;
+    let all = u128::MAX.checked_shr(u32::from(128 - bits)).unwrap_or(0);
+    Some(all & u128::MAX.checked_shl(host.into()).unwrap_or(0))
+}
+
+impl FromStr for Prefix {
+    type Err = PrefixError;
+
+    /// `192.0.2.0/24`, `2001:db8::/32`, or a bare address, which is its own host prefix.
+    fn from_str(s: &str) -> Result<Self, PrefixError> {
+        let Some((addr, len)) = s.split_once('/') else {
+            return s.parse().map(Self::host).map_err(|_| PrefixError::Address);
+        };
+        let addr = addr.parse().map_err(|_| PrefixError::Address)?;
+        // Digits only: `u8::from_str` would also take "+24".
+        if len.is_empty() || !len.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(PrefixError::Length);
+        }
+        Self::new(addr, len.parse().map_err(|_| PrefixError::Length)?)
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.len)
+    }
+}
+
+impl fmt::Debug for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn p(s: &str) -> Prefix {
+        s.parse().unwrap()
+    }
+
+    #[test]
+    fn host_bits_are_zeroed() {
+        assert_eq!(p("192.0.2.77/28").to_string(), "192.0.2.64/28");
+        assert_eq!(p("2001:db8::ffff/112").to_string(), "2001:db8::/112");
+        assert_eq!(p("255.255.255.255/0"), Prefix::ALL_V4);
+        assert_eq!(p("ffff::/0"), Prefix::ALL_V6);
+    }
+
+    #[test]
+    fn containment_and_cover() {
+        assert!(p("192.0.2.64/28").contains("192.0.2.79".parse().unwrap()));
+        assert!(!p("192.0.2.64/28").contains("192.0.2.80".parse().unwrap()));
+        assert!(Prefix::ALL_V4.covers(&p("10.0.0.0/8")));
+        assert!(!p("10.0.0.0/8").covers(&Prefix::ALL_V4));
+        assert!(!Prefix::ALL_V4.contains("::1".parse().unwrap()));
+        assert_eq!(p("192.0.2.64/28").last(), "192.0.2.79".parse::<IpAddr>().unwrap());
+        assert_eq!(p("::/0").last(), IpAddr::V6(Ipv6Addr::from(u128::MAX)));
+    }
+
+    #[test]
+    fn bad_text_is_refused() {
+        for (text, error) in [
+            ("", PrefixError::Address),
+            ("300.0.0.1", PrefixError::Address),
+            ("192.0.2.0/33", PrefixError::Length),
+            ("192.0.2.0/+24", PrefixError::Length),
+            ("192.0.2.0/", PrefixError::Length),
+            ("::/129", PrefixError::Length),
+        ] {
+            assert_eq!(text.parse::<Prefix>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn flows_are_of_one_family() {
+        let v4 = "192.0.2.1".parse().unwrap();
+        let v6 = "2001:db8::1".parse().unwrap();
+        assert!(Flow::new(v4, v6).is_none());
+        let flow = Flow::new(v4, "192.0.2.2".parse().unwrap()).unwrap();
+        assert_eq!(flow.reversed().reversed(), flow);
+    }
+}

@@ -1,0 +1,260 @@
+//! What an ESP security association is made of (RFC 4301 §4.4.2, RFC 4303 §2).
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::selector::TrafficSelector;
+
+/// An ESP SPI as it stands in the packet. 0 to 255 are reserved (RFC 4303 §2.1) and cannot be made.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Spi(u32);
+
+impl Spi {
+    /// `None` for the reserved values 0..=255.
+    #[must_use]
+    pub fn new(value: u32) -> Option<Self> {
+        (value > 255).then_some(Self(value))
+    }
+
+    /// The number, host order.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    /// As it stands on the wire.
+    #[must_use]
+    pub fn to_be_bytes(self) -> [u8; 4] {
+        self.0.to_be_bytes()
+    }
+}
+
+impl fmt::Debug for Spi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#010x}", self.0)
+    }
+}
+
+impl fmt::Display for Spi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#010x}", self.0)
+    }
+}
+
+/// The local name of a pair of security associations. Never on the wire, never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct SaId(pub u64);
+
+/// How much is known of who is at the other end. Ordered: a weaker one never replaces a stronger.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Trust {
+    /// Nothing is known (NULL authentication, RFC 7619).
+    Anonymous,
+    /// The key came from DNS that nobody signed: protects against passive eavesdroppers only.
+    Unauthenticated,
+    /// The key came from DNS with a valid DNSSEC chain.
+    Dnssec,
+    /// The key came from this machine's own configuration.
+    Configured,
+}
+
+/// Which way packets go.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Direction {
+    /// From the wire to us.
+    Inbound,
+    /// From us to the wire.
+    Outbound,
+}
+
+/// ESP's cipher; all are AEADs with a 16-octet ICV and a salt of four octets.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum EspCipher {
+    /// AES-GCM with a 16-octet ICV and a 128-bit key (RFC 4106).
+    Aes128Gcm16,
+    /// AES-GCM with a 16-octet ICV and a 256-bit key (RFC 4106).
+    Aes256Gcm16,
+    /// ChaCha20-Poly1305 (RFC 7634).
+    ChaCha20Poly1305,
+}
+
+impl EspCipher {
+    /// Octets of KEYMAT that one direction takes: key, then salt (RFC 4106 §8.1, RFC 7634 §2).
+    #[must_use]
+    pub fn keymat_len(self) -> usize {
+        match self {
+            Self::Aes128Gcm16 => 16 + 4,
+            Self::Aes256Gcm16 | Self::ChaCha20Poly1305 => 32 + 4,
+        }
+    }
+
+    /// The name the classic tools print.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Aes128Gcm16 => "AES_GCM_16_128",
+            Self::Aes256Gcm16 => "AES_GCM_16_256",
+            Self::ChaCha20Poly1305 => "CHACHA20_POLY1305",
+        }
+    }
+}
+
+/// The key material of one direction: key, then salt. Wiped when dropped, never printed.
+///
+/// The wipe is a plain overwrite behind an optimisation barrier: this crate knows only `std`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EspKey {
+    octets: [u8; 36],
+    len: usize,
+}
+
+impl EspKey {
+    /// Takes `octets` for `cipher`; `None` unless their number is [`EspCipher::keymat_len`].
+    #[must_use]
+    pub fn new(cipher: EspCipher, octets: &[u8]) -> Option<Self> {
+        if octets.len() != cipher.keymat_len() {
+            return None;
+        }
+        let mut key = Self { octets: [0; 36], len: octets.len() };
+        key.octets.get_mut(..octets.len())?.copy_from_slice(octets);
+        Some(key)
+    }
+
+    /// The cipher's key.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        self.octets.get(..self.len.saturating_sub(4)).unwrap_or(&[])
+    }
+
+    /// The four octets of salt that start the nonce.
+    #[must_use]
+    pub fn salt(&self) -> [u8; 4] {
+        let mut salt = [0; 4];
+        if let Some(tail) = self.octets.get(self.len.saturating_sub(4)..self.len) {
+            salt.copy_from_slice(tail);
+        }
+        salt
+    }
+}
+
+impl Drop for EspKey {
+    fn drop(&mut self) {
+        self.octets = [0; 36];
+        std::hint::black_box(&mut self.octets);
+    }
+}
+
+impl fmt::Debug for EspKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EspKey(..)")
+    }
+}
+
+/// Where the outer packets go, and what they are wrapped in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Envelope {
+    /// Our outer address; the port counts only with UDP encapsulation.
+    pub local: SocketAddr,
+    /// The peer's outer address; the port counts only with UDP encapsulation.
+    pub remote: SocketAddr,
+    /// UDP encapsulation (RFC 3948), or IP protocol 50 itself.
+    pub udp: bool,
+}
+
+/// Tunnel or transport mode (RFC 4301 §4.1).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Mode {
+    /// The whole inner packet is protected.
+    Tunnel,
+    /// Only the payload is protected.
+    Transport,
+}
+
+/// When a pair must be replaced. `u64::MAX` stands for no limit. Time limits are keying's own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Limits {
+    /// Octets in either direction after which [`crate::Notice::SoftExpire`] is sent.
+    pub soft_bytes: u64,
+    /// Octets in either direction after which the pair carries nothing more.
+    pub hard_bytes: u64,
+    /// Packets in either direction after which [`crate::Notice::SoftExpire`] is sent.
+    pub soft_packets: u64,
+    /// Packets in either direction after which the pair carries nothing more.
+    pub hard_packets: u64,
+}
+
+impl Limits {
+    /// What ESP itself bears: without extended sequence numbers a pair ends before 2^32 packets
+    /// (RFC 4303 §3.3.3), with them well before AES-GCM's bound on data under one key
+    /// (2^64 blocks; NIST SP 800-38D §8.3 allows 2^32 invocations only for random nonces).
+    #[must_use]
+    pub fn of_esp(esn: bool) -> Self {
+        let hard_packets = if esn { 1 << 48 } else { (1 << 32) - (1 << 16) };
+        Self {
+            soft_bytes: 1 << 50,
+            hard_bytes: 1 << 51,
+            soft_packets: hard_packets / 10 * 9,
+            hard_packets,
+        }
+    }
+}
+
+/// A pair of ESP security associations, one each way: one object, so that neither half outlives
+/// the other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SaPair {
+    /// Local name.
+    pub id: SaId,
+    /// The cipher of both directions.
+    pub cipher: EspCipher,
+    /// SPI that we chose: packets to us carry it.
+    pub spi_in: Spi,
+    /// SPI that the peer chose: packets to it carry it.
+    pub spi_out: Spi,
+    /// Key of packets to us.
+    pub key_in: EspKey,
+    /// Key of packets to the peer.
+    pub key_out: EspKey,
+    /// Extended sequence numbers (RFC 4303 §2.2.1).
+    pub esn: bool,
+    /// Tunnel or transport.
+    pub mode: Mode,
+    /// Inner addresses on our side: inbound packets must be for these.
+    pub local: Vec<TrafficSelector>,
+    /// Inner addresses on the peer's side: inbound packets must come from these.
+    pub remote: Vec<TrafficSelector>,
+    /// The outer way.
+    pub envelope: Envelope,
+    /// When it must be replaced.
+    pub limits: Limits,
+    /// How much is known of the peer.
+    pub trust: Trust,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_spis_cannot_be_made() {
+        assert!(Spi::new(0).is_none() && Spi::new(255).is_none());
+        assert_eq!(Spi::new(256).map(Spi::get), Some(256));
+    }
+
+    #[test]
+    fn keys_split_into_key_and_salt_and_are_not_printed() {
+        let octets: Vec<u8> = (0..20).collect();
+        let key = EspKey::new(EspCipher::Aes128Gcm16, &octets).unwrap();
+        assert_eq!(key.key(), &octets[..16]);
+        assert_eq!(key.salt(), [16, 17, 18, 19]);
+        assert_eq!(format!("{key:?}"), "EspKey(..)");
+        assert!(EspKey::new(EspCipher::Aes256Gcm16, &octets).is_none());
+    }
+
+    #[test]
+    fn trust_is_ordered() {
+        assert!(Trust::Configured > Trust::Dnssec);
+        assert!(Trust::Dnssec > Trust::Unauthenticated);
+        assert!(Trust::Unauthenticated > Trust::Anonymous);
+    }
+}

@@ -1,0 +1,140 @@
+//! What the planes say to each other: commands down, notices up (RFC 4322 §3.1).
+//!
+//! One ordered stream each way. Order between kinds matters: the pair is added before the message
+//! leaves that lets the peer use it, and before the policy that sends packets into it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::addr::{Flow, Prefix};
+use crate::association::{Envelope, SaId, SaPair, Spi};
+
+/// What happens to packets of a prefix of which nothing else is known: how the ground lies.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Class {
+    /// Unknown destinations are held and a [`Notice::Acquire`] is sent. With `fail_closed`,
+    /// nothing passes when no daemon runs (`private`); otherwise everything does.
+    Trap {
+        /// Whether the prefix is black-holed when the daemon is gone.
+        fail_closed: bool,
+    },
+    /// Packets pass in the clear without being seen.
+    Pass,
+    /// Packets are refused.
+    Block,
+}
+
+/// What happens to packets of one flow (RFC 4322 §3.1).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Policy {
+    /// Keep the first and the last packet, forward none.
+    Hold,
+    /// Forward in the clear.
+    Pass,
+    /// Discard.
+    Deny,
+    /// Forward through this pair.
+    Encrypt(SaId),
+}
+
+/// From keying to the data plane.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Sets the class of a prefix. The longest prefix decides.
+    SetClass {
+        /// Destinations it concerns.
+        prefix: Prefix,
+        /// What becomes of them.
+        class: Class,
+    },
+    /// Forgets a prefix.
+    ClearClass {
+        /// The prefix of an earlier [`Command::SetClass`].
+        prefix: Prefix,
+    },
+    /// Enters or replaces a flow's policy. Going to `Pass` or `Encrypt` releases the packets held
+    /// for it, going to `Deny` discards them.
+    SetPolicy {
+        /// The flow, as outgoing packets show it.
+        flow: Flow,
+        /// Its new policy.
+        policy: Policy,
+    },
+    /// Forgets a flow's policy: the next packet is handled by its class.
+    ClearPolicy {
+        /// The flow, as outgoing packets show it.
+        flow: Flow,
+    },
+    /// Adds a pair; it receives at once, and sends when a policy names it.
+    AddSa(Box<SaPair>),
+    /// The outer addresses changed (authenticated NAT rebinding, MOBIKE).
+    MoveSa {
+        /// The pair.
+        sa: SaId,
+        /// Its new outer way.
+        envelope: Envelope,
+    },
+    /// Removes both halves of a pair; its keys are wiped.
+    RemoveSa(SaId),
+    /// Asks for a [`Notice::LastUse`] of this pair.
+    AskUse(SaId),
+}
+
+/// How a pair has been used so far.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Use {
+    /// Packets received and accepted.
+    pub packets_in: u64,
+    /// Packets sent.
+    pub packets_out: u64,
+    /// Inner octets received and accepted.
+    pub bytes_in: u64,
+    /// Inner octets sent.
+    pub bytes_out: u64,
+    /// Since the last accepted packet; `None` if there was none.
+    pub idle_in: Option<Duration>,
+    /// Since the last packet sent; `None` if there was none.
+    pub idle_out: Option<Duration>,
+}
+
+/// From the data plane to keying.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// A packet of a flow without policy was held.
+    Acquire {
+        /// The flow, as outgoing packets show it.
+        flow: Flow,
+        /// Upper-layer protocol of the packet.
+        protocol: u8,
+        /// Source and destination port, 0 where the protocol has none.
+        ports: (u16, u16),
+    },
+    /// The first packet was accepted on this pair: the peer has it too.
+    FirstPacket(SaId),
+    /// Nearly used up (bytes, packets or sequence numbers): replace it.
+    SoftExpire(SaId),
+    /// Used up; it carries nothing more.
+    HardExpire(SaId),
+    /// Answer to [`Command::AskUse`].
+    LastUse {
+        /// The pair.
+        sa: SaId,
+        /// How it was used.
+        used: Use,
+    },
+    /// An *authenticated* packet came from another outer address than the envelope names.
+    PeerMoved {
+        /// The pair.
+        sa: SaId,
+        /// Where it came from.
+        remote: SocketAddr,
+    },
+    /// An ESP packet with an SPI that nobody here knows. A hint, forgeable; sent at most a few
+    /// times a second.
+    UnknownSpi {
+        /// The SPI.
+        spi: Spi,
+        /// The outer source.
+        from: IpAddr,
+    },
+}
