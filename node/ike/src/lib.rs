@@ -8,5 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod node;
 
 pub use api::*;
+pub use node::{Counters, Ike};
