@@ -281,6 +281,9 @@ pub enum Event {
         key: PublicKey,
         /// The smaller of the two nonces, to settle simultaneous calls as RFC 7296 §2.8.1 does.
         lowest_nonce: Vec<u8>,
+        /// Whether the peer says that it knows no other SA with us (RFC 7296 §2.4). The owner
+        /// decides what becomes of the others: [`crate::Ike::abandon`] those that are stale.
+        initial_contact: bool,
     },
     /// A child is agreed. Install it before the next output is carried out.
     ChildUp(Box<Child>),
@@ -291,10 +294,12 @@ pub enum Event {
         /// Why.
         why: End,
     },
-    /// A child was asked for and the IKE SA stands without it.
+    /// A child that we asked for was refused; the IKE SA stands without it.
     ChildFailed {
         /// The IKE SA.
         ike: IkeId,
+        /// What we had asked for, in [`Initiate::child`] or [`crate::Ike::create_child`].
+        request: Box<ChildRequest>,
         /// Why.
         why: End,
     },
