@@ -9,6 +9,10 @@ use std::time::Duration;
 use crate::addr::{Flow, Prefix};
 use crate::association::{Envelope, SaId, SaPair, Spi};
 
+/// How long traffic may go unanswered before [`Notice::Unanswered`] asks for a liveness check:
+/// longer than a slow server's think time, short enough to find a rebooted peer within 15 s.
+pub const UNANSWERED: Duration = Duration::from_secs(5);
+
 /// What happens to packets of a prefix of which nothing else is known: how the ground lies.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Class {
@@ -122,6 +126,9 @@ pub enum Notice {
         /// How it was used.
         used: Use,
     },
+    /// Packets have gone out on this pair for [`UNANSWERED`] and none came in since the first of
+    /// them: the peer may have lost the pair. Sent once until something comes in.
+    Unanswered(SaId),
     /// An *authenticated* packet came from another outer address than the envelope names.
     PeerMoved {
         /// The pair.

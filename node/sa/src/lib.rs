@@ -21,5 +21,5 @@ pub use addr::{Flow, Prefix, PrefixError};
 pub use association::{
     Direction, Envelope, EspCipher, EspKey, Limits, Mode, SaId, SaPair, Spi, Trust,
 };
-pub use channel::{Class, Command, Notice, Policy, Use};
+pub use channel::{Class, Command, Notice, Policy, UNANSWERED, Use};
 pub use selector::TrafficSelector;
