@@ -1,1 +1,0 @@
-//! DNS lookups with their DNSSEC status.
