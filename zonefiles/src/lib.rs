@@ -1,2 +1,27 @@
-//! Zone records for opportunistic encryption: generate, read, check, diff.
+//! Zone records for opportunistic encryption, for those who run zones: generate, read, check,
+//! diff, sign and answer.
+//!
+//! Pure functions over names, records and text. Files, sockets and the clock belong to whoever
+//! calls.
+//!
+//! - [`name`], [`rtype`], [`record`], [`zone`]: the nouns.
+//! - [`reverse`]: which zone an address is published in; RFC 2317.
+//! - [`host`]: what is published for an address; [`chain`]: the zones above.
 #![forbid(unsafe_code)]
+
+pub mod chain;
+pub mod host;
+pub mod name;
+mod rdata;
+pub mod record;
+pub mod reverse;
+pub mod rtype;
+pub mod zone;
+
+pub use host::{Host, Kinds, reverse_zone};
+pub use name::{Name, NameError};
+pub use rdata::RdataError;
+pub use record::{GatewayField, Record, Soa};
+pub use reverse::{ClasslessName, Prefix, PrefixError, ReverseZone};
+pub use rtype::Rtype;
+pub use zone::{Apex, Zone};
