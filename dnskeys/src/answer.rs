@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use crate::ipseckey::Ipseckey;
 use crate::name::Name;
 use crate::record::{GatewayRecord, Malformed};
+use crate::txt::ServerTxt;
 
 /// What DNSSEC says of an answer: the minimum over every hop that led to it (RFC 4035 §4.3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -56,6 +58,33 @@ pub struct RecordSet {
     pub malformed: Vec<Malformed>,
 }
 
+impl RecordSet {
+    /// Takes the RDATA of a TXT record; ignores it if it is not ours.
+    pub fn add_txt(&mut self, rdata: &[u8]) {
+        self.add(ServerTxt::from_rdata(rdata).map(|ours| ours.map(GatewayRecord::from)));
+    }
+
+    /// Takes the RDATA of an IPSECKEY record.
+    pub fn add_ipseckey(&mut self, rdata: &[u8]) {
+        self.add(Ipseckey::from_rdata(rdata).map(|record| Some(record.into())));
+    }
+
+    /// Whether there is nothing of ours.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.gateways.is_empty() && self.malformed.is_empty()
+    }
+
+    fn add(&mut self, record: Result<Option<GatewayRecord>, Malformed>) {
+        match record {
+            Ok(None) => {}
+            Ok(Some(record)) if self.gateways.len() < MAX_RECORDS => self.gateways.push(record),
+            Err(malformed) if self.malformed.len() < MAX_RECORDS => self.malformed.push(malformed),
+            Ok(Some(_)) | Err(_) => {}
+        }
+    }
+}
+
 /// Why there was no answer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Failure {
@@ -69,4 +98,72 @@ pub enum Failure {
     Truncated,
     /// The resolver itself could not ask.
     Unreachable,
+}
+
+/// A name has a record for each gateway and each key: several of both during a rollover. More
+/// than this is a mistake or an attack.
+const MAX_RECORDS: usize = 64;
+
+impl Answer {
+    /// An answer with these records, or [`Outcome::NoRecord`] if nothing among them is ours.
+    #[must_use]
+    pub fn new(owner: Name, security: Security, ttl: Duration, records: RecordSet) -> Self {
+        let outcome = match records {
+            _ if security == Security::Bogus => Outcome::Bogus,
+            records if records.is_empty() => Outcome::NoRecord,
+            records => Outcome::Records(records),
+        };
+        Self { owner, security, ttl, outcome }
+    }
+}
+
+impl Security {
+    /// The word `verify` and `status` use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bogus => "bogus",
+            Self::Indeterminate => "indeterminate",
+            Self::Insecure => "insecure",
+            Self::Secure => "secure",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn one_bad_record_spoils_nothing() {
+        let mut set = RecordSet::default();
+        set.add_txt(b"\x0bv=spf1 -all");
+        assert!(set.is_empty());
+        set.add_txt(b"\x1fX-IPsec-Server(10)=192.0.2.1 A*");
+        set.add_txt(b"\x1cX-IPsec-Server(10)=192.0.2.1");
+        set.add_ipseckey(&[1, 9, 2]);
+        assert_eq!(set.gateways.len(), 1);
+        let why: Vec<_> = set.malformed.iter().map(|m| m.why).collect();
+        assert_eq!(why, ["key: not base64", "gateway type: above 3"]);
+    }
+
+    #[test]
+    fn hostile_numbers_of_records_are_bounded() {
+        let mut set = RecordSet::default();
+        for _ in 0..10_000 {
+            set.add_txt(b"\x1cX-IPsec-Server(10)=192.0.2.1");
+            set.add_ipseckey(&[]);
+        }
+        assert_eq!((set.gateways.len(), set.malformed.len()), (MAX_RECORDS, MAX_RECORDS));
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_panic(rdata in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let mut set = RecordSet::default();
+            set.add_txt(&rdata);
+            set.add_ipseckey(&rdata);
+        }
+    }
 }
