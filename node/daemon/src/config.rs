@@ -1,1 +1,365 @@
-//! The configuration file.
+//! The configuration file: TOML, every key documented in [`EXAMPLE`], every error one line that
+//! names the file, the line, the key and the reason.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use keying::{Group, Groups, WhenAdvertised};
+use serde::Deserialize;
+
+/// What `oe-node config --example` prints.
+pub(crate) const EXAMPLE: &str = include_str!("example.toml");
+
+/// Where the configuration is looked for when no `--config` is given.
+pub(crate) const DEFAULT_FILE: &str = "/etc/oe-node/oe-node.toml";
+
+/// The whole file. Every key has a default: an empty file is the *packetdefault* host.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Config {
+    pub(crate) node: Node,
+    pub(crate) dns: Dns,
+    pub(crate) policy: Policy,
+}
+
+/// `[node]`: this machine.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Node {
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) control_socket: PathBuf,
+    pub(crate) interface: String,
+    pub(crate) identity: Option<String>,
+    pub(crate) listen: Vec<IpAddr>,
+    pub(crate) backend: Backend,
+    pub(crate) encapsulation: Encapsulation,
+    pub(crate) table: u32,
+    pub(crate) mark: u32,
+}
+
+/// Which data plane carries packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Backend {
+    /// Our own, over a TUN device.
+    #[default]
+    Userspace,
+    /// The kernel's.
+    Xfrm,
+}
+
+/// Whether ESP is wrapped in UDP where no NAT asks for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Encapsulation {
+    /// Always: UDP batches, protocol 50 does not.
+    #[default]
+    Udp,
+    /// Only behind a NAT.
+    Auto,
+}
+
+/// `[dns]`: whom to ask and whom to trust.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Dns {
+    pub(crate) resolvers: Vec<Resolver>,
+    pub(crate) trust_anchors: Option<PathBuf>,
+}
+
+/// A resolver's address, port 53 unless it says otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Resolver(pub(crate) SocketAddr);
+
+impl std::str::FromStr for Resolver {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53)))
+            .map(Self)
+            .map_err(|_| format!("{text:?} is not ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT"))
+    }
+}
+
+impl TryFrom<String> for Resolver {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// `[policy]`: which destinations are treated how.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Policy {
+    pub(crate) directory: Option<PathBuf>,
+    pub(crate) require_dnssec: RequireDnssec,
+    pub(crate) when_advertised: Advertised,
+}
+
+/// When a DNSSEC-secure record is demanded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RequireDnssec {
+    Never,
+    #[default]
+    Private,
+    Always,
+}
+
+/// What a silent gateway with a secure record means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Advertised {
+    #[default]
+    Clear,
+    Insist,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            key: None,
+            state_dir: "/var/lib/oe-node".into(),
+            control_socket: "/run/oe-node/control.sock".into(),
+            interface: "ipsec0".to_owned(),
+            identity: None,
+            listen: Vec::new(),
+            backend: Backend::default(),
+            encapsulation: Encapsulation::default(),
+            table: 4322,
+            mark: 0x4322,
+        }
+    }
+}
+
+/// Why the configuration cannot be used: file, place, reason, in one line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Error {
+    file: PathBuf,
+    line: Option<usize>,
+    why: String,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}", self.why)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Config {
+    /// Reads the given file; without one, the default file if it is there, else nothing but
+    /// defaults.
+    pub(crate) fn load(file: Option<&Path>) -> Result<Self, Error> {
+        let (file, must_exist) = match file {
+            Some(file) => (file, true),
+            None => (Path::new(DEFAULT_FILE), false),
+        };
+        match std::fs::read_to_string(file) {
+            Ok(text) => Self::parse(file, &text),
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound && !must_exist => {
+                Ok(Self::default())
+            }
+            Err(why) => Err(Error { file: file.into(), line: None, why: why.to_string() }),
+        }
+    }
+
+    /// Parses and checks a file's text.
+    fn parse(file: &Path, text: &str) -> Result<Self, Error> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let line = error
+                .span()
+                .map(|span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
+            // One line: the parser's own message may quote and point over several.
+            let mut why = error.message().replace('\n', " ");
+            if let Some(key) = line.and_then(|line| key_of_line(text, line)) {
+                why = format!("{key}: {why}");
+            }
+            Error { file: file.into(), line, why }
+        })?;
+        config.check().map_err(|why| Error { file: file.into(), line: None, why })?;
+        Ok(config)
+    }
+
+    /// What the types cannot say.
+    fn check(&self) -> Result<(), String> {
+        let name = &self.node.interface;
+        let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if name.is_empty() || name.len() > 15 || !name.bytes().all(ok) {
+            return Err(format!(
+                "node.interface: {name:?} is not an interface name (1 to 15 of [A-Za-z0-9._-])"
+            ));
+        }
+        if let Some(identity) = &self.node.identity {
+            parse_identity(identity).map_err(|why| format!("node.identity: {why}"))?;
+        }
+        if self.node.mark == 0 {
+            return Err("node.mark: must not be 0, which is every other packet's mark".to_owned());
+        }
+        if matches!(self.node.table, 0 | 253..=255) {
+            return Err(format!("node.table: {} is one of the kernel's own", self.node.table));
+        }
+        Ok(())
+    }
+
+    /// The host key's file.
+    pub(crate) fn key_file(&self) -> PathBuf {
+        self.node.key.clone().unwrap_or_else(|| self.node.state_dir.join("host.key"))
+    }
+
+    /// Our identity in IKE, if it is not our address.
+    pub(crate) fn identity(&self) -> Option<ike::Identity> {
+        self.node.identity.as_deref().and_then(|text| parse_identity(text).ok())
+    }
+
+    /// Reads the group files. Without a directory, private-or-clear to everywhere.
+    pub(crate) fn groups(&self) -> Result<Groups, Error> {
+        let default = Path::new("/etc/oe-node/policies");
+        let directory = self.policy.directory.as_deref().unwrap_or(default);
+        let error = |file: &Path, line, why| Error { file: file.into(), line, why };
+        if !directory.is_dir() {
+            if self.policy.directory.is_some() {
+                return Err(error(directory, None, "policy.directory: not a directory".to_owned()));
+            }
+            return Ok(Groups::packetdefault());
+        }
+        let mut groups = Groups::new();
+        for group in Group::ALL {
+            let file = directory.join(group.name());
+            match std::fs::read_to_string(&file) {
+                Ok(text) => groups
+                    .read(group, &text)
+                    .map_err(|bad| error(&file, Some(bad.line), bad.why))?,
+                Err(why) if why.kind() == std::io::ErrorKind::NotFound => {}
+                Err(why) => return Err(error(&file, None, why.to_string())),
+            }
+        }
+        Ok(groups)
+    }
+
+    /// What counts as authority.
+    pub(crate) fn rules(&self) -> dnskeys::Rules {
+        dnskeys::Rules {
+            require_dnssec: match self.policy.require_dnssec {
+                RequireDnssec::Never => dnskeys::RequireDnssec::Never,
+                RequireDnssec::Private => dnskeys::RequireDnssec::Private,
+                RequireDnssec::Always => dnskeys::RequireDnssec::Always,
+            },
+            ..dnskeys::Rules::default()
+        }
+    }
+
+    /// What a silent gateway means.
+    pub(crate) fn when_advertised(&self) -> WhenAdvertised {
+        match self.policy.when_advertised {
+            Advertised::Clear => WhenAdvertised::Clear,
+            Advertised::Insist => WhenAdvertised::Insist,
+        }
+    }
+}
+
+/// The key that a line sets, with its table: `policy.require-dnssec`.
+fn key_of_line(text: &str, line: usize) -> Option<String> {
+    let mut table = String::new();
+    for (index, content) in text.lines().enumerate().take(line) {
+        let content = content.trim();
+        if let Some(name) = content.strip_prefix('[').and_then(|c| c.split(']').next()) {
+            name.clone_into(&mut table);
+        } else if index + 1 == line {
+            let key = content.split('=').next()?.trim();
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            if key.is_empty() || !key.chars().all(plain) {
+                return None;
+            }
+            return Some(if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") });
+        }
+    }
+    None
+}
+
+/// `@NAME` or a bare name, or an address.
+fn parse_identity(text: &str) -> Result<ike::Identity, String> {
+    if let Ok(addr) = text.parse() {
+        return Ok(ike::Identity::Address(addr));
+    }
+    let name = text.strip_prefix('@').unwrap_or(text);
+    match name.parse::<dnskeys::Name>() {
+        Ok(name) => Ok(ike::Identity::Fqdn(name.as_str().trim_end_matches('.').to_owned())),
+        Err(why) => Err(format!("{text:?} is neither an address nor @NAME: {why}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Config::parse(Path::new("x.toml"), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_example_is_the_default() {
+        // Every key stands in the example with its default, as a comment or in force.
+        let config = Config::parse(Path::new("example.toml"), EXAMPLE).unwrap();
+        assert_eq!(config, Config::default());
+        let bare: String = EXAMPLE
+            .lines()
+            .map(|line| line.strip_prefix("# = ").unwrap_or(line))
+            .collect::<Vec<_>>()
+            .join("\n");
+        assert!(Config::parse(Path::new("example.toml"), &bare).is_ok(), "{bare}");
+        for key in [
+            "key",
+            "state-dir",
+            "control-socket",
+            "interface",
+            "identity",
+            "listen",
+            "backend",
+            "encapsulation",
+            "table",
+            "mark",
+            "resolvers",
+            "trust-anchors",
+            "directory",
+            "require-dnssec",
+            "when-advertised",
+        ] {
+            assert!(EXAMPLE.lines().any(|line| line.contains(&format!("{key} ="))), "{key}");
+        }
+    }
+
+    #[test]
+    fn errors_name_file_line_and_key() {
+        let text = error("[node]\nstate-dir = \"/x\"\ncolour = 1\n");
+        assert!(text.starts_with("x.toml:3: node.colour: unknown field"), "{text}");
+        assert!(!text.contains('\n'));
+        let text = error("[policy]\nrequire-dnssec = \"sometimes\"\n");
+        assert!(text.starts_with("x.toml:2: policy.require-dnssec: "), "{text}");
+        assert!(text.contains("sometimes"), "{text}");
+        let text = error("[dns]\nresolvers = [\"one\"]\n");
+        assert!(text.starts_with("x.toml:2: dns.resolvers: ") && text.contains("one"), "{text}");
+        let text = error("[node]\ninterface = \"far-too-long-a-name\"\n");
+        assert!(text.starts_with("x.toml: node.interface: "), "{text}");
+        assert!(error("[node\n").starts_with("x.toml:1: "));
+    }
+
+    #[test]
+    fn resolvers_may_name_a_port() {
+        let text = "[dns]\nresolvers = [\"192.0.2.53\", \"192.0.2.53:5353\", \"2001:db8::53\"]\n";
+        let config = Config::parse(Path::new("x"), text).unwrap();
+        let ports: Vec<u16> = config.dns.resolvers.iter().map(|r| r.0.port()).collect();
+        assert_eq!(ports, [53, 5353, 53]);
+    }
+}

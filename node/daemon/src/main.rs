@@ -6,8 +6,10 @@
 
 mod commands;
 mod config;
+mod control;
 mod kernel;
 mod lab;
+mod log;
 mod resolver;
 mod run;
 mod userspace;

@@ -1,2 +1,32 @@
 //! Policy groups, peers, DNS answers and their composition with IKE (RFC 4322 §3.2 to §3.4).
+//!
+//! [`Keying`] is the one place where DNS meets IKE. A packet that the data plane holds becomes a
+//! question to DNS; the answer becomes a decision ([`dnskeys::decide`]); the decision becomes a
+//! call, clear text or nothing; and a child SA is installed only with an [`dnskeys::Authorized`]
+//! in hand. From the top:
+//!
+//! - [`group`]: which destinations are treated how.
+//! - [`keying`]: the machine: its inputs, its one queue of outputs, its deadlines.
+//! - [`initiator`]: potential OE, pending OE and what follows (RFC 4322 §3.2).
+//! - [`responder`]: a stranger calls (RFC 4322 §3.3).
+//! - [`pairs`]: pairs of SAs come and go; calls that crossed are settled.
+//! - [`ageing`]: what ends by time (RFC 4322 §3.2.7, §3.4).
+//! - [`status`]: what a person is shown. [`report`]: what is logged.
 #![forbid(unsafe_code)]
+
+pub mod ageing;
+pub mod config;
+mod entry;
+pub mod group;
+pub mod initiator;
+pub mod keying;
+pub mod pairs;
+pub mod report;
+pub mod responder;
+pub mod status;
+
+pub use config::{Config, Lives, WhenAdvertised};
+pub use group::{Group, Groups, LineError};
+pub use keying::{Counters, Keying, Output, Timer};
+pub use report::{Report, What, Why};
+pub use status::{Destination, StateName};

@@ -41,6 +41,13 @@ enum Command {
     Config(config::Args),
 }
 
+/// Prints one line about what went wrong; exit code 1.
+pub(crate) fn fail(why: &impl std::fmt::Display) -> ExitCode {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "oe-node: {why}");
+    ExitCode::FAILURE
+}
+
 /// Parses the command line and does what it says.
 pub(crate) fn main() -> ExitCode {
     match Cli::parse().command {

@@ -1,0 +1,138 @@
+//! The control socket: one JSON line asks, JSON lines answer.
+//!
+//! `{"request":"status"}` gets one document. `{"request":"events"}` gets a line for each
+//! transition until the asker hangs up. `{"request":"forget","address":"192.0.2.12"}` closes what
+//! there is with an address. Only who may open the socket (its owner, mode 0600) may ask.
+
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// What can be asked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Request {
+    /// Everything there is to know now.
+    Status,
+    /// Every transition from now on.
+    Events,
+    /// Close what there is with this address.
+    Forget {
+        /// The destination.
+        address: IpAddr,
+    },
+}
+
+/// A request on its way to the main loop, and where its answer goes.
+pub(crate) type Asked = (Request, oneshot::Sender<Value>);
+
+/// The listening socket; removed when dropped.
+pub(crate) struct Control {
+    path: PathBuf,
+}
+
+impl Control {
+    /// Listens at `path`. Refuses to take over from a daemon that still answers there.
+    pub(crate) fn listen(
+        path: &Path,
+        requests: mpsc::Sender<Asked>,
+        events: broadcast::Sender<String>,
+    ) -> anyhow::Result<Self> {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)
+                .with_context(|| format!("node.control-socket: {}", directory.display()))?;
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            anyhow::bail!("node.control-socket: {}: another oe-node answers there", path.display());
+        }
+        let _ = std::fs::remove_file(path);
+        let listener = UnixListener::bind(path)
+            .with_context(|| format!("node.control-socket: {}", path.display()))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+            .with_context(|| format!("node.control-socket: {}", path.display()))?;
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (requests, events) = (requests.clone(), events.clone());
+                tokio::spawn(async move {
+                    // A client that breaks off is its own affair.
+                    let _ = serve(stream, &requests, &events).await;
+                });
+            }
+        });
+        Ok(Self { path: path.into() })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn serve(
+    stream: UnixStream,
+    requests: &mpsc::Sender<Asked>,
+    events: &broadcast::Sender<String>,
+) -> std::io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    BufReader::new(read.take(MAX_REQUEST)).read_line(&mut line).await?;
+    match serde_json::from_str(&line) {
+        Ok(Request::Events) => {
+            let mut events = events.subscribe();
+            write.write_all(b"{\"event\":\"listening\"}\n").await?;
+            loop {
+                match events.recv().await {
+                    Ok(event) => write.write_all(event.as_bytes()).await?,
+                    Err(broadcast::error::RecvError::Lagged(lost)) => {
+                        let note = json!({ "event": "lost", "detail": { "events": lost } });
+                        write.write_all(format!("{note}\n").as_bytes()).await?;
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return Ok(()),
+                }
+            }
+        }
+        Ok(request) => {
+            let (answer, answered) = oneshot::channel();
+            let gone = json!({ "error": "the daemon is stopping" });
+            let answer = match requests.send((request, answer)).await {
+                Ok(()) => answered.await.unwrap_or(gone),
+                Err(_) => gone,
+            };
+            write.write_all(format!("{answer}\n").as_bytes()).await
+        }
+        Err(why) => {
+            let answer = json!({ "error": format!("not a request: {why}") });
+            write.write_all(format!("{answer}\n").as_bytes()).await
+        }
+    }
+}
+
+/// Asks a running daemon one thing; blocking, for the command line.
+pub(crate) fn ask(path: &Path, request: &Request) -> anyhow::Result<Value> {
+    use std::io::{BufRead as _, Write as _};
+    let mut stream = std::os::unix::net::UnixStream::connect(path)
+        .with_context(|| format!("{}: is oe-node running?", path.display()))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    writeln!(stream, "{}", serde_json::to_string(request)?)?;
+    let mut line = String::new();
+    std::io::BufReader::new(stream).read_line(&mut line).context("the daemon does not answer")?;
+    let answer: Value = serde_json::from_str(&line).context("the daemon's answer is not JSON")?;
+    if let Some(error) = answer.get("error").and_then(Value::as_str) {
+        anyhow::bail!("{error}");
+    }
+    Ok(answer)
+}
+
+/// The longest request line, octets.
+const MAX_REQUEST: u64 = 4096;
+/// How long the command line waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,69 @@
+//! What keying is told once, and the lives of what it decides.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use dnskeys::Rules;
+use ike::Identity;
+
+use crate::group::Groups;
+
+/// What to do when a *secure* record exists and its gateway does not answer
+/// (`[policy] when-advertised`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WhenAdvertised {
+    /// Fall back to clear text for a short while, and count a downgrade.
+    #[default]
+    Clear,
+    /// Deny: the record is taken at its word.
+    Insist,
+}
+
+/// What keying is told once.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which destinations are treated how.
+    pub groups: Groups,
+    /// What counts as authority.
+    pub rules: Rules,
+    /// What a silent gateway with a secure record means.
+    pub when_advertised: WhenAdvertised,
+    /// Who we say we are; `None` is our outer address.
+    pub identity: Option<Identity>,
+    /// Our own addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The IKE machine's own configuration.
+    pub ike: ike::Config,
+    /// Lives of decisions.
+    pub lives: Lives,
+}
+
+/// How long decisions stand when DNS does not say (oe-rules: the decision table and its numbers).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lives {
+    /// After a failure that may pass soon: DNS trouble, an exhausted budget.
+    pub short: Duration,
+    /// After silence from a gateway whose record exists.
+    pub silent: Duration,
+    /// After an authenticated refusal.
+    pub refused: Duration,
+    /// A pair's first idleness check after it came up.
+    pub first_look: Duration,
+    /// Unused for longer than this in both directions at a check: the pair is closed.
+    pub idle: Duration,
+    /// Between later idleness checks.
+    pub next_look: Duration,
+}
+
+impl Default for Lives {
+    fn default() -> Self {
+        Self {
+            short: Duration::from_secs(60),
+            silent: Duration::from_secs(600),
+            refused: Duration::from_secs(3600),
+            first_look: Duration::from_secs(60),
+            idle: Duration::from_secs(30),
+            next_look: Duration::from_secs(20 * 60),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What keying remembers: flows, calls, peers, visitors, pairs.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use dnskeys::{Answer, Authorized, Candidate, Name, Security};
+use ike::{End, Identity, IkeId, NeedPeer, PublicKey};
+use sa::{Envelope, EspCipher, Flow, SaId, Spi, Trust, Use};
+
+use crate::group::Group;
+use crate::report::Why;
+
+/// An instance of a policy class for one flow (RFC 4322 §3.2.1).
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) group: Group,
+    pub(crate) state: State,
+    /// When it came into this state.
+    pub(crate) since: Instant,
+    /// When its state must be looked at again; kept in step with `Keying::deadlines`.
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// RFC 4322 §3.2: what is known of a flow's destination.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Its reverse name is being asked.
+    PotentialOe,
+    /// Its gateway is being called.
+    PendingOe(Box<Pending>),
+    /// A pair carries it.
+    Keyed {
+        /// The pair that packets are sent on.
+        current: SaId,
+        /// The pair to send on as soon as it is proven.
+        next: Option<SaId>,
+    },
+    /// It goes in the clear.
+    ClearText(Why),
+    /// It goes nowhere.
+    Deny(Why),
+}
+
+/// A flow on its way to being keyed.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// Gateways not tried yet, in order.
+    pub(crate) candidates: VecDeque<Candidate>,
+    /// The gateway being tried.
+    pub(crate) gateway: Option<Candidate>,
+    /// Answers that speak for the gateways.
+    pub(crate) evidence: Vec<Answer>,
+    /// Of the destination's own answer.
+    pub(crate) security: Security,
+    /// How long the destination's own answer stands.
+    pub(crate) ttl: Duration,
+    /// How the last gateway ended.
+    pub(crate) last_end: Option<End>,
+}
+
+/// A call of ours that is not answered yet; flows to the same gateway share it.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) gateway: IpAddr,
+    pub(crate) local: IpAddr,
+    /// The first is negotiated within IKE_AUTH.
+    pub(crate) flows: Vec<Flow>,
+}
+
+/// The other end of an established IKE SA.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) identity: Identity,
+    pub(crate) key: PublicKey,
+    /// Whether we called.
+    pub(crate) initiator: bool,
+    pub(crate) lowest_nonce: Vec<u8>,
+    pub(crate) established: Instant,
+    pub(crate) local: IpAddr,
+    pub(crate) gateway: IpAddr,
+    /// What it may speak for.
+    pub(crate) proofs: Vec<Authorized>,
+    pub(crate) pairs: BTreeSet<SaId>,
+    /// Flows whose child has been asked for.
+    pub(crate) waiting: Vec<Flow>,
+}
+
+/// A stranger whose records are being asked.
+#[derive(Debug)]
+pub(crate) struct Visitor {
+    pub(crate) need: NeedPeer,
+    pub(crate) speaker: dnskeys::Speaker,
+    /// The inner addresses it claims.
+    pub(crate) claims: Vec<IpAddr>,
+    pub(crate) answers: BTreeMap<Name, Option<Answer>>,
+}
+
+/// A pair of ESP SAs in use.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) flow: Flow,
+    pub(crate) ike: IkeId,
+    pub(crate) trust: Trust,
+    pub(crate) proof: Authorized,
+    pub(crate) since: Instant,
+    pub(crate) cipher: EspCipher,
+    pub(crate) spi_in: Spi,
+    pub(crate) spi_out: Spi,
+    pub(crate) envelope: Envelope,
+    /// Whether the peer is known to have it too.
+    pub(crate) proven: bool,
+    /// Lost against another pair; ours to close once that one is proven.
+    pub(crate) doomed: bool,
+    pub(crate) used: Use,
+}
+
+/// Who waits for an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Asker {
+    /// A flow, for its destination's record.
+    Destination(Flow),
+    /// A flow, for its gateway's own record.
+    Gateway(Flow),
+    /// A stranger.
+    Visitor(IkeId),
+}

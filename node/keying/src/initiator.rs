@@ -1,0 +1,464 @@
+//! From a trapped packet to a call, or to clear text, or to nothing (RFC 4322 §3.2.4, §3.2.5).
+//!
+//! The rules of opportunism in their order: every gateway of the answer is tried in ascending
+//! precedence, ties at random, before failure is declared (rules 25, 68); one attempt for each
+//! gateway is shared by all flows that want it; silence has a short life, an authenticated
+//! refusal a normal one (rules 26, 28, 29).
+
+use std::time::{Duration, Instant};
+
+use dnskeys::{
+    Answer, Candidate, Claim, Gateway, Life, Name, Outcome, Security, Speaker, Strictness, Verdict,
+};
+use ike::{ChildRequest, End, Identity, IkeId, Initiate, PublicKey};
+use rand_core::Rng as _;
+use sa::{Flow, Mode, Policy, TrafficSelector};
+
+use crate::config::WhenAdvertised;
+use crate::entry::{Asker, Call, Peer, Pending, State};
+use crate::keying::Keying;
+use crate::report::{What, Why};
+
+impl Keying {
+    /// The data plane holds a packet of this flow.
+    pub(crate) fn acquire(&mut self, now: Instant, flow: Flow) {
+        // A notice may cross our own command on the way: say again what holds.
+        let standing = self.flows.get(&flow).map(|entry| match entry.state {
+            State::PotentialOe | State::PendingOe(_) => Policy::Hold,
+            State::Keyed { current, .. } => Policy::Encrypt(current),
+            State::ClearText(_) => Policy::Pass,
+            State::Deny(_) => Policy::Deny,
+        });
+        match standing {
+            Some(Policy::Hold) => {}
+            Some(policy) => self.set_policy(flow, policy),
+            None => self.new_flow(now, flow),
+        }
+    }
+
+    fn new_flow(&mut self, now: Instant, flow: Flow) {
+        let group = self.group_of(flow.dst());
+        if !group.initiates() {
+            let life = self.config.lives.refused;
+            return match group.strictness() {
+                Strictness::Permissive => self.go_clear(now, flow, Why::Group, life),
+                Strictness::Paranoid => self.go_deny(now, flow, Why::Group, life),
+            };
+        }
+        self.make_room();
+        if self.asked.len() + self.calls.len() >= MAX_PENDING {
+            self.counters.over_budget += 1;
+            let life = self.config.lives.short;
+            return match group.strictness() {
+                Strictness::Permissive => self.go_clear(now, flow, Why::Budget, life),
+                Strictness::Paranoid => self.go_deny(now, flow, Why::Budget, life),
+            };
+        }
+        self.counters.trapped += 1;
+        self.enter(now, flow, State::PotentialOe, Some(now + PATIENCE));
+        self.set_policy(flow, Policy::Hold);
+        self.report(Some(flow), What::Trapped);
+        self.ask(Name::reverse(flow.dst()), Asker::Destination(flow));
+    }
+
+    /// Keeps the table of flows bounded: the clear or denied flow that ends soonest goes first.
+    fn make_room(&mut self) {
+        if self.flows.len() < MAX_FLOWS {
+            return;
+        }
+        let ending = self.deadlines.iter().map(|(_, flow)| *flow).take(ROOM_SEARCH).find(|flow| {
+            self.flows
+                .get(flow)
+                .is_some_and(|e| matches!(e.state, State::ClearText(_) | State::Deny(_)))
+        });
+        if let Some(flow) = ending {
+            self.expire(flow);
+        }
+    }
+
+    /// The destination's own record is known.
+    pub(crate) fn destination_answered(&mut self, now: Instant, flow: Flow, answer: &Answer) {
+        let Some(entry) = self.flows.get(&flow) else { return };
+        if !matches!(entry.state, State::PotentialOe) {
+            return;
+        }
+        let strict = entry.group.strictness();
+        let records = match &answer.outcome {
+            Outcome::Records(set) => set.gateways.len(),
+            Outcome::NoRecord | Outcome::NoName | Outcome::Bogus | Outcome::Failed(_) => 0,
+        };
+        let (name, security) = (answer.owner.clone(), answer.security);
+        self.report(Some(flow), What::DnsAnswer { name, security, records });
+        match dnskeys::decide(flow.dst(), answer, &self.config.rules, strict) {
+            Verdict::Negotiate { mut candidates, security, life } => {
+                self.shuffle_ties(&mut candidates);
+                let pending = Pending {
+                    candidates: candidates.into(),
+                    gateway: None,
+                    evidence: vec![answer.clone()],
+                    security,
+                    ttl: self.life(life),
+                    last_end: None,
+                };
+                let state = State::PendingOe(Box::new(pending));
+                self.enter(now, flow, state, Some(now + PATIENCE));
+                self.next_candidate(now, flow);
+            }
+            Verdict::Clear { reason, life } => {
+                if reason == dnskeys::Reason::DnsFailed {
+                    self.counters.downgrades += 1;
+                }
+                let life = self.life(life);
+                self.go_clear(now, flow, Why::Dns(reason), life);
+            }
+            Verdict::Deny { reason, life } => {
+                let life = self.life(life);
+                self.go_deny(now, flow, Why::Dns(reason), life);
+            }
+        }
+    }
+
+    fn life(&self, life: Life) -> Duration {
+        match life {
+            // A TTL of zero would ask again for every packet.
+            Life::Ttl(ttl) => ttl.clamp(MIN_LIFE, self.config.rules.ttl_cap.max(MIN_LIFE)),
+            Life::Short => self.config.lives.short,
+        }
+    }
+
+    /// Gateways of equal precedence are tried in random order (RFC 4322 §5.2).
+    fn shuffle_ties(&mut self, candidates: &mut [Candidate]) {
+        let mut keyed: Vec<(u16, u64, Candidate)> =
+            candidates.iter().map(|c| (c.precedence, self.rng.next_u64(), c.clone())).collect();
+        keyed.sort_by_key(|(precedence, lot, _)| (*precedence, *lot));
+        for (slot, (_, _, candidate)) in candidates.iter_mut().zip(keyed) {
+            *slot = candidate;
+        }
+    }
+
+    /// Tries the next gateway of a pending flow, or declares failure.
+    pub(crate) fn next_candidate(&mut self, now: Instant, flow: Flow) {
+        loop {
+            let Some(pending) = self.pending(flow) else { return };
+            let Some(candidate) = pending.candidates.pop_front() else {
+                return self.failed(now, flow);
+            };
+            pending.gateway = Some(candidate.clone());
+            if self.config.addresses.contains(&candidate.gateway) {
+                continue;
+            }
+            if candidate.keys.is_empty() {
+                let name = Name::reverse(candidate.gateway);
+                return self.ask(name, Asker::Gateway(flow));
+            }
+            if self.call_gateway(now, flow, &candidate) {
+                return;
+            }
+        }
+    }
+
+    /// The record of a gateway that a keyless record named.
+    pub(crate) fn gateway_answered(&mut self, now: Instant, flow: Flow, answer: &Answer) {
+        let Some(pending) = self.pending(flow) else { return };
+        let Some(mut candidate) = pending.gateway.clone() else { return };
+        if Name::reverse(candidate.gateway) != answer.owner || !candidate.keys.is_empty() {
+            return;
+        }
+        candidate.keys = keys_of(answer, &Speaker::Address(candidate.gateway));
+        pending.evidence.push(answer.clone());
+        pending.gateway = Some(candidate.clone());
+        if candidate.keys.is_empty() || !self.call_gateway(now, flow, &candidate) {
+            self.next_candidate(now, flow);
+        }
+    }
+
+    /// Calls a gateway, or joins a call or an SA that is there. False if that is impossible.
+    fn call_gateway(&mut self, now: Instant, flow: Flow, candidate: &Candidate) -> bool {
+        let gateway = candidate.gateway;
+        let Some(local) = self.outer_address(flow, gateway) else { return false };
+        if let Some(ike) = self.peer_at(local, gateway, candidate) {
+            return self.add_child(now, flow, ike);
+        }
+        let shared = self.calls.values_mut().find(|c| c.gateway == gateway && c.local == local);
+        if let Some(call) = shared {
+            if call.flows.len() >= MAX_FLOWS_OF_CALL {
+                return false;
+            }
+            call.flows.push(flow);
+            return true;
+        }
+        let keys: Vec<PublicKey> = candidate.keys.iter().filter_map(to_ike_key).collect();
+        if keys.is_empty() {
+            return false;
+        }
+        let identity = self.config.identity.clone().unwrap_or(Identity::Address(local));
+        self.counters.calls += 1;
+        self.report(Some(flow), What::Calling { gateway });
+        let ike = self.ike.initiate(
+            now,
+            Initiate {
+                local,
+                remote: gateway,
+                identity,
+                peer: Identity::Address(gateway),
+                keys,
+                child: child_request(flow),
+            },
+        );
+        self.calls.insert(ike, Call { gateway, local, flows: vec![flow] });
+        true
+    }
+
+    /// An established IKE SA with this gateway under one of the candidate's keys.
+    fn peer_at(
+        &self,
+        local: std::net::IpAddr,
+        gateway: std::net::IpAddr,
+        candidate: &Candidate,
+    ) -> Option<IkeId> {
+        let keys: Vec<PublicKey> = candidate.keys.iter().filter_map(to_ike_key).collect();
+        self.peers
+            .iter()
+            .find(|(_, peer)| {
+                peer.gateway == gateway
+                    && peer.local == local
+                    && peer.identity == Identity::Address(gateway)
+                    && keys.contains(&peer.key)
+            })
+            .map(|(ike, _)| *ike)
+    }
+
+    /// Asks for one more child under an IKE SA. False if its peer may not speak for the flow's
+    /// destination.
+    fn add_child(&mut self, now: Instant, flow: Flow, ike: IkeId) -> bool {
+        if !self.prove(flow, ike) {
+            return false;
+        }
+        let Some(peer) = self.peers.get_mut(&ike) else { return false };
+        if peer.waiting.len() >= MAX_FLOWS_OF_CALL {
+            return false;
+        }
+        peer.waiting.push(flow);
+        self.ike.create_child(now, ike, child_request(flow));
+        true
+    }
+
+    /// Checks a pending flow's evidence against the key that authenticated the IKE SA, and keeps
+    /// the proof.
+    fn prove(&mut self, flow: Flow, ike: IkeId) -> bool {
+        let rules = self.config.rules;
+        let strict = self.group_of(flow.dst()).strictness();
+        let Some(peer) = self.peers.get(&ike) else { return false };
+        let Some(key) = from_ike_key(&peer.key) else { return false };
+        let Some(speaker) = to_speaker(&peer.identity) else { return false };
+        let claim = Claim { address: flow.dst(), speaker: &speaker, key: &key, outer: None };
+        let Some(pending) = self.pending(flow) else { return false };
+        let evidence: Vec<&Answer> = pending.evidence.iter().collect();
+        match dnskeys::authorize(claim, &evidence, &rules, strict) {
+            Ok(proof) => {
+                if let Some(peer) = self.peers.get_mut(&ike) {
+                    peer.proofs.retain(|p| p.address() != proof.address());
+                    peer.proofs.push(proof);
+                }
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// IKE_SA_INIT of a call is done.
+    pub(crate) fn call_keyed(&mut self, ike: IkeId) {
+        let Some(call) = self.calls.get(&ike) else { return };
+        let (flows, gateway) = (call.flows.clone(), call.gateway);
+        for flow in flows {
+            self.report(Some(flow), What::InitDone { gateway });
+        }
+    }
+
+    /// A call was answered and the gateway is who it says.
+    pub(crate) fn call_answered(&mut self, now: Instant, ike: IkeId, mut peer: Peer) {
+        let Some(call) = self.calls.remove(&ike) else {
+            return self.ike.close(now, ike);
+        };
+        peer.gateway = call.gateway;
+        peer.local = call.local;
+        let identity = peer.identity.clone();
+        self.peers.insert(ike, peer);
+        let mut flows = call.flows.into_iter();
+        if let Some(first) = flows.next() {
+            self.report(
+                Some(first),
+                What::Authenticated { gateway: call.gateway, identity, initiator: true },
+            );
+            if self.prove(first, ike) {
+                if let Some(peer) = self.peers.get_mut(&ike) {
+                    peer.waiting.push(first);
+                }
+            } else {
+                self.gateway_ended(now, first, End::NotAuthorized);
+            }
+        }
+        for flow in flows {
+            if self.pending(flow).is_some() && !self.add_child(now, flow, ike) {
+                self.gateway_ended(now, flow, End::NotAuthorized);
+            }
+        }
+    }
+
+    /// A child that we asked for was refused.
+    pub(crate) fn child_failed(
+        &mut self,
+        now: Instant,
+        ike: IkeId,
+        request: &ChildRequest,
+        why: End,
+    ) {
+        let Some(flow) = flow_of(&request.local, &request.remote) else { return };
+        if let Some(peer) = self.peers.get_mut(&ike) {
+            peer.waiting.retain(|f| *f != flow);
+        }
+        self.gateway_ended(now, flow, why);
+    }
+
+    /// The gateway being tried for a flow is of no use.
+    pub(crate) fn gateway_ended(&mut self, now: Instant, flow: Flow, why: End) {
+        let Some(pending) = self.pending(flow) else { return };
+        pending.last_end = Some(why);
+        self.next_candidate(now, flow);
+    }
+
+    /// No gateway is left (rules 25 to 29).
+    pub(crate) fn failed(&mut self, now: Instant, flow: Flow) {
+        let Some(entry) = self.flows.get(&flow) else { return };
+        let State::PendingOe(pending) = &entry.state else { return };
+        let lives = self.config.lives;
+        let life = match pending.last_end {
+            Some(End::Timeout | End::Refused { authentic: false, .. }) => lives.silent,
+            Some(End::Refused { authentic: true, .. }) => lives.refused,
+            Some(End::AuthenticationFailed | End::NotAuthorized) => pending.ttl,
+            _ => lives.short,
+        };
+        let secure = pending.security == Security::Secure;
+        let why = pending.last_end.map_or(Why::Dns(dnskeys::Reason::NoUsableGateway), Why::Gateway);
+        let insist = secure && self.config.when_advertised == WhenAdvertised::Insist;
+        match entry.group.strictness() {
+            Strictness::Permissive if !insist => {
+                if secure {
+                    self.counters.downgrades += 1;
+                }
+                self.go_clear(now, flow, why, life);
+            }
+            Strictness::Permissive | Strictness::Paranoid => self.go_deny(now, flow, why, life),
+        }
+    }
+
+    pub(crate) fn go_clear(&mut self, now: Instant, flow: Flow, why: Why, life: Duration) {
+        self.counters.clear += 1;
+        self.enter(now, flow, State::ClearText(why), Some(now + life));
+        self.set_policy(flow, Policy::Pass);
+        self.report(Some(flow), What::ClearText(why));
+    }
+
+    pub(crate) fn go_deny(&mut self, now: Instant, flow: Flow, why: Why, life: Duration) {
+        self.counters.denied += 1;
+        self.enter(now, flow, State::Deny(why), Some(now + life));
+        self.set_policy(flow, Policy::Deny);
+        self.report(Some(flow), What::Denied(why));
+    }
+
+    pub(crate) fn pending(&mut self, flow: Flow) -> Option<&mut Pending> {
+        match &mut self.flows.get_mut(&flow)?.state {
+            State::PendingOe(pending) => Some(pending),
+            State::PotentialOe | State::Keyed { .. } | State::ClearText(_) | State::Deny(_) => None,
+        }
+    }
+}
+
+/// One address to one address, whatever the protocol: opportunistic selectors are never wider.
+fn child_request(flow: Flow) -> ChildRequest {
+    ChildRequest {
+        local: vec![TrafficSelector::host(flow.src())],
+        remote: vec![TrafficSelector::host(flow.dst())],
+        mode: Mode::Tunnel,
+    }
+}
+
+/// The flow of single-address selectors.
+pub(crate) fn flow_of(local: &[TrafficSelector], remote: &[TrafficSelector]) -> Option<Flow> {
+    let ([local], [remote]) = (local, remote) else { return None };
+    Flow::new(local.as_host()?, remote.as_host()?)
+}
+
+/// The keys that an answer gives to a speaker.
+pub(crate) fn keys_of(answer: &Answer, speaker: &Speaker) -> Vec<dnskeys::PublicKey> {
+    let Outcome::Records(set) = &answer.outcome else { return Vec::new() };
+    let owns = match speaker {
+        Speaker::Address(addr) => answer.owner == Name::reverse(*addr),
+        Speaker::Name(name) => answer.owner == *name,
+    };
+    let names = |gateway: &Gateway| match (gateway, speaker) {
+        (Gateway::Own, _) => owns,
+        (Gateway::Address(a), Speaker::Address(b)) => a == b,
+        (Gateway::Name(a), Speaker::Name(b)) => a == b,
+        (Gateway::Address(_), Speaker::Name(_)) | (Gateway::Name(_), Speaker::Address(_)) => false,
+    };
+    let mut keys: Vec<dnskeys::PublicKey> = Vec::new();
+    for record in set.gateways.iter().filter(|r| names(&r.gateway)) {
+        if let Some(key) = &record.key
+            && !keys.contains(key)
+        {
+            keys.push(key.clone());
+        }
+    }
+    keys
+}
+
+pub(crate) fn to_ike_key(key: &dnskeys::PublicKey) -> Option<PublicKey> {
+    match key {
+        dnskeys::PublicKey::Rsa(rsa) => Some(PublicKey::Rsa {
+            exponent: rsa.exponent().to_vec(),
+            modulus: rsa.modulus().to_vec(),
+        }),
+        #[expect(unreachable_patterns, reason = "kinds of key that IKE does not verify yet")]
+        _ => None,
+    }
+}
+
+pub(crate) fn from_ike_key(key: &PublicKey) -> Option<dnskeys::PublicKey> {
+    match key {
+        PublicKey::Rsa { exponent, modulus } => {
+            // RFC 3110 §2: one octet of length, or a zero octet and two.
+            let mut octets = match u8::try_from(exponent.len()) {
+                Ok(len) => vec![len],
+                Err(_) => {
+                    let len = u16::try_from(exponent.len()).ok()?.to_be_bytes();
+                    [&[0], len.as_slice()].concat()
+                }
+            };
+            octets.extend_from_slice(exponent);
+            octets.extend_from_slice(modulus);
+            dnskeys::RsaKey::from_rfc3110(&octets).ok().map(dnskeys::PublicKey::Rsa)
+        }
+    }
+}
+
+pub(crate) fn to_speaker(identity: &Identity) -> Option<Speaker> {
+    match identity {
+        Identity::Address(addr) => Some(Speaker::Address(*addr)),
+        Identity::Fqdn(name) => name.parse().ok().map(Speaker::Name),
+        Identity::Null | Identity::Other { .. } => None,
+    }
+}
+
+/// Flows remembered at once; some 300 octets each.
+const MAX_FLOWS: usize = 65_536;
+/// How far the search for a flow to give up goes.
+const ROOM_SEARCH: usize = 64;
+/// Names asked and gateways called at once. A scan must not turn us into a flood of either.
+const MAX_PENDING: usize = 1024;
+/// Flows that wait for one gateway.
+const MAX_FLOWS_OF_CALL: usize = 64;
+/// A flow is never held for longer than this, whatever DNS and gateways do.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The shortest life of a decision that DNS limits.
+const MIN_LIFE: Duration = Duration::from_secs(5);

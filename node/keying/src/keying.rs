@@ -1,0 +1,356 @@
+//! The machine: inputs, one queue of outputs, deadlines.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use dnskeys::{Answer, Name};
+use ike::{Datagram, Event, Ike, IkeId};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng as _, SeedableRng as _};
+use sa::{Command, Flow, Notice, Policy, SaId};
+
+use crate::config::Config;
+use crate::entry::{Asker, Call, Entry, Pair, Peer, State, Visitor};
+use crate::report::{Report, What};
+use crate::responder::Proof;
+
+/// What the machine wants done, in this order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// For the data plane.
+    Command(Command),
+    /// Send this IKE datagram.
+    Transmit(ike::Transmit),
+    /// Ask DNS for this name; answer with [`Keying::handle_answer`].
+    Query(Name),
+    /// Sign with the host key; answer with [`Keying::handle_signature`].
+    Sign(ike::Sign),
+    /// Tell the operator.
+    Report(Report),
+}
+
+/// What the next deadline is for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Timer {
+    /// One of IKE's own.
+    Ike(ike::Timer),
+    /// A flow's state is due.
+    Flow,
+}
+
+/// What has happened since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Flows that were trapped.
+    pub trapped: u64,
+    /// Questions put to DNS.
+    pub queries: u64,
+    /// Calls made.
+    pub calls: u64,
+    /// Strangers that called and were let in.
+    pub visitors_accepted: u64,
+    /// Strangers that called and were refused.
+    pub visitors_refused: u64,
+    /// Pairs that came up, replacements included.
+    pub pairs: u64,
+    /// Flows that went to clear text.
+    pub clear: u64,
+    /// Flows that were denied.
+    pub denied: u64,
+    /// Flows in the clear although a secure record exists, or because DNS failed.
+    pub downgrades: u64,
+    /// Flows turned away because too many were pending.
+    pub over_budget: u64,
+    /// ESP packets with an SPI that nobody knew (hints, forgeable).
+    pub unknown_spis: u64,
+}
+
+/// Every peer, flow and pair of a node, without I/O.
+///
+/// Drive it as all machines here: `handle_*`, then [`Keying::poll_output`] until `None`, then
+/// sleep until [`Keying::poll_timeout`].
+pub struct Keying {
+    pub(crate) config: Config,
+    pub(crate) rng: ChaCha20Rng,
+    pub(crate) ike: Ike,
+    pub(crate) flows: BTreeMap<Flow, Entry>,
+    pub(crate) deadlines: BTreeSet<(Instant, Flow)>,
+    pub(crate) asked: BTreeMap<Name, Vec<Asker>>,
+    pub(crate) calls: BTreeMap<IkeId, Call>,
+    pub(crate) peers: BTreeMap<IkeId, Peer>,
+    pub(crate) visitors: BTreeMap<IkeId, Visitor>,
+    /// What each key would prove, of visitors whose signature is being verified.
+    pub(crate) proofs: BTreeMap<IkeId, Vec<Proof>>,
+    pub(crate) pairs: BTreeMap<SaId, Pair>,
+    pub(crate) outputs: VecDeque<Output>,
+    pub(crate) counters: Counters,
+}
+
+impl Keying {
+    /// A machine that knows nobody. Announces the classes of its groups at once.
+    #[must_use]
+    pub fn new(config: Config, seed: [u8; 32], now: Instant) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let mut ike_seed = [0; 32];
+        rng.fill_bytes(&mut ike_seed);
+        let ike = Ike::new(config.ike.clone(), ike_seed, now);
+        let mut keying = Self {
+            config,
+            rng,
+            ike,
+            flows: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            visitors: BTreeMap::new(),
+            proofs: BTreeMap::new(),
+            pairs: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+        };
+        for (prefix, group) in keying.config.groups.iter() {
+            let class = group.class();
+            keying.outputs.push_back(Output::Command(Command::SetClass { prefix, class }));
+        }
+        keying
+    }
+
+    /// Something the data plane noticed.
+    pub fn handle_notice(&mut self, now: Instant, notice: Notice) {
+        match notice {
+            Notice::Acquire { flow, .. } => self.acquire(now, flow),
+            Notice::FirstPacket(sa) => self.pair_proven(now, sa),
+            Notice::SoftExpire(sa) => self.ike.rekey_child(now, sa),
+            Notice::HardExpire(sa) => self.ike.close_child(now, sa),
+            Notice::LastUse { sa, used } => self.last_use(now, sa, used),
+            Notice::Unanswered(sa) => {
+                if let Some(pair) = self.pairs.get(&sa) {
+                    self.ike.probe(now, pair.ike);
+                }
+            }
+            Notice::PeerMoved { sa, remote } => self.ike.handle_moved(now, sa, remote),
+            // Forgeable: a peer that we lost calls again when its own liveness check fails.
+            Notice::UnknownSpi { .. } => self.counters.unknown_spis += 1,
+        }
+        self.drain(now);
+    }
+
+    /// A datagram from UDP 500 or 4500.
+    pub fn handle_datagram(&mut self, now: Instant, datagram: Datagram<'_>) {
+        self.ike.handle_datagram(now, datagram);
+        self.drain(now);
+    }
+
+    /// The answer to an [`Output::Query`], recognised by its owner.
+    pub fn handle_answer(&mut self, now: Instant, answer: &Answer) {
+        for asker in self.asked.remove(&answer.owner).unwrap_or_default() {
+            match asker {
+                Asker::Destination(flow) => self.destination_answered(now, flow, answer),
+                Asker::Gateway(flow) => self.gateway_answered(now, flow, answer),
+                Asker::Visitor(ike) => self.visitor_answered(now, ike, answer),
+            }
+        }
+        self.drain(now);
+    }
+
+    /// The answer to an [`Output::Sign`]; `None` if the key could not sign.
+    pub fn handle_signature(&mut self, now: Instant, ike: IkeId, signature: Option<Vec<u8>>) {
+        self.ike.handle_signature(now, ike, signature);
+        self.drain(now);
+    }
+
+    /// Our addresses are now these.
+    pub fn handle_addresses(&mut self, now: Instant, addresses: Vec<IpAddr>) {
+        self.config.addresses = addresses;
+        self.drain(now);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.ike.handle_timeout(now);
+        self.drain(now);
+        while let Some(&(due, flow)) = self.deadlines.first() {
+            if due > now {
+                break;
+            }
+            self.set_deadline(flow, None);
+            self.flow_due(now, flow);
+            self.drain(now);
+        }
+    }
+
+    /// When [`Keying::handle_timeout`] wants to be called, and for what.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+        let ike = self.ike.poll_timeout().map(|(at, timer)| (at, Timer::Ike(timer)));
+        let flow = self.deadlines.first().map(|(at, _)| (*at, Timer::Flow));
+        ike.into_iter().chain(flow).min_by_key(|(at, _)| *at)
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Sends Delete for everything; carry out the outputs once more, then stop.
+    pub fn shutdown(&mut self, now: Instant) {
+        self.ike.shutdown(now);
+        self.drain(now);
+    }
+
+    /// Forgets what is known of a destination: its pairs are closed, its next packet starts anew.
+    pub fn forget(&mut self, now: Instant, dst: IpAddr) {
+        let flows: Vec<Flow> = self.flows.keys().filter(|f| f.dst() == dst).copied().collect();
+        for flow in flows {
+            self.close_flow(now, flow);
+        }
+        self.drain(now);
+    }
+
+    /// Asks the data plane how every pair is used; the answers come as notices.
+    pub fn ask_use(&mut self) {
+        for sa in self.pairs.keys() {
+            self.outputs.push_back(Output::Command(Command::AskUse(*sa)));
+        }
+    }
+
+    /// What has happened since the start.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The IKE machine's own counters.
+    #[must_use]
+    pub fn ike_counters(&self) -> ike::Counters {
+        self.ike.counters().clone()
+    }
+
+    /// Carries IKE's outputs over, in order, acting on its events on the way.
+    pub(crate) fn drain(&mut self, now: Instant) {
+        while let Some(output) = self.ike.poll_output() {
+            match output {
+                ike::Output::Transmit(transmit) => {
+                    self.outputs.push_back(Output::Transmit(transmit));
+                }
+                ike::Output::Sign(sign) => self.outputs.push_back(Output::Sign(sign)),
+                ike::Output::NeedPeer(need) => self.visited(now, need),
+                ike::Output::Event(event) => self.ike_event(now, event),
+            }
+        }
+    }
+
+    fn ike_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Keyed { ike } => self.call_keyed(ike),
+            Event::Established { ike, initiator, identity, key, lowest_nonce, initial_contact } => {
+                let peer = Peer {
+                    identity,
+                    key,
+                    initiator,
+                    lowest_nonce,
+                    established: now,
+                    local: IpAddr::from([0; 4]),
+                    gateway: IpAddr::from([0; 4]),
+                    proofs: Vec::new(),
+                    pairs: BTreeSet::new(),
+                    waiting: Vec::new(),
+                };
+                if initial_contact {
+                    self.initial_contact(now, ike, &peer);
+                }
+                if initiator {
+                    self.call_answered(now, ike, peer);
+                } else {
+                    self.visitor_authenticated(ike, peer);
+                }
+            }
+            Event::ChildUp(child) => self.child_up(now, *child),
+            Event::ChildDown { sa, why } => self.child_down(now, sa, why),
+            Event::ChildFailed { ike, request, why } => self.child_failed(now, ike, &request, why),
+            Event::Moved { children, envelope, .. } => self.moved(&children, envelope),
+            Event::Ended { ike, why } => self.ike_ended(now, ike, why),
+        }
+    }
+
+    pub(crate) fn command(&mut self, command: Command) {
+        self.outputs.push_back(Output::Command(command));
+    }
+
+    pub(crate) fn report(&mut self, flow: Option<Flow>, what: What) {
+        self.outputs.push_back(Output::Report(Report { flow, what }));
+    }
+
+    /// Asks DNS, once for all who wait for the same name.
+    pub(crate) fn ask(&mut self, name: Name, asker: Asker) {
+        if let Some(askers) = self.asked.get_mut(&name) {
+            if !askers.contains(&asker) {
+                askers.push(asker);
+            }
+            return;
+        }
+        self.counters.queries += 1;
+        self.asked.insert(name.clone(), vec![asker]);
+        self.outputs.push_back(Output::Query(name));
+    }
+
+    /// Puts a flow into a state; the data plane is told by the caller.
+    pub(crate) fn enter(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        state: State,
+        deadline: Option<Instant>,
+    ) {
+        let group = self.group_of(flow.dst());
+        let entry = self.flows.entry(flow).or_insert(Entry {
+            group,
+            state: State::PotentialOe,
+            since: now,
+            deadline: None,
+        });
+        entry.state = state;
+        entry.since = now;
+        self.set_deadline(flow, deadline);
+    }
+
+    pub(crate) fn set_deadline(&mut self, flow: Flow, deadline: Option<Instant>) {
+        let Some(entry) = self.flows.get_mut(&flow) else { return };
+        if let Some(old) = entry.deadline {
+            self.deadlines.remove(&(old, flow));
+        }
+        entry.deadline = deadline;
+        if let Some(new) = deadline {
+            self.deadlines.insert((new, flow));
+        }
+    }
+
+    /// Forgets a flow that has no pair left.
+    pub(crate) fn expire(&mut self, flow: Flow) {
+        self.set_deadline(flow, None);
+        if self.flows.remove(&flow).is_some() {
+            self.command(Command::ClearPolicy { flow });
+            self.report(Some(flow), What::Expired);
+        }
+    }
+
+    pub(crate) fn set_policy(&mut self, flow: Flow, policy: Policy) {
+        self.command(Command::SetPolicy { flow, policy });
+    }
+
+    /// The group of a destination; what no group covers is in the clear (RFC 4322 §3.2.1 leaves
+    /// the default to the administrator, who writes it as the prefix of length 0).
+    pub(crate) fn group_of(&self, dst: IpAddr) -> crate::group::Group {
+        self.config.groups.lookup(dst).map_or(crate::group::Group::Clear, |(_, group)| group)
+    }
+
+    /// Our outer address towards a gateway.
+    pub(crate) fn outer_address(&self, flow: Flow, gateway: IpAddr) -> Option<IpAddr> {
+        let fits = |a: &IpAddr| a.is_ipv4() == gateway.is_ipv4();
+        Some(flow.src())
+            .filter(|src| fits(src) && self.config.addresses.contains(src))
+            .or_else(|| self.config.addresses.iter().copied().find(fits))
+    }
+}

@@ -1,0 +1,331 @@
+//! Pairs of SAs come and go; calls that crossed are settled.
+//!
+//! When both ends call each other at once, both end up with two pairs for the same flow. They
+//! settle it without a word, as RFC 7296 §2.8.1 settles simultaneous rekeying: the IKE SA with the
+//! lowest of the four nonces loses, and the end that called for it closes it. Nobody closes or
+//! sends before the winner is proven at the other end, so nothing is lost on the way.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use dnskeys::{Authorized, Security};
+use ike::{Child, End, IkeId};
+use sa::{Command, Envelope, Flow, Limits, Policy, SaId, SaPair, Trust};
+
+use crate::entry::{Pair, State};
+use crate::initiator::flow_of;
+use crate::keying::Keying;
+use crate::report::What;
+
+/// What becomes of a new pair beside a current one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Settlement {
+    /// Send on the new one at once; close the old.
+    NewNow,
+    /// The new one wins once it is proven; close the old then.
+    NewLater,
+    /// The new one wins; the peer closes the old.
+    NewTheyClose,
+    /// The old one stays; we close the new.
+    OldWeClose,
+    /// The old one stays; the peer closes the new.
+    OldTheyClose,
+}
+
+impl Keying {
+    /// A child is agreed: install it, with the proof that its peer may have it.
+    pub(crate) fn child_up(&mut self, now: Instant, child: Child) {
+        let Some((flow, proof)) = self.proof_for(&child) else {
+            // Nothing may be installed without a proof: the peer is told that it is gone.
+            return self.ike.close_child(now, child.id);
+        };
+        let (id, trust, proven) = (child.id, trust_of(&proof), child.initiator);
+        let pair = Pair {
+            flow,
+            ike: child.ike,
+            trust,
+            proof,
+            since: now,
+            cipher: child.cipher,
+            spi_in: child.spi_in,
+            spi_out: child.spi_out,
+            envelope: child.envelope,
+            proven,
+            doomed: false,
+            used: sa::Use::default(),
+        };
+        if let Some(peer) = self.peers.get_mut(&child.ike) {
+            peer.pairs.insert(id);
+            peer.waiting.retain(|f| *f != flow);
+            if !peer.initiator {
+                // The visitor's gateway is where it calls from.
+                peer.gateway = child.envelope.remote.ip();
+                peer.local = child.envelope.local.ip();
+            }
+        }
+        self.counters.pairs += 1;
+        self.pairs.insert(id, pair);
+        let rekeys = child.rekeys;
+        self.command(Command::AddSa(Box::new(to_pair(child, trust))));
+        match (self.current(flow), rekeys) {
+            (Some(current), Some(old)) if current == old => self.replace(now, flow, id, proven),
+            (Some(current), _) => self.settle(now, flow, current, id),
+            (None, _) => self.switch(now, flow, id),
+        }
+    }
+
+    /// The flow of a child, and why its peer may carry it.
+    fn proof_for(&self, child: &Child) -> Option<(Flow, Authorized)> {
+        let flow = flow_of(&child.local, &child.remote)?;
+        if let Some(old) = child.rekeys.and_then(|old| self.pairs.get(&old))
+            && old.flow == flow
+        {
+            return Some((flow, old.proof.clone()));
+        }
+        let peer = self.peers.get(&child.ike)?;
+        let proof = peer.proofs.iter().find(|proof| proof.address() == flow.dst())?;
+        let ours = self.config.addresses.contains(&flow.src())
+            || peer.waiting.contains(&flow)
+            || self.flows.contains_key(&flow);
+        ours.then(|| (flow, proof.clone()))
+    }
+
+    /// The pair that a flow is sent on.
+    pub(crate) fn current(&self, flow: Flow) -> Option<SaId> {
+        match self.flows.get(&flow)?.state {
+            State::Keyed { current, .. } => Some(current),
+            State::PotentialOe | State::PendingOe(_) | State::ClearText(_) | State::Deny(_) => None,
+        }
+    }
+
+    /// Sends a flow on a pair from now on.
+    fn switch(&mut self, now: Instant, flow: Flow, sa: SaId) {
+        let Some(pair) = self.pairs.get(&sa) else { return };
+        let trust = pair.trust;
+        let first_look = now + self.config.lives.first_look;
+        self.enter(now, flow, State::Keyed { current: sa, next: None }, Some(first_look));
+        self.set_policy(flow, Policy::Encrypt(sa));
+        self.report(Some(flow), What::Keyed { sa, trust });
+        self.reap(now, flow);
+    }
+
+    /// A replacement for the current pair is up (RFC 7296 §2.8: make before break).
+    fn replace(&mut self, now: Instant, flow: Flow, new: SaId, ours: bool) {
+        if ours {
+            self.switch(now, flow, new);
+        } else {
+            self.switch_when_proven(now, flow, new);
+        }
+    }
+
+    fn switch_when_proven(&mut self, now: Instant, flow: Flow, new: SaId) {
+        if let Some(entry) = self.flows.get_mut(&flow)
+            && let State::Keyed { next, .. } = &mut entry.state
+        {
+            *next = Some(new);
+        }
+        self.set_deadline(flow, Some(now + GRACE));
+    }
+
+    /// Two pairs for one flow: which stays?
+    fn settle(&mut self, now: Instant, flow: Flow, old: SaId, new: SaId) {
+        match self.settlement(now, old, new) {
+            Settlement::NewNow => {
+                self.doom(old);
+                self.switch(now, flow, new);
+            }
+            Settlement::NewLater => {
+                self.doom(old);
+                self.switch_when_proven(now, flow, new);
+            }
+            Settlement::NewTheyClose => {
+                let ours = self.pairs.get(&new).is_some_and(|pair| pair.proven);
+                self.replace(now, flow, new, ours);
+            }
+            Settlement::OldWeClose => {
+                self.doom(new);
+                self.reap(now, flow);
+                self.set_deadline(flow, Some(now + GRACE));
+            }
+            Settlement::OldTheyClose => {}
+        }
+    }
+
+    fn settlement(&self, now: Instant, old: SaId, new: SaId) -> Settlement {
+        let (Some(a), Some(b)) = (self.pairs.get(&old), self.pairs.get(&new)) else {
+            return Settlement::NewNow;
+        };
+        if b.trust < a.trust {
+            return Settlement::OldWeClose;
+        }
+        let (Some(pa), Some(pb)) = (self.peers.get(&a.ike), self.peers.get(&b.ike)) else {
+            return Settlement::NewNow;
+        };
+        let same_peer = pa.identity == pb.identity && pa.key == pb.key;
+        let young = now.saturating_duration_since(pa.established) < CROSSING;
+        if a.ike == b.ike || !same_peer || pa.initiator == pb.initiator || !young {
+            // The peer came back anew: what it asks for last is what it has.
+            return Settlement::NewNow;
+        }
+        let old_loses = pa.lowest_nonce < pb.lowest_nonce;
+        match (old_loses, pa.initiator) {
+            (true, true) => Settlement::NewLater,
+            (true, false) => Settlement::NewTheyClose,
+            (false, true) => Settlement::OldTheyClose,
+            (false, false) => Settlement::OldWeClose,
+        }
+    }
+
+    fn doom(&mut self, sa: SaId) {
+        if let Some(pair) = self.pairs.get_mut(&sa) {
+            pair.doomed = true;
+        }
+    }
+
+    /// Closes the pairs that lost, once the winner is proven.
+    pub(crate) fn reap(&mut self, now: Instant, flow: Flow) {
+        let Some(current) = self.current(flow) else { return };
+        if !self.pairs.get(&current).is_some_and(|pair| pair.proven) {
+            return;
+        }
+        let doomed: Vec<SaId> = self
+            .pairs_of(flow)
+            .filter(|(sa, pair)| pair.doomed && *sa != current)
+            .map(|(sa, _)| sa)
+            .collect();
+        for sa in doomed {
+            self.report(Some(flow), What::PairDropped { sa });
+            self.close_pair(now, sa);
+        }
+    }
+
+    /// The peer has this pair too: it sent on it.
+    pub(crate) fn pair_proven(&mut self, now: Instant, sa: SaId) {
+        let Some(pair) = self.pairs.get_mut(&sa) else { return };
+        pair.proven = true;
+        let flow = pair.flow;
+        let awaited = self.flows.get(&flow).is_some_and(
+            |entry| matches!(entry.state, State::Keyed { next: Some(next), .. } if next == sa),
+        );
+        if awaited {
+            self.switch(now, flow, sa);
+        } else {
+            self.reap(now, flow);
+        }
+    }
+
+    /// Closes a pair, and its IKE SA with it if that has no other use.
+    pub(crate) fn close_pair(&mut self, now: Instant, sa: SaId) {
+        let Some(pair) = self.pairs.get(&sa) else { return };
+        let ike = pair.ike;
+        let alone = self
+            .peers
+            .get(&ike)
+            .is_none_or(|peer| peer.waiting.is_empty() && peer.pairs.iter().all(|p| *p == sa));
+        if alone {
+            self.ike.close(now, ike);
+        } else {
+            self.ike.close_child(now, sa);
+        }
+    }
+
+    /// Forgets a flow and closes all its pairs; the trap stands before the pairs go.
+    pub(crate) fn close_flow(&mut self, now: Instant, flow: Flow) {
+        self.expire(flow);
+        let pairs: Vec<SaId> = self.pairs_of(flow).map(|(sa, _)| sa).collect();
+        for sa in pairs {
+            self.close_pair(now, sa);
+        }
+    }
+
+    /// A child is gone.
+    pub(crate) fn child_down(&mut self, now: Instant, sa: SaId, _why: End) {
+        let Some(pair) = self.pairs.remove(&sa) else { return };
+        let flow = pair.flow;
+        if let Some(peer) = self.peers.get_mut(&pair.ike) {
+            peer.pairs.remove(&sa);
+        }
+        if self.current(flow) == Some(sa) {
+            // What remains, the newest first: a replacement that has not been proven yet will do.
+            let other =
+                self.pairs_of(flow).max_by_key(|(id, p)| (!p.doomed, *id)).map(|(id, _)| id);
+            match other {
+                Some(other) => self.switch(now, flow, other),
+                None => self.expire(flow),
+            }
+        }
+        self.command(Command::RemoveSa(sa));
+    }
+
+    /// An IKE SA is gone; its children went before it.
+    pub(crate) fn ike_ended(&mut self, now: Instant, ike: IkeId, why: End) {
+        self.visitors.remove(&ike);
+        self.proofs.remove(&ike);
+        let mut waiting = Vec::new();
+        if let Some(call) = self.calls.remove(&ike) {
+            waiting = call.flows;
+        }
+        if let Some(peer) = self.peers.remove(&ike) {
+            waiting.extend(peer.waiting);
+        }
+        for flow in waiting {
+            self.gateway_ended(now, flow, why);
+        }
+    }
+
+    /// Outer addresses changed.
+    pub(crate) fn moved(&mut self, children: &[SaId], envelope: Envelope) {
+        for sa in children {
+            if let Some(pair) = self.pairs.get_mut(sa) {
+                pair.envelope = envelope;
+                self.command(Command::MoveSa { sa: *sa, envelope });
+            }
+        }
+    }
+
+    pub(crate) fn pairs_of(&self, flow: Flow) -> impl Iterator<Item = (SaId, &Pair)> {
+        let of = move |(sa, pair): (&SaId, &'_ Pair)| (pair.flow == flow).then_some(*sa);
+        let ids: Vec<SaId> = self.pairs.iter().filter_map(of).collect();
+        ids.into_iter().filter_map(|sa| self.pairs.get(&sa).map(|pair| (sa, pair)))
+    }
+
+    /// The gateway of a flow that is keyed or being keyed.
+    pub(crate) fn gateway_of(&self, flow: Flow) -> Option<IpAddr> {
+        match &self.flows.get(&flow)?.state {
+            State::Keyed { current, .. } => Some(self.pairs.get(current)?.envelope.remote.ip()),
+            State::PendingOe(pending) => pending.gateway.as_ref().map(|c| c.gateway),
+            State::PotentialOe | State::ClearText(_) | State::Deny(_) => None,
+        }
+    }
+}
+
+fn trust_of(proof: &Authorized) -> Trust {
+    match proof.security() {
+        Security::Secure => Trust::Dnssec,
+        Security::Insecure | Security::Indeterminate | Security::Bogus => Trust::Unauthenticated,
+    }
+}
+
+fn to_pair(child: Child, trust: Trust) -> SaPair {
+    SaPair {
+        id: child.id,
+        cipher: child.cipher,
+        spi_in: child.spi_in,
+        spi_out: child.spi_out,
+        key_in: child.key_in,
+        key_out: child.key_out,
+        esn: child.esn,
+        mode: child.mode,
+        local: child.local,
+        remote: child.remote,
+        envelope: child.envelope,
+        limits: Limits::of_esp(child.esn),
+        trust,
+    }
+}
+
+/// Calls made within this time of each other may have crossed: longer than all retransmissions of
+/// a call together.
+pub(crate) const CROSSING: Duration = Duration::from_secs(30);
+/// How long a winner may take to prove itself by traffic before it is trusted to be there.
+pub(crate) const GRACE: Duration = Duration::from_secs(3);

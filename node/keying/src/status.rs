@@ -1,0 +1,115 @@
+//! What a person is shown of each destination.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ike::Identity;
+use sa::{EspCipher, Spi, Trust, Use};
+
+use crate::entry::State;
+use crate::group::Group;
+use crate::keying::Keying;
+use crate::report::Why;
+
+/// RFC 4322 §3.2's states, by their names.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum StateName {
+    /// DNS is being asked.
+    PotentialOe,
+    /// A gateway is being called.
+    PendingOe,
+    /// Encrypted.
+    Keyed,
+    /// In the clear.
+    ClearText,
+    /// Nothing passes.
+    Deny,
+}
+
+impl StateName {
+    /// As printed.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PotentialOe => "potential-oe",
+            Self::PendingOe => "pending-oe",
+            Self::Keyed => "keyed",
+            Self::ClearText => "clear-text",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// One destination.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Destination {
+    /// Our address.
+    pub source: IpAddr,
+    /// Its address.
+    pub destination: IpAddr,
+    /// The policy group it falls in.
+    pub group: Group,
+    /// Where it stands.
+    pub state: StateName,
+    /// How much is known of its gateway; `None` unless keyed.
+    pub trust: Option<Trust>,
+    /// Its gateway, if one is keyed or being called.
+    pub gateway: Option<IpAddr>,
+    /// Who the gateway is.
+    pub identity: Option<Identity>,
+    /// Why it is clear or denied.
+    pub reason: Option<Why>,
+    /// How long it has been so.
+    pub since: Duration,
+    /// When it will be looked at again.
+    pub expires: Option<Duration>,
+    /// SPI of packets to us.
+    pub spi_in: Option<Spi>,
+    /// SPI of packets to it.
+    pub spi_out: Option<Spi>,
+    /// The cipher.
+    pub cipher: Option<EspCipher>,
+    /// Pairs that exist for it; more than one while one replaces another.
+    pub pairs: usize,
+    /// How its pair is used, as last asked.
+    pub used: Use,
+}
+
+impl Keying {
+    /// Every destination, in order of address.
+    #[must_use]
+    pub fn destinations(&self, now: Instant) -> Vec<Destination> {
+        let mut pairs_of = std::collections::BTreeMap::<_, usize>::new();
+        for pair in self.pairs.values() {
+            *pairs_of.entry(pair.flow).or_default() += 1;
+        }
+        let describe = |(flow, entry): (&sa::Flow, &crate::entry::Entry)| {
+            let (state, reason, pair) = match &entry.state {
+                State::PotentialOe => (StateName::PotentialOe, None, None),
+                State::PendingOe(_) => (StateName::PendingOe, None, None),
+                State::Keyed { current, .. } => (StateName::Keyed, None, self.pairs.get(current)),
+                State::ClearText(why) => (StateName::ClearText, Some(*why), None),
+                State::Deny(why) => (StateName::Deny, Some(*why), None),
+            };
+            let peer = pair.and_then(|pair| self.peers.get(&pair.ike));
+            Destination {
+                source: flow.src(),
+                destination: flow.dst(),
+                group: entry.group,
+                state,
+                trust: pair.map(|pair| pair.trust),
+                gateway: self.gateway_of(*flow),
+                identity: peer.map(|peer| peer.identity.clone()),
+                reason,
+                since: now.saturating_duration_since(entry.since),
+                expires: entry.deadline.map(|at| at.saturating_duration_since(now)),
+                spi_in: pair.map(|pair| pair.spi_in),
+                spi_out: pair.map(|pair| pair.spi_out),
+                cipher: pair.map(|pair| pair.cipher),
+                pairs: pairs_of.get(flow).copied().unwrap_or_default(),
+                used: pair.map(|pair| pair.used).unwrap_or_default(),
+            }
+        };
+        self.flows.iter().map(describe).collect()
+    }
+}

@@ -1,0 +1,126 @@
+//! Who may know whom: the table of docs/ARCHITECTURE.md, read from the manifests.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Our crates, and what each may depend on among them.
+const MAY_KNOW: [(&str, &str, &[&str]); 7] = [
+    ("sa", "node/sa", &[]),
+    ("dnskeys", "dnskeys", &[]),
+    ("zonefiles", "zonefiles", &["dnskeys"]),
+    ("forwarding", "node/forwarding", &["sa"]),
+    ("ike", "node/ike", &["sa"]),
+    ("keying", "node/keying", &["sa", "ike", "dnskeys"]),
+    ("daemon", "node/daemon", &["sa", "forwarding", "ike", "keying", "dnskeys", "zonefiles"]),
+];
+
+/// Outside crates that would bring I/O, a clock or a runtime into a pure crate.
+const IMPURE: [&str; 12] = [
+    "tokio",
+    "hickory-resolver",
+    "hickory-server",
+    "hickory-net",
+    "netlink-packet-xfrm",
+    "netlink-packet-core",
+    "netlink-proto",
+    "netlink-sys",
+    "rtnetlink",
+    "libc",
+    "socket2",
+    "getrandom",
+];
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+fn dependencies(folder: &str) -> BTreeSet<String> {
+    let manifest = root().join(folder).join("Cargo.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let manifest: toml::Table = text.parse().unwrap();
+    let table = manifest.get("dependencies").and_then(toml::Value::as_table);
+    table.map(|t| t.keys().cloned().collect()).unwrap_or_default()
+}
+
+#[test]
+fn every_crate_knows_only_what_it_may() {
+    let ours: BTreeSet<&str> = MAY_KNOW.iter().map(|(name, ..)| *name).collect();
+    for (name, folder, allowed) in MAY_KNOW {
+        for dependency in dependencies(folder) {
+            if ours.contains(dependency.as_str()) {
+                assert!(allowed.contains(&dependency.as_str()), "{name} knows {dependency}");
+            }
+            if name != "daemon" {
+                let impure = IMPURE.contains(&dependency.as_str());
+                assert!(!impure, "{name} is pure and depends on {dependency}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sa_knows_only_std_and_dnskeys_hardly_more() {
+    assert_eq!(dependencies("node/sa"), BTreeSet::new());
+    for dependency in dependencies("dnskeys") {
+        assert!(["base64", "rsa"].contains(&dependency.as_str()), "dnskeys knows {dependency}");
+    }
+}
+
+/// The pure crates take time and randomness as arguments, and forbid `unsafe`.
+#[test]
+fn pure_crates_have_no_clock_no_os_randomness_no_unsafe() {
+    let banned = [
+        "Instant::now",
+        "SystemTime::now",
+        "OsRng",
+        "SystemRandom",
+        "thread_rng",
+        "std::net::UdpSocket",
+        "std::fs",
+        "std::env::var",
+    ];
+    for (name, folder, _) in MAY_KNOW {
+        if name == "daemon" {
+            continue;
+        }
+        let source = root().join(folder).join("src");
+        let library = std::fs::read_to_string(source.join("lib.rs")).unwrap();
+        assert!(library.contains("#![forbid(unsafe_code)]"), "{name} allows unsafe");
+        let mut files = vec![source];
+        while let Some(path) = files.pop() {
+            if path.is_dir() {
+                files.extend(std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path()));
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            // Tests may do as they like.
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            if path.file_name().is_some_and(|f| f.to_string_lossy().contains("test")) {
+                continue;
+            }
+            for word in banned {
+                assert!(!code.contains(word), "{}: {word}", path.display());
+            }
+        }
+    }
+}
+
+/// `unsafe` stands only in the files that talk to the kernel.
+#[test]
+fn unsafe_stands_only_where_the_kernel_is_spoken_to() {
+    let mut files = vec![root().join("node/daemon/src")];
+    let mut found = BTreeSet::new();
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path()));
+        } else if std::fs::read_to_string(&path).unwrap().contains("unsafe {") {
+            found.insert(path.file_name().unwrap().to_string_lossy().into_owned());
+        }
+    }
+    let allowed = UNSAFE_FILES.iter().map(|f| (*f).to_owned()).collect();
+    let extra: Vec<&String> = found.difference(&allowed).collect();
+    assert!(extra.is_empty(), "unsafe in {extra:?}");
+}
+
+/// The I/O modules of the daemon that may hold `unsafe`.
+const UNSAFE_FILES: [&str; 5] = ["tun.rs", "sockets.rs", "netns.rs", "batch.rs", "namespace.rs"];
