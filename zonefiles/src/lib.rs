@@ -7,17 +7,23 @@
 //! - [`name`], [`rtype`], [`record`], [`zone`]: the nouns.
 //! - [`reverse`]: which zone an address is published in; RFC 2317.
 //! - [`host`]: what is published for an address; [`chain`]: the zones above.
+//! - [`dnssec`]: signing; [`catalog`]: answering.
 #![forbid(unsafe_code)]
 
+pub mod catalog;
 pub mod chain;
+pub mod dnssec;
 pub mod host;
 pub mod name;
 mod rdata;
 pub mod record;
 pub mod reverse;
 pub mod rtype;
+mod wire;
 pub mod zone;
 
+pub use catalog::{Catalog, Reply, Transport};
+pub use dnssec::{SignError, SortedZone, Validity, ZoneKey};
 pub use host::{Host, Kinds, reverse_zone};
 pub use name::{Name, NameError};
 pub use rdata::RdataError;

@@ -13,6 +13,7 @@ mod log;
 mod resolver;
 mod run;
 mod userspace;
+mod zone;
 
 use std::process::ExitCode;
 
