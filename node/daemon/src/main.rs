@@ -7,6 +7,7 @@
 mod commands;
 mod config;
 mod control;
+mod hostkey;
 mod kernel;
 mod lab;
 mod log;

@@ -1,12 +1,124 @@
-//! `oe-node keygen`.
+//! `oe-node keygen`: makes the host key.
 
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use dnskeys::{Gateway, Ipseckey, Name, RsaKey, ServerTxt, TxtGateway};
+
+use super::showhostkey::parse_gateway;
+use crate::hostkey::{self, Bits, HostKey};
 
 /// Arguments of `oe-node keygen`.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// File for the key; must not exist.
+    #[arg(long, value_name = "FILE", default_value = hostkey::DEFAULT_PATH)]
+    output: PathBuf,
+    /// Length of the modulus.
+    #[arg(long, value_enum, default_value_t)]
+    bits: Bits,
+    /// Also print the records to publish for this gateway: the host's own address, or @FQDN.
+    #[arg(long, value_name = "GW")]
+    txt: Option<String>,
+}
 
 /// Runs the command.
-pub(crate) fn main(_args: Args) -> ExitCode {
-    ExitCode::FAILURE
+pub(crate) fn main(args: Args) -> ExitCode {
+    match run(&args, &mut io::stdout().lock(), &mut io::stderr().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "oe-node keygen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args, out: &mut impl Write, notes: &mut impl Write) -> anyhow::Result<()> {
+    let gateway = args.txt.as_deref().map(parse_gateway).transpose()?;
+    let path = args.output.as_path();
+    // Before the seconds that making it takes; the file is created exclusively all the same.
+    if path.symlink_metadata().is_ok() {
+        bail!(hostkey::HostKeyError::Exists(path.to_path_buf()));
+    }
+    let key = HostKey::generate(args.bits)?;
+    key.save(path)?;
+    let public = key.public();
+    writeln!(
+        notes,
+        "oe-node keygen: {}: RSA key of {} bits, key id {}",
+        path.display(),
+        public.bits(),
+        public.key_id()
+    )?;
+    match gateway {
+        Some(gateway) => write_records(out, gateway, public).context("standard output"),
+        None => write_hint(notes, path).context("standard error"),
+    }
+}
+
+fn write_hint(notes: &mut impl Write, path: &Path) -> io::Result<()> {
+    let file = if path == Path::new(hostkey::DEFAULT_PATH) {
+        String::new()
+    } else {
+        format!(" --key-file {}", path.display())
+    };
+    writeln!(notes, "oe-node keygen: publish it: oe-node showhostkey{file} --txt ADDRESS")
+}
+
+/// TXT and IPSECKEY at the name where a stranger looks for them.
+fn write_records(out: &mut impl Write, gateway: TxtGateway, key: &RsaKey) -> io::Result<()> {
+    let owner = match &gateway {
+        TxtGateway::Address(addr) => Name::reverse(*addr),
+        TxtGateway::Name(name) => name.clone(),
+    };
+    let ipseckey = Ipseckey {
+        precedence: 10,
+        gateway: Gateway::from(gateway.clone()),
+        key: Some(key.clone().into()),
+    };
+    let txt = ServerTxt { precedence: 10, gateway, key: Some(key.clone()) };
+    writeln!(out, "{owner}\tIN\tTXT\t{}", txt.presentation())?;
+    writeln!(out, "{owner}\tIN\tIPSECKEY\t{}", ipseckey.presentation())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn makes_a_key_once_and_prints_its_records() {
+        let path = std::env::temp_dir().join(format!("oe-keygen-{}", std::process::id()));
+        let args =
+            Args { output: path.clone(), bits: Bits::Rsa2048, txt: Some("192.0.2.11".to_owned()) };
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        run(&args, &mut out, &mut notes).unwrap();
+        let key = HostKey::load(&path).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let text = key.public().to_base64();
+        let expected = format!(
+            "11.2.0.192.in-addr.arpa.\tIN\tTXT\t\"X-IPsec-Server(10)=192.0.2.11\" \" {}\" \"{}\"\n\
+             11.2.0.192.in-addr.arpa.\tIN\tIPSECKEY\t10 1 2 192.0.2.11 {text}\n",
+            &text[..254],
+            &text[254..],
+        );
+        assert_eq!(out, expected);
+        let notes = String::from_utf8(notes).unwrap();
+        assert!(notes.contains("RSA key of 2048 bits, key id AwEAA"), "{notes}");
+
+        let error = run(&args, &mut io::sink(), &mut io::sink()).unwrap_err();
+        assert!(error.to_string().contains("never overwritten"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_bad_gateway_costs_no_key() {
+        let path = std::env::temp_dir().join(format!("oe-keygen-bad-{}", std::process::id()));
+        let args = Args { output: path.clone(), bits: Bits::Rsa2048, txt: Some("west".to_owned()) };
+        let error = run(&args, &mut io::sink(), &mut io::sink()).unwrap_err();
+        let text = "gateway must be @FQDN or an IPv4 or IPv6 address, not \"west\"";
+        assert!(error.to_string().starts_with(text), "{error}");
+        assert!(!path.exists());
+    }
 }

@@ -1,0 +1,325 @@
+//! The host's RSA key: made, kept in a file that nobody else can read, and used to sign
+//! (RFC 7427). It never decrypts.
+
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
+    RSA_PSS_SHA512, RsaKeyPair, RsaSignatureEncoding,
+};
+use dnskeys::RsaKey;
+use ike::SignatureScheme;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng as _;
+use rsa::RsaPrivateKey;
+use rsa::pkcs1::DecodeRsaPrivateKey as _;
+use rsa::pkcs8::der::SecretDocument;
+use rsa::pkcs8::der::pem::LineEnding;
+use rsa::pkcs8::{EncodePrivateKey as _, PrivateKeyInfoRef};
+use zeroize::Zeroizing;
+
+/// Where the key lies unless the configuration says otherwise.
+pub(crate) const DEFAULT_PATH: &str = "/var/lib/oe-node/host.key";
+
+/// The host key, ready to sign. Wiped when dropped, never printed.
+pub(crate) struct HostKey {
+    pkcs8: SecretDocument,
+    pair: RsaKeyPair,
+    public: RsaKey,
+}
+
+/// Modulus lengths that can be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub(crate) enum Bits {
+    /// The least that peers accept.
+    #[value(name = "2048")]
+    Rsa2048,
+    /// For keys that are to last.
+    #[default]
+    #[value(name = "3072")]
+    Rsa3072,
+    /// Three times slower than 3072 bits, and too large for old peers.
+    #[value(name = "4096")]
+    Rsa4096,
+}
+
+/// Why a key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HostKeyError {
+    /// The file could not be opened, read, or written.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// There is none.
+    #[error("{}: no such file; make a key with: oe-node keygen", .0.display())]
+    Missing(PathBuf),
+    /// There is one already.
+    #[error("{}: already there, and never overwritten: move it away first if it is no longer published", .0.display())]
+    Exists(PathBuf),
+    /// The directory for it does not exist.
+    #[error("{}: its directory does not exist", .0.display())]
+    NoDirectory(PathBuf),
+    /// A link could be turned to another file between two looks.
+    #[error("{}: a symbolic link; name the file itself", .0.display())]
+    Link(PathBuf),
+    /// A device, a pipe, a directory.
+    #[error("{}: not a regular file", .0.display())]
+    NotRegular(PathBuf),
+    /// Others can read or write it.
+    #[error("{}: mode {mode:04o} lets others at the private key; repair with: chmod 600 {}", path.display(), path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It belongs to somebody else.
+    #[error("{}: owned by uid {owner}, neither by this process nor by root", path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Who owns it.
+        owner: u32,
+    },
+    /// Its content is no private RSA key.
+    #[error("{}: {why}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// The library failed.
+    #[error("{0}")]
+    Library(&'static str),
+}
+
+impl HostKey {
+    /// Makes a key with exponent 65537. Takes up to some seconds.
+    pub(crate) fn generate(bits: Bits) -> Result<Self, HostKeyError> {
+        let bits = match bits {
+            Bits::Rsa2048 => 2048,
+            Bits::Rsa3072 => 3072,
+            Bits::Rsa4096 => 4096,
+        };
+        let failed = || HostKeyError::Library("the library could not make a key");
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(seed.as_mut())
+            .map_err(|_| HostKeyError::Library("the system has no randomness to give"))?;
+        let mut rng = ChaCha20Rng::from_seed(*seed);
+        let key = RsaPrivateKey::new(&mut rng, bits).map_err(|_| failed())?;
+        let pkcs8 = key.to_pkcs8_der().map_err(|_| failed())?;
+        Self::from_pkcs8(pkcs8).map_err(HostKeyError::Library)
+    }
+
+    /// Reads a key from a file that only its owner can read: PEM, PKCS#8 or PKCS#1.
+    pub(crate) fn load(path: &Path) -> Result<Self, HostKeyError> {
+        let text = read_private(path)?;
+        Self::from_pem(&text).map_err(|why| HostKeyError::Content { path: path.to_path_buf(), why })
+    }
+
+    /// Reads PEM, PKCS#8 or PKCS#1.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn from_pem(text: &str) -> Result<Self, &'static str> {
+        let Some(start) = text.find("-----BEGIN ") else {
+            return Err("no PEM in it");
+        };
+        let text = text.get(start..).unwrap_or("").trim_end();
+        let (label, der) =
+            SecretDocument::from_pem(text).map_err(|_| "PEM that cannot be decoded")?;
+        match label {
+            "PRIVATE KEY" => Self::from_pkcs8(der),
+            "RSA PRIVATE KEY" => {
+                let key = RsaPrivateKey::from_pkcs1_der(der.as_bytes())
+                    .map_err(|_| "not a private RSA key")?;
+                Self::from_pkcs8(key.to_pkcs8_der().map_err(|_| "not a private RSA key")?)
+            }
+            "ENCRYPTED PRIVATE KEY" => {
+                Err("encrypted, and there is nobody to ask for the passphrase")
+            }
+            "PUBLIC KEY" | "RSA PUBLIC KEY" => Err("a public key; the private one is needed"),
+            "OPENSSH PRIVATE KEY" => {
+                Err("in OpenSSH's format; convert with: ssh-keygen -p -m PKCS8 -f FILE")
+            }
+            _ => Err("not a private RSA key"),
+        }
+    }
+
+    fn from_pkcs8(pkcs8: SecretDocument) -> Result<Self, &'static str> {
+        use rsa::pkcs8::der::Decode as _;
+        let info = PrivateKeyInfoRef::from_der(pkcs8.as_bytes())
+            .map_err(|_| "not a PKCS#8 private key")?;
+        if info.algorithm.oid != rsa::pkcs1::ALGORITHM_OID {
+            return Err("not an RSA key");
+        }
+        let public = RsaKey::from_pkcs8_der(pkcs8.as_bytes()).map_err(|error| error.why())?;
+        if public.weakness() == Some(dnskeys::Weakness::ShortModulus) {
+            return Err("below 2048 bits, which no peer accepts");
+        }
+        // Checks that the parts fit together, too.
+        let pair = RsaKeyPair::from_pkcs8(pkcs8.as_bytes())
+            .map_err(|_| "a private RSA key whose parts do not fit together")?;
+        Ok(Self { pkcs8, pair, public })
+    }
+
+    /// Writes PKCS#8 PEM to a new file of mode 0600.
+    pub(crate) fn save(&self, path: &Path) -> Result<(), HostKeyError> {
+        let failed = |error| HostKeyError::File { path: path.to_path_buf(), error };
+        if path == Path::new(DEFAULT_PATH) {
+            make_state_dir(path)?;
+        }
+        let pem = self.to_pem()?;
+        let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+        {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(HostKeyError::Exists(path.to_path_buf()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(HostKeyError::NoDirectory(path.to_path_buf()));
+            }
+            other => other.map_err(failed)?,
+        };
+        let written = file.write_all(pem.as_bytes()).and_then(|()| file.sync_all());
+        written.map_err(|error| {
+            // Half a key is worse than none: it would be in the way of the next try.
+            let _ = std::fs::remove_file(path);
+            failed(error)
+        })?;
+        // The name, too, must survive a power failure.
+        if let Some(dir) = path.parent().and_then(|dir| File::open(dir).ok()) {
+            let _ = dir.sync_all();
+        }
+        Ok(())
+    }
+
+    /// PKCS#8 PEM.
+    pub(crate) fn to_pem(&self) -> Result<Zeroizing<String>, HostKeyError> {
+        self.pkcs8
+            .to_pem("PRIVATE KEY", LineEnding::LF)
+            .map_err(|_| HostKeyError::Library("the key cannot be written as PEM"))
+    }
+
+    /// The public half.
+    pub(crate) fn public(&self) -> &RsaKey {
+        &self.public
+    }
+
+    /// Signs a message (not its digest), blinded and in constant time.
+    pub(crate) fn sign(
+        &self,
+        scheme: SignatureScheme,
+        message: &[u8],
+    ) -> Result<Vec<u8>, HostKeyError> {
+        let encoding: &'static RsaSignatureEncoding = match scheme {
+            SignatureScheme::RsaPssSha256 => &RSA_PSS_SHA256,
+            SignatureScheme::RsaPssSha384 => &RSA_PSS_SHA384,
+            SignatureScheme::RsaPssSha512 => &RSA_PSS_SHA512,
+            SignatureScheme::RsaPkcs1Sha256 => &RSA_PKCS1_SHA256,
+            SignatureScheme::RsaPkcs1Sha384 => &RSA_PKCS1_SHA384,
+            SignatureScheme::RsaPkcs1Sha512 => &RSA_PKCS1_SHA512,
+        };
+        let mut signature = vec![0; self.pair.public_modulus_len()];
+        self.pair
+            .sign(encoding, &SystemRandom::new(), message, &mut signature)
+            .map_err(|_| HostKeyError::Library("the library could not sign"))?;
+        Ok(signature)
+    }
+}
+
+impl fmt::Debug for HostKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HostKey({:?})", self.public)
+    }
+}
+
+/// Reads the public half from a file: PEM of a public key, or of a private one that only its
+/// owner can read.
+pub(crate) fn load_public(path: &Path) -> Result<RsaKey, HostKeyError> {
+    let file = open(path)?;
+    let text = read_text(path, &file)?;
+    if text.contains("PRIVATE KEY-----") {
+        return Ok(HostKey::load(path)?.public);
+    }
+    RsaKey::from_pem(&text)
+        .map_err(|error| HostKeyError::Content { path: path.to_path_buf(), why: error.why() })
+}
+
+/// Reads a file that must be private to its owner. The checks look at the file that was opened,
+/// not at its name.
+fn read_private(path: &Path) -> Result<Zeroizing<String>, HostKeyError> {
+    let at = || path.to_path_buf();
+    let file = open(path)?;
+    let meta = file.metadata().map_err(|error| HostKeyError::File { path: at(), error })?;
+    let mode = meta.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(HostKeyError::Open { path: at(), mode });
+    }
+    let us = own_uid().map_err(|error| HostKeyError::File { path: at(), error })?;
+    if meta.uid() != us && meta.uid() != 0 {
+        return Err(HostKeyError::Owner { path: at(), owner: meta.uid() });
+    }
+    read_text(path, &file)
+}
+
+fn open(path: &Path) -> Result<File, HostKeyError> {
+    // O_NONBLOCK: opening a pipe must not wait for its writer.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(HostKeyError::Missing(path.to_path_buf()));
+        }
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(HostKeyError::Link(path.to_path_buf()));
+        }
+        other => other.map_err(|error| HostKeyError::File { path: path.to_path_buf(), error })?,
+    };
+    let meta =
+        file.metadata().map_err(|error| HostKeyError::File { path: path.to_path_buf(), error })?;
+    if meta.is_file() { Ok(file) } else { Err(HostKeyError::NotRegular(path.to_path_buf())) }
+}
+
+fn read_text(path: &Path, file: &File) -> Result<Zeroizing<String>, HostKeyError> {
+    // Sized at once: a buffer that grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(MAX_FILE + 1));
+    let limit = u64::try_from(MAX_FILE + 1).unwrap_or(u64::MAX);
+    file.take(limit)
+        .read_to_string(&mut text)
+        .map_err(|error| HostKeyError::File { path: path.to_path_buf(), error })?;
+    if text.len() > MAX_FILE {
+        let why = "too large for a key";
+        return Err(HostKeyError::Content { path: path.to_path_buf(), why });
+    }
+    Ok(text)
+}
+
+/// Whose files we make: the owner of a pipe of our own.
+fn own_uid() -> io::Result<u32> {
+    let (reader, _writer) = io::pipe()?;
+    Ok(File::from(OwnedFd::from(reader)).metadata()?.uid())
+}
+
+fn make_state_dir(path: &Path) -> Result<(), HostKeyError> {
+    let Some(dir) = path.parent() else { return Ok(()) };
+    match DirBuilder::new().recursive(true).mode(0o700).create(dir) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(HostKeyError::File { path: dir.to_path_buf(), error }),
+    }
+}
+
+/// The largest PEM of an RSA-8192 key is below 7 kB; text may stand before it.
+const MAX_FILE: usize = 32 * 1024;
+
+#[cfg(test)]
+mod tests;

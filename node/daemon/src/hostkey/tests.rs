@@ -1,0 +1,165 @@
+use super::*;
+use aws_lc_rs::signature::{
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
+    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512,
+    RsaPublicKeyComponents,
+};
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::OnceLock;
+
+/// One key for all tests of this file: making one takes a while.
+fn key() -> &'static HostKey {
+    static KEY: OnceLock<HostKey> = OnceLock::new();
+    KEY.get_or_init(|| HostKey::generate(Bits::Rsa2048).unwrap())
+}
+
+/// A directory of its own for each test, removed at its end.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("oe-hostkey-{}-{name}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn mode(path: &Path, bits: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(bits)).unwrap();
+}
+
+#[test]
+fn made_saved_and_read_again() {
+    let dir = Dir::new("saved");
+    let path = dir.at("host.key");
+    key().save(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+    let again = HostKey::load(&path).unwrap();
+    assert_eq!(again.public(), key().public());
+    assert_eq!(again.public().bits(), 2048);
+    assert_eq!(again.public().exponent_value(), 65537);
+    assert_eq!(load_public(&path).unwrap(), *key().public());
+    let before = std::fs::read(&path).unwrap();
+    assert!(matches!(key().save(&path), Err(HostKeyError::Exists(_))));
+    assert_eq!(std::fs::read(&path).unwrap(), before, "never overwrites");
+    let lost = dir.at("no/such/host.key");
+    assert!(matches!(key().save(&lost), Err(HostKeyError::NoDirectory(_))));
+}
+
+#[test]
+fn files_that_others_can_read_are_refused() {
+    let dir = Dir::new("modes");
+    let path = dir.at("host.key");
+    key().save(&path).unwrap();
+    for bits in [0o640, 0o604, 0o620, 0o602, 0o610, 0o601] {
+        mode(&path, bits);
+        let error = HostKey::load(&path).unwrap_err();
+        assert!(matches!(error, HostKeyError::Open { mode, .. } if mode == bits), "{error}");
+        assert!(load_public(&path).is_err(), "{bits:o}");
+    }
+    mode(&path, 0o400);
+    assert!(HostKey::load(&path).is_ok());
+}
+
+#[test]
+fn only_regular_files_count() {
+    let dir = Dir::new("kinds");
+    let path = dir.at("host.key");
+    key().save(&path).unwrap();
+    let link = dir.at("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(matches!(HostKey::load(&link), Err(HostKeyError::Link(_))));
+    assert!(matches!(HostKey::load(&dir.0), Err(HostKeyError::NotRegular(_))));
+    assert!(matches!(HostKey::load(Path::new("/dev/zero")), Err(HostKeyError::NotRegular(_))));
+    assert!(matches!(HostKey::load(&dir.at("none")), Err(HostKeyError::Missing(_))));
+}
+
+#[test]
+fn foreign_owners_are_refused() {
+    let dir = Dir::new("owner");
+    let path = dir.at("host.key");
+    key().save(&path).unwrap();
+    if own_uid().unwrap() != 0 || std::os::unix::fs::chown(&path, Some(12345), None).is_err() {
+        println!("skipped: giving a file away needs root");
+        return;
+    }
+    let error = HostKey::load(&path).unwrap_err();
+    assert!(matches!(error, HostKeyError::Owner { owner: 12345, .. }), "{error}");
+}
+
+#[test]
+fn contents_that_are_no_key() {
+    let dir = Dir::new("contents");
+    let public = key().public().to_pem().unwrap();
+    let private = key().to_pem().unwrap().to_string();
+    let small = rsa_pkcs1(1024);
+    for (name, text, why) in [
+        ("empty", "", "no PEM in it"),
+        ("words", "this is no key\n", "no PEM in it"),
+        ("public", &public, "a public key; the private one is needed"),
+        ("half", &private[..private.len() / 2], "PEM that cannot be decoded"),
+        ("small", &small, "below 2048 bits, which no peer accepts"),
+        ("large", &" ".repeat(MAX_FILE + 1), "too large for a key"),
+    ] {
+        let path = dir.at(name);
+        std::fs::write(&path, text).unwrap();
+        mode(&path, 0o600);
+        let error = HostKey::load(&path).unwrap_err().to_string();
+        assert_eq!(error, format!("{}: {why}", path.display()));
+    }
+    let path = dir.at("spki");
+    std::fs::write(&path, &public).unwrap();
+    assert_eq!(load_public(&path).unwrap(), *key().public(), "a public key may be readable");
+}
+
+/// A PKCS#1 private key, as OpenSSL wrote them for decades.
+fn rsa_pkcs1(bits: usize) -> String {
+    use rsa::pkcs1::EncodeRsaPrivateKey as _;
+    let mut rng = ChaCha20Rng::from_seed([7; 32]);
+    let key = RsaPrivateKey::new(&mut rng, bits).unwrap();
+    key.to_pkcs1_pem(LineEnding::LF).unwrap().to_string()
+}
+
+#[test]
+fn pkcs1_is_read() {
+    let pem = rsa_pkcs1(2048);
+    let key = HostKey::from_pem(&pem).unwrap();
+    assert_eq!(*key.public(), RsaKey::from_pem(&pem).unwrap());
+    key.sign(SignatureScheme::RsaPssSha256, b"message").unwrap();
+}
+
+#[test]
+fn signatures_verify() {
+    let public =
+        RsaPublicKeyComponents { n: key().public().modulus(), e: key().public().exponent() };
+    for (scheme, verifier) in [
+        (SignatureScheme::RsaPssSha256, &RSA_PSS_2048_8192_SHA256),
+        (SignatureScheme::RsaPssSha384, &RSA_PSS_2048_8192_SHA384),
+        (SignatureScheme::RsaPssSha512, &RSA_PSS_2048_8192_SHA512),
+        (SignatureScheme::RsaPkcs1Sha256, &RSA_PKCS1_2048_8192_SHA256),
+        (SignatureScheme::RsaPkcs1Sha384, &RSA_PKCS1_2048_8192_SHA384),
+        (SignatureScheme::RsaPkcs1Sha512, &RSA_PKCS1_2048_8192_SHA512),
+    ] {
+        let signature = key().sign(scheme, b"message").unwrap();
+        assert_eq!(signature.len(), 256);
+        public.verify(verifier, b"message", &signature).unwrap();
+        assert!(public.verify(verifier, b"another", &signature).is_err());
+    }
+}
+
+#[test]
+fn nothing_secret_is_printed() {
+    let text = format!("{:?}", key());
+    assert!(text.starts_with("HostKey(RsaKey(AwEAA"), "{text}");
+    assert!(text.len() < 100);
+}
