@@ -1,0 +1,135 @@
+//! Links between the hosts: one veth pair from each host to the core router, which forwards.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+
+use rtnetlink::packet_route::address::AddressHeaderFlags;
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use super::host::Host;
+use super::netns;
+use super::topology::Site;
+
+/// Name of every host's own interface.
+pub(crate) const INTERFACE: &str = "eth0";
+
+/// Joins all hosts to the core router and switches forwarding on there.
+///
+/// The router's interface to the host at position `i` has the index that [`host_index`] gives
+/// `i` for.
+pub(crate) fn join(core: &Host, hosts: &[Host]) -> io::Result<()> {
+    let ends: Vec<(Site, i32)> =
+        hosts.iter().map(|host| (host.site.clone(), host.namespace.as_raw_fd())).collect();
+    core.run(move || {
+        quiet_links()?;
+        netns::sysctl("ipv4/ip_forward", "1")?;
+        netns::sysctl("ipv6/conf/all/forwarding", "1")?;
+        with_netlink(async |netlink| {
+            for (position, (site, namespace)) in ends.iter().enumerate() {
+                add_pair(&netlink, core_index(position), site, *namespace).await?;
+            }
+            Ok(())
+        })
+    })??;
+    for host in hosts {
+        let site = host.site.clone();
+        host.run(move || {
+            // The interface is there already, with what was the default when it came.
+            quiet_links()?;
+            with_netlink(async |netlink| configure(&netlink, &site).await)
+        })??;
+    }
+    Ok(())
+}
+
+/// Position of the host that a frame coming in on the core router's interface is from.
+pub(crate) fn host_index(interface: u32) -> Option<usize> {
+    usize::try_from(interface.checked_sub(FIRST_INDEX)?).ok()
+}
+
+fn core_index(position: usize) -> u32 {
+    FIRST_INDEX + u32::try_from(position).unwrap_or(0)
+}
+
+/// No duplicate address detection, which would cost a second, and no chatter about routers.
+fn quiet_links() -> io::Result<()> {
+    for scope in ["all", "default", INTERFACE] {
+        for (key, value) in [("accept_dad", "0"), ("dad_transmits", "0"), ("accept_ra", "0")] {
+            match netns::sysctl(&format!("ipv6/conf/{scope}/{key}"), value) {
+                Err(error) if scope == INTERFACE && error.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn add_pair(
+    netlink: &Handle,
+    index: u32,
+    site: &Site,
+    namespace: i32,
+) -> Result<(), rtnetlink::Error> {
+    // One segment a packet: what the capture sees is what a wire would carry.
+    let one_segment = LinkAttribute::GsoMaxSegs(1);
+    let peer = LinkUnspec::new_with_index(HOST_INDEX)
+        .name(INTERFACE)
+        .setns_by_fd(namespace)
+        .append_extra_attribute(one_segment.clone())
+        .build();
+    let pair = LinkMessageBuilder::<LinkVeth>::new(&site.name, INTERFACE)
+        .index(index)
+        .append_extra_attribute(one_segment)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .build();
+    netlink.link().add(pair).execute().await?;
+    netlink.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await?;
+    add_address(netlink, index, IpAddr::V4(site.v4_gateway.0), site.v4_gateway.1).await?;
+    add_address(netlink, index, IpAddr::V6(site.v6_gateway.0), site.v6_gateway.1).await
+}
+
+async fn configure(netlink: &Handle, site: &Site) -> Result<(), rtnetlink::Error> {
+    for index in [LOOPBACK_INDEX, HOST_INDEX] {
+        netlink.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await?;
+    }
+    add_address(netlink, HOST_INDEX, IpAddr::V4(site.v4), site.v4_gateway.1).await?;
+    add_address(netlink, HOST_INDEX, IpAddr::V6(site.v6), site.v6_gateway.1).await?;
+    let gateway = RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+        .output_interface(HOST_INDEX)
+        .gateway(site.v4_gateway.0);
+    netlink.route().add(gateway.build()).execute().await?;
+    let gateway = RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+        .output_interface(HOST_INDEX)
+        .gateway(site.v6_gateway.0);
+    netlink.route().add(gateway.build()).execute().await
+}
+
+async fn add_address(
+    netlink: &Handle,
+    index: u32,
+    address: IpAddr,
+    length: u8,
+) -> Result<(), rtnetlink::Error> {
+    let mut request = netlink.address().add(index, address, length);
+    request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+    request.execute().await
+}
+
+/// Runs a netlink conversation on the calling thread, in its namespace.
+fn with_netlink<T>(talk: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let (connection, netlink, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        talk(netlink).await.map_err(io::Error::other)
+    })
+}
+
+/// The kernel gives it to every namespace's `lo`.
+const LOOPBACK_INDEX: u32 = 1;
+/// Beyond the fallback devices that some kernels put into every namespace.
+const HOST_INDEX: u32 = 100;
+/// Likewise, and distinct from [`HOST_INDEX`] so that a mix-up shows.
+const FIRST_INDEX: u32 = 200;
