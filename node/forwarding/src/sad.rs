@@ -1,0 +1,402 @@
+//! The SAD (RFC 4301 §4.4.2): pairs by SPI and by name, and whose address is whose.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use sa::{Envelope, Flow, Limits, Mode, SaId, SaPair, TrafficSelector, Trust, Use};
+
+use crate::aead::{AeadKey, Provider};
+use crate::counters::Reason;
+use crate::esp::{Opener, Sealer};
+use crate::hash::Seeded;
+use crate::packet::{Fragment, ICMP, ICMP_V6, Inner};
+use crate::prefixes::{PrefixTable, prefixes_of};
+
+/// One pair at work.
+pub(crate) struct Sa {
+    pub(crate) id: SaId,
+    pub(crate) envelope: Envelope,
+    pub(crate) sealer: Sealer,
+    pub(crate) opener: Opener,
+    pub(crate) usage: Usage,
+    /// The largest inner packet that fits the way to the peer.
+    pub(crate) mtu: usize,
+    /// When the peer was last seen at another address, to say so once a second at most.
+    pub(crate) moved: Option<Instant>,
+    spi_in: u32,
+    local: Selectors,
+    remote: Selectors,
+    configured: bool,
+    /// The flow that the last inbound packet was admitted with, and the owner table's generation
+    /// at that time: the next packet is most likely of the same flow.
+    admitted: Option<(Flow, u64)>,
+}
+
+/// What a pair has carried, and what it still may.
+pub(crate) struct Usage {
+    pub(crate) packets_in: u64,
+    pub(crate) packets_out: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    last_in: Option<Instant>,
+    last_out: Option<Instant>,
+    limits: Limits,
+    soft_sent: bool,
+    /// Used up: nothing more in either direction.
+    pub(crate) spent: bool,
+}
+
+/// What [`Usage`] has to say after packets went through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Expiry {
+    Soft,
+    Hard,
+}
+
+impl Usage {
+    fn new(limits: Limits) -> Self {
+        Self {
+            packets_in: 0,
+            packets_out: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            last_in: None,
+            last_out: None,
+            limits,
+            soft_sent: false,
+            spent: false,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn sent(&mut self, now: Instant, packets: u64, bytes: u64) -> Option<Expiry> {
+        self.packets_out = self.packets_out.saturating_add(packets);
+        self.bytes_out = self.bytes_out.saturating_add(bytes);
+        self.last_out = Some(now);
+        self.expiry(self.packets_out, self.bytes_out)
+    }
+
+    #[inline]
+    pub(crate) fn received(&mut self, now: Instant, bytes: u64) -> Option<Expiry> {
+        self.packets_in = self.packets_in.saturating_add(1);
+        self.bytes_in = self.bytes_in.saturating_add(bytes);
+        self.last_in = Some(now);
+        self.expiry(self.packets_in, self.bytes_in)
+    }
+
+    /// Packets that may still be sent.
+    #[inline]
+    pub(crate) fn packets_left(&self) -> u64 {
+        self.limits.hard_packets.saturating_sub(self.packets_out)
+    }
+
+    #[inline]
+    fn expiry(&mut self, packets: u64, bytes: u64) -> Option<Expiry> {
+        if packets >= self.limits.hard_packets || bytes >= self.limits.hard_bytes {
+            return self.spend();
+        }
+        if packets >= self.limits.soft_packets || bytes >= self.limits.soft_bytes {
+            return (!std::mem::replace(&mut self.soft_sent, true)).then_some(Expiry::Soft);
+        }
+        None
+    }
+
+    /// Ends the pair; says so once.
+    pub(crate) fn spend(&mut self) -> Option<Expiry> {
+        (!std::mem::replace(&mut self.spent, true)).then_some(Expiry::Hard)
+    }
+
+    pub(crate) fn report(&self, now: Instant) -> Use {
+        Use {
+            packets_in: self.packets_in,
+            packets_out: self.packets_out,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            idle_in: self.last_in.map(|at| now.saturating_duration_since(at)),
+            idle_out: self.last_out.map(|at| now.saturating_duration_since(at)),
+        }
+    }
+}
+
+/// The selectors of one side of a pair.
+struct Selectors(Vec<TrafficSelector>);
+
+impl Selectors {
+    fn matches(&self, addr: IpAddr, protocol: u8, port: Port) -> bool {
+        self.0.iter().any(|ts| match port {
+            Port::Known(port) => ts.matches(addr, protocol, port),
+            // Only a selector of all ports can speak for a packet without (RFC 4301 §4.4.1.1).
+            Port::Unknown => ts.ports() == (0, u16::MAX) && ts.matches(addr, protocol, 0),
+        })
+    }
+
+    fn contains(&self, addr: IpAddr) -> bool {
+        self.0.iter().any(|ts| ts.contains(addr))
+    }
+
+    /// Addresses alone decide.
+    fn is_plain(&self) -> bool {
+        self.0.iter().all(|ts| ts.protocol() == 0 && ts.ports() == (0, u16::MAX))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Port {
+    Known(u16),
+    Unknown,
+}
+
+/// All pairs.
+pub(crate) struct Sad {
+    pairs: Vec<Option<Box<Sa>>>,
+    free: Vec<usize>,
+    by_spi: HashMap<u32, usize, Seeded>,
+    by_id: HashMap<u64, usize, Seeded>,
+    owners: PrefixTable<Vec<Owner>>,
+    /// Changes whenever `owners` does.
+    generation: u64,
+}
+
+/// Who may send from a prefix.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Owner {
+    sa: SaId,
+    configured: bool,
+}
+
+/// Why a pair was not added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refused {
+    Full,
+    Duplicate,
+    Unusable,
+}
+
+impl Sad {
+    pub(crate) fn new(hasher: Seeded) -> Self {
+        Self {
+            pairs: Vec::new(),
+            free: Vec::new(),
+            by_spi: HashMap::with_hasher(hasher),
+            by_id: HashMap::with_hasher(hasher),
+            owners: PrefixTable::new(hasher),
+            generation: 0,
+        }
+    }
+
+    /// Adds a pair, ready to receive and to send.
+    pub(crate) fn add(
+        &mut self,
+        pair: &SaPair,
+        provider: Provider,
+        mtu: usize,
+    ) -> Result<(), Refused> {
+        if self.by_id.len() >= MAX_PAIRS {
+            return Err(Refused::Full);
+        }
+        if self.by_spi.contains_key(&pair.spi_in.get()) || self.by_id.contains_key(&pair.id.0) {
+            return Err(Refused::Duplicate);
+        }
+        let prefixes = prefixes(&pair.remote);
+        if pair.mode != Mode::Tunnel || prefixes.len() > MAX_PREFIXES {
+            return Err(Refused::Unusable);
+        }
+        let key = |key| AeadKey::new(provider, pair.cipher, key).ok_or(Refused::Unusable);
+        let sealer = Sealer::new(
+            key(&pair.key_out)?,
+            pair.key_out.salt(),
+            pair.spi_out.to_be_bytes(),
+            pair.esn,
+        );
+        let opener = Opener::new(key(&pair.key_in)?, pair.key_in.salt(), pair.esn);
+        let sa = Box::new(Sa {
+            id: pair.id,
+            envelope: pair.envelope,
+            sealer,
+            opener,
+            usage: Usage::new(pair.limits),
+            mtu,
+            moved: None,
+            spi_in: pair.spi_in.get(),
+            local: Selectors(pair.local.clone()),
+            remote: Selectors(pair.remote.clone()),
+            configured: pair.trust == Trust::Configured,
+            admitted: None,
+        });
+        self.own(&prefixes, Owner { sa: sa.id, configured: sa.configured });
+        let slot = self.free.pop().unwrap_or(self.pairs.len());
+        self.by_spi.insert(sa.spi_in, slot);
+        self.by_id.insert(sa.id.0, slot);
+        match self.pairs.get_mut(slot) {
+            Some(place) => *place = Some(sa),
+            None => self.pairs.push(Some(sa)),
+        }
+        Ok(())
+    }
+
+    /// Removes a pair; its keys are wiped as they drop.
+    pub(crate) fn remove(&mut self, id: SaId) -> bool {
+        let Some(slot) = self.by_id.remove(&id.0) else { return false };
+        let Some(sa) = self.pairs.get_mut(slot).and_then(Option::take) else { return false };
+        self.by_spi.remove(&sa.spi_in);
+        self.free.push(slot);
+        self.disown(&prefixes(&sa.remote.0), id);
+        true
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: SaId) -> Option<&mut Sa> {
+        let slot = *self.by_id.get(&id.0)?;
+        self.pairs.get_mut(slot)?.as_deref_mut()
+    }
+
+    #[inline]
+    pub(crate) fn by_spi(&mut self, spi: u32) -> Option<Inbound<'_>> {
+        let slot = *self.by_spi.get(&spi)?;
+        let sa = self.pairs.get_mut(slot)?.as_deref_mut()?;
+        Some(Inbound { sa, owners: &self.owners, generation: self.generation })
+    }
+
+    fn own(&mut self, prefixes: &[sa::Prefix], owner: Owner) {
+        self.generation += 1;
+        for prefix in prefixes {
+            match self.owners.get_mut(prefix) {
+                Some(owners) => owners.push(owner),
+                None => self.owners.insert(*prefix, vec![owner]),
+            }
+        }
+    }
+
+    fn disown(&mut self, prefixes: &[sa::Prefix], id: SaId) {
+        self.generation += 1;
+        for prefix in prefixes {
+            let Some(owners) = self.owners.get_mut(prefix) else { continue };
+            owners.retain(|owner| owner.sa != id);
+            if owners.is_empty() {
+                self.owners.remove(prefix);
+            }
+        }
+    }
+}
+
+fn prefixes(selectors: &[TrafficSelector]) -> Vec<sa::Prefix> {
+    let mut prefixes: Vec<_> = selectors
+        .iter()
+        .flat_map(|ts| {
+            let (first, last) = ts.addresses();
+            prefixes_of(first, last)
+        })
+        .collect();
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    prefixes
+}
+
+/// A pair that a packet has arrived for, and what is needed to judge the packet.
+pub(crate) struct Inbound<'a> {
+    pub(crate) sa: &'a mut Sa,
+    owners: &'a PrefixTable<Vec<Owner>>,
+    generation: u64,
+}
+
+impl Inbound<'_> {
+    /// Whether this pair may carry this packet (RFC 4301 §5.2, step 4): its selectors match, and
+    /// no other pair has the better claim to the source address.
+    #[inline]
+    pub(crate) fn admit(&mut self, inner: &Inner, packet: &[u8]) -> Result<(), Reason> {
+        if self.sa.admitted == Some((inner.flow, self.generation)) {
+            return Ok(());
+        }
+        self.judge(inner, packet)
+    }
+
+    fn judge(&mut self, inner: &Inner, packet: &[u8]) -> Result<(), Reason> {
+        let sa = &mut *self.sa;
+        let (src, dst) = (inner.flow.src(), inner.flow.dst());
+        let port = |port| match inner.fragment {
+            Fragment::Later => Port::Unknown,
+            Fragment::Whole | Fragment::First => Port::Known(port),
+        };
+        if !sa.local.matches(dst, inner.protocol, port(inner.ports.1)) {
+            return Err(Reason::InnerSelector);
+        }
+        if sa.remote.matches(src, inner.protocol, port(inner.ports.0)) {
+            if !may_send(self.owners, sa.id, src) {
+                return Err(Reason::InnerOwner);
+            }
+            if sa.local.is_plain() && sa.remote.is_plain() {
+                sa.admitted = Some((inner.flow, self.generation));
+            }
+            return Ok(());
+        }
+        // A machine on the way behind the peer answers to a packet that we sent through this
+        // pair: path MTU discovery and traceroute depend on it (RFC 4301 §6).
+        let about = icmp_error_about(inner, packet).ok_or(Reason::InnerSelector)?;
+        let ours = sa.local.contains(about.src()) && sa.remote.contains(about.dst());
+        if !ours || about.src() != dst {
+            return Err(Reason::InnerSelector);
+        }
+        match self.owners.longest(src) {
+            Some(owners) if !owners.iter().any(|o| o.sa == sa.id) => Err(Reason::InnerOwner),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether `id` has the best claim to `addr`: configured beats opportunistic whatever the prefix
+/// lengths, otherwise the longer prefix wins. Equals share, as old and new pair do in a rekey.
+fn may_send(owners: &PrefixTable<Vec<Owner>>, id: SaId, addr: IpAddr) -> bool {
+    let (mut best, mut own) = (None, None);
+    for (prefix, owners) in owners.matches(addr) {
+        for owner in owners {
+            let claim = Some((owner.configured, prefix.len()));
+            best = best.max(claim);
+            if owner.sa == id {
+                own = own.max(claim);
+            }
+        }
+    }
+    own.is_some() && own == best
+}
+
+/// The flow of the packet that an ICMP error quotes (RFC 792, RFC 4443 §3).
+fn icmp_error_about(inner: &Inner, packet: &[u8]) -> Option<Flow> {
+    if inner.fragment != Fragment::Whole {
+        return None;
+    }
+    let message = packet.get(inner.upper..inner.len)?;
+    let kind = *message.first()?;
+    let is_error = match inner.protocol {
+        // Destination unreachable, time exceeded, parameter problem. Not redirect.
+        ICMP => matches!(kind, 3 | 11 | 12),
+        ICMP_V6 => matches!(kind, 1..=4),
+        _ => false,
+    };
+    if !is_error {
+        return None;
+    }
+    addresses(message.get(8..)?)
+}
+
+/// The addresses of a packet of which perhaps only the header is there.
+pub(crate) fn addresses(packet: &[u8]) -> Option<Flow> {
+    match packet.first()? >> 4 {
+        4 => {
+            let src: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+            let dst: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
+            Flow::new(src.into(), dst.into())
+        }
+        6 => {
+            let src: [u8; 16] = packet.get(8..24)?.try_into().ok()?;
+            let dst: [u8; 16] = packet.get(24..40)?.try_into().ok()?;
+            Flow::new(src.into(), dst.into())
+        }
+        _ => None,
+    }
+}
+
+/// Pairs at once: some 3 kB each, so 100 MB at the most.
+const MAX_PAIRS: usize = 32_768;
+/// Prefixes that the selectors of one pair may take apart into: more than any range needs.
+const MAX_PREFIXES: usize = 512;

@@ -1,0 +1,229 @@
+//! The SPD as RFC 4322 §3.1 has it: a state per flow, and classes that say what unknown flows do.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use sa::{Class, Flow, Policy, Prefix, SaId};
+
+use crate::hash::Seeded;
+use crate::prefixes::PrefixTable;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    Encrypt(SaId),
+    Pass,
+    Deny,
+    Hold,
+    /// No class covers the destination; nothing is known, so nothing is sent.
+    Unknown,
+}
+
+/// Policies of flows, classes of prefixes.
+pub(crate) struct Spd {
+    flows: HashMap<Flow, State, Seeded>,
+    classes: PrefixTable<Class>,
+}
+
+/// A flow's policy. `Hold` remembers when keys were last asked for.
+#[derive(Clone, Copy)]
+struct State {
+    policy: Policy,
+    /// In `Hold`, the last time keys were asked for; otherwise the last packet.
+    at: Instant,
+}
+
+impl Spd {
+    pub(crate) fn new(hasher: Seeded) -> Self {
+        Self { flows: HashMap::with_hasher(hasher), classes: PrefixTable::new(hasher) }
+    }
+
+    /// What to do with a packet of this flow.
+    #[inline]
+    pub(crate) fn verdict(&mut self, now: Instant, flow: &Flow) -> Verdict {
+        let Some(state) = self.flows.get_mut(flow) else { return self.unknown(flow.dst()) };
+        match state.policy {
+            Policy::Hold => Verdict::Hold,
+            policy => {
+                state.at = now;
+                match policy {
+                    Policy::Encrypt(sa) => Verdict::Encrypt(sa),
+                    Policy::Pass => Verdict::Pass,
+                    Policy::Deny | Policy::Hold => Verdict::Deny,
+                }
+            }
+        }
+    }
+
+    fn unknown(&self, dst: IpAddr) -> Verdict {
+        match self.classes.longest(dst) {
+            Some(Class::Trap { .. }) => Verdict::Hold,
+            Some(Class::Pass) => Verdict::Pass,
+            Some(Class::Block) => Verdict::Deny,
+            None => Verdict::Unknown,
+        }
+    }
+
+    /// Puts a flow into hold, or finds it there; whether keys should be asked for now (RFC 4322
+    /// §3.1.2: repeated, because a request may be lost, but less than once a second).
+    /// `None` if there is no room for another flow.
+    pub(crate) fn hold(&mut self, now: Instant, flow: Flow) -> Option<bool> {
+        if !self.has_room_for(&flow) {
+            return None;
+        }
+        let fresh = State { policy: Policy::Hold, at: now };
+        match self.flows.entry(flow) {
+            Entry::Vacant(place) => {
+                place.insert(fresh);
+                Some(true)
+            }
+            Entry::Occupied(mut state) if state.get().policy == Policy::Hold => {
+                let due = now.saturating_duration_since(state.get().at) >= ASK_AGAIN;
+                if due {
+                    state.get_mut().at = now;
+                }
+                Some(due)
+            }
+            Entry::Occupied(mut state) => {
+                state.insert(fresh);
+                Some(true)
+            }
+        }
+    }
+
+    /// Sets a flow's policy by command; `false` if there is no room.
+    pub(crate) fn set(&mut self, now: Instant, flow: Flow, policy: Policy) -> bool {
+        let room = self.has_room_for(&flow);
+        if room {
+            self.flows.insert(flow, State { policy, at: now });
+        }
+        room
+    }
+
+    /// Forgets a flow.
+    pub(crate) fn clear(&mut self, flow: &Flow) {
+        self.flows.remove(flow);
+    }
+
+    /// Forgets a flow if it is on hold.
+    pub(crate) fn clear_hold(&mut self, flow: &Flow) {
+        if self.flows.get(flow).is_some_and(|state| state.policy == Policy::Hold) {
+            self.flows.remove(flow);
+        }
+    }
+
+    /// Sets the class of a prefix; `false` if there is no room.
+    pub(crate) fn set_class(&mut self, prefix: Prefix, class: Class) -> bool {
+        let room = self.classes.len() < MAX_CLASSES || self.classes.contains(&prefix);
+        if room {
+            self.classes.insert(prefix, class);
+        }
+        room
+    }
+
+    /// Forgets a prefix.
+    pub(crate) fn clear_class(&mut self, prefix: &Prefix) {
+        self.classes.remove(prefix);
+    }
+
+    /// Makes room if there is none: of the flows that are passed or denied the longer unused half
+    /// goes. Nothing is lost by that but a question, because their next packet is trapped again.
+    fn has_room_for(&mut self, flow: &Flow) -> bool {
+        if self.flows.len() < MAX_FLOWS || self.flows.contains_key(flow) {
+            return true;
+        }
+        let can_go = |state: &State| matches!(state.policy, Policy::Pass | Policy::Deny);
+        let mut ages: Vec<_> =
+            self.flows.values().filter(|s| can_go(s)).map(|state| state.at).collect();
+        ages.sort_unstable();
+        let Some(middle) = ages.get(ages.len() / 2).copied() else { return false };
+        self.flows.retain(|_, state| !can_go(state) || state.at > middle);
+        self.flows.len() < MAX_FLOWS
+    }
+}
+
+/// Flows at once, some 80 octets each. Clear ones leave the plane's sight soon (the kernel's
+/// routes carry them), so it is the encrypted ones that count.
+const MAX_FLOWS: usize = 65_536;
+/// Prefixes with a class: the lines of the policy group files.
+const MAX_CLASSES: usize = 65_536;
+/// RFC 4322 §3.1.2 wants repeated requests slower than one a second.
+const ASK_AGAIN: Duration = Duration::from_millis(1100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn flow(host: u32) -> Flow {
+        Flow::new([192, 0, 2, 1].into(), Ipv4Addr::from(0x0a00_0000 + host).into()).unwrap()
+    }
+
+    fn spd() -> Spd {
+        let mut spd = Spd::new(Seeded::new(1, 0x9e37_79b9_7f4a_7c15));
+        for (prefix, class) in [
+            ("0.0.0.0/0", Class::Trap { fail_closed: false }),
+            ("10.0.1.0/24", Class::Pass),
+            ("10.0.1.9/32", Class::Block),
+        ] {
+            assert!(spd.set_class(prefix.parse().unwrap(), class));
+        }
+        spd
+    }
+
+    #[test]
+    fn the_class_decides_about_unknown_flows() {
+        let (mut spd, now) = (spd(), Instant::now());
+        assert_eq!(spd.verdict(now, &flow(1)), Verdict::Hold);
+        assert_eq!(spd.verdict(now, &flow(256)), Verdict::Pass);
+        assert_eq!(spd.verdict(now, &flow(256 + 9)), Verdict::Deny);
+        let v6 = Flow::new("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap()).unwrap();
+        assert_eq!(spd.verdict(now, &v6), Verdict::Unknown);
+        spd.clear_class(&"10.0.1.9/32".parse().unwrap());
+        assert_eq!(spd.verdict(now, &flow(256 + 9)), Verdict::Pass);
+    }
+
+    #[test]
+    fn the_flow_beats_the_class() {
+        let (mut spd, now) = (spd(), Instant::now());
+        assert!(spd.set(now, flow(265), Policy::Encrypt(SaId(7))));
+        assert_eq!(spd.verdict(now, &flow(265)), Verdict::Encrypt(SaId(7)));
+        spd.clear(&flow(265));
+        assert_eq!(spd.verdict(now, &flow(265)), Verdict::Deny);
+    }
+
+    #[test]
+    fn keys_are_asked_for_again_but_slowly() {
+        let (mut spd, now) = (spd(), Instant::now());
+        let asked: Vec<_> = (0..50)
+            .filter(|i| spd.hold(now + Duration::from_millis(i * 100), flow(1)).unwrap())
+            .collect();
+        assert_eq!(asked, [0, 11, 22, 33, 44]);
+        // An order to hold is no reason to ask at once; the loss of a pair is.
+        spd.set(now, flow(2), Policy::Hold);
+        assert_eq!(spd.hold(now, flow(2)), Some(false));
+        spd.set(now, flow(3), Policy::Encrypt(SaId(1)));
+        assert_eq!(spd.hold(now, flow(3)), Some(true));
+        assert_eq!(spd.verdict(now, &flow(3)), Verdict::Hold);
+    }
+
+    #[test]
+    fn a_full_table_forgets_idle_clear_flows_only() {
+        let (mut spd, start) = (spd(), Instant::now());
+        assert!(spd.set(start, flow(0), Policy::Encrypt(SaId(1))));
+        for i in 1..u32::try_from(MAX_FLOWS).unwrap() {
+            let at = start + Duration::from_millis(i.into());
+            assert!(spd.set(at, flow(i), Policy::Pass));
+        }
+        let late = start + Duration::from_secs(100);
+        assert_eq!(spd.verdict(late, &flow(300)), Verdict::Pass);
+        assert!(spd.set(late, flow(1 << 20), Policy::Deny));
+        assert_eq!(spd.verdict(late, &flow(0)), Verdict::Encrypt(SaId(1)));
+        assert_eq!(spd.verdict(late, &flow(1)), Verdict::Hold);
+        // Flow 300 lies in 10.0.1.0/24; it was used late, so its own state is still there.
+        assert!(spd.flows.contains_key(&flow(300)));
+        assert!(spd.flows.len() < MAX_FLOWS / 2 + 10);
+    }
+}
