@@ -413,31 +413,16 @@ pub(crate) fn keys_of(answer: &Answer, speaker: &Speaker) -> Vec<dnskeys::Public
     keys
 }
 
+/// The keys that IKE can verify with: RSA, so far.
 pub(crate) fn to_ike_key(key: &dnskeys::PublicKey) -> Option<PublicKey> {
-    match key {
-        dnskeys::PublicKey::Rsa(rsa) => Some(PublicKey::Rsa {
-            exponent: rsa.exponent().to_vec(),
-            modulus: rsa.modulus().to_vec(),
-        }),
-        #[expect(unreachable_patterns, reason = "kinds of key that IKE does not verify yet")]
-        _ => None,
-    }
+    let rsa = key.rsa()?;
+    Some(PublicKey::Rsa { exponent: rsa.exponent().to_vec(), modulus: rsa.modulus().to_vec() })
 }
 
 pub(crate) fn from_ike_key(key: &PublicKey) -> Option<dnskeys::PublicKey> {
     match key {
         PublicKey::Rsa { exponent, modulus } => {
-            // RFC 3110 §2: one octet of length, or a zero octet and two.
-            let mut octets = match u8::try_from(exponent.len()) {
-                Ok(len) => vec![len],
-                Err(_) => {
-                    let len = u16::try_from(exponent.len()).ok()?.to_be_bytes();
-                    [&[0], len.as_slice()].concat()
-                }
-            };
-            octets.extend_from_slice(exponent);
-            octets.extend_from_slice(modulus);
-            dnskeys::RsaKey::from_rfc3110(&octets).ok().map(dnskeys::PublicKey::Rsa)
+            dnskeys::RsaKey::new(exponent, modulus).ok().map(dnskeys::PublicKey::Rsa)
         }
     }
 }

@@ -225,7 +225,7 @@ impl Keying {
     /// The IKE machine's own counters.
     #[must_use]
     pub fn ike_counters(&self) -> ike::Counters {
-        self.ike.counters().clone()
+        self.ike.counters()
     }
 
     /// Carries IKE's outputs over, in order, acting on its events on the way.

@@ -98,26 +98,13 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dns(reason) => f.write_str(reason_text(*reason)),
+            Self::Dns(reason) => reason.fmt(f),
             Self::Gateway(end) => end_text(f, *end),
-            Self::Authority(refusal) => write!(f, "not authorised: {refusal:?}"),
+            Self::Authority(refusal) => write!(f, "not authorised: {refusal}"),
             Self::Group => f.write_str("by its policy group"),
             Self::Budget => f.write_str("too many negotiations at once"),
             Self::NoLocalAddress => f.write_str("no local address of the gateway's family"),
         }
-    }
-}
-
-fn reason_text(reason: Reason) -> &'static str {
-    match reason {
-        Reason::NoRecord => "no key record in DNS",
-        Reason::NoUsableGateway => "no record names a gateway that can be called",
-        Reason::UnsignedDelegation => "unsigned record names another gateway",
-        Reason::Unsigned => "record is not signed and policy demands it",
-        Reason::Malformed => "key record is malformed",
-        Reason::WeakKey => "published key is too weak",
-        Reason::Bogus => "DNSSEC validation failed",
-        Reason::DnsFailed => "DNS did not answer",
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use dnskeys::{Answer, Authorized, Claim, Name, Outcome, Refusal, Speaker, Strictness};
+use dnskeys::{Answer, Authorized, Claim, Name, Outcome, Refusal, Speaker};
 use ike::{Grant, Identity, IkeId, NeedPeer, PeerVerdict, PublicKey};
 use sa::TrafficSelector;
 
@@ -110,11 +110,7 @@ impl Keying {
         address: IpAddr,
         key: &dnskeys::PublicKey,
     ) -> Result<Authorized, Refusal> {
-        // A peer that only wants to be talked to in private is no weaker than clear text.
-        let strict = match self.group_of(address).strictness() {
-            Strictness::Paranoid => Strictness::Paranoid,
-            Strictness::Permissive => Strictness::Permissive,
-        };
+        let strict = self.group_of(address).strictness();
         let outer = (!visitor.need.peer_natted).then_some(visitor.need.remote.ip());
         let claim = Claim { address, speaker: &visitor.speaker, key, outer };
         let evidence: Vec<&Answer> = visitor.answers.values().flatten().collect();

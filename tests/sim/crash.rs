@@ -1,0 +1,76 @@
+//! A peer dies without a word and comes back: traffic flows again, encrypted, in 15 seconds.
+
+use keying::{Groups, StateName};
+
+use crate::net::{Link, Net};
+use crate::node::seconds;
+use crate::{EAST, WEST, ip, west_and_east};
+
+fn keyed(net: &Net, host: usize, peer: &str) -> bool {
+    let Some(node) = net.hosts[host].node.as_ref() else { return false };
+    node.state_of(net.now, ip(peer)).is_some_and(|d| d.state == StateName::Keyed)
+}
+
+/// East loses all it knew.
+fn crash(net: &mut Net) {
+    let (seed, now) = (net.seed(), net.now);
+    net.hosts[1].start(1, Groups::packetdefault(), seed, now, |_| {});
+    net.drain(1);
+}
+
+#[test]
+fn the_survivor_talks_and_finds_out() {
+    for seed in 0..20 {
+        let mut net = west_and_east(seed, Link::default());
+        net.send(0, ip(EAST), "ping 0");
+        net.run(seconds(40));
+        crash(&mut net);
+        let before = net.now;
+        let mut n = 1;
+        while !net.hosts[0].inbox.iter().any(|(_, t)| t.starts_with("pong") && t != "pong 0") {
+            net.send(0, ip(EAST), &format!("ping {n}"));
+            net.run(std::time::Duration::from_millis(500));
+            n += 1;
+            assert!(net.now - before < seconds(15), "seed {seed}: not back after 15 s");
+        }
+        assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn the_one_that_came_back_talks_first() {
+    for seed in 0..20 {
+        let mut net = west_and_east(seed, Link::default());
+        net.send(0, ip(EAST), "ping 0");
+        net.run(seconds(40));
+        crash(&mut net);
+        net.send(1, ip(WEST), "ping back");
+        let heard = |net: &Net| net.hosts[1].inbox.contains(&(ip(WEST), "pong back".to_owned()));
+        assert!(net.run_until(seconds(5), heard), "seed {seed}");
+        assert!(keyed(&net, 0, EAST) && keyed(&net, 1, WEST));
+        net.run(seconds(5));
+        let west = net.hosts[0].node.as_ref().unwrap();
+        assert_eq!(west.state_of(net.now, ip(EAST)).unwrap().pairs, 1, "seed {seed}");
+        assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_crash_during_set_up_leaves_nothing_standing() {
+    // East dies at every tenth of a second of the first second.
+    for tenth in 0..10 {
+        let mut net = west_and_east(tenth, Link { delay_us: 60_000..=60_000, ..Link::default() });
+        net.send(0, ip(EAST), "ping 1");
+        net.run(std::time::Duration::from_millis(tenth * 100));
+        crash(&mut net);
+        let before = net.now;
+        let mut n = 2;
+        while !net.hosts[0].inbox.iter().any(|(_, t)| t.starts_with("pong")) {
+            net.send(0, ip(EAST), &format!("ping {n}"));
+            net.run(std::time::Duration::from_millis(500));
+            n += 1;
+            assert!(net.now - before < seconds(20), "tenth {tenth}: never answered");
+        }
+        assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0, "tenth {tenth}");
+    }
+}

@@ -1,0 +1,86 @@
+//! Both ends call each other at once: one pair is left, and traffic flows both ways.
+
+use std::time::Duration;
+
+use crate::net::{Link, Net};
+use crate::node::seconds;
+use crate::{EAST, WEST, ip, west_and_east};
+
+/// How many seeds; each is another interleaving.
+const SEEDS: u64 = 1000;
+
+fn settled(net: &Net) -> bool {
+    [(0, EAST), (1, WEST)].into_iter().all(|(host, peer)| {
+        let node = net.hosts[host].node.as_ref().unwrap();
+        node.state_of(net.now, ip(peer))
+            .is_some_and(|d| d.state == keying::StateName::Keyed && d.pairs == 1)
+    })
+}
+
+fn talk(net: &mut Net, round: usize) {
+    net.send(0, ip(EAST), &format!("word west {round}"));
+    net.send(1, ip(WEST), &format!("word east {round}"));
+}
+
+fn both_heard(net: &Net, round: usize) -> bool {
+    let heard = |host: usize, who: &str| {
+        net.hosts[host].inbox.iter().any(|(_, text)| *text == format!("word {who} {round}"))
+    };
+    heard(1, "west") && heard(0, "east")
+}
+
+#[test]
+fn one_pair_is_left_on_a_good_link() {
+    for seed in 0..SEEDS {
+        let link = Link { delay_us: 1_000..=30_000, dns_us: 500..=20_000, ..Link::default() };
+        let mut net = west_and_east(seed, link);
+        talk(&mut net, 0);
+        // The first packets are never lost.
+        assert!(net.run_until(seconds(5), |net| both_heard(net, 0)), "seed {seed}");
+        assert!(net.run_until(seconds(10), settled), "seed {seed}: {}", describe(&net));
+        talk(&mut net, 1);
+        assert!(net.run_until(seconds(2), |net| both_heard(net, 1)), "seed {seed}");
+        assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0, "seed {seed}");
+        // It stays so.
+        for round in 2..5 {
+            net.run(seconds(15));
+            talk(&mut net, round);
+            assert!(net.run_until(seconds(2), |net| both_heard(net, round)), "seed {seed}");
+        }
+        assert!(settled(&net), "seed {seed}: {}", describe(&net));
+    }
+}
+
+#[test]
+fn one_pair_is_left_on_a_bad_link() {
+    for seed in 0..SEEDS / 5 {
+        let mut net = west_and_east(seed, Link::bad());
+        let mut round = 0;
+        // Applications repeat what is lost, as TCP does.
+        let done = loop {
+            talk(&mut net, round);
+            net.run(Duration::from_millis(500));
+            round += 1;
+            if settled(&net) && round > 20 {
+                break true;
+            }
+            if round > 120 {
+                break false;
+            }
+        };
+        assert!(done, "seed {seed}: {}", describe(&net));
+        assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0, "seed {seed}");
+        net.link = Link::default();
+        net.run(seconds(1));
+        talk(&mut net, 999);
+        assert!(net.run_until(seconds(20), |net| both_heard(net, 999)), "seed {seed}");
+    }
+}
+
+fn describe(net: &Net) -> String {
+    let node = |host: usize| {
+        let node = net.hosts[host].node.as_ref().unwrap();
+        format!("{:?}\n{:#?}", node.keying.destinations(net.now), node.reports)
+    };
+    format!("west {}\neast {}", node(0), node(1))
+}

@@ -1,0 +1,65 @@
+//! DNS as a table: every outcome a lookup can have, at will.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use dnskeys::{
+    Answer, Failure, Gateway, GatewayRecord, Malformed, Name, Outcome, PublicKey, RecordSet,
+    Security, Source,
+};
+
+/// The table; a name that is not in it does not exist, and that is signed.
+#[derive(Default)]
+pub(crate) struct Dns {
+    answers: BTreeMap<Name, Answer>,
+}
+
+impl Dns {
+    pub(crate) fn answer(&self, name: &Name) -> Answer {
+        self.answers.get(name).cloned().unwrap_or_else(|| Answer {
+            owner: name.clone(),
+            security: Security::Secure,
+            ttl: Duration::from_secs(60),
+            outcome: Outcome::NoName,
+        })
+    }
+
+    pub(crate) fn set(&mut self, addr: IpAddr, security: Security, outcome: Outcome) {
+        let owner = Name::reverse(addr);
+        let ttl = Duration::from_secs(300);
+        self.answers.insert(owner.clone(), Answer { owner, security, ttl, outcome });
+    }
+
+    /// `addr` publishes `key` for the gateway `gateway`.
+    pub(crate) fn publish(
+        &mut self,
+        addr: IpAddr,
+        gateway: IpAddr,
+        key: Option<PublicKey>,
+        security: Security,
+    ) {
+        self.set(addr, security, Outcome::Records(records(&[(10, gateway, key)])));
+    }
+
+    pub(crate) fn malformed(&mut self, addr: IpAddr, security: Security) {
+        let malformed = vec![Malformed { source: Source::Txt, why: "precedence" }];
+        let set = RecordSet { gateways: Vec::new(), malformed };
+        self.set(addr, security, Outcome::Records(set));
+    }
+
+    pub(crate) fn failed(&mut self, addr: IpAddr, failure: Failure) {
+        self.set(addr, Security::Indeterminate, Outcome::Failed(failure));
+    }
+}
+
+/// Well-formed records: precedence, gateway, key.
+pub(crate) fn records(list: &[(u16, IpAddr, Option<PublicKey>)]) -> RecordSet {
+    let record = |(precedence, gateway, key): &(u16, IpAddr, Option<PublicKey>)| GatewayRecord {
+        precedence: *precedence,
+        gateway: Gateway::Address(*gateway),
+        key: key.clone(),
+        source: Source::Txt,
+    };
+    RecordSet { gateways: list.iter().map(record).collect(), ..RecordSet::default() }
+}

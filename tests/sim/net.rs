@@ -1,0 +1,290 @@
+//! A small internet under a seed: whole nodes, links that delay, lose, reorder and duplicate, a
+//! clock that jumps from one event to the next.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use dnskeys::{Answer, Name};
+use keying::Output;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng as _, SeedableRng as _};
+
+use crate::dns::Dns;
+use crate::node::{Host, Sent};
+
+/// How packets fare on their way.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    /// One way, microseconds.
+    pub(crate) delay_us: RangeInclusive<u64>,
+    /// Packets lost, of 1000.
+    pub(crate) loss: u64,
+    /// Packets delivered twice, of 1000.
+    pub(crate) duplicate: u64,
+    /// DNS answers take this long, microseconds.
+    pub(crate) dns_us: RangeInclusive<u64>,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self { delay_us: 10_000..=10_000, loss: 0, duplicate: 0, dns_us: 5_000..=5_000 }
+    }
+}
+
+impl Link {
+    /// A bad link: everything that can happen to a packet does.
+    pub(crate) fn bad() -> Self {
+        Self { delay_us: 1_000..=120_000, loss: 150, duplicate: 100, dns_us: 1_000..=200_000 }
+    }
+}
+
+/// What an eavesdropper sees of one packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// An IKE message: exchange type, whether it is a response, message id.
+    Ike { exchange: u8, response: bool, id: u32 },
+    /// ESP, whatever it is wrapped in.
+    Esp,
+    /// An IP packet in the clear.
+    Clear,
+}
+
+/// One packet on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Seen {
+    pub(crate) at: Instant,
+    pub(crate) from: IpAddr,
+    pub(crate) to: IpAddr,
+    pub(crate) kind: Kind,
+}
+
+/// What a test wants done with a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    /// Whatever the link does.
+    Link,
+    /// Lost.
+    Lost,
+    /// Delivered twice.
+    Twice,
+}
+
+/// What happens at a point in time.
+enum Arrival {
+    Packet { to: usize, sent: Sent },
+    Answer { to: usize, answer: Box<Answer> },
+    Signature { to: usize, ike: ike::IkeId, signature: Vec<u8> },
+}
+
+type Filter = Box<dyn FnMut(usize, &Seen) -> Fate>;
+
+/// The world.
+pub(crate) struct Net {
+    pub(crate) now: Instant,
+    pub(crate) start: Instant,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) dns: Dns,
+    pub(crate) link: Link,
+    /// Everything that was ever put on the wire, lost or not.
+    pub(crate) wire: Vec<Seen>,
+    filter: Option<Filter>,
+    rng: ChaCha20Rng,
+    arrivals: BTreeMap<(Instant, u64), Arrival>,
+    count: u64,
+}
+
+impl Net {
+    pub(crate) fn new(seed: u64, link: Link) -> Self {
+        let now = Instant::now();
+        Self {
+            now,
+            start: now,
+            hosts: Vec::new(),
+            dns: Dns::default(),
+            link,
+            wire: Vec::new(),
+            filter: None,
+            rng: ChaCha20Rng::seed_from_u64(seed),
+            arrivals: BTreeMap::new(),
+            count: 0,
+        }
+    }
+
+    /// Lets a test decide over each packet, by its number on the wire.
+    pub(crate) fn filter(&mut self, filter: impl FnMut(usize, &Seen) -> Fate + 'static) {
+        self.filter = Some(Box::new(filter));
+    }
+
+    pub(crate) fn add(&mut self, host: Host) -> usize {
+        self.hosts.push(host);
+        self.hosts.len() - 1
+    }
+
+    pub(crate) fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        seed
+    }
+
+    /// An application on `from` sends one packet.
+    pub(crate) fn send(&mut self, from: usize, to: IpAddr, text: &str) {
+        let now = self.now;
+        self.hosts[from].send(now, to, text);
+        self.drain(from);
+    }
+
+    pub(crate) fn shutdown(&mut self, host: usize) {
+        let now = self.now;
+        if let Some(node) = &mut self.hosts[host].node {
+            node.keying.shutdown(now);
+        }
+        self.drain(host);
+    }
+
+    /// Runs until nothing is left to happen before `for_` has passed.
+    pub(crate) fn run(&mut self, for_: Duration) {
+        let end = self.now + for_;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Runs until `done`, at most for `at_most`; whether it was done in time.
+    pub(crate) fn run_until(&mut self, at_most: Duration, done: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now + at_most;
+        loop {
+            if done(self) {
+                return true;
+            }
+            if !self.step(end) {
+                return false;
+            }
+        }
+    }
+
+    /// Jumps to the next event before `end`; false if there is none.
+    fn step(&mut self, end: Instant) -> bool {
+        let arrival = self.arrivals.keys().next().map(|(at, _)| *at);
+        let timeout = self.hosts.iter().filter_map(Host::poll_timeout).min();
+        let Some(next) = arrival.into_iter().chain(timeout).min().filter(|at| *at <= end) else {
+            return false;
+        };
+        self.now = self.now.max(next);
+        let now = self.now;
+        if let Some(entry) = self.arrivals.first_entry()
+            && entry.key().0 <= now
+        {
+            let arrival = entry.remove();
+            self.arrive(arrival);
+            return true;
+        }
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].poll_timeout().is_some_and(|at| at <= now) {
+                self.hosts[host].handle_timeout(now);
+                self.drain(host);
+            }
+        }
+        true
+    }
+
+    fn arrive(&mut self, arrival: Arrival) {
+        let now = self.now;
+        let to = match arrival {
+            Arrival::Packet { to, sent } => {
+                self.hosts[to].receive(now, sent);
+                to
+            }
+            Arrival::Answer { to, answer } => {
+                if let Some(node) = &mut self.hosts[to].node {
+                    node.keying.handle_answer(now, &answer);
+                }
+                to
+            }
+            Arrival::Signature { to, ike, signature } => {
+                if let Some(node) = &mut self.hosts[to].node {
+                    node.keying.handle_signature(now, ike, Some(signature));
+                }
+                to
+            }
+        };
+        self.drain(to);
+    }
+
+    /// Carries out everything a host wants done.
+    pub(crate) fn drain(&mut self, host: usize) {
+        let now = self.now;
+        loop {
+            while let Some(sent) = self.hosts[host].outbox.pop_front() {
+                self.put_on_wire(sent);
+            }
+            let Some(node) = &mut self.hosts[host].node else { return };
+            let Some(output) = node.keying.poll_output() else {
+                if node.drain_notices(now) || !self.hosts[host].outbox.is_empty() {
+                    continue;
+                }
+                return;
+            };
+            match output {
+                Output::Command(command) => self.hosts[host].obey(now, command),
+                Output::Transmit(transmit) => self.put_on_wire(Sent::ike(transmit)),
+                Output::Query(name) => self.query(host, &name),
+                Output::Sign(job) => {
+                    let signature = node.key.sign(job.scheme, &job.octets);
+                    let arrival = Arrival::Signature { to: host, ike: job.ike, signature };
+                    self.schedule(Duration::from_micros(300), arrival);
+                }
+                Output::Report(report) => node.reports.push(report),
+            }
+        }
+    }
+
+    fn query(&mut self, host: usize, name: &Name) {
+        let delay = self.pick(self.link.dns_us.clone());
+        let answer = Box::new(self.dns.answer(name));
+        self.schedule(delay, Arrival::Answer { to: host, answer });
+    }
+
+    fn put_on_wire(&mut self, sent: Sent) {
+        let seen = sent.seen(self.now);
+        let number = self.wire.len();
+        self.wire.push(seen);
+        let Some(to) = self.hosts.iter().position(|host| host.has(seen.to)) else { return };
+        let fate = self.filter.as_mut().map_or(Fate::Link, |filter| filter(number, &seen));
+        let mut copies = match fate {
+            Fate::Lost => 0,
+            Fate::Twice => 2,
+            Fate::Link if self.chance(self.link.loss) => 0,
+            Fate::Link if self.chance(self.link.duplicate) => 2,
+            Fate::Link => 1,
+        };
+        while copies > 0 {
+            copies -= 1;
+            let delay = self.pick(self.link.delay_us.clone());
+            self.schedule(delay, Arrival::Packet { to, sent: sent.clone() });
+        }
+    }
+
+    fn schedule(&mut self, delay: Duration, arrival: Arrival) {
+        self.count += 1;
+        self.arrivals.insert((self.now + delay, self.count), arrival);
+    }
+
+    fn chance(&mut self, per_mille: u64) -> bool {
+        self.rng.next_u64() % 1000 < per_mille
+    }
+
+    fn pick(&mut self, range: RangeInclusive<u64>) -> Duration {
+        let span = range.end() - range.start() + 1;
+        Duration::from_micros(range.start() + self.rng.next_u64() % span)
+    }
+
+    /// Packets in the clear between two addresses, either way.
+    pub(crate) fn clear_between(&self, a: IpAddr, b: IpAddr) -> usize {
+        self.between(a, b).filter(|seen| seen.kind == Kind::Clear).count()
+    }
+
+    pub(crate) fn between(&self, a: IpAddr, b: IpAddr) -> impl Iterator<Item = &Seen> {
+        self.wire.iter().filter(move |s| (s.from, s.to) == (a, b) || (s.from, s.to) == (b, a))
+    }
+}

@@ -1,0 +1,368 @@
+//! A host of the simulation: its kernel in a few lines, and, if it runs one, a whole node.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{self, RsaKeyPair};
+use ike::SignatureScheme;
+use keying::{Groups, Keying, Report};
+use sa::{Class, Command, Envelope, Flow, Policy, Prefix};
+
+use crate::net::{Kind, Seen};
+use crate::packet;
+use crate::plane::{Out, Plane};
+
+/// Something on the wire.
+#[derive(Clone, Debug)]
+pub(crate) enum Sent {
+    Ike(ike::Transmit),
+    Esp(Envelope, Vec<u8>),
+    Clear(Vec<u8>),
+}
+
+impl Sent {
+    pub(crate) fn ike(transmit: ike::Transmit) -> Self {
+        Self::Ike(transmit)
+    }
+
+    pub(crate) fn seen(&self, at: Instant) -> Seen {
+        match self {
+            Self::Ike(t) => Seen {
+                at,
+                from: t.local.ip(),
+                to: t.remote.ip(),
+                kind: Kind::Ike {
+                    exchange: t.octets.get(18).copied().unwrap_or(0),
+                    response: t.octets.get(19).is_some_and(|flags| flags & 0x20 != 0),
+                    id: t.octets.get(20..24).map_or(0, |id| u32::from_be_bytes(id.try_into().unwrap())),
+                },
+            },
+            Self::Esp(envelope, _) => Seen {
+                at,
+                from: envelope.local.ip(),
+                to: envelope.remote.ip(),
+                kind: Kind::Esp,
+            },
+            Self::Clear(octets) => {
+                let (from, to) = packet::addresses(octets);
+                Seen { at, from, to, kind: Kind::Clear }
+            }
+        }
+    }
+}
+
+/// A host key for tests.
+pub(crate) struct TestKey {
+    pair: RsaKeyPair,
+    pub(crate) public: dnskeys::RsaKey,
+}
+
+impl TestKey {
+    /// The n-th key; made once for each process, because making one takes a while.
+    pub(crate) fn nth(n: usize) -> Arc<Self> {
+        static KEYS: [OnceLock<Arc<TestKey>>; 64] = [const { OnceLock::new() }; 64];
+        Arc::clone(KEYS[n].get_or_init(|| Arc::new(Self::generate())))
+    }
+
+    fn generate() -> Self {
+        use aws_lc_rs::encoding::AsDer as _;
+        use aws_lc_rs::rsa::{KeyPair, KeySize};
+        use aws_lc_rs::signature::KeyPair as _;
+        let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+        let public = pair.public_key();
+        let exponent = public.exponent().big_endian_without_leading_zero().to_vec();
+        let modulus = public.modulus().big_endian_without_leading_zero().to_vec();
+        let der = pair.as_der().unwrap();
+        let pair = RsaKeyPair::from_pkcs8(der.as_ref()).unwrap();
+        Self { pair, public: dnskeys::RsaKey::new(&exponent, &modulus).unwrap() }
+    }
+
+    pub(crate) fn dns(&self) -> dnskeys::PublicKey {
+        dnskeys::PublicKey::Rsa(self.public.clone())
+    }
+
+    pub(crate) fn sign(&self, scheme: SignatureScheme, message: &[u8]) -> Vec<u8> {
+        let encoding: &dyn signature::RsaEncoding = match scheme {
+            SignatureScheme::RsaPssSha256 => &signature::RSA_PSS_SHA256,
+            SignatureScheme::RsaPssSha384 => &signature::RSA_PSS_SHA384,
+            SignatureScheme::RsaPssSha512 => &signature::RSA_PSS_SHA512,
+            SignatureScheme::RsaPkcs1Sha256 => &signature::RSA_PKCS1_SHA256,
+            SignatureScheme::RsaPkcs1Sha384 => &signature::RSA_PKCS1_SHA384,
+            SignatureScheme::RsaPkcs1Sha512 => &signature::RSA_PKCS1_SHA512,
+        };
+        let mut out = vec![0; self.pair.public_modulus_len()];
+        self.pair.sign(encoding, &SystemRandom::new(), message, &mut out).unwrap();
+        out
+    }
+}
+
+/// What runs on an opportunistic host.
+pub(crate) struct Node {
+    pub(crate) keying: Keying,
+    pub(crate) plane: Plane,
+    pub(crate) key: Arc<TestKey>,
+    pub(crate) reports: Vec<Report>,
+    /// Routing, as the daemon sets it: classes by prefix, flows thrown past the plane or refused.
+    classes: BTreeMap<Prefix, Class>,
+    passed: BTreeSet<IpAddr>,
+    denied: BTreeSet<IpAddr>,
+    /// Flows whose clear packets are refused on the way in.
+    protected: BTreeSet<Flow>,
+}
+
+/// A host.
+pub(crate) struct Host {
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) node: Option<Node>,
+    /// What its applications received: from whom, what.
+    pub(crate) inbox: Vec<(IpAddr, String)>,
+    /// Whether it answers what starts with "ping".
+    pub(crate) echo: bool,
+    pub(crate) outbox: VecDeque<Sent>,
+    /// Clear packets refused because their sender has a pair.
+    pub(crate) refused: usize,
+}
+
+impl Host {
+    /// A host that knows nothing of encryption.
+    pub(crate) fn plain(addr: &str) -> Self {
+        Self {
+            addresses: vec![addr.parse().unwrap()],
+            node: None,
+            inbox: Vec::new(),
+            echo: true,
+            outbox: VecDeque::new(),
+            refused: 0,
+        }
+    }
+
+    /// An opportunistic host with the n-th key.
+    pub(crate) fn node(addr: &str, key: usize, seed: [u8; 32], now: Instant) -> Self {
+        let mut host = Self::plain(addr);
+        host.start(key, Groups::packetdefault(), seed, now, |_| {});
+        host
+    }
+
+    /// Starts a node on this host, or starts it anew as after a crash.
+    pub(crate) fn start(
+        &mut self,
+        key: usize,
+        groups: Groups,
+        seed: [u8; 32],
+        now: Instant,
+        change: impl FnOnce(&mut keying::Config),
+    ) {
+        let key = TestKey::nth(key);
+        let mut config = keying::Config {
+            groups,
+            rules: dnskeys::Rules::default(),
+            when_advertised: keying::WhenAdvertised::Clear,
+            identity: None,
+            addresses: self.addresses.clone(),
+            ike: ike::Config {
+                key: ike::PublicKey::Rsa {
+                    exponent: key.public.exponent().to_vec(),
+                    modulus: key.public.modulus().to_vec(),
+                },
+                ..ike::Config::default()
+            },
+            lives: keying::Lives::default(),
+        };
+        change(&mut config);
+        let keying = Keying::new(config, seed, now);
+        let mut plane_seed = seed;
+        plane_seed[0] ^= 0xff;
+        self.node = Some(Node {
+            keying,
+            plane: Plane::new(plane_seed, now),
+            key,
+            reports: Vec::new(),
+            classes: BTreeMap::new(),
+            passed: BTreeSet::new(),
+            denied: BTreeSet::new(),
+            protected: BTreeSet::new(),
+        });
+    }
+
+    pub(crate) fn addr(&self) -> IpAddr {
+        self.addresses[0]
+    }
+
+    pub(crate) fn has(&self, addr: IpAddr) -> bool {
+        self.addresses.contains(&addr)
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let node = self.node.as_ref()?;
+        let keying = node.keying.poll_timeout().map(|(at, _)| at);
+        keying.into_iter().chain(node.plane.poll_timeout()).min()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if let Some(node) = &mut self.node {
+            node.keying.handle_timeout(now);
+            node.plane.handle_timeout(now);
+        }
+        self.collect();
+    }
+
+    /// An application sends: the kernel's routing decides, then the plane.
+    pub(crate) fn send(&mut self, now: Instant, to: IpAddr, text: &str) {
+        let from = self.addresses.iter().copied().find(|a| a.is_ipv4() == to.is_ipv4());
+        let octets = packet::build(from.expect("an address of the family"), to, text);
+        let Some(node) = &mut self.node else {
+            return self.outbox.push_back(Sent::Clear(octets));
+        };
+        if node.denied.contains(&to) {
+            return;
+        }
+        match (node.passed.contains(&to), node.class(to)) {
+            (true, _) | (_, None | Some(Class::Pass)) => self.outbox.push_back(Sent::Clear(octets)),
+            (_, Some(Class::Block)) => {}
+            (_, Some(Class::Trap { .. })) => node.plane.send(now, &octets),
+        }
+        self.collect();
+    }
+
+    pub(crate) fn receive(&mut self, now: Instant, sent: Sent) {
+        match sent {
+            Sent::Ike(t) => {
+                let Some(node) = &mut self.node else { return };
+                let (local, remote) = (t.remote, t.local);
+                // A keepalive ends at the socket.
+                if t.octets != [0xff] {
+                    let octets = &t.octets;
+                    node.keying.handle_datagram(now, ike::Datagram { local, remote, octets });
+                }
+            }
+            Sent::Esp(envelope, octets) => {
+                let Some(node) = &mut self.node else { return };
+                let (local, remote) = (envelope.remote, envelope.local);
+                node.plane.receive(now, Envelope { local, remote, udp: envelope.udp }, &octets);
+            }
+            Sent::Clear(octets) => {
+                let (from, to) = packet::addresses(&octets);
+                let flow = Flow::new(to, from).unwrap();
+                if self.node.as_ref().is_some_and(|node| node.protected.contains(&flow)) {
+                    self.refused += 1;
+                    return;
+                }
+                self.deliver(now, &octets);
+            }
+        }
+        self.collect();
+        self.deliver_opened(now);
+    }
+
+    /// Hands what the plane decrypted to the applications.
+    fn deliver_opened(&mut self, now: Instant) {
+        let opened = match &mut self.node {
+            Some(node) => std::mem::take(&mut node.plane.opened),
+            None => Vec::new(),
+        };
+        for octets in opened {
+            self.deliver(now, &octets);
+        }
+    }
+
+    fn deliver(&mut self, now: Instant, octets: &[u8]) {
+        let (from, to) = packet::addresses(octets);
+        if !self.has(to) {
+            return;
+        }
+        let text = packet::text(octets);
+        self.inbox.push((from, text.clone()));
+        if self.echo && text.starts_with("ping") {
+            self.send(now, from, &text.replacen("ping", "pong", 1));
+        }
+    }
+
+    /// A command of the keying plane, for the kernel and for the plane.
+    pub(crate) fn obey(&mut self, now: Instant, command: Command) {
+        let Some(node) = &mut self.node else { return };
+        match &command {
+            Command::SetClass { prefix, class } => {
+                node.classes.insert(*prefix, *class);
+            }
+            Command::ClearClass { prefix } => {
+                node.classes.remove(prefix);
+            }
+            Command::SetPolicy { flow, policy } => node.set_policy(*flow, *policy),
+            Command::ClearPolicy { flow } => {
+                node.passed.remove(&flow.dst());
+                node.denied.remove(&flow.dst());
+                node.protected.remove(flow);
+            }
+            Command::AddSa(_)
+            | Command::MoveSa { .. }
+            | Command::RemoveSa(_)
+            | Command::AskUse(_) => {}
+        }
+        node.plane.obey(now, command);
+        self.collect();
+    }
+
+    /// Takes over what the plane put out.
+    fn collect(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        for out in node.plane.take() {
+            self.outbox.push_back(match out {
+                Out::Esp(envelope, octets) => Sent::Esp(envelope, octets),
+                Out::Clear(octets) => Sent::Clear(octets),
+            });
+        }
+    }
+}
+
+impl Node {
+    fn class(&self, to: IpAddr) -> Option<Class> {
+        let covering = self.classes.iter().filter(|(prefix, _)| prefix.contains(to));
+        covering.max_by_key(|(prefix, _)| prefix.len()).map(|(_, class)| *class)
+    }
+
+    fn set_policy(&mut self, flow: Flow, policy: Policy) {
+        self.passed.remove(&flow.dst());
+        self.denied.remove(&flow.dst());
+        match policy {
+            Policy::Hold => {}
+            Policy::Pass => {
+                self.passed.insert(flow.dst());
+                self.protected.remove(&flow);
+            }
+            Policy::Deny => {
+                self.denied.insert(flow.dst());
+            }
+            Policy::Encrypt(_) => {
+                self.protected.insert(flow);
+            }
+        }
+    }
+
+    /// Hands the plane's notices to keying; whether there were any.
+    pub(crate) fn drain_notices(&mut self, now: Instant) -> bool {
+        let notices = self.plane.notices();
+        let any = !notices.is_empty();
+        for notice in notices {
+            self.keying.handle_notice(now, notice);
+        }
+        any
+    }
+
+    /// How the first destination with this address stands.
+    pub(crate) fn state_of(&self, now: Instant, dst: IpAddr) -> Option<keying::Destination> {
+        self.keying.destinations(now).into_iter().find(|d| d.destination == dst)
+    }
+}
+
+/// Port-less address for the envelope of protocol 50.
+pub(crate) fn bare(addr: IpAddr) -> SocketAddr {
+    SocketAddr::new(addr, 0)
+}
+
+/// A short while, for tests that wait.
+pub(crate) fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}

@@ -1,0 +1,98 @@
+//! The real forwarding plane, one packet at a time.
+
+use std::time::Instant;
+
+use forwarding::{Batch, Config, Delivery, Forwarding, Offload, Outer, Output, To};
+use sa::{Command, Envelope, Notice};
+
+/// What leaves the plane for the wire.
+pub(crate) enum Out {
+    Esp(Envelope, Vec<u8>),
+    Clear(Vec<u8>),
+}
+
+/// The forwarding plane of one node.
+pub(crate) struct Plane {
+    forwarding: Forwarding,
+    out: Vec<Out>,
+    notices: Vec<Notice>,
+    /// Inner packets for the host itself.
+    pub(crate) opened: Vec<Vec<u8>>,
+}
+
+impl Plane {
+    pub(crate) fn new(seed: [u8; 32], now: Instant) -> Self {
+        Self {
+            forwarding: Forwarding::new(Config::default(), seed, now),
+            out: Vec::new(),
+            notices: Vec::new(),
+            opened: Vec::new(),
+        }
+    }
+
+    pub(crate) fn obey(&mut self, now: Instant, command: Command) {
+        self.forwarding.handle_command(now, command);
+        self.drain();
+    }
+
+    /// A packet from the device.
+    pub(crate) fn send(&mut self, now: Instant, packet: &[u8]) {
+        let mut batch = Batch::new();
+        self.forwarding.outgoing(now, &Offload::NONE, &mut packet.to_vec(), &mut batch);
+        for send in batch.sends() {
+            for octets in batch.packets(send) {
+                match send.to {
+                    To::Peer(envelope) => self.out.push(Out::Esp(envelope, octets.to_vec())),
+                    To::Clear(_) => self.out.push(Out::Clear(octets.to_vec())),
+                    // ICMP errors to the host itself: nobody here reads them.
+                    To::Device => {}
+                }
+            }
+        }
+        self.drain();
+    }
+
+    /// An ESP packet from the wire.
+    pub(crate) fn receive(&mut self, now: Instant, envelope: Envelope, octets: &[u8]) {
+        let mut arena = octets.to_vec();
+        let whole = 0..arena.len();
+        let outer = Outer { remote: envelope.remote, tos: 0, udp: envelope.udp };
+        let mut delivery = Delivery::new(false);
+        self.forwarding.incoming(now, &outer, &mut arena, whole, &mut delivery);
+        delivery.finish(&mut arena);
+        for write in delivery.writes() {
+            self.opened.push(write.flat_map(|range| arena[range].to_vec()).collect());
+        }
+        self.drain();
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.forwarding.poll_timeout().map(|(at, _)| at)
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_some_and(|at| at <= now) {
+            self.forwarding.handle_timeout(now);
+            self.drain();
+        }
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<Out> {
+        std::mem::take(&mut self.out)
+    }
+
+    pub(crate) fn notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.forwarding.poll_output() {
+            match output {
+                Output::Notice(notice) => self.notices.push(notice),
+                Output::Sealed { envelope, octets, .. } => self.out.push(Out::Esp(envelope, octets)),
+                Output::Clear(octets) => self.out.push(Out::Clear(octets)),
+                Output::Trace(_) => {}
+            }
+        }
+    }
+}
