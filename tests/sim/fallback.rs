@@ -112,8 +112,7 @@ fn insecure_record_of_its_own() {
     let never = |config: &mut keying::Config| {
         config.rules.require_dnssec = dnskeys::RequireDnssec::Never;
     };
-    let (became, _) =
-        outcome_with(Group::Private, never, publish(EAST, 1, Security::Insecure));
+    let (became, _) = outcome_with(Group::Private, never, publish(EAST, 1, Security::Insecure));
     assert_eq!(became, Encrypted);
 }
 
@@ -158,9 +157,7 @@ fn bogus_never_lowers_protection() {
 
 #[test]
 fn dns_failure_is_short_and_counted() {
-    for failure in
-        [Failure::Timeout, Failure::ServFail, Failure::Refused, Failure::Truncated]
-    {
+    for failure in [Failure::Timeout, Failure::ServFail, Failure::Refused, Failure::Truncated] {
         let (became, state) =
             outcome(Group::PrivateOrClear, |net| net.dns.failed(ip(EAST), failure));
         assert_eq!(became, Clear, "{failure:?}");

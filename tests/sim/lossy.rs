@@ -48,8 +48,7 @@ fn a_bad_link_delays_and_loses_nothing_else() {
         net.send(0, ip(EAST), "ping 1");
         let keyed = net.run_until(seconds(30), |net| {
             let node = net.hosts[0].node.as_ref().unwrap();
-            node.state_of(net.now, ip(EAST))
-                .is_some_and(|d| d.state == keying::StateName::Keyed)
+            node.state_of(net.now, ip(EAST)).is_some_and(|d| d.state == keying::StateName::Keyed)
         });
         let clear = net.clear_between(ip(WEST), ip(EAST));
         // All tries lost is possible, and then private-or-clear is clear, and says so.

@@ -37,15 +37,15 @@ impl Sent {
                 kind: Kind::Ike {
                     exchange: t.octets.get(18).copied().unwrap_or(0),
                     response: t.octets.get(19).is_some_and(|flags| flags & 0x20 != 0),
-                    id: t.octets.get(20..24).map_or(0, |id| u32::from_be_bytes(id.try_into().unwrap())),
+                    id: t
+                        .octets
+                        .get(20..24)
+                        .map_or(0, |id| u32::from_be_bytes(id.try_into().unwrap())),
                 },
             },
-            Self::Esp(envelope, _) => Seen {
-                at,
-                from: envelope.local.ip(),
-                to: envelope.remote.ip(),
-                kind: Kind::Esp,
-            },
+            Self::Esp(envelope, _) => {
+                Seen { at, from: envelope.local.ip(), to: envelope.remote.ip(), kind: Kind::Esp }
+            }
             Self::Clear(octets) => {
                 let (from, to) = packet::addresses(octets);
                 Seen { at, from, to, kind: Kind::Clear }
@@ -162,13 +162,10 @@ impl Host {
             when_advertised: keying::WhenAdvertised::Clear,
             identity: None,
             addresses: self.addresses.clone(),
-            ike: ike::Config {
-                key: ike::PublicKey::Rsa {
-                    exponent: key.public.exponent().to_vec(),
-                    modulus: key.public.modulus().to_vec(),
-                },
-                ..ike::Config::default()
-            },
+            ike: ike::Config::new(ike::PublicKey::Rsa {
+                exponent: key.public.exponent().to_vec(),
+                modulus: key.public.modulus().to_vec(),
+            }),
             lives: keying::Lives::default(),
         };
         change(&mut config);

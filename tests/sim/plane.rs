@@ -89,7 +89,9 @@ impl Plane {
         while let Some(output) = self.forwarding.poll_output() {
             match output {
                 Output::Notice(notice) => self.notices.push(notice),
-                Output::Sealed { envelope, octets, .. } => self.out.push(Out::Esp(envelope, octets)),
+                Output::Sealed { envelope, octets, .. } => {
+                    self.out.push(Out::Esp(envelope, octets))
+                }
                 Output::Clear(octets) => self.out.push(Out::Clear(octets)),
                 Output::Trace(_) => {}
             }

@@ -71,6 +71,24 @@ pub struct Config {
     pub child_life: Duration,
 }
 
+impl Config {
+    /// What suits opportunism: a call that nobody answers ends after seven and a half seconds,
+    /// because users wait for it.
+    #[must_use]
+    pub fn new(key: PublicKey) -> Self {
+        Self {
+            key,
+            encapsulation: Encapsulation::default(),
+            retransmit_first: Duration::from_millis(500),
+            retransmit_tries: 3,
+            cookie_threshold: 64,
+            half_open_limit: 1024,
+            ike_life: Duration::from_secs(8 * 3600),
+            child_life: Duration::from_secs(3600),
+        }
+    }
+}
+
 /// A datagram from UDP 500 or 4500, without the non-ESP marker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Datagram<'a> {
