@@ -1,4 +1,34 @@
 //! The kernel: routes, rules, addresses, and the XFRM policies that enforce inbound protection.
+//!
+//! ```text
+//! application → rule "not fwmark M lookup T" ──► table T (ours)
+//!                     │ M: our own sockets          prefix of a trapping group → ipsec0, and under
+//!                     │                               it, at a worse metric, blackhole (private)
+//!                     ▼                             pass: throw        deny: blackhole
+//!                 main table ◄── throw, no match    block: prohibit
+//! ```
+//!
+//! - [`ground`]: the table and the policies, from `up` to `down`.
+//! - [`plan`]: which routes the table must hold, as a pure function.
+//! - [`policies`]: XFRM blocks for what a protected peer sends in the clear.
+//! - [`changes`]: addresses, links and routes as others change them.
+//! - [`routes`], [`netlink`], [`sysctl`]: how the kernel is spoken to.
+
+// The main loop comes to use all of it.
+#![allow(dead_code, unused_imports)]
+
+mod changes;
+mod ground;
+mod netlink;
+mod plan;
+mod policies;
+mod routes;
+mod sysctl;
 
 #[cfg(test)]
 pub(crate) mod namespace;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use changes::Changes;
+pub(crate) use ground::{Ground, GroundConfig, KernelError};

@@ -1,7 +1,11 @@
 //! Network namespaces for tests: one for each test, gone with its thread.
 #![allow(unsafe_code)] // unshare(2) has no safe wrapper among our dependencies.
 
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Runs a test in a network namespace of its own, with `lo` up and a single-threaded runtime.
 /// Without root it says so and runs nothing.
@@ -55,4 +59,75 @@ pub(crate) fn has(programs: &[&str]) -> bool {
         }
     }
     true
+}
+
+/// Another namespace, for a peer; deleted when dropped.
+pub(crate) struct Peer(String);
+
+impl Peer {
+    pub(crate) fn new(test: &str) -> Self {
+        let name = format!("oe-{test}-{}", std::process::id());
+        run(&format!("ip netns add {name}"));
+        run(&format!("ip -n {name} link set lo up"));
+        Self(name)
+    }
+
+    /// Connects `near` here with `far` there.
+    pub(crate) fn connect(&self, near: &str, far: &str) {
+        run(&format!("ip link add {near} type veth peer name {far} netns {}", self.0));
+        run(&format!("ip link set {near} up"));
+        self.run(&format!("ip link set {far} up"));
+    }
+
+    pub(crate) fn run(&self, line: &str) -> String {
+        run(&format!("ip netns exec {} {line}", self.0))
+    }
+
+    pub(crate) fn try_run(&self, line: &str) -> (bool, String) {
+        try_run(&format!("ip netns exec {} {line}", self.0))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = try_run(&format!("ip netns del {}", self.0));
+    }
+}
+
+/// A TUN device that is gone when it is dropped, as the daemon's is when it dies.
+pub(crate) struct Tun(File);
+
+impl Tun {
+    pub(crate) fn open(name: &str) -> Self {
+        let file = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+        // struct ifreq: a name of 16 octets, then the flags.
+        let mut request = [0_u8; 40];
+        request[..name.len()].copy_from_slice(name.as_bytes());
+        let flags = u16::try_from(libc::IFF_TUN | libc::IFF_NO_PI).unwrap();
+        request[16..18].copy_from_slice(&flags.to_ne_bytes());
+        // SAFETY: the descriptor is open and `request` is as large as struct ifreq.
+        let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) };
+        assert_eq!(result, 0, "TUNSETIFF: {}", std::io::Error::last_os_error());
+        // SAFETY: the descriptor is open; only its status flags change.
+        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        Self(file)
+    }
+
+    pub(crate) fn write(&mut self, packet: &[u8]) {
+        self.0.write_all(packet).unwrap();
+    }
+
+    /// The next packet that `wanted` accepts, if one comes within half a second.
+    pub(crate) fn read(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+        let end = Instant::now() + Duration::from_millis(500);
+        let mut buffer = [0; 2048];
+        while Instant::now() < end {
+            match self.0.read(&mut buffer) {
+                Ok(len) if wanted(&buffer[..len]) => return Some(buffer[..len].to_vec()),
+                Ok(_) => {}
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+        None
+    }
 }

@@ -1,0 +1,415 @@
+//! The ground that packets walk on: the node's routing table, the rule that leads to it, and what
+//! keeps a protected peer from being spoken for in the clear.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+
+use sa::{Class, Flow, Prefix};
+
+use super::plan::{self, LIVE, MainRoute, Plan, Target};
+use super::policies::Policies;
+use super::routes::Routes;
+use super::sysctl::{self, Sysctls};
+
+/// Single destinations that may have a route of their own. Keying bounds what it remembers far
+/// below; this is for when it does not.
+const MAX_HOSTS: usize = 1 << 16;
+
+/// Names and numbers under which the node is known to the kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct GroundConfig {
+    /// The TUN device; it must exist.
+    pub(crate) interface: String,
+    /// The routing table that is ours alone.
+    pub(crate) table: u32,
+    /// Priority of the rule that leads to it: after `local` (0), before `main` (32766).
+    pub(crate) priority: u32,
+    /// The mark (`SO_MARK`) of our own sockets, which bypass the table.
+    pub(crate) mark: u32,
+    /// Our UDP ports, for IKE and encapsulated ESP.
+    pub(crate) ports: Vec<u16>,
+}
+
+impl Default for GroundConfig {
+    fn default() -> Self {
+        Self {
+            interface: "ipsec0".to_owned(),
+            table: 4322,
+            priority: 4322,
+            mark: 0x4322,
+            ports: vec![500, 4500],
+        }
+    }
+}
+
+/// What the kernel refused, and while doing what.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}: {error}")]
+pub(crate) struct KernelError {
+    doing: &'static str,
+    error: io::Error,
+}
+
+/// Adds what was being done to an error of the kernel.
+fn doing(doing: &'static str) -> impl FnOnce(io::Error) -> KernelError {
+    move |error| KernelError { doing, error }
+}
+
+/// What becomes of one destination, whatever its class.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Host {
+    Pass,
+    Deny,
+}
+
+impl Host {
+    fn target(self) -> Target {
+        match self {
+            Self::Pass => Target::Throw,
+            Self::Deny => Target::Blackhole,
+        }
+    }
+}
+
+/// The node's routing table and inbound policies, from [`Self::up`] to [`Self::down`].
+///
+/// Every change is a few system calls that return at once. If the daemon dies without
+/// [`Self::down`], the device is gone with it and the routes that are left do what they must:
+/// black-hole what is private, leave the rest to the main table.
+pub(crate) struct Ground {
+    config: GroundConfig,
+    device: u32,
+    routes: Routes,
+    policies: Option<Policies>,
+    sysctls: Sysctls,
+    classes: BTreeMap<Prefix, Class>,
+    hosts: HashMap<IpAddr, Host>,
+    /// The main table, as last read.
+    main: BTreeMap<Prefix, MainRoute>,
+    /// Addresses whose packets are never ours to trap, as last read.
+    never: Vec<IpAddr>,
+    /// What the table must hold but for [`Self::hosts`].
+    base: Plan,
+    /// What it does hold.
+    installed: Plan,
+    protected: HashSet<Flow>,
+    /// IPv6 addresses that the device has for the sake of protected flows.
+    lent: BTreeSet<Ipv6Addr>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Ground {
+    /// Takes hold of the kernel: clears what a predecessor left, prepares the device, sets the
+    /// rule. Nothing is trapped yet.
+    ///
+    /// # Errors
+    /// Says what could not be done; what had been done is undone.
+    pub(crate) fn up(config: GroundConfig) -> Result<Self, KernelError> {
+        let mut routes =
+            Routes::open(config.mark, config.table).map_err(doing("opening a routing socket"))?;
+        let (device, _) = routes.link(&config.interface).map_err(doing("finding the device"))?;
+        let policies = match Policies::open(&config.ports) {
+            Ok(policies) => Some(policies),
+            Err(error) => {
+                tracing::warn!(%error, "no XFRM: clear packets of protected peers will be accepted");
+                None
+            }
+        };
+        let mut ground = Self {
+            config,
+            device,
+            routes,
+            policies,
+            sysctls: Sysctls::default(),
+            classes: BTreeMap::new(),
+            hosts: HashMap::new(),
+            main: BTreeMap::new(),
+            never: Vec::new(),
+            base: Plan::new(),
+            installed: Plan::new(),
+            protected: HashSet::new(),
+            lent: BTreeSet::new(),
+            addresses: Vec::new(),
+        };
+        match ground.take_hold() {
+            Ok(()) => Ok(ground),
+            Err(error) => {
+                ground.down();
+                Err(error)
+            }
+        }
+    }
+
+    fn take_hold(&mut self) -> Result<(), KernelError> {
+        self.clear_leftovers()?;
+        self.prepare_device()?;
+        self.refresh()?;
+        let priority = self.config.priority;
+        self.routes.add_rules(priority).map_err(doing("adding the routing rule"))
+    }
+
+    fn clear_leftovers(&mut self) -> Result<(), KernelError> {
+        self.routes.delete_rules().map_err(doing("removing old routing rules"))?;
+        self.routes.flush().map_err(doing("emptying the routing table"))?;
+        self.installed.clear();
+        if let Some(policies) = &mut self.policies {
+            policies.clear().map_err(doing("removing old XFRM policies"))?;
+        }
+        Ok(())
+    }
+
+    fn prepare_device(&mut self) -> Result<(), KernelError> {
+        let name = &self.config.interface;
+        let conf = |family: &str, what: &str| format!("{family}/conf/{name}/{what}");
+        // What comes out of the device was decrypted by us: it has met its policy.
+        for (parameter, value) in [
+            (conf("ipv4", "disable_policy"), "1"),
+            (conf("ipv4", "accept_redirects"), "0"),
+            (conf("ipv4", "send_redirects"), "0"),
+        ] {
+            self.sysctls.set(&parameter, value).map_err(doing("setting up the device"))?;
+        }
+        // A device that is no link needs no router and no address of its own making.
+        for (parameter, value) in [
+            (conf("ipv6", "disable_policy"), "1"),
+            (conf("ipv6", "accept_redirects"), "0"),
+            (conf("ipv6", "accept_ra"), "0"),
+            (conf("ipv6", "addr_gen_mode"), "1"),
+        ] {
+            // No IPv6, no parameter.
+            let _ = self.sysctls.set(&parameter, value);
+        }
+        // A trapped peer's packets arrive where the trap's routes do not point back to.
+        if sysctl::strict_reverse_path() {
+            let all = "ipv4/conf/all/rp_filter";
+            self.sysctls.set(all, "2").map_err(doing("relaxing the reverse-path filter"))?;
+            tracing::info!("net.ipv4.conf.all.rp_filter is now 2 (loose)");
+        }
+        self.routes.set_up(self.device).map_err(doing("setting the device up"))
+    }
+
+    /// Removes everything that was made. Errors are logged: there is nothing else to be done
+    /// about them.
+    pub(crate) fn down(&mut self) {
+        let lent = std::mem::take(&mut self.lent);
+        for addr in lent {
+            let _ = self.routes.delete_address(self.device, addr);
+        }
+        if let Err(error) = self.clear_leftovers() {
+            tracing::warn!(%error, "not everything was removed");
+        }
+        self.sysctls.restore();
+        self.classes.clear();
+        self.hosts.clear();
+        self.base.clear();
+        self.protected.clear();
+    }
+
+    /// Sets the class of a prefix; the longest prefix decides.
+    ///
+    /// # Errors
+    /// If the kernel refuses a route.
+    pub(crate) fn set_class(&mut self, prefix: Prefix, class: Class) -> Result<(), KernelError> {
+        self.classes.insert(prefix, class);
+        self.follow()
+    }
+
+    /// Forgets the class of a prefix.
+    ///
+    /// # Errors
+    /// If the kernel refuses a route.
+    pub(crate) fn clear_class(&mut self, prefix: Prefix) -> Result<(), KernelError> {
+        self.classes.remove(&prefix);
+        self.follow()
+    }
+
+    /// Leaves one destination to the main table: clear, at full speed, unseen by us.
+    ///
+    /// # Errors
+    /// If the kernel refuses the route.
+    pub(crate) fn pass(&mut self, dst: IpAddr) -> Result<(), KernelError> {
+        self.set_host(dst, Some(Host::Pass))
+    }
+
+    /// Black-holes one destination.
+    ///
+    /// # Errors
+    /// If the kernel refuses the route.
+    pub(crate) fn deny(&mut self, dst: IpAddr) -> Result<(), KernelError> {
+        self.set_host(dst, Some(Host::Deny))
+    }
+
+    /// Ends [`Self::pass`] or [`Self::deny`]: the destination's class decides again.
+    ///
+    /// # Errors
+    /// If the kernel refuses the change.
+    pub(crate) fn clear(&mut self, dst: IpAddr) -> Result<(), KernelError> {
+        self.set_host(dst, None)
+    }
+
+    fn set_host(&mut self, dst: IpAddr, host: Option<Host>) -> Result<(), KernelError> {
+        match host {
+            Some(_) if self.hosts.len() >= MAX_HOSTS && !self.hosts.contains_key(&dst) => {
+                let error = io::Error::from(io::ErrorKind::QuotaExceeded);
+                return Err(KernelError { doing: "adding a route for one destination", error });
+            }
+            Some(host) => self.hosts.insert(dst, host),
+            None => self.hosts.remove(&dst),
+        };
+        let key = (Prefix::host(dst), LIVE);
+        match self.wanted(key) {
+            Some(target) => self.put(key, target),
+            None => self.remove(key),
+        }
+    }
+
+    /// Drops what arrives in the clear from the flow's far end.
+    ///
+    /// # Errors
+    /// If the kernel refuses the policy.
+    pub(crate) fn protect(&mut self, flow: Flow) -> Result<(), KernelError> {
+        if !self.protected.insert(flow) {
+            return Ok(());
+        }
+        self.lend()?;
+        match &mut self.policies {
+            Some(policies) => policies.block(flow).map_err(doing("adding an XFRM policy")),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends [`Self::protect`].
+    ///
+    /// # Errors
+    /// If the kernel refuses to remove the policy.
+    pub(crate) fn unprotect(&mut self, flow: Flow) -> Result<(), KernelError> {
+        if !self.protected.remove(&flow) {
+            return Ok(());
+        }
+        if let Some(policies) = &mut self.policies {
+            policies.unblock(flow).map_err(doing("removing an XFRM policy"))?;
+        }
+        self.lend()
+    }
+
+    /// Gives the device the IPv6 addresses of protected flows. The kernel exempts IPv6 packets
+    /// from policy by the device that has their destination address, not by the one they came
+    /// through; with two devices having it, it takes the one they came through.
+    fn lend(&mut self) -> Result<(), KernelError> {
+        let needed: BTreeSet<Ipv6Addr> = self
+            .protected
+            .iter()
+            .filter_map(|flow| match flow.src() {
+                IpAddr::V6(addr) if self.addresses.contains(&flow.src()) => Some(addr),
+                _ => None,
+            })
+            .collect();
+        for addr in needed.difference(&self.lent) {
+            self.routes
+                .add_address(self.device, *addr)
+                .map_err(doing("giving the device an address"))?;
+        }
+        for addr in self.lent.difference(&needed) {
+            self.routes
+                .delete_address(self.device, *addr)
+                .map_err(doing("taking an address from the device"))?;
+        }
+        self.lent = needed;
+        Ok(())
+    }
+
+    /// Reads addresses and routes anew and follows them. To be called when
+    /// [`Changes::next`](super::Changes::next) says so.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read, or refuses a route.
+    pub(crate) fn refresh(&mut self) -> Result<(), KernelError> {
+        let all = self.routes.addresses().map_err(doing("reading the addresses"))?;
+        let own = all.iter().filter(|a| a.interface != self.device && !a.unusable);
+        self.addresses = own.clone().map(|a| a.addr).collect();
+        let broadcasts = own.filter_map(|a| a.broadcast.map(IpAddr::V4));
+        self.never = self.addresses.iter().copied().chain(broadcasts).collect();
+        self.main = self
+            .routes
+            .main_routes(self.device)
+            .map_err(doing("reading the main routing table"))?;
+        self.lend()?;
+        self.follow()
+    }
+
+    /// Makes the table hold what it must: first what is new, so that nothing is open in between.
+    /// One route that the kernel refuses does not keep the others from it.
+    fn follow(&mut self) -> Result<(), KernelError> {
+        self.base = plan::plan(&self.classes, &self.main, &self.never);
+        let mut result = Ok(());
+        let keys: BTreeSet<(Prefix, u32)> = self
+            .base
+            .keys()
+            .copied()
+            .chain(self.hosts.keys().map(|host| (Prefix::host(*host), LIVE)))
+            .collect();
+        for key in &keys {
+            if let Some(target) = self.wanted(*key) {
+                let put = self.put(*key, target);
+                result = result.and(put);
+            }
+        }
+        let stale: Vec<_> =
+            self.installed.keys().filter(|key| !keys.contains(key)).copied().collect();
+        for key in stale {
+            let removed = self.remove(key);
+            result = result.and(removed);
+        }
+        result
+    }
+
+    fn wanted(&self, key: (Prefix, u32)) -> Option<Target> {
+        let (prefix, metric) = key;
+        let host = (prefix.is_host() && metric == LIVE).then(|| self.hosts.get(&prefix.addr()));
+        host.flatten().map(|host| host.target()).or_else(|| self.base.get(&key).copied())
+    }
+
+    fn put(&mut self, key: (Prefix, u32), target: Target) -> Result<(), KernelError> {
+        if self.installed.get(&key) == Some(&target) {
+            return Ok(());
+        }
+        let (prefix, metric) = key;
+        let mut put = self.routes.put(prefix, metric, target, self.device);
+        if let (Err(error), Target::Device { source: Some(_) }) = (&put, target) {
+            // The address went away a moment ago; better trapped with the wrong source than not
+            // at all. The event that tells us of it sets it right.
+            tracing::debug!(%error, %prefix, "no route with the preferred source");
+            put = self.routes.put(prefix, metric, Target::Device { source: None }, self.device);
+        }
+        match put {
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(()),
+            Err(error) => Err(KernelError { doing: "adding a route", error }),
+            Ok(()) => {
+                self.installed.insert(key, target);
+                Ok(())
+            }
+        }
+    }
+
+    fn remove(&mut self, key: (Prefix, u32)) -> Result<(), KernelError> {
+        let Some(target) = self.installed.remove(&key) else { return Ok(()) };
+        self.routes.delete(key.0, key.1, target).map_err(doing("removing a route"))
+    }
+
+    /// The addresses of this host, as last read.
+    pub(crate) fn local_addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
+    /// The source address that the main table gives packets for this destination.
+    pub(crate) fn source_for(&mut self, dst: IpAddr) -> Option<IpAddr> {
+        self.routes.way(dst, None).ok()?.source
+    }
+
+    /// The path MTU towards this destination: what the kernel has learnt, else the interface's.
+    pub(crate) fn mtu_for(&mut self, dst: IpAddr) -> Option<u32> {
+        let way = self.routes.way(dst, None).ok()?;
+        way.mtu.or_else(|| self.routes.mtu(way.interface?).ok())
+    }
+}

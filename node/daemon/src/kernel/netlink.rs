@@ -1,0 +1,167 @@
+//! Netlink: one request and its answer, or a stream of events.
+//!
+//! The kernel answers a request before `send` returns, so asking is a plain function call; only
+//! events are waited for.
+
+use std::io;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
+};
+use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
+
+/// The kernel answers at once; what takes longer is lost, and must not hang the daemon.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Room for events: a route flap on a large router must not lose them, and if it does, everything
+/// is read anew.
+const EVENT_BUFFER: usize = 1 << 20;
+
+/// A socket for requests of one netlink family.
+pub(super) struct Netlink<T> {
+    socket: Socket,
+    sequence: u32,
+    messages: PhantomData<fn(T)>,
+}
+
+impl<T: NetlinkSerializable + NetlinkDeserializable> Netlink<T> {
+    /// Opens a socket of this family (`NETLINK_ROUTE`, `NETLINK_XFRM`).
+    pub(super) fn open(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        socket2::SockRef::from(&socket).set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        // Lets dumps be narrowed by the kernel; older ones send everything, and we look ourselves.
+        let _ = socket.set_netlink_get_strict_chk(true);
+        Ok(Self { socket, sequence: 0, messages: PhantomData })
+    }
+
+    /// Asks the kernel to do something, and waits until it has.
+    pub(super) fn command(&mut self, message: T, flags: u16) -> io::Result<()> {
+        self.exchange(message, flags | NLM_F_ACK).map(drop)
+    }
+
+    /// Asks for one object.
+    pub(super) fn get(&mut self, message: T) -> io::Result<Option<T>> {
+        Ok(self.exchange(message, NLM_F_ACK)?.into_iter().next())
+    }
+
+    /// Asks for all objects of a kind.
+    pub(super) fn dump(&mut self, message: T) -> io::Result<Vec<T>> {
+        self.exchange(message, NLM_F_DUMP)
+    }
+
+    fn exchange(&mut self, message: T, flags: u16) -> io::Result<Vec<T>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        message.finalize();
+        let mut octets = vec![0; message.buffer_len()];
+        message.serialize(&mut octets);
+        self.socket.send(&octets, 0)?;
+
+        let mut received = Vec::new();
+        loop {
+            let (datagram, from) = self.socket.recv_from_full()?;
+            if from.port_number() != 0 {
+                continue;
+            }
+            for message in messages::<T>(&datagram) {
+                let Some(NetlinkMessage { header, payload, .. }) = message else { continue };
+                if header.sequence_number != self.sequence {
+                    continue;
+                }
+                match payload {
+                    NetlinkPayload::InnerMessage(message) => received.push(message),
+                    NetlinkPayload::Done(_) => return Ok(received),
+                    NetlinkPayload::Error(error) if error.code.is_some() => {
+                        return Err(error.to_io());
+                    }
+                    NetlinkPayload::Error(_) => return Ok(received),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// The messages of a datagram; `None` stands for one that cannot be read.
+fn messages<T: NetlinkDeserializable>(
+    datagram: &[u8],
+) -> impl Iterator<Item = Option<NetlinkMessage<T>>> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        let length = u32::from_ne_bytes(*rest.first_chunk()?);
+        let length = usize::try_from(length).ok()?;
+        if length < size_of::<NetlinkHeader>() {
+            return None;
+        }
+        let message = rest.get(..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
+        Some(NetlinkMessage::deserialize(message).ok())
+    })
+}
+
+/// A socket that hears the kernel's events of one netlink family.
+pub(super) struct Events<T> {
+    socket: TokioSocket,
+    messages: PhantomData<fn(T)>,
+}
+
+impl<T: NetlinkDeserializable> Events<T> {
+    /// Joins these multicast groups. Must be called inside a runtime.
+    pub(super) fn join(protocol: isize, groups: &[u32]) -> io::Result<Self> {
+        let mut events = Self { socket: TokioSocket::new(protocol)?, messages: PhantomData };
+        let socket = events.socket.socket_mut();
+        socket.bind_auto()?;
+        // More than the limit of ordinary users needs CAP_NET_ADMIN, which the daemon has; without
+        // it the default must do.
+        let _ = socket.set_rx_buf_sz(EVENT_BUFFER);
+        for group in groups {
+            socket.add_membership(*group)?;
+        }
+        Ok(events)
+    }
+
+    /// Waits for the next events; `None` stands for "some were lost".
+    ///
+    /// Cancel-safe: what was not returned is still in the socket.
+    pub(super) async fn next(&mut self) -> io::Result<Option<Vec<T>>> {
+        loop {
+            match self.socket.recv_from_full().await {
+                // Only the kernel speaks for the kernel.
+                Ok((_, from)) if from.port_number() != 0 => {}
+                Ok((datagram, _)) => return Ok(Some(inner(&datagram))),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The events that are already there.
+    pub(super) fn pending(&self) -> Option<Vec<T>> {
+        let mut all = Vec::new();
+        while let Ok((datagram, from)) = self.socket.socket_ref().recv_from_full() {
+            if from.port_number() == 0 {
+                all.extend(inner(&datagram));
+            }
+        }
+        (!all.is_empty()).then_some(all)
+    }
+}
+
+fn inner<T: NetlinkDeserializable>(datagram: &[u8]) -> Vec<T> {
+    messages::<T>(datagram)
+        .flatten()
+        .filter_map(|message| match message.payload {
+            NetlinkPayload::InnerMessage(inner) => Some(inner),
+            _ => None,
+        })
+        .collect()
+}

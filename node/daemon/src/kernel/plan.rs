@@ -1,0 +1,220 @@
+//! Which routes the node's table must hold: a pure function of policy and of what the main table
+//! says.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use sa::{Class, Prefix};
+
+/// Metric of what applies while the daemon runs.
+pub(super) const LIVE: u32 = 100;
+
+/// Metric of what is left when the device is gone with the daemon.
+pub(super) const BACKSTOP: u32 = 200;
+
+/// A route of the node's table, by prefix and metric.
+pub(super) type Plan = BTreeMap<(Prefix, u32), Target>;
+
+/// Where a route of ours leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Target {
+    /// Into the device, with this source address where the application chose none.
+    Device {
+        /// What the main table would choose.
+        source: Option<IpAddr>,
+    },
+    /// Back to the main table.
+    Throw,
+    /// Silently discarded.
+    Blackhole,
+    /// Discarded, and the sender is told (ICMP communication administratively prohibited).
+    Prohibit,
+}
+
+/// A route of the main table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct MainRoute {
+    /// Destinations.
+    pub(super) dst: Prefix,
+    /// Whether it forwards anything; `unreachable` and its like do not.
+    pub(super) unicast: bool,
+    /// The source address it would give a packet.
+    pub(super) source: Option<IpAddr>,
+    /// Its next hops, if they are not on the link themselves.
+    pub(super) gateways: Vec<IpAddr>,
+}
+
+/// What the node's table must always leave to the main table: loopback, link-local, multicast,
+/// broadcast (RFC 6890), and with them neighbour discovery and DHCP.
+const NEVER: [&str; 8] = [
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "224.0.0.0/4",
+    "255.255.255.255/32",
+    "0.0.0.0/32",
+    "::1/128",
+    "fe80::/10",
+    "ff00::/8",
+];
+
+/// The table for these classes over this main table, but for single destinations.
+///
+/// `main` holds at most one route for each destination prefix, the one the kernel would take.
+pub(super) fn plan(
+    classes: &BTreeMap<Prefix, Class>,
+    main: &BTreeMap<Prefix, MainRoute>,
+    addresses: &[IpAddr],
+) -> Plan {
+    let mut plan = Plan::new();
+    for (prefix, class) in classes {
+        match class {
+            Class::Pass => {
+                plan.insert((*prefix, LIVE), Target::Throw);
+            }
+            Class::Block => {
+                plan.insert((*prefix, LIVE), Target::Prohibit);
+            }
+            Class::Trap { fail_closed } => {
+                // What the main table cannot reach is not trapped: a host without IPv6 must go on
+                // saying so at once, not after a negotiation that cannot be had.
+                if let Some(way) = covering(main, prefix, 0) {
+                    let target = if way.unicast {
+                        Target::Device { source: way.source }
+                    } else {
+                        Target::Throw
+                    };
+                    plan.insert((*prefix, LIVE), target);
+                }
+                if *fail_closed {
+                    plan.insert((*prefix, BACKSTOP), Target::Blackhole);
+                }
+            }
+        }
+    }
+    for route in main.values() {
+        mirror(&mut plan, classes, route);
+    }
+    for gateway in main.values().flat_map(|route| &route.gateways) {
+        let host = Prefix::host(*gateway);
+        // An administrator who names a gateway's own address means it.
+        if !classes.contains_key(&host) {
+            plan.insert((host, LIVE), Target::Throw);
+        }
+    }
+    let never = NEVER.iter().filter_map(|text| text.parse().ok());
+    for prefix in never.chain(addresses.iter().map(|addr| Prefix::host(*addr))) {
+        plan.insert((prefix, LIVE), Target::Throw);
+        plan.remove(&(prefix, BACKSTOP));
+    }
+    plan
+}
+
+/// Adds a trapping route for a destination of the main table that lies inside a trapped prefix
+/// and has a way, and with it a source address, of its own.
+fn mirror(plan: &mut Plan, classes: &BTreeMap<Prefix, Class>, route: &MainRoute) {
+    let class = (0..=route.dst.len()).rev().find_map(|len| {
+        let prefix = Prefix::new(route.dst.addr(), len).ok()?;
+        Some((prefix, *classes.get(&prefix)?))
+    });
+    let Some((prefix, Class::Trap { .. })) = class else { return };
+    if prefix == route.dst {
+        return;
+    }
+    let target =
+        if route.unicast { Target::Device { source: route.source } } else { Target::Throw };
+    let around = (prefix.len()..route.dst.len())
+        .rev()
+        .find_map(|len| plan.get(&(Prefix::new(route.dst.addr(), len).ok()?, LIVE)).copied());
+    if around != Some(target) {
+        plan.insert((route.dst, LIVE), target);
+    }
+}
+
+/// The main table's route for a whole prefix.
+fn covering<'a>(
+    main: &'a BTreeMap<Prefix, MainRoute>,
+    prefix: &Prefix,
+    shortest: u8,
+) -> Option<&'a MainRoute> {
+    (shortest..=prefix.len()).rev().find_map(|len| main.get(&Prefix::new(prefix.addr(), len).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn p(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn route(dst: &str, source: &str, gateway: Option<&str>) -> (Prefix, MainRoute) {
+        let gateways = gateway.into_iter().map(ip).collect();
+        (p(dst), MainRoute { dst: p(dst), unicast: true, source: Some(ip(source)), gateways })
+    }
+
+    fn device(source: &str) -> Option<Target> {
+        Some(Target::Device { source: Some(ip(source)) })
+    }
+
+    const CLOSED: Class = Class::Trap { fail_closed: true };
+    const OPEN: Class = Class::Trap { fail_closed: false };
+
+    #[test]
+    fn a_prefix_is_trapped_where_it_can_be_reached() {
+        let main = BTreeMap::from([
+            route("0.0.0.0/0", "192.0.2.1", Some("192.0.2.254")),
+            route("192.0.2.0/24", "192.0.2.1", None),
+            route("10.5.0.0/16", "10.5.0.1", None),
+        ]);
+        let classes = BTreeMap::from([(p("0.0.0.0/0"), OPEN), (p("::/0"), CLOSED)]);
+        let plan = plan(&classes, &main, &[ip("192.0.2.1")]);
+        let at = |prefix: &str, metric| plan.get(&(p(prefix), metric)).copied();
+        assert_eq!(at("0.0.0.0/0", LIVE), device("192.0.2.1"));
+        assert_eq!(at("0.0.0.0/0", BACKSTOP), None, "private-or-clear fails open");
+        assert_eq!(at("10.5.0.0/16", LIVE), device("10.5.0.1"), "another source");
+        assert_eq!(at("192.0.2.0/24", LIVE), None, "the same source as around it");
+        assert_eq!(at("192.0.2.254/32", LIVE), Some(Target::Throw), "the gateway");
+        assert_eq!(at("192.0.2.1/32", LIVE), Some(Target::Throw), "our own address");
+        assert_eq!(at("224.0.0.0/4", LIVE), Some(Target::Throw));
+        assert_eq!(at("::/0", LIVE), None, "there is no way to anywhere in IPv6");
+        assert_eq!(at("::/0", BACKSTOP), Some(Target::Blackhole), "but private stays closed");
+    }
+
+    #[test]
+    fn the_longest_class_decides_what_is_mirrored() {
+        let main = BTreeMap::from([
+            route("0.0.0.0/0", "192.0.2.1", None),
+            route("10.5.0.0/16", "10.5.0.1", None),
+            route("172.16.9.0/24", "172.16.9.1", None),
+        ]);
+        let classes = BTreeMap::from([
+            (p("0.0.0.0/0"), OPEN),
+            (p("10.0.0.0/8"), Class::Pass),
+            (p("172.16.0.0/12"), CLOSED),
+            (p("198.51.100.0/24"), Class::Block),
+        ]);
+        let plan = plan(&classes, &main, &[]);
+        let at = |prefix: &str, metric| plan.get(&(p(prefix), metric)).copied();
+        assert_eq!(at("10.0.0.0/8", LIVE), Some(Target::Throw));
+        assert_eq!(at("10.5.0.0/16", LIVE), None, "inside a clear prefix");
+        assert_eq!(at("172.16.0.0/12", LIVE), device("192.0.2.1"));
+        assert_eq!(at("172.16.0.0/12", BACKSTOP), Some(Target::Blackhole));
+        assert_eq!(at("172.16.9.0/24", LIVE), device("172.16.9.1"));
+        assert_eq!(at("198.51.100.0/24", LIVE), Some(Target::Prohibit));
+    }
+
+    #[test]
+    fn what_main_refuses_stays_refused_by_main() {
+        let mut main = BTreeMap::from([
+            route("0.0.0.0/0", "192.0.2.1", None),
+            route("10.0.0.0/8", "192.0.2.1", None),
+        ]);
+        main.get_mut(&p("10.0.0.0/8")).unwrap().unicast = false;
+        let plan = plan(&BTreeMap::from([(p("0.0.0.0/0"), OPEN)]), &main, &[]);
+        assert_eq!(plan.get(&(p("10.0.0.0/8"), LIVE)), Some(&Target::Throw));
+    }
+}

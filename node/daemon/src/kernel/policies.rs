@@ -1,0 +1,164 @@
+//! The XFRM policies that drop clear packets of a protected peer (RFC 4301 §5.2: what arrives
+//! must have arrived the way policy says).
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_xfrm::policy::{DelGetMessage, ModifyMessage};
+use netlink_packet_xfrm::{
+    Selector, UserPolicyInfo, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FWD,
+    XFRM_POLICY_IN, XfrmMessage,
+};
+use netlink_sys::protocols::NETLINK_XFRM;
+use sa::Flow;
+
+use super::netlink::Netlink;
+
+/// Priority of the exceptions. The kernel takes the smallest number first; these two also tell
+/// our policies from those of others.
+const ALLOW_PRIORITY: u32 = 4322;
+
+/// Priority of the blocks.
+const BLOCK_PRIORITY: u32 = 4323;
+
+/// ICMPv6 types of neighbour discovery (RFC 4861 §4): a protected peer on the link is still to be
+/// found on it.
+const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u16> = 133..=137;
+
+const UDP: u8 = 17;
+const ESP: u8 = 50;
+const ICMPV6: u8 = 58;
+
+/// The inbound policies of the kernel.
+pub(super) struct Policies {
+    netlink: Netlink<XfrmMessage>,
+    ports: Vec<u16>,
+    exceptions: bool,
+    /// The directions in which each flow is blocked by a policy of ours.
+    blocked: HashMap<Flow, Vec<u8>>,
+}
+
+impl Policies {
+    /// Opens the kernel's policy database. `ports` are our UDP ports, through which protected
+    /// packets come.
+    pub(super) fn open(ports: &[u16]) -> io::Result<Self> {
+        let netlink = Netlink::open(NETLINK_XFRM)?;
+        Ok(Self { netlink, ports: ports.to_vec(), exceptions: false, blocked: HashMap::new() })
+    }
+
+    /// Drops what comes from the flow's far end to its near end otherwise than through the
+    /// device.
+    pub(super) fn block(&mut self, flow: Flow) -> io::Result<()> {
+        if !self.exceptions {
+            for exception in exceptions(&self.ports) {
+                self.add(exception)?;
+            }
+            self.exceptions = true;
+        }
+        for policy in blocks(flow) {
+            if self.add(policy)? {
+                self.blocked.entry(flow).or_default().push(policy.direction);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends [`Self::block`] for this flow.
+    pub(super) fn unblock(&mut self, flow: Flow) -> io::Result<()> {
+        let directions = self.blocked.remove(&flow).unwrap_or_default();
+        for policy in blocks(flow).iter().filter(|p| directions.contains(&p.direction)) {
+            self.delete(policy.selector, policy.direction, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Removes every policy of ours, those of a predecessor included.
+    pub(super) fn clear(&mut self) -> io::Result<()> {
+        let all = self.netlink.dump(XfrmMessage::GetPolicy(DelGetMessage::default()))?;
+        for message in all {
+            let XfrmMessage::AddPolicy(message) = message else { continue };
+            let policy = message.user_policy_info;
+            if is_ours(&policy) {
+                self.delete(Selector::default(), policy.direction, policy.index)?;
+            }
+        }
+        self.exceptions = false;
+        self.blocked.clear();
+        Ok(())
+    }
+
+    /// Adds a policy; false if the kernel has one for this selector already.
+    fn add(&mut self, policy: UserPolicyInfo) -> io::Result<bool> {
+        let message = ModifyMessage { user_policy_info: policy, nlas: Vec::new() };
+        let added =
+            self.netlink.command(XfrmMessage::AddPolicy(message), NLM_F_CREATE | NLM_F_EXCL);
+        match added {
+            // Ours from before, or somebody's who protects this pair himself: his wins.
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    fn delete(&mut self, selector: Selector, direction: u8, index: u32) -> io::Result<()> {
+        let mut message = DelGetMessage::default();
+        message.user_policy_id.selector = selector;
+        message.user_policy_id.direction = direction;
+        message.user_policy_id.index = index;
+        match self.netlink.command(XfrmMessage::DeletePolicy(message), 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn is_ours(policy: &UserPolicyInfo) -> bool {
+    matches!(
+        (policy.priority, policy.action),
+        (ALLOW_PRIORITY, XFRM_POLICY_ALLOW) | (BLOCK_PRIORITY, XFRM_POLICY_BLOCK)
+    ) && matches!(policy.direction, XFRM_POLICY_IN | XFRM_POLICY_FWD)
+}
+
+/// The blocks of a flow, inbound as its packets show themselves.
+fn blocks(flow: Flow) -> Vec<UserPolicyInfo> {
+    let len = if flow.src().is_ipv4() { 32 } else { 128 };
+    let mut policy = UserPolicyInfo::default();
+    policy.selector.source_prefix(&flow.dst(), len);
+    policy.selector.destination_prefix(&flow.src(), len);
+    policy.priority = BLOCK_PRIORITY;
+    policy.action = XFRM_POLICY_BLOCK;
+    // For forwarded IPv6 packets the kernel does not ask whether the device they came through is
+    // exempt, so a block would hit what came out of the tunnel too.
+    let directions: &[u8] =
+        if flow.src().is_ipv4() { &[XFRM_POLICY_IN, XFRM_POLICY_FWD] } else { &[XFRM_POLICY_IN] };
+    directions.iter().map(|direction| UserPolicyInfo { direction: *direction, ..policy }).collect()
+}
+
+/// What a protected peer may always send: IKE and ESP, which are how it is protected, and
+/// neighbour discovery.
+fn exceptions(ports: &[u16]) -> Vec<UserPolicyInfo> {
+    let allow = |any: IpAddr, proto: u8, sport: Option<u16>, dport: Option<u16>| {
+        let mut policy = UserPolicyInfo::default();
+        policy.selector.source_prefix(&any, 0);
+        policy.selector.destination_prefix(&any, 0);
+        policy.selector.proto = proto;
+        policy.selector.sport = sport.unwrap_or(0);
+        policy.selector.sport_mask = if sport.is_some() { u16::MAX } else { 0 };
+        policy.selector.dport = dport.unwrap_or(0);
+        policy.selector.dport_mask = if dport.is_some() { u16::MAX } else { 0 };
+        policy.direction = XFRM_POLICY_IN;
+        policy.action = XFRM_POLICY_ALLOW;
+        policy.priority = ALLOW_PRIORITY;
+        policy
+    };
+    let v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let mut all = Vec::new();
+    for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), v6] {
+        all.push(allow(any, ESP, None, None));
+        all.extend(ports.iter().map(|port| allow(any, UDP, None, Some(*port))));
+    }
+    // The kernel keeps an ICMP type where other protocols have the source port.
+    all.extend(NEIGHBOUR_DISCOVERY.map(|kind| allow(v6, ICMPV6, Some(kind), None)));
+    all
+}

@@ -1,0 +1,378 @@
+//! The ground in real namespaces, as `ip` and packets see it.
+
+use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
+
+use sa::{Class, Flow, Prefix};
+
+use super::namespace::{Peer, Tun, has, in_namespace, run, try_run};
+use super::*;
+
+const MARK: u32 = 0x4322;
+
+const OPEN: Class = Class::Trap { fail_closed: false };
+const CLOSED: Class = Class::Trap { fail_closed: true };
+
+fn p(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// An uplink with a default route in both families.
+fn uplink(peer: &Peer) {
+    peer.connect("up0", "far0");
+    run("ip addr add 192.0.2.1/24 dev up0");
+    run("ip addr add 2001:db8:1::1/64 dev up0 nodad");
+    run("ip route add default via 192.0.2.254");
+    run("ip -6 route add default via 2001:db8:1::fe");
+    peer.run("ip addr add 192.0.2.2/24 dev far0");
+    peer.run("ip addr add 2001:db8:1::2/64 dev far0 nodad");
+}
+
+/// Everything the kernel knows that we may touch.
+fn state() -> String {
+    [
+        "ip rule",
+        "ip -6 rule",
+        "ip route show table all",
+        "ip -6 route show table all",
+        "ip xfrm policy",
+        "sysctl net.ipv4.conf.all.rp_filter",
+    ]
+    .map(|line| {
+        // Link-local addresses come when duplicate detection is done with them.
+        let all = run(line);
+        all.lines().filter(|line| !line.contains("fe80")).collect::<Vec<_>>().join("\n")
+    })
+    .join("\n--\n")
+}
+
+fn up() -> (Tun, Ground) {
+    let tun = Tun::open("ipsec0");
+    (tun, Ground::up(GroundConfig::default()).unwrap())
+}
+
+/// Where a packet for this destination goes.
+fn way(dst: &str) -> String {
+    try_run(&format!("ip route get {dst}")).1.lines().next().unwrap_or_default().to_owned()
+}
+
+#[track_caller]
+fn leads(dst: &str, device: &str) {
+    assert!(way(dst).contains(&format!("dev {device} ")), "{dst} to {device}: {}", way(dst));
+}
+
+/// Into the device, with this source.
+#[track_caller]
+fn trapped(dst: &str, source: &str) {
+    leads(dst, "ipsec0");
+    assert!(way(dst).contains(&format!("src {source} ")), "{dst} from {source}: {}", way(dst));
+}
+
+#[track_caller]
+fn refused(dst: &str) {
+    assert!(way(dst).starts_with("RTNETLINK answers"), "{dst}: {}", way(dst));
+}
+
+fn send(dst: &str, mark: Option<u32>) {
+    let any = if dst.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
+    let socket = UdpSocket::bind(any).unwrap();
+    if let Some(mark) = mark {
+        socket2::SockRef::from(&socket).set_mark(mark).unwrap();
+    }
+    let _ = socket.send_to(b"hello", (ip(dst), 7));
+}
+
+/// Whether this is a UDP packet of ours for this destination.
+fn is_for(packet: &[u8], dst: &str) -> bool {
+    match ip(dst) {
+        IpAddr::V4(addr) => packet[0] >> 4 == 4 && packet[16..20] == addr.octets(),
+        IpAddr::V6(addr) => packet[0] >> 4 == 6 && packet[24..40] == addr.octets(),
+    }
+}
+
+#[test]
+fn prefixes_and_destinations_go_where_policy_says() {
+    in_namespace(|| async {
+        let peer = Peer::new("way");
+        uplink(&peer);
+        let before = state();
+        let (mut tun, mut ground) = up();
+        for (prefix, class) in [
+            ("0.0.0.0/0", OPEN),
+            ("::/0", OPEN),
+            ("203.0.113.0/24", Class::Pass),
+            ("203.0.113.64/26", Class::Block),
+            ("2001:db8:50::/48", Class::Pass),
+            ("2001:db8:50:1::/64", Class::Block),
+        ] {
+            ground.set_class(p(prefix), class).unwrap();
+        }
+        for (trapped, other) in
+            [("198.51.100.7", "198.51.100.8"), ("2001:db8:9::7", "2001:db8:9::8")]
+        {
+            leads(trapped, "ipsec0");
+            leads(&format!("{trapped} mark {MARK}"), "up0");
+            send(trapped, Some(MARK));
+            assert_eq!(tun.read(|packet| is_for(packet, trapped)), None, "marked");
+            send(trapped, None);
+            assert!(tun.read(|packet| is_for(packet, trapped)).is_some(), "{trapped}");
+
+            ground.pass(ip(trapped)).unwrap();
+            leads(trapped, "up0");
+            leads(other, "ipsec0");
+            ground.deny(ip(trapped)).unwrap();
+            refused(trapped);
+            leads(&format!("{trapped} mark {MARK}"), "up0");
+            ground.clear(ip(trapped)).unwrap();
+            ground.clear(ip(trapped)).unwrap();
+            leads(trapped, "ipsec0");
+        }
+        trapped("198.51.100.7", "192.0.2.1");
+        trapped("2001:db8:9::7", "2001:db8:1::1");
+        for (passed, blocked) in
+            [("203.0.113.5", "203.0.113.70"), ("2001:db8:50::5", "2001:db8:50:1::5")]
+        {
+            leads(passed, "up0");
+            refused(blocked);
+        }
+        leads("192.0.2.77", "ipsec0");
+        leads("2001:db8:1::77", "ipsec0");
+        leads("192.0.2.254", "up0");
+        leads("2001:db8:1::fe", "up0");
+        leads("192.0.2.1", "lo");
+        leads("224.0.0.251", "up0");
+        assert_eq!(ground.source_for(ip("198.51.100.7")), Some(ip("192.0.2.1")));
+        assert_eq!(ground.source_for(ip("2001:db8:9::7")), Some(ip("2001:db8:1::1")));
+        assert_eq!(ground.mtu_for(ip("198.51.100.7")), Some(1500));
+        assert!(ground.local_addresses().contains(&ip("2001:db8:1::1")));
+
+        ground.clear_class(p("::/0")).unwrap();
+        leads("2001:db8:9::7", "up0");
+        ground.down();
+        drop(tun);
+        assert_eq!(state(), before);
+    });
+}
+
+#[test]
+fn without_the_daemon_private_is_closed_and_the_rest_open() {
+    in_namespace(|| async {
+        let peer = Peer::new("dead");
+        uplink(&peer);
+        let before = state();
+        let (tun, mut ground) = up();
+        for (prefix, class) in [
+            ("0.0.0.0/0", OPEN),
+            ("::/0", OPEN),
+            ("198.51.100.0/24", CLOSED),
+            ("2001:db8:9::/48", CLOSED),
+        ] {
+            ground.set_class(p(prefix), class).unwrap();
+        }
+        let private = ["198.51.100.7", "2001:db8:9::7"];
+        for dst in private {
+            leads(dst, "ipsec0");
+        }
+        ground.pass(ip("198.51.100.9")).unwrap();
+
+        // SIGKILL: nothing of ours runs any more.
+        std::mem::forget(ground);
+        drop(tun);
+        for dst in private {
+            refused(dst);
+            leads(&format!("{dst} mark {MARK}"), "up0");
+        }
+        leads("8.8.8.8", "up0");
+        leads("2001:db8:7::7", "up0");
+
+        // The next one starts from a clean ground.
+        let (tun, mut ground) = up();
+        for dst in private {
+            leads(dst, "up0");
+        }
+        assert_eq!(run("ip rule").matches("lookup 4322").count(), 1);
+        assert!(run("ip rule").contains("not from all fwmark 0x4322 lookup 4322"));
+        assert!(!run("ip route show table 4322").contains("blackhole"));
+        ground.down();
+        drop(tun);
+        assert_eq!(state(), before);
+    });
+}
+
+#[test]
+fn changes_of_others_are_followed() {
+    in_namespace(|| async {
+        let peer = Peer::new("live");
+        uplink(&peer);
+        peer.connect("up1", "far1");
+        let (_tun, mut ground) = up();
+        ground.set_class(Prefix::ALL_V4, OPEN).unwrap();
+        ground.set_class(Prefix::ALL_V6, OPEN).unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut changes = Changes::watch(4322).unwrap();
+        let mut changed = async |ground: &mut Ground| {
+            tokio::time::timeout(Duration::from_secs(2), changes.next()).await.unwrap().unwrap();
+            ground.refresh().unwrap();
+        };
+
+        run("ip addr add 10.5.0.1/16 dev up1");
+        changed(&mut ground).await;
+        assert!(ground.local_addresses().contains(&ip("10.5.0.1")));
+        trapped("10.5.7.7", "10.5.0.1");
+        trapped("10.6.7.7", "192.0.2.1");
+
+        run("ip addr del 10.5.0.1/16 dev up1");
+        changed(&mut ground).await;
+        trapped("10.5.7.7", "192.0.2.1");
+
+        run("ip route del default");
+        run("ip -6 route del default");
+        changed(&mut ground).await;
+        refused("198.51.100.7");
+        refused("2001:db8:9::7");
+        leads("192.0.2.77", "ipsec0");
+        leads("2001:db8:1::77", "ipsec0");
+
+        ground.pass(ip("192.0.2.78")).unwrap();
+        let own = tokio::time::timeout(Duration::from_millis(300), changes.next()).await;
+        assert!(own.is_err(), "our own routes are no news");
+        ground.down();
+    });
+}
+
+fn checksum(octets: &[u8]) -> [u8; 2] {
+    let mut sum: u32 =
+        octets.chunks(2).map(|c| u32::from(c[0]) << 8 | u32::from(*c.get(1).unwrap_or(&0))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    (!u16::try_from(sum).unwrap()).to_be_bytes()
+}
+
+/// An echo request, as it would come out of the tunnel.
+fn echo_request(src: &str, dst: &str) -> Vec<u8> {
+    let mut icmp = vec![8, 0, 0, 0, 0, 1, 0, 1];
+    match (ip(src), ip(dst)) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let sum = checksum(&icmp);
+            icmp[2..4].copy_from_slice(&sum);
+            let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1, 0, 0];
+            packet.extend_from_slice(&src.octets());
+            packet.extend_from_slice(&dst.octets());
+            let sum = checksum(&packet);
+            packet[10..12].copy_from_slice(&sum);
+            packet.extend_from_slice(&icmp);
+            packet
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            icmp[0] = 128;
+            let mut pseudo = [src.octets(), dst.octets()].concat();
+            pseudo.extend_from_slice(&[0, 0, 0, 8, 0, 0, 0, 58]);
+            pseudo.extend_from_slice(&icmp);
+            let sum = checksum(&pseudo);
+            icmp[2..4].copy_from_slice(&sum);
+            let mut packet = vec![0x60, 0, 0, 0, 0, 8, 58, 64];
+            packet.extend_from_slice(&src.octets());
+            packet.extend_from_slice(&dst.octets());
+            packet.extend_from_slice(&icmp);
+            packet
+        }
+        _ => unreachable!(),
+    }
+}
+
+fn blocked() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/net/xfrm_stat").unwrap();
+    let line = stat.lines().find(|line| line.starts_with("XfrmInPolBlock")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_protected_peer_is_not_heard_in_the_clear() {
+    in_namespace(|| async {
+        if !has(&["ping", "python3"]) {
+            return;
+        }
+        let peer = Peer::new("block");
+        uplink(&peer);
+        let before = state();
+        let (mut tun, mut ground) = up();
+        ground.set_class(Prefix::ALL_V4, OPEN).unwrap();
+        ground.set_class(Prefix::ALL_V6, OPEN).unwrap();
+        for (us, them) in [("192.0.2.1", "192.0.2.2"), ("2001:db8:1::1", "2001:db8:1::2")] {
+            let ping = || peer.try_run(&format!("ping -c 1 -W 1 {us}")).0;
+            let flow = Flow::new(ip(us), ip(them)).unwrap();
+            ground.pass(ip(them)).unwrap();
+            assert!(ping(), "before");
+            ground.clear(ip(them)).unwrap();
+
+            ground.protect(flow).unwrap();
+            ground.protect(flow).unwrap();
+            // What leads back is not what is tested here.
+            ground.pass(ip(them)).unwrap();
+            let count = blocked();
+            assert!(!ping(), "{them} is protected");
+            assert!(blocked() > count);
+            ground.clear(ip(them)).unwrap();
+
+            let is_reply = |packet: &[u8]| {
+                let (header, echo_reply) = if us.contains(':') { (40, 129) } else { (20, 0) };
+                is_for(packet, them) && packet.get(header) == Some(&echo_reply)
+            };
+            tun.write(&echo_request(them, us));
+            assert!(tun.read(is_reply).is_some(), "out of the tunnel");
+
+            // IKE must get through, and on the link the peer must be found anew for it.
+            let any = if us.contains(':') { "[::]:500" } else { "0.0.0.0:500" };
+            let ike = UdpSocket::bind(any).unwrap();
+            ike.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            run("ip neigh flush all");
+            peer.run("ip neigh flush all");
+            peer.run(&format!("python3 -c {UDP_TO_500} {us}"));
+            let mut buffer = [0; 16];
+            assert_eq!(ike.recv(&mut buffer).unwrap(), 3);
+
+            ground.unprotect(flow).unwrap();
+            ground.unprotect(flow).unwrap();
+            ground.pass(ip(them)).unwrap();
+            assert!(ping(), "after");
+        }
+        ground.protect(Flow::new(ip("192.0.2.1"), ip("192.0.2.2")).unwrap()).unwrap();
+        ground.protect(Flow::new(ip("2001:db8:1::1"), ip("2001:db8:1::2")).unwrap()).unwrap();
+        assert!(run("ip xfrm policy").contains("action block"));
+        ground.down();
+        drop(tun);
+        assert_eq!(state(), before);
+    });
+}
+
+#[test]
+fn a_strict_reverse_path_filter_does_not_deafen_us() {
+    in_namespace(|| async {
+        if !has(&["python3"]) {
+            return;
+        }
+        let peer = Peer::new("strict");
+        uplink(&peer);
+        run("sysctl -w net.ipv4.conf.up0.rp_filter=1");
+        let before = state();
+        let ike = UdpSocket::bind("0.0.0.0:500").unwrap();
+        ike.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let (tun, mut ground) = up();
+        ground.set_class(Prefix::ALL_V4, CLOSED).unwrap();
+        leads("192.0.2.2", "ipsec0");
+        peer.run(&format!("python3 -c {UDP_TO_500} 192.0.2.1"));
+        assert!(ike.recv(&mut [0; 16]).is_ok());
+        ground.down();
+        drop(tun);
+        assert_eq!(state(), before);
+    });
+}
+
+/// Sends three octets to port 500 of its argument; without blanks, for [`run`].
+const UDP_TO_500: &str = "s=__import__('socket');a=__import__('sys').argv[1];\
+    s.socket([s.AF_INET,s.AF_INET6][':'in(a)],s.SOCK_DGRAM).sendto(b'ike',(a,500))";
