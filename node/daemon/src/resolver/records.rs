@@ -1,6 +1,6 @@
 //! From a resource record to a record of ours.
 
-use dnskeys::{GatewayRecord, Malformed, Source};
+use dnskeys::{GatewayRecord, Ipseckey, Malformed, ServerTxt};
 use hickory_proto::rr::{RData, Record};
 
 use super::IPSECKEY;
@@ -9,20 +9,12 @@ use super::IPSECKEY;
 pub(super) fn read(record: &Record) -> Option<Result<GatewayRecord, Malformed>> {
     match &record.data {
         RData::TXT(txt) => {
-            let strings: Vec<&[u8]> = txt.txt_data.iter().map(AsRef::as_ref).collect();
-            read_txt(&strings)
+            let read = ServerTxt::from_strings(&txt.txt_data).transpose()?;
+            Some(read.map(GatewayRecord::from))
         }
-        RData::Unknown { code, rdata } if *code == IPSECKEY => Some(read_ipseckey(&rdata.anything)),
+        RData::Unknown { code, rdata } if *code == IPSECKEY => {
+            Some(Ipseckey::from_rdata(&rdata.anything).map(GatewayRecord::from))
+        }
         _ => None,
     }
-}
-
-fn read_txt(strings: &[&[u8]]) -> Option<Result<GatewayRecord, Malformed>> {
-    let first = strings.first()?.trim_ascii_start();
-    let ours = first.get(..14)?.eq_ignore_ascii_case(b"X-IPsec-Server");
-    ours.then_some(Err(Malformed { source: Source::Txt, why: "not read yet" }))
-}
-
-fn read_ipseckey(_rdata: &[u8]) -> Result<GatewayRecord, Malformed> {
-    Err(Malformed { source: Source::Ipseckey, why: "not read yet" })
 }

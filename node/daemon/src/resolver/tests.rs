@@ -115,7 +115,7 @@ fn reverse(addr: &str) -> Name {
 }
 
 fn is_record(answer: &Answer) -> bool {
-    matches!(&answer.outcome, Outcome::Records(set) if set.gateways.len() + set.malformed.len() == 1)
+    matches!(&answer.outcome, Outcome::Records(set) if set.gateways.len() == 1)
 }
 
 async fn every_outcome(resolver: &Resolver) {
