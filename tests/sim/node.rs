@@ -1,7 +1,7 @@
 //! A host of the simulation: its kernel in a few lines, and, if it runs one, a whole node.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -184,10 +184,6 @@ impl Host {
         });
     }
 
-    pub(crate) fn addr(&self) -> IpAddr {
-        self.addresses[0]
-    }
-
     pub(crate) fn has(&self, addr: IpAddr) -> bool {
         self.addresses.contains(&addr)
     }
@@ -352,11 +348,6 @@ impl Node {
     pub(crate) fn state_of(&self, now: Instant, dst: IpAddr) -> Option<keying::Destination> {
         self.keying.destinations(now).into_iter().find(|d| d.destination == dst)
     }
-}
-
-/// Port-less address for the envelope of protocol 50.
-pub(crate) fn bare(addr: IpAddr) -> SocketAddr {
-    SocketAddr::new(addr, 0)
 }
 
 /// A short while, for tests that wait.

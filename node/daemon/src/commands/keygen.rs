@@ -67,17 +67,19 @@ fn write_hint(notes: &mut impl Write, path: &Path) -> io::Result<()> {
     writeln!(notes, "oe-node keygen: publish it: oe-node showhostkey{file} --txt ADDRESS")
 }
 
-/// TXT and IPSECKEY at the name where a stranger looks for them.
-fn write_records(out: &mut impl Write, gateway: TxtGateway, key: &RsaKey) -> io::Result<()> {
+/// TXT and IPSECKEY at the name where a stranger looks for them. The latter names the owner itself:
+/// libreswan takes no other gateway type.
+pub(crate) fn write_records(
+    out: &mut impl Write,
+    gateway: TxtGateway,
+    key: &RsaKey,
+) -> io::Result<()> {
     let owner = match &gateway {
         TxtGateway::Address(addr) => Name::reverse(*addr),
         TxtGateway::Name(name) => name.clone(),
     };
-    let ipseckey = Ipseckey {
-        precedence: 10,
-        gateway: Gateway::from(gateway.clone()),
-        key: Some(key.clone().into()),
-    };
+    let ipseckey =
+        Ipseckey { precedence: 10, gateway: Gateway::Own, key: Some(key.clone().into()) };
     let txt = ServerTxt { precedence: 10, gateway, key: Some(key.clone()) };
     writeln!(out, "{owner}\tIN\tTXT\t{}", txt.presentation())?;
     writeln!(out, "{owner}\tIN\tIPSECKEY\t{}", ipseckey.presentation())
@@ -99,7 +101,7 @@ mod tests {
         let text = key.public().to_base64();
         let expected = format!(
             "11.2.0.192.in-addr.arpa.\tIN\tTXT\t\"X-IPsec-Server(10)=192.0.2.11\" \" {}\" \"{}\"\n\
-             11.2.0.192.in-addr.arpa.\tIN\tIPSECKEY\t10 1 2 192.0.2.11 {text}\n",
+             11.2.0.192.in-addr.arpa.\tIN\tIPSECKEY\t10 0 2 . {text}\n",
             &text[..254],
             &text[254..],
         );

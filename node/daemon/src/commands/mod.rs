@@ -13,6 +13,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use keygen::write_records;
+
 /// Opportunistic encryption: keys from DNS, tunnels on demand, no pair configured by hand.
 #[derive(Parser)]
 #[command(name = "oe-node", version, max_term_width = 100)]
