@@ -383,10 +383,14 @@ fn child_request(flow: Flow) -> ChildRequest {
     }
 }
 
-/// The flow of single-address selectors.
+/// The flow of single-address selectors. There may be several on a side, because the triggering
+/// packet's own may come first (RFC 7296 §2.9), but all of one address.
 pub(crate) fn flow_of(local: &[TrafficSelector], remote: &[TrafficSelector]) -> Option<Flow> {
-    let ([local], [remote]) = (local, remote) else { return None };
-    Flow::new(local.as_host()?, remote.as_host()?)
+    let the_one = |selectors: &[TrafficSelector]| {
+        let host = selectors.first()?.as_host()?;
+        selectors.iter().all(|s| s.as_host() == Some(host)).then_some(host)
+    };
+    Flow::new(the_one(local)?, the_one(remote)?)
 }
 
 /// The keys that an answer gives to a speaker.
