@@ -64,6 +64,11 @@ impl RecordSet {
         self.add(ServerTxt::from_rdata(rdata).map(|ours| ours.map(GatewayRecord::from)));
     }
 
+    /// Takes the character-strings of a TXT record; ignores it if it is not ours.
+    pub fn add_txt_strings<S: AsRef<[u8]>>(&mut self, strings: &[S]) {
+        self.add(ServerTxt::from_strings(strings).map(|ours| ours.map(GatewayRecord::from)));
+    }
+
     /// Takes the RDATA of an IPSECKEY record.
     pub fn add_ipseckey(&mut self, rdata: &[u8]) {
         self.add(Ipseckey::from_rdata(rdata).map(|record| Some(record.into())));

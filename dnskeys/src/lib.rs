@@ -25,7 +25,7 @@ pub mod txt;
 pub use answer::{Answer, Failure, Outcome, RecordSet, Security};
 pub use authority::{
     Authorized, Candidate, Claim, Life, Reason, Refusal, RequireDnssec, Rules, Speaker, Strictness,
-    Verdict, authorize, decide,
+    Verdict, authenticates, authorize, decide, unusable,
 };
 pub use ipseckey::Ipseckey;
 pub use key::{KeyError, PublicKey, RsaKey, Weakness};

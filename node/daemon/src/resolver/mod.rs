@@ -36,6 +36,7 @@ use self::anchors::Anchors;
 use self::cache::Cache;
 use self::lookup::Validator;
 pub(crate) use self::lookup::{Finding, Found, Hop};
+pub(crate) use self::records::ours as records_of_ours;
 use self::upstream::Upstream;
 pub(crate) use self::upstream::{Exchange, Reply};
 
@@ -193,6 +194,22 @@ impl Resolver {
         tokio::time::timeout(LOOKUP_TIMEOUT, work).await.unwrap_or(Err(Failure::Timeout))
     }
 
+    /// The records of one type with their signatures, as the configured servers have them and
+    /// whatever the validator thinks of them: for diagnosis only.
+    ///
+    /// # Errors
+    /// Says why there was no answer.
+    pub(crate) async fn unvalidated(
+        &self,
+        name: &Name,
+        kind: RecordType,
+    ) -> Result<Reply, Failure> {
+        let name =
+            hickory_proto::rr::Name::from_ascii(name.as_str()).map_err(|_| Failure::Unreachable)?;
+        let work = self.upstream.ask_unvalidated(name, kind);
+        tokio::time::timeout(LOOKUP_TIMEOUT, work).await.unwrap_or(Err(Failure::Timeout))
+    }
+
     /// The validator, once the keys behind DS anchors are known.
     async fn validator(&self) -> Result<Validator, Failure> {
         if let Some((made, validator)) = self.validator.read().await.as_ref()
@@ -239,12 +256,5 @@ fn nothing(name: &Name, finding: &Finding, outcome: Outcome) -> Answer {
 
 /// The records of ours; `None` if there is not even a malformed one.
 fn ours(found: &[Record]) -> Option<RecordSet> {
-    let mut set = RecordSet::default();
-    for parsed in found.iter().filter_map(records::read) {
-        match parsed {
-            Ok(record) => set.gateways.push(record),
-            Err(malformed) => set.malformed.push(malformed),
-        }
-    }
-    (!set.gateways.is_empty() || !set.malformed.is_empty()).then_some(set)
+    Some(records::ours(found)).filter(|set| !set.is_empty())
 }

@@ -1,20 +1,24 @@
 //! From a resource record to a record of ours.
 
-use dnskeys::{GatewayRecord, Ipseckey, Malformed, ServerTxt};
+use dnskeys::RecordSet;
 use hickory_proto::rr::{RData, Record};
 
 use super::IPSECKEY;
 
-/// Reads a TXT or IPSECKEY record; `None` if it is not ours.
-pub(super) fn read(record: &Record) -> Option<Result<GatewayRecord, Malformed>> {
-    match &record.data {
-        RData::TXT(txt) => {
-            let read = ServerTxt::from_strings(&txt.txt_data).transpose()?;
-            Some(read.map(GatewayRecord::from))
+/// The TXT and IPSECKEY records of ours, well-formed or not.
+pub(crate) fn ours(records: &[Record]) -> RecordSet {
+    let mut set = RecordSet::default();
+    for record in records {
+        match &record.data {
+            RData::TXT(txt) => {
+                let strings: Vec<&[u8]> = txt.txt_data.iter().map(AsRef::as_ref).collect();
+                set.add_txt_strings(&strings);
+            }
+            RData::Unknown { code, rdata } if *code == IPSECKEY => {
+                set.add_ipseckey(&rdata.anything);
+            }
+            _ => {}
         }
-        RData::Unknown { code, rdata } if *code == IPSECKEY => {
-            Some(Ipseckey::from_rdata(&rdata.anything).map(GatewayRecord::from))
-        }
-        _ => None,
     }
+    set
 }

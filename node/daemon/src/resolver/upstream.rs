@@ -85,6 +85,18 @@ pub(crate) struct Reply {
     pub(crate) exchange: Exchange,
 }
 
+impl Reply {
+    fn new(response: &DnsResponse, exchange: Exchange) -> Self {
+        Self {
+            code: response.metadata.response_code,
+            authoritative: response.metadata.authoritative,
+            answers: response.answers.clone(),
+            authorities: response.authorities.clone(),
+            exchange,
+        }
+    }
+}
+
 /// The servers of the configuration, as hickory's validator wants to ask them.
 #[derive(Clone)]
 pub(super) struct Upstream(Arc<Servers>);
@@ -162,14 +174,22 @@ impl Upstream {
             }
         })
         .await;
-        let response = response?;
-        Ok(Reply {
-            code: response.metadata.response_code,
-            authoritative: response.metadata.authoritative,
-            answers: response.answers.clone(),
-            authorities: response.authorities.clone(),
-            exchange,
-        })
+        Ok(Reply::new(&response?, exchange))
+    }
+
+    /// Asks the configured servers for records with their signatures, and to leave the judgement
+    /// to us (CD, RFC 4035 §3.2.2).
+    pub(super) async fn ask_unvalidated(
+        &self,
+        name: Name,
+        kind: RecordType,
+    ) -> Result<Reply, Failure> {
+        let mut options = DnsRequestOptions::default();
+        options.edns_set_dnssec_ok = true;
+        let mut message = DnsRequest::from_query(Query::query(name, kind), options).into_parts().0;
+        message.metadata.checking_disabled = true;
+        let (response, exchange) = traced(self.exchange(message)).await;
+        Ok(Reply::new(&response?, exchange))
     }
 
     /// One question, to one server after the other.
