@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use dnskeys::RsaKey;
+use dnskeys::{Gateway, Ipseckey, RsaKey, ServerTxt, TxtGateway};
 
 use crate::name::Name;
-use crate::record::{GatewayField, Record};
+use crate::record::Record;
 use crate::reverse::ReverseZone;
 use crate::zone::{Apex, Zone};
 
@@ -16,8 +16,8 @@ pub struct Host {
     pub address: IpAddr,
     /// Where its PTR points, and the owner of its forward records.
     pub name: Option<Name>,
-    /// Who speaks for it. [`GatewayField::Own`] for a host that is its own gateway.
-    pub gateway: GatewayField,
+    /// Who speaks for it. [`Gateway::Own`] for a host that is its own gateway.
+    pub gateway: Gateway,
     /// The gateway's key.
     pub key: Option<RsaKey>,
     /// Lower is tried first.
@@ -46,7 +46,7 @@ impl Host {
     #[must_use]
     pub fn own(address: IpAddr, key: RsaKey) -> Self {
         let precedence = DEFAULT_PRECEDENCE;
-        Self { address, name: None, gateway: GatewayField::Own, key: Some(key), precedence }
+        Self { address, name: None, gateway: Gateway::Own, key: Some(key), precedence }
     }
 
     /// The same with a name for the PTR record.
@@ -58,33 +58,49 @@ impl Host {
     /// The same behind another gateway, whose key it then publishes (RFC 4322 §8).
     #[must_use]
     pub fn behind(self, gateway: IpAddr, key: RsaKey) -> Self {
-        Self { gateway: GatewayField::Address(gateway), key: Some(key), ..self }
+        Self { gateway: Gateway::Address(gateway), key: Some(key), ..self }
     }
 
-    /// Its records at `owner`. One without key and with [`GatewayField::Own`] has only a PTR.
+    /// Its records at `owner`. One without key and with [`Gateway::Own`] has only a PTR.
     pub fn records(&self, owner: &Name, ttl: u32, kinds: Kinds) -> Vec<Record> {
         let mut records = Vec::with_capacity(3);
         if let (Some(name), true) = (&self.name, kinds.ptr) {
             records.push(Record::ptr(owner.clone(), ttl, name));
         }
-        if self.key.is_none() && self.gateway == GatewayField::Own {
+        if self.key.is_none() && self.gateway == Gateway::Own {
             return records;
         }
-        let key = self.key.as_ref();
         if kinds.txt {
-            // Below a classless apex the owner no longer tells the address.
-            let gateway = match &self.gateway {
-                GatewayField::Own => GatewayField::Address(self.address),
-                other => other.clone(),
-            };
-            let owner = owner.clone();
-            records.push(Record::x_ipsec_server(owner, ttl, self.precedence, &gateway, key));
+            records.push(Record::x_ipsec_server(owner.clone(), ttl, &self.server_txt()));
         }
         if kinds.ipseckey {
-            let precedence = u8::try_from(self.precedence).unwrap_or(u8::MAX);
-            records.push(Record::ipseckey(owner.clone(), ttl, precedence, &self.gateway, key));
+            records.push(Record::ipseckey(owner.clone(), ttl, &self.ipseckey()));
         }
         records
+    }
+}
+
+impl Host {
+    /// As `X-IPsec-Server`. [`Gateway::Own`] is written as the address, for want of another form.
+    #[must_use]
+    pub fn server_txt(&self) -> ServerTxt {
+        let gateway = match &self.gateway {
+            Gateway::Own => TxtGateway::Address(self.address),
+            Gateway::Address(address) => TxtGateway::Address(*address),
+            Gateway::Name(name) => TxtGateway::Name(name.clone()),
+        };
+        ServerTxt { precedence: self.precedence, gateway, key: self.key.clone() }
+    }
+
+    /// As IPSECKEY, whose precedence ends at 255.
+    #[must_use]
+    pub fn ipseckey(&self) -> Ipseckey {
+        let precedence = u8::try_from(self.precedence).unwrap_or(u8::MAX);
+        Ipseckey {
+            precedence,
+            gateway: self.gateway.clone(),
+            key: self.key.clone().map(Into::into),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! - [`name`], [`rtype`], [`record`], [`zone`]: the nouns.
 //! - [`reverse`]: which zone an address is published in; RFC 2317.
 //! - [`host`]: what is published for an address; [`chain`]: the zones above.
+//! - [`master`]: master files, read.
 //! - [`dnssec`]: signing; [`catalog`]: answering.
 #![forbid(unsafe_code)]
 
@@ -14,6 +15,7 @@ pub mod catalog;
 pub mod chain;
 pub mod dnssec;
 pub mod host;
+pub mod master;
 pub mod name;
 mod rdata;
 pub mod record;
@@ -25,9 +27,10 @@ pub mod zone;
 pub use catalog::{Catalog, Reply, Transport};
 pub use dnssec::{SignError, SortedZone, Validity, ZoneKey};
 pub use host::{Host, Kinds, reverse_zone};
+pub use master::{Located, MasterError, Position, Problem, Reader};
 pub use name::{Name, NameError};
 pub use rdata::RdataError;
-pub use record::{GatewayField, Record, Soa};
+pub use record::{Record, Soa};
 pub use reverse::{ClasslessName, Prefix, PrefixError, ReverseZone};
 pub use rtype::Rtype;
 pub use zone::{Apex, Zone};

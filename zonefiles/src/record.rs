@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use dnskeys::RsaKey;
+use dnskeys::{Ipseckey, ServerTxt};
 use hickory_proto::rr as hickory;
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
@@ -44,17 +44,6 @@ pub struct Soa {
     pub expire: u32,
     /// How long "there is none" may be cached (RFC 2308 §4).
     pub minimum: u32,
-}
-
-/// Who an `X-IPsec-Server` or IPSECKEY record names (RFC 4322 §5.2, RFC 4025 §2.5).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GatewayField {
-    /// The owner itself: IPSECKEY type 0. A TXT record has no such form.
-    Own,
-    /// An address.
-    Address(IpAddr),
-    /// A name, `@name` in TXT.
-    Name(Name),
 }
 
 /// What a hickory record could not be made for: RDATA that contradicts its type.
@@ -121,37 +110,16 @@ impl Record {
         Self::new(owner, ttl, Rtype::TXT, rdata)
     }
 
-    /// `X-IPsec-Server(precedence)=gateway key` (RFC 4322 §5.2). [`GatewayField::Own`] writes the
-    /// address of a reverse owner; under any other name it is `@owner`.
+    /// `X-IPsec-Server(precedence)=gateway key` (RFC 4322 §5.2), split as FreeS/WAN did.
     #[must_use]
-    pub fn x_ipsec_server(
-        owner: Name,
-        ttl: u32,
-        precedence: u16,
-        gateway: &GatewayField,
-        key: Option<&RsaKey>,
-    ) -> Self {
-        let gateway = match gateway {
-            GatewayField::Address(a) => a.to_string(),
-            GatewayField::Name(n) => at_name(n),
-            GatewayField::Own => match crate::reverse::address_of(&owner) {
-                Some(a) => a.to_string(),
-                None => at_name(&owner),
-            },
-        };
-        Self::new(owner, ttl, Rtype::TXT, rdata::x_ipsec_server(precedence, &gateway, key))
+    pub fn x_ipsec_server(owner: Name, ttl: u32, txt: &ServerTxt) -> Self {
+        Self::new(owner, ttl, Rtype::TXT, txt.to_rdata())
     }
 
-    /// IPSECKEY (RFC 4025 §2) of an RSA key, or without one.
+    /// IPSECKEY (RFC 4025 §2).
     #[must_use]
-    pub fn ipseckey(
-        owner: Name,
-        ttl: u32,
-        precedence: u8,
-        gateway: &GatewayField,
-        key: Option<&RsaKey>,
-    ) -> Self {
-        Self::new(owner, ttl, Rtype::IPSECKEY, rdata::ipseckey(precedence, gateway, key))
+    pub fn ipseckey(owner: Name, ttl: u32, ipseckey: &Ipseckey) -> Self {
+        Self::new(owner, ttl, Rtype::IPSECKEY, ipseckey.to_rdata())
     }
 
     /// The same as hickory knows it; what it has no type for becomes `RData::Unknown`.
@@ -229,11 +197,6 @@ impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
-}
-
-fn at_name(name: &Name) -> String {
-    let name = name.to_string();
-    format!("@{}", name.strip_suffix('.').unwrap_or(&name))
 }
 
 /// RFC 1035 §3.2.4.
