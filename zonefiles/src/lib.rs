@@ -7,6 +7,7 @@
 //! - [`name`], [`rtype`], [`record`], [`zone`]: the nouns.
 //! - [`reverse`]: which zone an address is published in; RFC 2317.
 //! - [`host`]: what is published for an address; [`chain`]: the zones above.
+//! - [`generate`]: the same for millions of hosts, as a stream of text.
 //! - [`master`]: master files, read.
 //! - [`dnssec`]: signing; [`catalog`]: answering.
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@
 pub mod catalog;
 pub mod chain;
 pub mod dnssec;
+pub mod generate;
 pub mod host;
 pub mod master;
 pub mod name;

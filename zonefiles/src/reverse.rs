@@ -176,9 +176,29 @@ impl ReverseZone {
         self.origin.prepend(label).unwrap_or(reverse)
     }
 
-    /// Labels of an owner below the apex.
-    pub(crate) fn own_labels(&self) -> usize {
-        self.own_labels
+    /// Writes the labels of an address's owner below the apex, as [`Self::owner`] would be written
+    /// relative to it: `11`, `3.2.0`, `1.0.0.0`.
+    pub(crate) fn write_own_labels(&self, out: &mut Vec<u8>, address: IpAddr) {
+        match address {
+            IpAddr::V4(a) => {
+                for (i, octet) in a.octets().iter().rev().take(self.own_labels).enumerate() {
+                    if i > 0 {
+                        out.push(b'.');
+                    }
+                    write_octet(out, *octet);
+                }
+            }
+            IpAddr::V6(a) => {
+                let bits = a.to_bits();
+                for i in 0..self.own_labels {
+                    if i > 0 {
+                        out.push(b'.');
+                    }
+                    let digit = (bits >> (4 * i)) & 0xf;
+                    out.extend(HEX.get(usize::try_from(digit).unwrap_or(0)));
+                }
+            }
+        }
     }
 
     /// Whether it is a zone of RFC 2317, which the parent's CNAMEs must point into.
@@ -268,6 +288,17 @@ impl fmt::Debug for Prefix {
     }
 }
 
+/// Decimal without the machinery of formatting: this is written for every host of a /8.
+pub(crate) fn write_octet(out: &mut Vec<u8>, octet: u8) {
+    if octet >= 100 {
+        out.push(b'0' + octet / 100);
+    }
+    if octet >= 10 {
+        out.push(b'0' + octet / 10 % 10);
+    }
+    out.push(b'0' + octet % 10);
+}
+
 fn skip_labels(name: &Name, count: usize) -> Name {
     (0..count).fold(name.clone(), |name, _| name.parent().unwrap_or_else(Name::root))
 }
@@ -305,6 +336,8 @@ fn host_mask(width: u8, len: u8) -> u128 {
     let free = u32::from(width.saturating_sub(len));
     1_u128.checked_shl(free).map_or(u128::MAX, |bit| bit - 1)
 }
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 #[cfg(test)]
 mod tests {
