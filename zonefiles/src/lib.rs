@@ -9,12 +9,15 @@
 //! - [`host`]: what is published for an address; [`chain`]: the zones above.
 //! - [`generate`]: the same for millions of hosts, as a stream of text.
 //! - [`master`]: master files, read.
+//! - [`gateway`], [`check`]: what peers would reject.
 //! - [`dnssec`]: signing; [`catalog`]: answering.
 #![forbid(unsafe_code)]
 
 pub mod catalog;
 pub mod chain;
+pub mod check;
 pub mod dnssec;
+pub mod gateway;
 pub mod generate;
 pub mod host;
 pub mod master;
