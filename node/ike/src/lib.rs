@@ -5,10 +5,33 @@
 //! [`Ike::poll_timeout`]. It asks "whose key is this?" ([`Output::NeedPeer`]) and "sign this"
 //! ([`Output::Sign`]) and waits for the answers in states of their own; it knows nothing of DNS or
 //! policy groups.
+//!
+//! From the wire inwards: `message` reads and writes octets; `crypto` is what the exchanges need
+//! of it; `ike_sa` is one pair of SPIs with its keys and windows; `exchange` has a file for each
+//! side of each exchange; `peering` says what state a peer is in, `established` holds it from
+//! IKE_AUTH on; `node` finds out whom a datagram concerns.
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod child;
+mod cookie;
+mod crypto;
+mod established;
+mod exchange;
+mod failure;
+mod half_open;
+mod ike_sa;
+mod message;
+mod narrow;
 mod node;
+mod path;
+mod peering;
+mod reassembly;
+mod shared;
+#[cfg(test)]
+mod tests;
 
 pub use api::*;
-pub use node::{Counters, Ike};
+pub use message::InvalidMessage;
+pub use node::Ike;
+pub use shared::Counters;

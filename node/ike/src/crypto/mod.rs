@@ -1,0 +1,27 @@
+//! What the exchanges need of cryptography; every primitive comes from aws-lc-rs.
+
+mod agreement;
+mod schedule;
+mod seal;
+mod signature;
+mod suite;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use agreement::{Agreement, Group};
+pub(crate) use schedule::{CipherPair, IkeKeys, Mix, child_keys};
+pub(crate) use seal::{Opener, SEALING_COST, Sealer};
+pub(crate) use signature::{
+    AUTH_DIGITAL_SIGNATURE, HASH_ALGORITHMS, is_own, read_auth, scheme_for, verify, write_auth,
+};
+pub(crate) use suite::{
+    EspChoice, EspOffer, IkeSuite, answer_esp, choose_esp, choose_ike, confirm_esp, confirm_ike,
+    offer_esp, offer_ike,
+};
+
+/// Octets that are wiped when dropped.
+pub(crate) type Secret = zeroize::Zeroizing<Vec<u8>>;
+
+/// The library refused something that cannot be refused with honest inputs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CryptoFailure;

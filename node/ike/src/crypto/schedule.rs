@@ -1,0 +1,211 @@
+//! The key schedule: prf, prf+, SKEYSEED, SK_*, KEYMAT (RFC 7296 §2.13, §2.14, §2.17, §2.18).
+
+use aws_lc_rs::hmac;
+use sa::{EspCipher, EspKey};
+use zeroize::Zeroizing;
+
+use super::seal::{IkeCipher, Opener, Sealer};
+use super::{CryptoFailure, Secret};
+
+/// A pseudorandom function, always an HMAC (RFC 4868).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Prf {
+    HmacSha2_256,
+    HmacSha2_384,
+    HmacSha2_512,
+}
+
+impl Prf {
+    /// All, in the order in which we like them.
+    pub(crate) const ALL: [Self; 3] = [Self::HmacSha2_256, Self::HmacSha2_384, Self::HmacSha2_512];
+
+    /// Its number in transforms.
+    pub(crate) fn number(self) -> u16 {
+        match self {
+            Self::HmacSha2_256 => 5,
+            Self::HmacSha2_384 => 6,
+            Self::HmacSha2_512 => 7,
+        }
+    }
+
+    fn algorithm(self) -> hmac::Algorithm {
+        match self {
+            Self::HmacSha2_256 => hmac::HMAC_SHA256,
+            Self::HmacSha2_384 => hmac::HMAC_SHA384,
+            Self::HmacSha2_512 => hmac::HMAC_SHA512,
+        }
+    }
+
+    /// Octets of output, which is also the preferred key length.
+    fn len(self) -> usize {
+        match self {
+            Self::HmacSha2_256 => 32,
+            Self::HmacSha2_384 => 48,
+            Self::HmacSha2_512 => 64,
+        }
+    }
+
+    /// prf(key, parts concatenated).
+    pub(crate) fn of(self, key: &[u8], parts: &[&[u8]]) -> Secret {
+        let key = hmac::Key::new(self.algorithm(), key);
+        let mut mac = hmac::Context::with_key(&key);
+        for part in parts {
+            mac.update(part);
+        }
+        Zeroizing::new(mac.sign().as_ref().to_vec())
+    }
+
+    /// `len` octets of prf+(key, parts concatenated); at most 255 rounds' worth.
+    pub(crate) fn plus(
+        self,
+        key: &[u8],
+        parts: &[&[u8]],
+        len: usize,
+    ) -> Result<Secret, CryptoFailure> {
+        let mut out = Zeroizing::new(Vec::with_capacity(len + self.len()));
+        let mut last = Zeroizing::new(Vec::new());
+        let mut round: u8 = 0;
+        while out.len() < len {
+            round = round.checked_add(1).ok_or(CryptoFailure)?;
+            let counter = [round];
+            let mut all: Vec<&[u8]> = vec![&last];
+            all.extend_from_slice(parts);
+            all.push(&counter);
+            let next = self.of(key, &all);
+            out.extend_from_slice(&next);
+            last = next;
+        }
+        out.truncate(len);
+        Ok(out)
+    }
+}
+
+/// The keys of one IKE SA.
+#[derive(Debug)]
+pub(crate) struct IkeKeys {
+    prf: Prf,
+    sk_d: Secret,
+    sk_pi: Secret,
+    sk_pr: Secret,
+}
+
+/// The nonces and SPIs that go into the keys of an IKE SA.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mix<'a> {
+    pub(crate) nonce_i: &'a [u8],
+    pub(crate) nonce_r: &'a [u8],
+    pub(crate) spi_i: u64,
+    pub(crate) spi_r: u64,
+}
+
+impl IkeKeys {
+    /// From IKE_SA_INIT's secret: SKEYSEED = prf(Ni | Nr, g^ir). Gives the keys and the two
+    /// directions' ciphers, the original initiator's first.
+    pub(crate) fn initial(
+        prf: Prf,
+        cipher: IkeCipher,
+        secret: &Secret,
+        mix: Mix<'_>,
+    ) -> Result<(Self, CipherPair), CryptoFailure> {
+        let key = [mix.nonce_i, mix.nonce_r].concat();
+        let seed = prf.of(&key, &[secret]);
+        Self::expand(prf, cipher, &seed, mix)
+    }
+
+    /// From a rekey's secret: SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr) with the old SA's
+    /// prf; what follows uses the new one.
+    pub(crate) fn rekeyed(
+        &self,
+        prf: Prf,
+        cipher: IkeCipher,
+        secret: &Secret,
+        mix: Mix<'_>,
+    ) -> Result<(Self, CipherPair), CryptoFailure> {
+        let seed = self.prf.of(&self.sk_d, &[secret, mix.nonce_i, mix.nonce_r]);
+        Self::expand(prf, cipher, &seed, mix)
+    }
+
+    fn expand(
+        prf: Prf,
+        cipher: IkeCipher,
+        seed: &Secret,
+        mix: Mix<'_>,
+    ) -> Result<(Self, CipherPair), CryptoFailure> {
+        let parts: [&[u8]; 4] =
+            [mix.nonce_i, mix.nonce_r, &mix.spi_i.to_be_bytes(), &mix.spi_r.to_be_bytes()];
+        let total = 3 * prf.len() + 2 * cipher.keymat_len();
+        let stream = prf.plus(seed, &parts, total)?;
+        let mut rest = stream.as_slice();
+        // AEADs have no SK_ai and SK_ar (RFC 5282 §5.1).
+        let mut next = |len: usize| -> Result<Secret, CryptoFailure> {
+            let (head, tail) = rest.split_at_checked(len).ok_or(CryptoFailure)?;
+            rest = tail;
+            Ok(Zeroizing::new(head.to_vec()))
+        };
+        let sk_d = next(prf.len())?;
+        let sk_ei = next(cipher.keymat_len())?;
+        let sk_er = next(cipher.keymat_len())?;
+        let sk_pi = next(prf.len())?;
+        let sk_pr = next(prf.len())?;
+        let pair = CipherPair { cipher, sk_ei, sk_er };
+        Ok((Self { prf, sk_d, sk_pi, sk_pr }, pair))
+    }
+
+    /// What the initiator (or responder) signs: its first message, the other's nonce, and a MAC
+    /// over its identification payload's body (RFC 7296 §2.15).
+    pub(crate) fn signed_octets(
+        &self,
+        by_initiator: bool,
+        message: &[u8],
+        nonce: &[u8],
+        identification: &[u8],
+    ) -> Vec<u8> {
+        let key = if by_initiator { &self.sk_pi } else { &self.sk_pr };
+        let mac = self.prf.of(key, &[identification]);
+        [message, nonce, &mac].concat()
+    }
+
+    #[cfg(test)]
+    pub(super) fn parts(&self) -> (&[u8], &[u8], &[u8]) {
+        (&self.sk_d, &self.sk_pi, &self.sk_pr)
+    }
+}
+
+/// Both directions' keys of one IKE SA, before they are given to their ends.
+#[derive(Debug)]
+pub(crate) struct CipherPair {
+    cipher: IkeCipher,
+    sk_ei: Secret,
+    sk_er: Secret,
+}
+
+impl CipherPair {
+    /// What we seal with and what we open with.
+    pub(crate) fn ends(&self, initiator: bool) -> Result<(Sealer, Opener), CryptoFailure> {
+        let (own, peer) =
+            if initiator { (&self.sk_ei, &self.sk_er) } else { (&self.sk_er, &self.sk_ei) };
+        Ok((Sealer::new(self.cipher, own)?, Opener::new(self.cipher, peer)?))
+    }
+
+    #[cfg(test)]
+    pub(super) fn parts(&self) -> (&[u8], &[u8]) {
+        (&self.sk_ei, &self.sk_er)
+    }
+}
+
+/// The keys of a child: KEYMAT = prf+(SK_d, [g^ir |] Ni | Nr). First the key for what the
+/// exchange's initiator sends, then the one for what its responder sends (RFC 7296 §2.17).
+pub(crate) fn child_keys(
+    keys: &IkeKeys,
+    cipher: EspCipher,
+    secret: Option<&Secret>,
+    nonce_i: &[u8],
+    nonce_r: &[u8],
+) -> Result<(EspKey, EspKey), CryptoFailure> {
+    let len = cipher.keymat_len();
+    let secret: &[u8] = secret.map_or(&[], |s| s.as_slice());
+    let keymat = keys.prf.plus(&keys.sk_d, &[secret, nonce_i, nonce_r], 2 * len)?;
+    let (first, second) = keymat.split_at_checked(len).ok_or(CryptoFailure)?;
+    let key = |octets| EspKey::new(cipher, octets).ok_or(CryptoFailure);
+    Ok((key(first)?, key(second)?))
+}

@@ -1,0 +1,545 @@
+//! A peer that is authenticated: its IKE SA, the children, and the wishes that wait for the window.
+//!
+//! While an IKE SA is rekeyed there are several: the current one, under which everything is asked;
+//! perhaps a candidate, made by the peer while our own rekey is under way; and old ones, which
+//! only wait to be deleted. All of them answer.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use sa::{SaId, TrafficSelector};
+
+use crate::api::{ChildRequest, End, Event, Identity, PublicKey, Timer};
+use crate::child::{ChildSa, Standing, child_down, hard_life};
+use crate::crypto::Group;
+use crate::exchange::{Ask, Pending};
+use crate::exchange::{create_child_initiator, create_child_responder, informational, rekey_ike};
+use crate::failure::Failure;
+use crate::ike_sa::{Dropped, IkeSa, Received};
+use crate::message::{
+    Delete, ExchangeType, InvalidMessage, Message, Payload, Payloads, ProtocolId,
+};
+use crate::peering::{Link, Queued, Turn};
+
+/// A peer that is authenticated.
+#[derive(Debug)]
+pub(crate) struct Established {
+    pub(crate) current: IkeSa,
+    pub(crate) candidate: Option<Candidate>,
+    old: Vec<Old>,
+    pub(crate) identity: Identity,
+    pub(crate) key: PublicKey,
+    pub(crate) authority: Authority,
+    pub(crate) since: Instant,
+    pub(crate) children: BTreeMap<SaId, ChildSa>,
+    pub(crate) rekey_at: Instant,
+    expire_at: Instant,
+    keepalive_at: Option<Instant>,
+    /// We delete it, or are about to.
+    pub(crate) closing: bool,
+}
+
+/// A successor that the peer made while our own is under way.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    pub(crate) sa: IkeSa,
+    pub(crate) lowest_nonce: Vec<u8>,
+}
+
+/// An IKE SA that has a successor.
+#[derive(Debug)]
+struct Old {
+    sa: IkeSa,
+    until: Instant,
+}
+
+/// What the peer may ask children for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Authority {
+    pub(crate) local: Vec<TrafficSelector>,
+    pub(crate) remote: Vec<TrafficSelector>,
+}
+
+/// What IKE_AUTH has yielded.
+#[derive(Debug)]
+pub(crate) struct Founding {
+    pub(crate) sa: IkeSa,
+    pub(crate) identity: Identity,
+    pub(crate) key: PublicKey,
+    pub(crate) authority: Authority,
+    pub(crate) lowest_nonce: Vec<u8>,
+}
+
+/// Which of the IKE SAs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Which {
+    Current,
+    Candidate,
+    Old(usize),
+}
+
+impl Established {
+    /// Begins, and says so.
+    pub(crate) fn new(turn: &mut Turn<'_>, founding: Founding) -> Self {
+        let Founding { sa, identity, key, authority, lowest_nonce } = founding;
+        turn.settled();
+        let life = turn.shared.config.ike_life;
+        let initiator = turn.link.initiator;
+        let counters = &mut turn.shared.counters;
+        if initiator {
+            counters.established_initiator += 1;
+        } else {
+            counters.established_responder += 1;
+        }
+        turn.shared.event(Event::Established {
+            ike: turn.link.id,
+            initiator,
+            identity: identity.clone(),
+            key: key.clone(),
+            lowest_nonce,
+        });
+        let rekey_in = if initiator { turn.shared.shortened(life) } else { life };
+        Self {
+            current: sa,
+            candidate: None,
+            old: Vec::new(),
+            identity,
+            key,
+            authority,
+            since: turn.now,
+            children: BTreeMap::new(),
+            rekey_at: turn.now + rekey_in,
+            expire_at: turn.now + hard_life(life),
+            keepalive_at: turn.link.path.nat.ours.then(|| turn.now + KEEPALIVE),
+            closing: false,
+        }
+    }
+
+    fn find(&self, own_spi: u64) -> Option<Which> {
+        if self.current.own_spi() == own_spi {
+            return Some(Which::Current);
+        }
+        if self.candidate.as_ref().is_some_and(|c| c.sa.own_spi() == own_spi) {
+            return Some(Which::Candidate);
+        }
+        self.old.iter().position(|old| old.sa.own_spi() == own_spi).map(Which::Old)
+    }
+
+    /// One of the SAs; the current one if that one is gone.
+    pub(crate) fn sa_mut(&mut self, which: Which) -> &mut IkeSa {
+        match which {
+            Which::Current => &mut self.current,
+            Which::Candidate => match &mut self.candidate {
+                Some(candidate) => &mut candidate.sa,
+                None => &mut self.current,
+            },
+            Which::Old(at) => match self.old.get_mut(at) {
+                Some(old) => &mut old.sa,
+                None => &mut self.current,
+            },
+        }
+    }
+
+    /// Takes in a message with one of our SPIs.
+    pub(crate) fn receive(
+        &mut self,
+        turn: &mut Turn<'_>,
+        message: &Message<'_>,
+        own_spi: u64,
+    ) -> ControlFlow<End> {
+        let Some(which) = self.find(own_spi) else {
+            turn.shared.count(Dropped::Stray);
+            return ControlFlow::Continue(());
+        };
+        match self.sa_mut(which).receive(message) {
+            Err(dropped) => {
+                turn.shared.count(dropped);
+                ControlFlow::Continue(())
+            }
+            Ok(Received::Fragment) => ControlFlow::Continue(()),
+            Ok(Received::Repeated(datagrams)) => {
+                turn.answer(datagrams);
+                ControlFlow::Continue(())
+            }
+            Ok(Received::Request(exchange, payloads)) => {
+                self.follow(turn, which);
+                self.answer(turn, which, exchange, payloads)?;
+                self.pump(turn);
+                ControlFlow::Continue(())
+            }
+            Ok(Received::Response(about, payloads)) => {
+                self.follow(turn, which);
+                self.answered(turn, which, about, payloads)?;
+                self.pump(turn);
+                ControlFlow::Continue(())
+            }
+        }
+    }
+
+    fn answer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        which: Which,
+        exchange: ExchangeType,
+        payloads: Result<Payloads, InvalidMessage>,
+    ) -> ControlFlow<End> {
+        let failure = match (exchange, payloads) {
+            (ExchangeType::INFORMATIONAL, Ok(payloads)) => {
+                return informational::answer(self, turn, which, &payloads);
+            }
+            (ExchangeType::CREATE_CHILD_SA, Ok(payloads)) => {
+                let for_ike = payloads
+                    .sa
+                    .as_ref()
+                    .is_some_and(|p| p.iter().any(|p| p.protocol == ProtocolId::IKE));
+                return if for_ike {
+                    rekey_ike::answer(self, turn, which, &payloads)
+                } else {
+                    create_child_responder::answer(self, turn, which, &payloads)
+                };
+            }
+            (_, Ok(_)) => Failure::InvalidSyntax("exchange type"),
+            (_, Err(error)) => Failure::from(error),
+        };
+        let notify = [Payload::Notify(failure.notify())];
+        let datagrams = self.sa_mut(which).respond(exchange, &notify);
+        turn.answer(datagrams);
+        match failure {
+            // Nobody but the peer itself can have sent this (RFC 7296 §2.21.3).
+            Failure::InvalidSyntax(field) => ControlFlow::Break(End::Misbehaved(field)),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn answered(
+        &mut self,
+        turn: &mut Turn<'_>,
+        which: Which,
+        about: Pending,
+        payloads: Result<Payloads, InvalidMessage>,
+    ) -> ControlFlow<End> {
+        match (about, payloads) {
+            (Pending::DeleteIke(why), _) => ControlFlow::Break(why),
+            (Pending::DeleteOld, _) => {
+                let spi = self.sa_mut(which).own_spi();
+                self.forget_old(turn, spi);
+                ControlFlow::Continue(())
+            }
+            (Pending::DeleteChild(id, why), _) => {
+                child_down(self, turn, id, why);
+                ControlFlow::Continue(())
+            }
+            (Pending::Auth | Pending::Liveness | Pending::DeleteUnborn, _) => {
+                ControlFlow::Continue(())
+            }
+            (_, Err(error)) => ControlFlow::Break(Failure::from(error).end()),
+            (Pending::CreateChild(asked), Ok(payloads)) => {
+                create_child_initiator::receive(self, turn, *asked, &payloads)
+            }
+            (Pending::RekeyIke(asked), Ok(payloads)) => {
+                rekey_ike::receive(self, turn, *asked, &payloads)
+            }
+        }
+    }
+
+    /// The peer, behind a NAT, has a new outer address: an authenticated message that is not a
+    /// repetition came from there (RFC 7296 §2.23).
+    fn follow(&mut self, turn: &mut Turn<'_>, which: Which) {
+        let path = turn.link.path;
+        if !matches!(which, Which::Old(_))
+            && path.nat.theirs
+            && turn.reply.0 == path.local
+            && turn.reply.1 != path.remote
+        {
+            self.moved(turn);
+        }
+    }
+
+    /// The peer is where `turn.reply` says.
+    pub(crate) fn moved(&mut self, turn: &mut Turn<'_>) {
+        turn.move_to_reply();
+        turn.shared.event(Event::Moved {
+            ike: turn.link.id,
+            children: self.children.keys().copied().collect(),
+            envelope: turn.link.path.envelope(),
+        });
+    }
+
+    /// Sends a request under the current SA, whose window is free.
+    pub(crate) fn request(
+        &mut self,
+        turn: &mut Turn<'_>,
+        exchange: ExchangeType,
+        payloads: &[Payload],
+        about: Pending,
+    ) {
+        let repeat = turn.shared.repeat(turn.now);
+        let datagrams = self.current.request(exchange, payloads, repeat, about);
+        turn.send(datagrams);
+    }
+
+    /// Asks what waits, if the window is free.
+    pub(crate) fn pump(&mut self, turn: &mut Turn<'_>) {
+        while self.current.pending().is_none() {
+            let due = turn.link.asks.iter().position(|q| q.not_before <= turn.now);
+            let Some(queued) = due.and_then(|at| turn.link.asks.remove(at)) else { return };
+            self.ask(turn, queued);
+        }
+    }
+
+    fn ask(&mut self, turn: &mut Turn<'_>, queued: Queued) {
+        let Queued { ask, put_off, .. } = queued;
+        let delete = |spi: sa::Spi| [Payload::Delete(Delete::Esp(vec![spi.get()]))];
+        let informational = ExchangeType::INFORMATIONAL;
+        match ask {
+            Ask::Liveness => self.request(turn, informational, &[], Pending::Liveness),
+            Ask::DeleteChild(id, why) => {
+                let Some(child) = self.children.get_mut(&id) else { return };
+                child.standing = Standing::Deleting;
+                let payloads = delete(child.spi_in);
+                self.request(turn, informational, &payloads, Pending::DeleteChild(id, why));
+            }
+            Ask::DeleteUnborn(spi) => {
+                turn.shared.drop_esp_spi(spi);
+                self.request(turn, informational, &delete(spi), Pending::DeleteUnborn);
+            }
+            Ask::DeleteIke(why) => {
+                let payloads = [Payload::Delete(Delete::Ike)];
+                self.request(turn, informational, &payloads, Pending::DeleteIke(why));
+            }
+            Ask::CreateChild(request) => {
+                self.extend_authority(&request);
+                let group = self.current.suite.group;
+                create_child_initiator::start(self, turn, request, None, group, put_off);
+            }
+            Ask::RekeyChild(id) => {
+                let Some(child) = self.children.get(&id) else { return };
+                if !matches!(child.standing, Standing::Up | Standing::Rekeying) {
+                    return;
+                }
+                let request = child.agreed.clone();
+                let group = self.current.suite.group;
+                create_child_initiator::start(self, turn, request, Some(id), group, put_off);
+            }
+            Ask::RekeyIke => {
+                let group: Group = self.current.suite.group;
+                rekey_ike::start(self, turn, group, put_off);
+            }
+        }
+    }
+
+    /// What we ask the peer for, it may ask us for.
+    fn extend_authority(&mut self, request: &ChildRequest) {
+        let Authority { local, remote } = &mut self.authority;
+        for (have, add) in [(local, &request.local), (remote, &request.remote)] {
+            for selector in add {
+                if have.len() < crate::narrow::MAX_SELECTORS && !have.contains(selector) {
+                    have.push(*selector);
+                }
+            }
+        }
+    }
+
+    /// A child has a replacement of the peer's making; the peer deletes it, or we do in the end.
+    pub(crate) fn is_replaced(&mut self, turn: &Turn<'_>, old: SaId) {
+        if let Some(old) = self.children.get_mut(&old) {
+            old.standing = Standing::Replaced;
+            old.expire_at = old.expire_at.min(turn.now + REPLACED_LIFE);
+        }
+    }
+
+    /// Another IKE SA takes over; the children do not notice (RFC 7296 §2.18). Its maker deletes
+    /// the old one.
+    pub(crate) fn succeed(&mut self, turn: &mut Turn<'_>, successor: IkeSa, ours: bool) {
+        let old = std::mem::replace(&mut self.current, successor);
+        if ours {
+            self.close_old(turn, old);
+        } else {
+            self.keep_old(turn, old);
+        }
+        let life = turn.shared.config.ike_life;
+        let rekey_in = if ours { turn.shared.shortened(life) } else { life };
+        self.rekey_at = turn.now + rekey_in;
+        self.expire_at = turn.now + hard_life(life);
+    }
+
+    /// Our own rekey is void: the peer's takes over, if it made one.
+    pub(crate) fn adopt_candidate(&mut self, turn: &mut Turn<'_>) -> bool {
+        let Some(candidate) = self.candidate.take() else { return false };
+        self.current.abandon();
+        self.succeed(turn, candidate.sa, false);
+        true
+    }
+
+    /// The peer took its own rekey back.
+    pub(crate) fn drop_candidate(&mut self, turn: &mut Turn<'_>) {
+        if let Some(candidate) = self.candidate.take() {
+            turn.drop_ike_spi(candidate.sa.own_spi());
+        }
+    }
+
+    /// Keeps an SA until the peer deletes it.
+    pub(crate) fn keep_old(&mut self, turn: &mut Turn<'_>, sa: IkeSa) {
+        if self.old.len() >= MAX_OLD {
+            let oldest = self.old.remove(0);
+            turn.drop_ike_spi(oldest.sa.own_spi());
+        }
+        self.old.push(Old { sa, until: turn.now + REPLACED_LIFE });
+    }
+
+    /// Deletes an SA that is not wanted any more.
+    pub(crate) fn close_old(&mut self, turn: &mut Turn<'_>, mut sa: IkeSa) {
+        let repeat = turn.shared.repeat(turn.now);
+        let payloads = [Payload::Delete(Delete::Ike)];
+        sa.abandon();
+        let datagrams =
+            sa.request(ExchangeType::INFORMATIONAL, &payloads, repeat, Pending::DeleteOld);
+        turn.send(datagrams);
+        self.keep_old(turn, sa);
+    }
+
+    pub(crate) fn forget_old(&mut self, turn: &mut Turn<'_>, own_spi: u64) {
+        self.old.retain(|old| old.sa.own_spi() != own_spi);
+        turn.drop_ike_spi(own_spi);
+    }
+
+    /// Begins to delete everything. What else waits is moot.
+    pub(crate) fn close(&mut self, turn: &mut Turn<'_>, why: End) {
+        if !self.closing {
+            self.closing = true;
+            turn.link.asks.clear();
+            turn.link.ask_first(turn.now, Ask::DeleteIke(why));
+        }
+        self.pump(turn);
+    }
+
+    /// The children go first, then the rest.
+    pub(crate) fn end(mut self, turn: &mut Turn<'_>, why: End) {
+        let ids: Vec<_> = self.children.keys().copied().collect();
+        for id in ids {
+            child_down(&mut self, turn, id, why);
+        }
+        turn.ended(why);
+    }
+
+    /// The next deadline.
+    pub(crate) fn deadline(&self, link: &Link) -> Option<(Instant, Timer)> {
+        let retransmit = [self.current.due(), self.candidate.as_ref().and_then(|c| c.sa.due())]
+            .into_iter()
+            .flatten()
+            .chain(self.old.iter().filter_map(|old| old.sa.due()))
+            .map(|at| (at, Timer::Retransmit));
+        let old = self.old.iter().map(|old| (old.until, Timer::Expire));
+        // What waits for the window has no time of its own.
+        let free = self.current.pending().is_none();
+        let asks = link.asks.iter().filter(move |_| free);
+        let asks = asks.map(|q| (q.not_before, Timer::Retransmit));
+        let children = self.children.values().flat_map(|child| {
+            let rekey = (child.standing == Standing::Up && !self.closing)
+                .then_some((child.rekey_at, Timer::RekeyChild));
+            let expire = (child.standing != Standing::Deleting && !self.closing)
+                .then_some((child.expire_at, Timer::Expire));
+            [rekey, expire].into_iter().flatten()
+        });
+        let own = (!self.closing)
+            .then_some([(self.rekey_at, Timer::RekeyIke), (self.expire_at, Timer::Expire)]);
+        retransmit
+            .chain(old)
+            .chain(asks)
+            .chain(children)
+            .chain(own.into_iter().flatten())
+            .chain(self.keepalive_at.map(|at| (at, Timer::Keepalive)))
+            .min()
+    }
+
+    /// Does what is due.
+    pub(crate) fn timeout(&mut self, turn: &mut Turn<'_>) -> ControlFlow<End> {
+        let now = turn.now;
+        if self.current.due().is_some_and(|due| due <= now) {
+            self.retransmit(turn)?;
+        }
+        self.retransmit_old(turn);
+        if !self.closing && self.expire_at <= now {
+            self.close(turn, End::Expired);
+        }
+        if !self.closing {
+            self.renew(turn);
+        }
+        if self.keepalive_at.is_some_and(|at| at <= now) {
+            // RFC 3948 §2.3: one octet, and no marker before it.
+            let (local, remote) = (turn.link.path.local, turn.link.path.remote);
+            turn.shared.outputs.push_back(crate::api::Output::Transmit(crate::api::Transmit {
+                local,
+                remote,
+                marker: false,
+                octets: vec![0xff],
+            }));
+            self.keepalive_at = Some(now + KEEPALIVE);
+        }
+        self.pump(turn);
+        ControlFlow::Continue(())
+    }
+
+    fn retransmit(&mut self, turn: &mut Turn<'_>) -> ControlFlow<End> {
+        if let Some(datagrams) = self.current.repeat(turn.now) {
+            turn.shared.counters.retransmissions += 1;
+            turn.send(datagrams);
+            return ControlFlow::Continue(());
+        }
+        ControlFlow::Break(match self.current.pending() {
+            Some(Pending::DeleteIke(why)) => *why,
+            _ => End::Timeout,
+        })
+    }
+
+    /// An old SA whose Delete nobody answers is forgotten, and so is one nobody deletes.
+    fn retransmit_old(&mut self, turn: &mut Turn<'_>) {
+        let mut gone = Vec::new();
+        for old in &mut self.old {
+            let due = old.sa.due().is_some_and(|due| due <= turn.now);
+            if old.until <= turn.now {
+                gone.push(old.sa.own_spi());
+            } else if due {
+                match old.sa.repeat(turn.now) {
+                    Some(datagrams) => turn.send(datagrams),
+                    None => {
+                        old.sa.abandon();
+                    }
+                }
+            }
+        }
+        for spi in gone {
+            self.forget_old(turn, spi);
+        }
+    }
+
+    /// Replaces what is near its end, ends what is past it.
+    fn renew(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.now;
+        if self.rekey_at <= now {
+            self.rekey_at = now + REKEY_AGAIN;
+            turn.link.ask(now, Ask::RekeyIke);
+        }
+        for (id, child) in &mut self.children {
+            if child.standing != Standing::Deleting && child.expire_at <= now {
+                let why =
+                    if child.standing == Standing::Replaced { End::Closed } else { End::Expired };
+                child.standing = Standing::Deleting;
+                turn.link.ask_first(now, Ask::DeleteChild(*id, why));
+            } else if child.standing == Standing::Up && child.rekey_at <= now {
+                child.standing = Standing::Rekeying;
+                turn.link.ask(now, Ask::RekeyChild(*id));
+            }
+        }
+    }
+}
+
+/// RFC 3948 §4.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How long something replaced waits for its replacement's maker to delete it.
+pub(crate) const REPLACED_LIFE: Duration = Duration::from_secs(60);
+/// A rekey that was refused is tried again after this long.
+pub(crate) const REKEY_AGAIN: Duration = Duration::from_secs(60);
+/// Rekeys within [`REPLACED_LIFE`]; more is a peer that plays.
+const MAX_OLD: usize = 4;

@@ -1,0 +1,228 @@
+//! CREATE_CHILD_SA, our request for a child or for a child's replacement (RFC 7296 §1.3.1,
+//! §1.3.3, §2.8.1).
+
+use std::ops::ControlFlow;
+
+use sa::{Mode, SaId, Spi};
+
+use crate::api::{ChildRequest, End, Event};
+use crate::child::{NewChild, Standing, child_down, child_up};
+use crate::crypto::{Agreement, EspOffer, Group, child_keys, confirm_esp, offer_esp};
+use crate::established::{Established, REKEY_AGAIN};
+use crate::exchange::ike_auth_initiator::agreed_mode;
+use crate::exchange::{Ask, Pending};
+use crate::message::{ExchangeType, KeyExchange, Notify, NotifyType, Payload, Payloads};
+use crate::narrow::is_narrowed;
+use crate::peering::{Queued, Turn, bare};
+
+/// What we asked.
+#[derive(Debug)]
+pub(crate) struct CreateChild {
+    request: ChildRequest,
+    pub(crate) rekeys: Option<SaId>,
+    agreement: Agreement,
+    nonce: Vec<u8>,
+    spi_in: Spi,
+    put_off: u8,
+    /// The peer's replacement of the same child, which crossed ours.
+    pub(crate) crossed: Option<Crossed>,
+}
+
+/// A replacement that the peer made while ours was under way.
+#[derive(Debug)]
+pub(crate) struct Crossed {
+    pub(crate) child: SaId,
+    pub(crate) lowest_nonce: Vec<u8>,
+}
+
+/// Sends the request; the window is free.
+pub(crate) fn start(
+    established: &mut Established,
+    turn: &mut Turn<'_>,
+    request: ChildRequest,
+    rekeys: Option<SaId>,
+    group: Group,
+    put_off: u8,
+) {
+    let Ok(agreement) = Agreement::new(group, &mut turn.shared.rng) else { return };
+    let spi_in = turn.shared.fresh_esp_spi();
+    let nonce = turn.shared.nonce();
+    let mut payloads = Vec::new();
+    if let Some(child) = rekeys.and_then(|id| established.children.get_mut(&id)) {
+        child.standing = Standing::Rekeying;
+        let spi = child.spi_in.to_be_bytes();
+        payloads.push(Payload::Notify(Notify::about_esp(NotifyType::REKEY_SA, &spi)));
+    }
+    if request.mode == Mode::Transport {
+        payloads.push(bare(NotifyType::USE_TRANSPORT_MODE));
+    }
+    payloads.push(Payload::Sa(offer_esp(spi_in.to_be_bytes(), EspOffer::WithKe)));
+    payloads.push(Payload::Nonce(nonce.clone()));
+    payloads.push(Payload::KeyExchange(KeyExchange {
+        group: group.number(),
+        data: agreement.public().to_vec(),
+    }));
+    payloads.push(Payload::TsInitiator(request.local.clone()));
+    payloads.push(Payload::TsResponder(request.remote.clone()));
+    let about = CreateChild { request, rekeys, agreement, nonce, spi_in, put_off, crossed: None };
+    established.request(
+        turn,
+        ExchangeType::CREATE_CHILD_SA,
+        &payloads,
+        Pending::CreateChild(Box::new(about)),
+    );
+}
+
+/// Takes the response.
+pub(crate) fn receive(
+    established: &mut Established,
+    turn: &mut Turn<'_>,
+    asked: CreateChild,
+    payloads: &Payloads,
+) -> ControlFlow<End> {
+    if payloads.sa.is_none() {
+        turn.shared.drop_esp_spi(asked.spi_in);
+        return refused(established, turn, asked, payloads);
+    }
+    let (new, lowest_nonce) = match read(established, turn, &asked, payloads) {
+        Ok(read) => read,
+        // The peer has the child; there is no agreeing on it any more.
+        Err(why) => {
+            failed(established, turn, &asked, why);
+            turn.link.ask_first(turn.now, Ask::DeleteUnborn(asked.spi_in));
+            return ControlFlow::Continue(());
+        }
+    };
+    if let Some(crossed) = &asked.crossed
+        && established.children.contains_key(&crossed.child)
+        && lowest_nonce < crossed.lowest_nonce
+    {
+        // Ours has the lowest of the four nonces and is the redundant one. The peer deletes the
+        // old child, which its replacement outlives (RFC 7296 §2.8.1).
+        turn.link.ask_first(turn.now, Ask::DeleteUnborn(asked.spi_in));
+        if let Some(old) = new.rekeys {
+            established.is_replaced(turn, old);
+        }
+        return ControlFlow::Continue(());
+    }
+    let old = new.rekeys;
+    child_up(established, turn, new);
+    if let Some(old) = old {
+        if let Some(child) = established.children.get_mut(&old) {
+            child.standing = Standing::Deleting;
+        }
+        turn.link.ask_first(turn.now, Ask::DeleteChild(old, End::Closed));
+    }
+    ControlFlow::Continue(())
+}
+
+fn read(
+    established: &Established,
+    turn: &Turn<'_>,
+    asked: &CreateChild,
+    payloads: &Payloads,
+) -> Result<(NewChild, Vec<u8>), End> {
+    let proposals = payloads.sa.as_ref().ok_or(End::Misbehaved("SA"))?;
+    let nonce_r = payloads.nonce.as_ref().ok_or(End::Misbehaved("Nonce"))?;
+    let local = payloads.ts_initiator.as_ref().ok_or(End::Misbehaved("TSi"))?;
+    let remote = payloads.ts_responder.as_ref().ok_or(End::Misbehaved("TSr"))?;
+    let ke_group = payloads.ke.as_ref().map(|ke| ke.group);
+    let (choice, spi) =
+        confirm_esp(proposals, EspOffer::WithKe, ke_group).ok_or(End::Misbehaved("SA"))?;
+    let spi_out = Spi::new(spi).ok_or(End::Misbehaved("SPI"))?;
+    let secret = match (choice.group, &payloads.ke) {
+        (None, _) => None,
+        (Some(group), Some(ke)) if group == asked.agreement.group() => {
+            Some(asked.agreement.agree(&ke.data).map_err(|_| End::Misbehaved("KE"))?)
+        }
+        _ => return Err(End::Misbehaved("KE")),
+    };
+    if !is_narrowed(local, &asked.request.local) || !is_narrowed(remote, &asked.request.remote) {
+        return Err(End::Misbehaved("traffic selectors"));
+    }
+    let mode = agreed_mode(asked.request.mode, payloads)?;
+    let keys = &established.current.keys;
+    let (key_out, key_in) = child_keys(keys, choice.cipher, secret.as_ref(), &asked.nonce, nonce_r)
+        .map_err(|_| End::Misbehaved("KEYMAT"))?;
+    let rekeys = asked.rekeys.filter(|old| established.children.contains_key(old));
+    let new = NewChild {
+        rekeys,
+        initiator: true,
+        choice,
+        spi_in: asked.spi_in,
+        spi_out,
+        key_in,
+        key_out,
+        mode,
+        local: local.clone(),
+        remote: remote.clone(),
+        envelope: turn.link.path.envelope(),
+    };
+    Ok((new, asked.nonce.clone().min(nonce_r.clone())))
+}
+
+/// The peer made none (RFC 7296 §2.25).
+fn refused(
+    established: &mut Established,
+    turn: &mut Turn<'_>,
+    asked: CreateChild,
+    payloads: &Payloads,
+) -> ControlFlow<End> {
+    let Some(error) = payloads.error() else {
+        failed(established, turn, &asked, End::Misbehaved("CREATE_CHILD_SA response"));
+        return ControlFlow::Continue(());
+    };
+    let crossed = asked.crossed.is_some();
+    match error.kind {
+        NotifyType::INVALID_KE_PAYLOAD => {
+            let group = <[u8; 2]>::try_from(error.data.as_slice())
+                .ok()
+                .and_then(|wanted| Group::from_number(u16::from_be_bytes(wanted)))
+                .filter(|group| *group != asked.agreement.group());
+            if let (Some(group), true) = (group, asked.put_off < MAX_PUT_OFF) {
+                let put_off = asked.put_off + 1;
+                start(established, turn, asked.request, asked.rekeys, group, put_off);
+                return ControlFlow::Continue(());
+            }
+        }
+        NotifyType::TEMPORARY_FAILURE if !crossed && asked.put_off < MAX_PUT_OFF => {
+            let ask = match asked.rekeys {
+                Some(old) => Ask::RekeyChild(old),
+                None => Ask::CreateChild(asked.request),
+            };
+            let not_before = turn.shared.soon(turn.now);
+            turn.link.asks.push_back(Queued { ask, not_before, put_off: asked.put_off + 1 });
+            return ControlFlow::Continue(());
+        }
+        NotifyType::CHILD_SA_NOT_FOUND if !crossed => {
+            if let Some(old) = asked.rekeys {
+                child_down(established, turn, old, End::DeletedByPeer);
+                return ControlFlow::Continue(());
+            }
+        }
+        _ => {}
+    }
+    let why = End::Refused { notify: error.kind.0, authentic: true };
+    failed(established, turn, &asked, why);
+    ControlFlow::Continue(())
+}
+
+/// A new child failed: the owner hears of it. A replacement failed: the old child lives on, and
+/// is tried again later.
+fn failed(established: &mut Established, turn: &mut Turn<'_>, asked: &CreateChild, why: End) {
+    let Some(old) = asked.rekeys else {
+        turn.shared.event(Event::ChildFailed { ike: turn.link.id, why });
+        return;
+    };
+    if asked.crossed.is_some() {
+        established.is_replaced(turn, old);
+    } else if let Some(child) = established.children.get_mut(&old)
+        && child.standing == Standing::Rekeying
+    {
+        child.standing = Standing::Up;
+        child.rekey_at = turn.now + REKEY_AGAIN;
+    }
+}
+
+/// Times that one wish is put off or asked again in another way.
+pub(crate) const MAX_PUT_OFF: u8 = 8;

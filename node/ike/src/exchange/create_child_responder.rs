@@ -1,0 +1,170 @@
+//! CREATE_CHILD_SA, the peer's request for a child or for a child's replacement (RFC 7296 §1.3.1,
+//! §1.3.3, §2.8, §2.25).
+
+use std::ops::ControlFlow;
+
+use sa::{Mode, SaId, Spi};
+
+use crate::api::End;
+use crate::child::{NewChild, Standing, child_up};
+use crate::crypto::{Agreement, answer_esp, child_keys, choose_esp};
+use crate::established::{Authority, Established, Which};
+use crate::exchange::create_child_initiator::Crossed;
+use crate::exchange::{Ask, Pending};
+use crate::failure::Failure;
+use crate::message::{
+    ExchangeType, InvalidMessage, KeyExchange, NotifyType, Payload, Payloads, ProtocolId,
+};
+use crate::narrow::{narrow, share_family};
+use crate::peering::{Turn, bare};
+
+/// Answers the request.
+pub(crate) fn answer(
+    established: &mut Established,
+    turn: &mut Turn<'_>,
+    which: Which,
+    payloads: &Payloads,
+) -> ControlFlow<End> {
+    let answer = if which == Which::Current {
+        agree(established, turn, payloads)
+    } else {
+        // An SA that has a successor makes no more children.
+        Err(Failure::TemporaryFailure)
+    };
+    let answer = answer.unwrap_or_else(|failure| vec![Payload::Notify(failure.notify())]);
+    let datagrams = established.sa_mut(which).respond(ExchangeType::CREATE_CHILD_SA, &answer);
+    turn.answer(datagrams);
+    ControlFlow::Continue(())
+}
+
+fn agree(
+    established: &mut Established,
+    turn: &mut Turn<'_>,
+    payloads: &Payloads,
+) -> Result<Vec<Payload>, Failure> {
+    if matches!(established.current.pending(), Some(Pending::RekeyIke(_) | Pending::DeleteIke(_)))
+        || established.closing
+    {
+        return Err(Failure::TemporaryFailure);
+    }
+    let old = rekeyed_child(established, payloads)?;
+    let proposals = payloads.sa.as_ref().ok_or(InvalidMessage::Missing("SA"))?;
+    let nonce_i = payloads.nonce.as_ref().ok_or(InvalidMessage::Missing("Nonce"))?;
+    let remote = payloads.ts_initiator.as_ref().ok_or(InvalidMessage::Missing("TSi"))?;
+    let local = payloads.ts_responder.as_ref().ok_or(InvalidMessage::Missing("TSr"))?;
+    let limit = if old.is_some() { 2 * MAX_CHILDREN } else { MAX_CHILDREN };
+    if established.children.len() >= limit {
+        return Err(Failure::NoAdditionalSas);
+    }
+    let ke_group = payloads.ke.as_ref().map(|ke| ke.group);
+    let (choice, spi, number) = choose_esp(proposals, ke_group).ok_or(Failure::NoProposalChosen)?;
+    let spi_out = Spi::new(spi).ok_or(Failure::NoProposalChosen)?;
+    let (allowed, mode) = allowed(established, old, payloads);
+    let (local, remote) = (narrow(local, &allowed.local), narrow(remote, &allowed.remote));
+    if !share_family(&local, &remote) {
+        return Err(Failure::TsUnacceptable);
+    }
+    let agreement = match (choice.group, &payloads.ke) {
+        (Some(group), Some(ke)) if group.number() == ke.group => {
+            let agreement = Agreement::new(group, &mut turn.shared.rng)
+                .map_err(|_| Failure::TemporaryFailure)?;
+            let secret = agreement.agree(&ke.data).map_err(|_| Failure::InvalidSyntax("KE"))?;
+            Some((agreement, secret))
+        }
+        (Some(group), _) => return Err(Failure::InvalidKe(group.number())),
+        (None, _) => None,
+    };
+    let nonce_r = turn.shared.nonce();
+    let secret = agreement.as_ref().map(|(_, secret)| secret);
+    let keys = &established.current.keys;
+    let (key_in, key_out) = child_keys(keys, choice.cipher, secret, nonce_i, &nonce_r)
+        .map_err(|_| Failure::NoProposalChosen)?;
+    let spi_in = turn.shared.fresh_esp_spi();
+
+    let mut answer = Vec::new();
+    if mode == Mode::Transport {
+        answer.push(bare(NotifyType::USE_TRANSPORT_MODE));
+    }
+    answer.push(Payload::Sa(vec![answer_esp(number, choice, spi_in.to_be_bytes())]));
+    answer.push(Payload::Nonce(nonce_r.clone()));
+    answer.extend(agreement.as_ref().map(|(agreement, _)| {
+        Payload::KeyExchange(KeyExchange {
+            group: agreement.group().number(),
+            data: agreement.public().to_vec(),
+        })
+    }));
+    answer.push(Payload::TsInitiator(remote.clone()));
+    answer.push(Payload::TsResponder(local.clone()));
+    let new = NewChild {
+        rekeys: old,
+        initiator: false,
+        choice,
+        spi_in,
+        spi_out,
+        key_in,
+        key_out,
+        mode,
+        local,
+        remote,
+        envelope: turn.link.path.envelope(),
+    };
+    let child = child_up(established, turn, new);
+    if let Some(old) = old {
+        replaced(established, turn, old, child, nonce_i.clone().min(nonce_r));
+    }
+    Ok(answer)
+}
+
+/// Which child REKEY_SA names, if it stands there. Its SPI is the one that the peer receives on
+/// (RFC 7296 §1.3.3).
+fn rekeyed_child(established: &Established, payloads: &Payloads) -> Result<Option<SaId>, Failure> {
+    let Some(notify) = payloads.notify(NotifyType::REKEY_SA) else { return Ok(None) };
+    let spi = <[u8; 4]>::try_from(notify.spi.as_slice())
+        .ok()
+        .filter(|_| notify.protocol == ProtocolId::ESP)
+        .ok_or(Failure::InvalidSyntax("REKEY_SA"))?;
+    let (id, child) = established
+        .children
+        .iter()
+        .find(|(_, child)| child.spi_out.to_be_bytes() == spi)
+        .ok_or(Failure::ChildSaNotFound(spi))?;
+    match child.standing {
+        Standing::Up | Standing::Rekeying => Ok(Some(*id)),
+        Standing::Replaced | Standing::Deleting => Err(Failure::TemporaryFailure),
+    }
+}
+
+/// What the peer may have: a replacement what its predecessor had, a new child what the peer was
+/// granted, in tunnel mode.
+fn allowed(established: &Established, old: Option<SaId>, payloads: &Payloads) -> (Authority, Mode) {
+    let Some(old) = old.and_then(|id| established.children.get(&id)) else {
+        return (established.authority.clone(), Mode::Tunnel);
+    };
+    let agreed = &old.agreed;
+    let transport =
+        agreed.mode == Mode::Transport && payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
+    let authority = Authority { local: agreed.local.clone(), remote: agreed.remote.clone() };
+    (authority, if transport { Mode::Transport } else { Mode::Tunnel })
+}
+
+/// The old child waits for the peer to delete it. If our own replacement of it is under way, the
+/// nonces will decide (RFC 7296 §2.8.1); if we only meant to ask, we need not.
+fn replaced(
+    established: &mut Established,
+    turn: &mut Turn<'_>,
+    old: SaId,
+    child: SaId,
+    lowest_nonce: Vec<u8>,
+) {
+    turn.link.asks.retain(|q| q.ask != Ask::RekeyChild(old));
+    if let Some(Pending::CreateChild(ours)) = established.current.pending_mut()
+        && ours.rekeys == Some(old)
+    {
+        ours.crossed = Some(Crossed { child, lowest_nonce });
+        return;
+    }
+    established.is_replaced(turn, old);
+}
+
+/// Opportunistic peers need one, configured ones a few.
+const MAX_CHILDREN: usize = 16;

@@ -1,0 +1,218 @@
+//! IKE_AUTH, our request (RFC 7296 §1.2, §2.15).
+
+use std::time::Instant;
+
+use sa::{Mode, Spi};
+
+use crate::api::{End, Event, Identity, Initiate, PublicKey, SignatureScheme};
+use crate::child::{NewChild, child_up};
+use crate::crypto::{
+    AUTH_DIGITAL_SIGNATURE, EspOffer, child_keys, confirm_esp, is_own, offer_esp, read_auth,
+    verify, write_auth,
+};
+use crate::established::{Authority, Established, Founding};
+use crate::exchange::{Ask, Pending};
+use crate::failure::Failure;
+use crate::ike_sa::IkeSa;
+use crate::message::{Authentication, ExchangeType, Identification, NotifyType, Payload, Payloads};
+use crate::narrow::is_narrowed;
+use crate::peering::{State, Turn, bare};
+use crate::shared::Contact;
+
+/// Waits for our own signature.
+#[derive(Debug)]
+pub(crate) struct Signing {
+    pub(crate) sa: IkeSa,
+    pub(crate) initiate: Initiate,
+    pub(crate) id: Identification,
+    pub(crate) nonce_i: Vec<u8>,
+    pub(crate) nonce_r: Vec<u8>,
+    /// The responder's IKE_SA_INIT message: it signs that.
+    pub(crate) response: Vec<u8>,
+    pub(crate) scheme: SignatureScheme,
+    pub(crate) until: Instant,
+}
+
+/// IKE_AUTH is sent.
+#[derive(Debug)]
+pub(crate) struct AuthSent {
+    pub(crate) sa: IkeSa,
+    initiate: Initiate,
+    nonce_i: Vec<u8>,
+    nonce_r: Vec<u8>,
+    response: Vec<u8>,
+    spi_in: Spi,
+}
+
+/// Sends IKE_AUTH with our signature.
+pub(crate) fn signed(signing: Signing, turn: &mut Turn<'_>, signature: &[u8]) -> State {
+    let Signing { mut sa, initiate, id, nonce_i, nonce_r, response, scheme, until: _ } = signing;
+    let spi_in = turn.shared.fresh_esp_spi();
+    let mut payloads = vec![Payload::IdInitiator(id)];
+    if turn.shared.is_alone(turn.link.path.remote.ip()) {
+        payloads.push(bare(NotifyType::INITIAL_CONTACT));
+    }
+    if initiate.peer != Identity::Null {
+        payloads.push(Payload::IdResponder(Identification::of(&initiate.peer)));
+    }
+    payloads.push(Payload::Authentication(Authentication {
+        method: AUTH_DIGITAL_SIGNATURE,
+        data: write_auth(scheme, signature),
+    }));
+    if initiate.child.mode == Mode::Transport {
+        payloads.push(bare(NotifyType::USE_TRANSPORT_MODE));
+    }
+    payloads.push(Payload::Sa(offer_esp(spi_in.to_be_bytes(), EspOffer::WithoutKe)));
+    payloads.push(Payload::TsInitiator(initiate.child.local.clone()));
+    payloads.push(Payload::TsResponder(initiate.child.remote.clone()));
+    let repeat = turn.shared.repeat(turn.now);
+    let datagrams = sa.request(ExchangeType::IKE_AUTH, &payloads, repeat, Pending::Auth);
+    turn.send(datagrams);
+    State::AuthSent(Box::new(AuthSent { sa, initiate, nonce_i, nonce_r, response, spi_in }))
+}
+
+/// Takes the response: it came under the SA's keys, which says nothing yet of who sent it.
+pub(crate) fn receive(state: AuthSent, turn: &mut Turn<'_>, payloads: &Payloads) -> State {
+    match authenticate(&state, turn, payloads) {
+        Ok((identity, key)) => establish(state, turn, payloads, identity, key),
+        Err(why) => {
+            turn.shared.drop_esp_spi(state.spi_in);
+            if why == End::AuthenticationFailed {
+                // The responder believes that all is well (RFC 7296 §2.21.2).
+                let mut sa = state.sa;
+                let notify = Failure::AuthenticationFailed.notify();
+                let datagrams = sa.last_request(&[Payload::Notify(notify)]);
+                turn.send(datagrams);
+            }
+            turn.ended(why);
+            State::Over
+        }
+    }
+}
+
+fn authenticate(
+    state: &AuthSent,
+    turn: &Turn<'_>,
+    payloads: &Payloads,
+) -> Result<(Identity, PublicKey), End> {
+    let (Some(id), Some(auth)) = (&payloads.id_responder, &payloads.auth) else {
+        return Err(payloads.error().map_or(
+            End::Misbehaved("IKE_AUTH response without AUTH"),
+            |error| End::Refused { notify: error.kind.0, authentic: true },
+        ));
+    };
+    if id.identity != state.initiate.peer || auth.method != AUTH_DIGITAL_SIGNATURE {
+        return Err(End::AuthenticationFailed);
+    }
+    let (scheme, signature) = read_auth(&auth.data).ok_or(End::AuthenticationFailed)?;
+    let octets = state.sa.keys.signed_octets(false, &state.response, &state.nonce_i, &id.octets);
+    let own = &turn.shared.config.key;
+    state
+        .initiate
+        .keys
+        .iter()
+        .take(MAX_KEYS)
+        .find(|key| !is_own(own, key) && verify(key, scheme, &octets, signature))
+        .map(|key| (id.identity.clone(), key.clone()))
+        .ok_or(End::AuthenticationFailed)
+}
+
+fn establish(
+    state: AuthSent,
+    turn: &mut Turn<'_>,
+    payloads: &Payloads,
+    identity: Identity,
+    key: PublicKey,
+) -> State {
+    let AuthSent { sa, initiate, nonce_i, nonce_r, response: _, spi_in } = state;
+    if payloads.notify(NotifyType::INITIAL_CONTACT).is_some() {
+        turn.shared.contacts.push(Contact {
+            ike: turn.link.id,
+            identity: identity.clone(),
+            key: key.clone(),
+            begun: turn.link.begun,
+        });
+    }
+    let founding = Founding {
+        sa,
+        identity,
+        key,
+        authority: Authority {
+            local: initiate.child.local.clone(),
+            remote: initiate.child.remote.clone(),
+        },
+        lowest_nonce: nonce_i.clone().min(nonce_r.clone()),
+    };
+    let mut established = Established::new(turn, founding);
+    match first_child(&established, turn, payloads, &initiate, (&nonce_i, &nonce_r), spi_in) {
+        Ok(child) => {
+            child_up(&mut established, turn, child);
+        }
+        Err((why, exists)) => {
+            if exists {
+                turn.link.ask_first(turn.now, Ask::DeleteUnborn(spi_in));
+            } else {
+                turn.shared.drop_esp_spi(spi_in);
+            }
+            turn.shared.event(Event::ChildFailed { ike: turn.link.id, why });
+        }
+    }
+    established.pump(turn);
+    State::Established(Box::new(established))
+}
+
+/// The child in the response, or why there is none, and whether the peer has it nevertheless.
+fn first_child(
+    established: &Established,
+    turn: &Turn<'_>,
+    payloads: &Payloads,
+    initiate: &Initiate,
+    (nonce_i, nonce_r): (&[u8], &[u8]),
+    spi_in: Spi,
+) -> Result<NewChild, (End, bool)> {
+    let (Some(proposals), Some(local), Some(remote)) =
+        (&payloads.sa, &payloads.ts_initiator, &payloads.ts_responder)
+    else {
+        let why =
+            payloads.error().map_or(End::Misbehaved("IKE_AUTH response without child"), |error| {
+                End::Refused { notify: error.kind.0, authentic: true }
+            });
+        return Err((why, false));
+    };
+    let (choice, spi) =
+        confirm_esp(proposals, EspOffer::WithoutKe, None).ok_or((End::Misbehaved("SA"), true))?;
+    let spi_out = Spi::new(spi).ok_or((End::Misbehaved("SPI"), true))?;
+    if !is_narrowed(local, &initiate.child.local) || !is_narrowed(remote, &initiate.child.remote) {
+        return Err((End::Misbehaved("traffic selectors"), true));
+    }
+    let mode = agreed_mode(initiate.child.mode, payloads).map_err(|why| (why, true))?;
+    let (key_out, key_in) =
+        child_keys(&established.current.keys, choice.cipher, None, nonce_i, nonce_r)
+            .map_err(|_| (End::Misbehaved("KEYMAT"), true))?;
+    Ok(NewChild {
+        rekeys: None,
+        initiator: true,
+        choice,
+        spi_in,
+        spi_out,
+        key_in,
+        key_out,
+        mode,
+        local: local.clone(),
+        remote: remote.clone(),
+        envelope: turn.link.path.envelope(),
+    })
+}
+
+/// The mode of a child that we asked for (RFC 7296 §1.3.1): transport if both want it, else
+/// tunnel.
+pub(crate) fn agreed_mode(wanted: Mode, payloads: &Payloads) -> Result<Mode, End> {
+    match (wanted, payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some()) {
+        (Mode::Transport, true) => Ok(Mode::Transport),
+        (_, false) => Ok(Mode::Tunnel),
+        (Mode::Tunnel, true) => Err(End::Misbehaved("USE_TRANSPORT_MODE")),
+    }
+}
+
+/// More keys than any name has; each costs a signature check.
+pub(crate) const MAX_KEYS: usize = 16;

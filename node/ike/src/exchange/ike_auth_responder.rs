@@ -1,0 +1,301 @@
+//! IKE_AUTH, the peer's request (RFC 7296 §1.2, §2.15), with its two pauses: who is this, and our
+//! own signature.
+
+use std::time::Instant;
+
+use sa::{Mode, Spi, TrafficSelector};
+
+use crate::api::{
+    End, Event, Grant, Identity, NeedPeer, Output, PeerVerdict, PublicKey, Sign, SignatureScheme,
+};
+use crate::child::{NewChild, child_up};
+use crate::crypto::{
+    AUTH_DIGITAL_SIGNATURE, EspChoice, answer_esp, child_keys, choose_esp, is_own, read_auth,
+    scheme_for, verify, write_auth,
+};
+use crate::established::{Authority, Established, Founding};
+use crate::exchange::ike_auth_initiator::MAX_KEYS;
+use crate::failure::Failure;
+use crate::ike_sa::IkeSa;
+use crate::message::{
+    Authentication, ExchangeType, Identification, InvalidMessage, NotifyType, Payload, Payloads,
+    Proposal,
+};
+use crate::narrow::{narrow, share_family};
+use crate::peering::{HALF_OPEN_LIFE, State, Turn};
+use crate::shared::{Contact, Grave};
+
+/// IKE_SA_INIT is answered.
+#[derive(Debug)]
+pub(crate) struct HalfOpenSa {
+    pub(crate) sa: IkeSa,
+    pub(crate) request: Vec<u8>,
+    pub(crate) response: Vec<u8>,
+    pub(crate) nonce_i: Vec<u8>,
+    pub(crate) nonce_r: Vec<u8>,
+    pub(crate) hashes: Vec<u16>,
+    pub(crate) until: Instant,
+}
+
+/// Waits to be told who the peer is.
+#[derive(Debug)]
+pub(crate) struct AwaitPeer {
+    init: HalfOpenSa,
+    id: Identification,
+    auth: Authentication,
+    child: Option<ChildWish>,
+    initial_contact: bool,
+    digest: Vec<u8>,
+    pub(crate) until: Instant,
+}
+
+/// What the peer asks for in the same message.
+#[derive(Debug)]
+struct ChildWish {
+    proposals: Vec<Proposal>,
+    remote: Vec<TrafficSelector>,
+    local: Vec<TrafficSelector>,
+}
+
+/// Waits for our own signature.
+#[derive(Debug)]
+pub(crate) struct SigningAnswer {
+    init: HalfOpenSa,
+    peer: Identity,
+    id: Identification,
+    grant: Grant,
+    scheme: SignatureScheme,
+    child: Option<Result<ChildAnswer, Failure>>,
+    initial_contact: bool,
+    digest: Vec<u8>,
+    pub(crate) until: Instant,
+}
+
+/// The child as we agree to it.
+#[derive(Debug)]
+struct ChildAnswer {
+    choice: EspChoice,
+    number: u8,
+    spi_out: Spi,
+    remote: Vec<TrafficSelector>,
+    local: Vec<TrafficSelector>,
+}
+
+/// Takes the request, opened under the SA's keys; asks who its sender is.
+pub(crate) fn receive(
+    mut state: HalfOpenSa,
+    turn: &mut Turn<'_>,
+    payloads: Result<Payloads, InvalidMessage>,
+) -> State {
+    // It came under the SA's keys, from where the peer is now: port 4500, and whatever a NAT made
+    // of its address (RFC 7296 §2.23).
+    turn.move_to_reply();
+    match payloads.map_err(Failure::from).and_then(read) {
+        Ok((id, wanted, auth, child, initial_contact)) => {
+            turn.shared.outputs.push_back(Output::NeedPeer(NeedPeer {
+                ike: turn.link.id,
+                identity: id.identity.clone(),
+                wanted,
+                local: turn.link.path.local,
+                remote: turn.link.path.remote,
+                peer_natted: turn.link.path.nat.theirs,
+                remote_selectors: child.as_ref().map_or_else(Vec::new, |c| c.remote.clone()),
+                local_selectors: child.as_ref().map_or_else(Vec::new, |c| c.local.clone()),
+            }));
+            let digest = turn.digest.clone();
+            let until = turn.now + HALF_OPEN_LIFE;
+            State::AwaitPeer(Box::new(AwaitPeer {
+                init: state,
+                id,
+                auth,
+                child,
+                initial_contact,
+                digest,
+                until,
+            }))
+        }
+        Err(failure) => {
+            let digest = turn.digest.clone();
+            refuse(&mut state.sa, turn, digest, failure);
+            State::Over
+        }
+    }
+}
+
+type AuthRequest = (Identification, Option<Identity>, Authentication, Option<ChildWish>, bool);
+
+fn read(payloads: Payloads) -> Result<AuthRequest, Failure> {
+    let initial_contact = payloads.notify(NotifyType::INITIAL_CONTACT).is_some();
+    let id = payloads.id_initiator.ok_or(InvalidMessage::Missing("IDi"))?;
+    // No AUTH: it wants EAP.
+    let auth = payloads.auth.ok_or(Failure::AuthenticationFailed)?;
+    let child = match (payloads.sa, payloads.ts_initiator, payloads.ts_responder) {
+        (Some(proposals), Some(remote), Some(local)) => {
+            Some(ChildWish { proposals, remote, local })
+        }
+        (None, None, None) => None,
+        _ => return Err(Failure::InvalidSyntax("SA, TSi, TSr")),
+    };
+    Ok((id, payloads.id_responder.map(|id| id.identity), auth, child, initial_contact))
+}
+
+/// Answers with a notify; the SA is no more, its answer is kept for a while.
+fn refuse(sa: &mut IkeSa, turn: &mut Turn<'_>, request: Vec<u8>, failure: Failure) {
+    let datagrams = sa.respond(ExchangeType::IKE_AUTH, &[Payload::Notify(failure.notify())]);
+    turn.send(datagrams.clone());
+    let until = turn.now + HALF_OPEN_LIFE;
+    turn.shared.bury(sa.own_spi(), Grave { request, datagrams, until });
+}
+
+/// Goes on with what the owner knows of the peer.
+pub(crate) fn told(state: AwaitPeer, turn: &mut Turn<'_>, verdict: PeerVerdict) -> State {
+    let AwaitPeer { mut init, id: peer, auth, child, initial_contact, digest, until } = state;
+    let PeerVerdict::Known { identity, grants } = verdict else {
+        refuse(&mut init.sa, turn, digest, Failure::AuthenticationFailed);
+        turn.ended(End::NotAuthorized);
+        return State::Over;
+    };
+    let Some(grant) = authenticate(&init, turn, &peer, &auth, grants) else {
+        refuse(&mut init.sa, turn, digest, Failure::AuthenticationFailed);
+        turn.ended(End::AuthenticationFailed);
+        return State::Over;
+    };
+    let Some(scheme) = scheme_for(&turn.shared.config.key, &init.hashes) else {
+        refuse(&mut init.sa, turn, digest, Failure::AuthenticationFailed);
+        turn.ended(End::Misbehaved("no signature hash algorithm in common"));
+        return State::Over;
+    };
+    let child = child.map(|wish| agree_child(&wish, &grant));
+    let id = Identification::of(&identity);
+    let octets = init.sa.keys.signed_octets(false, &init.response, &init.nonce_i, &id.octets);
+    turn.shared.outputs.push_back(Output::Sign(Sign { ike: turn.link.id, scheme, octets }));
+    State::SigningAnswer(Box::new(SigningAnswer {
+        init,
+        peer: peer.identity,
+        id,
+        grant,
+        scheme,
+        child,
+        initial_contact,
+        digest,
+        until,
+    }))
+}
+
+/// The first grant whose key made the signature.
+fn authenticate(
+    init: &HalfOpenSa,
+    turn: &Turn<'_>,
+    peer: &Identification,
+    auth: &Authentication,
+    grants: Vec<Grant>,
+) -> Option<Grant> {
+    if auth.method != AUTH_DIGITAL_SIGNATURE {
+        return None;
+    }
+    let (scheme, signature) = read_auth(&auth.data)?;
+    let octets = init.sa.keys.signed_octets(true, &init.request, &init.nonce_r, &peer.octets);
+    let own: &PublicKey = &turn.shared.config.key;
+    grants
+        .into_iter()
+        .take(MAX_KEYS)
+        .find(|g| !is_own(own, &g.key) && verify(&g.key, scheme, &octets, signature))
+}
+
+/// The child as far as the grant allows. We have no grant for transport mode, so USE_TRANSPORT_MODE
+/// is not echoed and tunnel mode it is (RFC 7296 §1.3.1).
+fn agree_child(wish: &ChildWish, grant: &Grant) -> Result<ChildAnswer, Failure> {
+    let (choice, spi, number) =
+        choose_esp(&wish.proposals, None).ok_or(Failure::NoProposalChosen)?;
+    let spi_out = Spi::new(spi).ok_or(Failure::NoProposalChosen)?;
+    let remote = narrow(&wish.remote, &grant.remote);
+    let local = narrow(&wish.local, &grant.local);
+    if !share_family(&local, &remote) {
+        return Err(Failure::TsUnacceptable);
+    }
+    Ok(ChildAnswer { choice, number, spi_out, remote, local })
+}
+
+/// Answers with our signature. The events come first: the inbound SA has to be in before the
+/// answer leaves.
+pub(crate) fn signed(state: SigningAnswer, turn: &mut Turn<'_>, signature: Option<&[u8]>) -> State {
+    let SigningAnswer { mut init, peer, id, grant, scheme, child, initial_contact, digest, .. } =
+        state;
+    let Some(signature) = signature else {
+        refuse(&mut init.sa, turn, digest, Failure::AuthenticationFailed);
+        turn.ended(End::SigningFailed);
+        return State::Over;
+    };
+    if initial_contact {
+        turn.shared.contacts.push(Contact {
+            ike: turn.link.id,
+            identity: peer.clone(),
+            key: grant.key.clone(),
+            begun: turn.link.begun,
+        });
+    }
+    let mut payloads = vec![
+        Payload::IdResponder(id),
+        Payload::Authentication(Authentication {
+            method: AUTH_DIGITAL_SIGNATURE,
+            data: write_auth(scheme, signature),
+        }),
+    ];
+    let HalfOpenSa { sa, nonce_i, nonce_r, .. } = init;
+    let founding = Founding {
+        sa,
+        identity: peer,
+        key: grant.key,
+        authority: Authority { local: grant.local, remote: grant.remote },
+        lowest_nonce: nonce_i.clone().min(nonce_r.clone()),
+    };
+    let mut established = Established::new(turn, founding);
+    let child = child.map(|answer| {
+        answer.and_then(|answer| first_child(&established, turn, answer, &nonce_i, &nonce_r))
+    });
+    match child {
+        None => {}
+        Some(Ok((child, number))) => {
+            let spi = child.spi_in.to_be_bytes();
+            payloads.push(Payload::Sa(vec![answer_esp(number, child.choice, spi)]));
+            payloads.push(Payload::TsInitiator(child.remote.clone()));
+            payloads.push(Payload::TsResponder(child.local.clone()));
+            child_up(&mut established, turn, child);
+        }
+        Some(Err(failure)) => {
+            payloads.push(Payload::Notify(failure.notify()));
+            let ike = turn.link.id;
+            turn.shared.event(Event::ChildFailed { ike, why: failure.end() });
+        }
+    }
+    let datagrams = established.current.respond(ExchangeType::IKE_AUTH, &payloads);
+    turn.send(datagrams);
+    established.pump(turn);
+    State::Established(Box::new(established))
+}
+
+fn first_child(
+    established: &Established,
+    turn: &mut Turn<'_>,
+    answer: ChildAnswer,
+    nonce_i: &[u8],
+    nonce_r: &[u8],
+) -> Result<(NewChild, u8), Failure> {
+    let (key_in, key_out) =
+        child_keys(&established.current.keys, answer.choice.cipher, None, nonce_i, nonce_r)
+            .map_err(|_| Failure::NoProposalChosen)?;
+    let child = NewChild {
+        rekeys: None,
+        initiator: false,
+        choice: answer.choice,
+        spi_in: turn.shared.fresh_esp_spi(),
+        spi_out: answer.spi_out,
+        key_in,
+        key_out,
+        mode: Mode::Tunnel,
+        local: answer.local,
+        remote: answer.remote,
+        envelope: turn.link.path.envelope(),
+    };
+    Ok((child, answer.number))
+}

@@ -1,0 +1,313 @@
+//! IKE_SA_INIT, our request (RFC 7296 §1.2).
+
+use std::mem;
+use std::time::{Duration, Instant};
+
+use rand_core::Rng;
+
+use crate::api::{Encapsulation, End, Event, Initiate, Output, Sign, Timer};
+use crate::crypto::{
+    Agreement, Group, HASH_ALGORITHMS, IkeKeys, Mix, confirm_ike, offer_ike, scheme_for,
+};
+use crate::exchange::ike_auth_initiator::Signing;
+use crate::ike_sa::{Dropped, IkeSa, IkeSaParts, Repeat};
+use crate::message::{
+    ExchangeType, Header, Identification, InvalidMessage, KeyExchange, Message, Notify, NotifyType,
+    Payload, Payloads,
+};
+use crate::path::{Nat, detect, detection_hash};
+use crate::peering::{HALF_OPEN_LIFE, State, Turn};
+
+/// IKE_SA_INIT is sent.
+#[derive(Debug)]
+pub(crate) struct InitSent {
+    initiate: Initiate,
+    spi: u64,
+    nonce: Vec<u8>,
+    agreement: Agreement,
+    tried: Vec<Group>,
+    cookie: Option<Vec<u8>>,
+    rounds: u8,
+    request: Vec<u8>,
+    repeat: Repeat,
+    /// An unauthenticated refusal, believed only if nothing better comes (RFC 7296 §2.21.1).
+    refused: Option<(Instant, End)>,
+}
+
+/// What to tell the caller if an attempt cannot even begin.
+const NO_KEY_PAIR: End = End::Misbehaved("key exchange");
+
+/// Sends the first request.
+pub(crate) fn start(turn: &mut Turn<'_>, initiate: Initiate) -> State {
+    let spi = turn.fresh_ike_spi();
+    let Ok(agreement) = Agreement::new(Group::Curve25519, &mut turn.shared.rng) else {
+        turn.ended(NO_KEY_PAIR);
+        return State::Over;
+    };
+    let nonce = turn.shared.nonce();
+    let repeat = turn.shared.repeat(turn.now);
+    let mut state = InitSent {
+        initiate,
+        spi,
+        nonce,
+        tried: vec![agreement.group()],
+        agreement,
+        cookie: None,
+        rounds: 0,
+        request: Vec::new(),
+        repeat,
+        refused: None,
+    };
+    state.send(turn);
+    State::InitSent(Box::new(state))
+}
+
+impl InitSent {
+    /// Writes the request anew and sends it.
+    fn send(&mut self, turn: &mut Turn<'_>) {
+        let path = turn.link.path;
+        let mut payloads = Vec::new();
+        if let Some(cookie) = &self.cookie {
+            payloads.push(Payload::Notify(Notify::new(NotifyType::COOKIE, cookie.clone())));
+        }
+        payloads.push(Payload::Sa(offer_ike(&[])));
+        payloads.push(Payload::KeyExchange(KeyExchange {
+            group: self.agreement.group().number(),
+            data: self.agreement.public().to_vec(),
+        }));
+        payloads.push(Payload::Nonce(self.nonce.clone()));
+        payloads.extend(announcements(turn, self.spi, 0, path.local, path.remote));
+        let header = Header {
+            spi_i: self.spi,
+            spi_r: 0,
+            exchange: ExchangeType::IKE_SA_INIT,
+            initiator: true,
+            response: false,
+            message_id: 0,
+        };
+        self.request = header.write_clear(&payloads);
+        turn.send(vec![self.request.clone()]);
+        self.repeat = turn.shared.repeat(turn.now);
+    }
+
+    pub(crate) fn deadline(&self) -> (Instant, Timer) {
+        let due = (self.repeat.due, Timer::Retransmit);
+        match self.refused {
+            Some((until, _)) if until < due.0 => (until, Timer::Retransmit),
+            _ => due,
+        }
+    }
+
+    /// Repeats the request, or gives up.
+    pub(crate) fn timeout(&mut self, turn: &mut Turn<'_>) -> Option<End> {
+        if let Some((until, why)) = self.refused
+            && until <= turn.now
+        {
+            return Some(why);
+        }
+        if self.repeat.due > turn.now {
+            return None;
+        }
+        if !self.repeat.again(turn.now) {
+            return Some(self.refused.map_or(End::Timeout, |(_, why)| why));
+        }
+        turn.shared.counters.retransmissions += 1;
+        turn.send(vec![self.request.clone()]);
+        None
+    }
+
+    fn refuse(&mut self, now: Instant, why: End) {
+        if self.refused.is_none() {
+            self.refused = Some((now + REFUSAL_GRACE, why));
+        }
+    }
+}
+
+/// What both sides say of themselves: NAT detection, fragmentation, hash algorithms.
+pub(crate) fn announcements(
+    turn: &mut Turn<'_>,
+    spi_i: u64,
+    spi_r: u64,
+    local: std::net::SocketAddr,
+    remote: std::net::SocketAddr,
+) -> Vec<Payload> {
+    let source = match turn.shared.config.encapsulation {
+        Encapsulation::WhenNatted => detection_hash(spi_i, spi_r, local),
+        Encapsulation::Force => {
+            let mut octets = vec![0; 20];
+            turn.shared.rng.fill_bytes(&mut octets);
+            octets
+        }
+    };
+    let destination = detection_hash(spi_i, spi_r, remote);
+    let hashes: Vec<u8> = HASH_ALGORITHMS.into_iter().flat_map(u16::to_be_bytes).collect();
+    [
+        (NotifyType::NAT_DETECTION_SOURCE_IP, source),
+        (NotifyType::NAT_DETECTION_DESTINATION_IP, destination),
+        (NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, Vec::new()),
+        (NotifyType::SIGNATURE_HASH_ALGORITHMS, hashes),
+    ]
+    .into_iter()
+    .map(|(kind, data)| Payload::Notify(Notify::new(kind, data)))
+    .collect()
+}
+
+/// The hash algorithms that a peer announced.
+pub(crate) fn announced_hashes(payloads: &Payloads) -> Vec<u16> {
+    payloads
+        .notify(NotifyType::SIGNATURE_HASH_ALGORITHMS)
+        .map(|n| n.data.as_chunks::<2>().0.iter().map(|o| u16::from_be_bytes(*o)).collect())
+        .unwrap_or_default()
+}
+
+/// Takes the response. Nobody vouches for it: it either lets us go on, or is remembered, or
+/// dropped.
+pub(crate) fn receive(
+    mut state: Box<InitSent>,
+    turn: &mut Turn<'_>,
+    message: &Message<'_>,
+    payloads: &Payloads,
+) -> State {
+    let outcome = if payloads.sa.is_some() {
+        Answer::read(&state, turn, message, payloads).map(Some)
+    } else {
+        read_refusal(&mut state, turn, payloads).map(|()| None)
+    };
+    match outcome {
+        Ok(Some(answer)) => accept(*state, turn, message, answer),
+        Ok(None) => State::InitSent(state),
+        Err(dropped) => {
+            turn.shared.count(dropped);
+            State::InitSent(state)
+        }
+    }
+}
+
+/// A response without SA: COOKIE, INVALID_KE_PAYLOAD, or an error.
+fn read_refusal(
+    state: &mut InitSent,
+    turn: &mut Turn<'_>,
+    payloads: &Payloads,
+) -> Result<(), Dropped> {
+    if let Some(cookie) = payloads.notify(NotifyType::COOKIE) {
+        if !(1..=MAX_COOKIE).contains(&cookie.data.len()) {
+            return Err(InvalidMessage::Value("cookie").into());
+        }
+        if state.rounds >= MAX_ROUNDS || state.cookie.as_ref() == Some(&cookie.data) {
+            return Err(Dropped::Stray);
+        }
+        state.rounds += 1;
+        state.cookie = Some(cookie.data.clone());
+        state.send(turn);
+        return Ok(());
+    }
+    let error = payloads.error().ok_or(InvalidMessage::Missing("SA"))?;
+    if error.kind == NotifyType::INVALID_KE_PAYLOAD {
+        let wanted = <[u8; 2]>::try_from(error.data.as_slice())
+            .map_err(|_| InvalidMessage::Value("INVALID_KE_PAYLOAD"))?;
+        let group = Group::from_number(u16::from_be_bytes(wanted))
+            .filter(|group| !state.tried.contains(group))
+            .ok_or(Dropped::Stray)?;
+        state.agreement =
+            Agreement::new(group, &mut turn.shared.rng).map_err(|_| Dropped::Stray)?;
+        state.tried.push(group);
+        state.send(turn);
+        return Ok(());
+    }
+    state.refuse(turn.now, End::Refused { notify: error.kind.0, authentic: false });
+    Ok(())
+}
+
+/// A response that we can go on with.
+struct Answer {
+    sa: IkeSa,
+    nonce_r: Vec<u8>,
+    hashes: Vec<u16>,
+    nat: Option<Nat>,
+}
+
+impl Answer {
+    fn read(
+        state: &InitSent,
+        turn: &Turn<'_>,
+        message: &Message<'_>,
+        payloads: &Payloads,
+    ) -> Result<Self, Dropped> {
+        let header = message.header;
+        if header.spi_r == 0 || header.spi_r == state.spi {
+            return Err(InvalidMessage::Value("responder spi").into());
+        }
+        let proposals = payloads.sa.as_ref().ok_or(InvalidMessage::Missing("SA"))?;
+        let suite = confirm_ike(proposals, 0).ok_or(InvalidMessage::Value("SA"))?;
+        let ke = payloads.ke.as_ref().ok_or(InvalidMessage::Missing("KE"))?;
+        let nonce_r = payloads.nonce.clone().ok_or(InvalidMessage::Missing("Nonce"))?;
+        let group = state.agreement.group();
+        if suite.group != group || ke.group != group.number() {
+            return Err(InvalidMessage::Value("KE").into());
+        }
+        if nonce_r == state.nonce {
+            return Err(InvalidMessage::Value("Nonce").into());
+        }
+        let secret = state.agreement.agree(&ke.data).map_err(|_| InvalidMessage::Value("KE"))?;
+        let mix =
+            Mix { nonce_i: &state.nonce, nonce_r: &nonce_r, spi_i: state.spi, spi_r: header.spi_r };
+        let (keys, ciphers) = IkeKeys::initial(suite.prf, suite.cipher, &secret, mix)
+            .map_err(|_| InvalidMessage::Value("KE"))?;
+        let sa = IkeSa::initial(IkeSaParts {
+            spi_i: state.spi,
+            spi_r: header.spi_r,
+            initiator: true,
+            suite,
+            keys,
+            ciphers,
+            fragmentation: payloads.notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED).is_some(),
+        })
+        .map_err(|_| InvalidMessage::Value("KE"))?;
+        let nat = detect(payloads, &header, turn.reply.0, turn.reply.1);
+        Ok(Self { sa, nonce_r, hashes: announced_hashes(payloads), nat })
+    }
+}
+
+fn accept(
+    mut state: InitSent,
+    turn: &mut Turn<'_>,
+    message: &Message<'_>,
+    answer: Answer,
+) -> State {
+    let Some(scheme) = scheme_for(&turn.shared.config.key, &answer.hashes) else {
+        // It would sign and verify with SHA-1 only (RFC 7427 §4). Somebody may have stripped the
+        // notify, so a better answer may still come.
+        state.refuse(turn.now, End::Misbehaved("no signature hash algorithm in common"));
+        return State::InitSent(Box::new(state));
+    };
+    let force = turn.shared.config.encapsulation == Encapsulation::Force;
+    if let Some(nat) = answer.nat {
+        turn.link.path.nat = nat;
+        turn.link.path.encapsulate = nat.ours || nat.theirs || force;
+    }
+    if turn.link.path.encapsulate {
+        turn.link.path.float();
+    }
+    let id = Identification::of(&state.initiate.identity);
+    let octets = answer.sa.keys.signed_octets(true, &state.request, &answer.nonce_r, &id.octets);
+    let ike = turn.link.id;
+    turn.shared.event(Event::Keyed { ike });
+    turn.shared.outputs.push_back(Output::Sign(Sign { ike, scheme, octets }));
+    State::Signing(Box::new(Signing {
+        sa: answer.sa,
+        initiate: state.initiate,
+        id,
+        nonce_i: mem::take(&mut state.nonce),
+        nonce_r: answer.nonce_r,
+        response: message.octets.to_vec(),
+        scheme,
+        until: turn.now + HALF_OPEN_LIFE,
+    }))
+}
+
+/// RFC 7296 §2.6.
+const MAX_COOKIE: usize = 64;
+/// A responder that asks for cookie upon cookie wants something else.
+const MAX_ROUNDS: u8 = 4;
+/// How long a better answer may take after an unauthenticated refusal.
+const REFUSAL_GRACE: Duration = Duration::from_secs(2);

@@ -1,0 +1,116 @@
+//! IKE_SA_INIT, the peer's request (RFC 7296 §1.2, §2.6).
+
+use std::net::SocketAddr;
+
+use crate::api::Encapsulation;
+use crate::crypto::{Agreement, IkeKeys, IkeSuite, Mix, choose_ike};
+use crate::exchange::ike_auth_responder::HalfOpenSa;
+use crate::exchange::ike_sa_init_initiator::{announced_hashes, announcements};
+use crate::failure::Failure;
+use crate::ike_sa::{IkeSa, IkeSaParts};
+use crate::message::{
+    ExchangeType, Header, InvalidMessage, KeyExchange, Message, Notify, NotifyType, Payload,
+    Payloads, Proposal,
+};
+use crate::path::detect;
+use crate::peering::{HALF_OPEN_LIFE, State, Turn, bare};
+
+/// A request that can be answered with an SA.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    message: &'a Message<'a>,
+    payloads: &'a Payloads,
+    suite: IkeSuite,
+    answer: Proposal,
+    ke: &'a KeyExchange,
+    nonce: &'a [u8],
+}
+
+/// Reads a request as far as it costs nothing. The failure is what to answer, statelessly.
+pub(crate) fn read<'a>(
+    message: &'a Message<'a>,
+    payloads: &'a Payloads,
+) -> Result<Request<'a>, Failure> {
+    let proposals = payloads.sa.as_ref().ok_or(InvalidMessage::Missing("SA"))?;
+    let ke = payloads.ke.as_ref().ok_or(InvalidMessage::Missing("KE"))?;
+    let nonce = payloads.nonce.as_ref().ok_or(InvalidMessage::Missing("Nonce"))?;
+    let (suite, answer) =
+        choose_ike(proposals, 0, ke.group, &[]).ok_or(Failure::NoProposalChosen)?;
+    if suite.group.number() != ke.group {
+        return Err(Failure::InvalidKe(suite.group.number()));
+    }
+    if ke.data.len() != suite.group.public_len() {
+        return Err(Failure::InvalidSyntax("KE"));
+    }
+    Ok(Request { message, payloads, suite, answer, ke, nonce })
+}
+
+/// Answers with an SA; it waits for IKE_AUTH.
+pub(crate) fn accept(request: &Request<'_>, turn: &mut Turn<'_>) -> Result<State, Failure> {
+    let Request { message, payloads, suite, answer, ke, nonce } = request;
+    let invalid = |_| Failure::InvalidSyntax("KE");
+    let agreement = Agreement::new(suite.group, &mut turn.shared.rng).map_err(invalid)?;
+    let secret = agreement.agree(&ke.data).map_err(invalid)?;
+    let own_nonce = turn.shared.nonce();
+    let spi_r = turn.fresh_ike_spi();
+    let spi_i = message.header.spi_i;
+    let mix = Mix { nonce_i: nonce, nonce_r: &own_nonce, spi_i, spi_r };
+    let (keys, ciphers) =
+        IkeKeys::initial(suite.prf, suite.cipher, &secret, mix).map_err(invalid)?;
+    let (local, remote) = turn.reply;
+    let mut answers = vec![
+        Payload::Sa(vec![answer.clone()]),
+        Payload::KeyExchange(KeyExchange { group: ke.group, data: agreement.public().to_vec() }),
+        Payload::Nonce(own_nonce.clone()),
+    ];
+    answers.extend(announcements(turn, spi_i, spi_r, local, remote));
+    answers.push(bare(NotifyType::CHILDLESS_IKEV2_SUPPORTED));
+    let header = Header {
+        spi_i,
+        spi_r,
+        exchange: ExchangeType::IKE_SA_INIT,
+        initiator: false,
+        response: true,
+        message_id: 0,
+    };
+    let response = header.write_clear(&answers);
+    let sa = IkeSa::initial(IkeSaParts {
+        spi_i,
+        spi_r,
+        initiator: false,
+        suite: *suite,
+        keys,
+        ciphers,
+        fragmentation: payloads.notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED).is_some(),
+    })
+    .map_err(invalid)?;
+    if let Some(nat) = detect(payloads, &message.header, local, remote) {
+        let force = turn.shared.config.encapsulation == Encapsulation::Force;
+        turn.link.path.nat = nat;
+        turn.link.path.encapsulate = nat.ours || nat.theirs || force;
+    }
+    turn.answer(vec![response.clone()]);
+    Ok(State::HalfOpen(Box::new(HalfOpenSa {
+        sa,
+        request: message.octets.to_vec(),
+        response,
+        nonce_i: nonce.to_vec(),
+        nonce_r: own_nonce,
+        hashes: announced_hashes(payloads),
+        until: turn.now + HALF_OPEN_LIFE,
+    })))
+}
+
+/// An answer that leaves no state behind (RFC 7296 §2.6, §1.2).
+pub(crate) fn stateless(header: &Header, notify: Notify) -> Vec<u8> {
+    let answer = Header { spi_r: 0, initiator: false, response: true, ..*header };
+    answer.write_clear(&[Payload::Notify(notify)])
+}
+
+/// What identifies a request, so that its repetition is answered as it was.
+pub(crate) fn digest(remote: SocketAddr, octets: &[u8]) -> Vec<u8> {
+    let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    digest.update(remote.to_string().as_bytes());
+    digest.update(octets);
+    digest.finish().as_ref().to_vec()
+}

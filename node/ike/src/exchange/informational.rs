@@ -1,0 +1,86 @@
+//! INFORMATIONAL: deletions, liveness, and notifies (RFC 7296 §1.4).
+
+use std::ops::ControlFlow;
+
+use crate::api::End;
+use crate::child::{Standing, child_down};
+use crate::established::{Established, Which};
+use crate::exchange::Pending;
+use crate::message::{Delete, ExchangeType, NotifyType, Payload, Payloads};
+use crate::peering::Turn;
+use crate::shared::Grave;
+
+/// Answers the peer's request.
+pub(crate) fn answer(
+    established: &mut Established,
+    turn: &mut Turn<'_>,
+    which: Which,
+    payloads: &Payloads,
+) -> ControlFlow<End> {
+    if payloads.deletes.contains(&Delete::Ike) {
+        return deleted(established, turn, which);
+    }
+    let mut spis = Vec::new();
+    for spi in payloads.deletes.iter().flat_map(|delete| match delete {
+        Delete::Esp(spis) => spis.as_slice(),
+        Delete::Ike | Delete::Other => &[],
+    }) {
+        let found = established
+            .children
+            .iter()
+            .find(|(_, child)| child.spi_out.get() == *spi)
+            .map(|(id, child)| (*id, child.standing));
+        let Some((id, standing)) = found else { continue };
+        let asked = matches!(
+            established.current.pending(),
+            Some(Pending::DeleteChild(ours, _)) if *ours == id
+        );
+        if let Some(child) = child_down(established, turn, id, End::DeletedByPeer) {
+            // Both sides delete it at once: neither answer names it (RFC 7296 §1.4.1).
+            if !(standing == Standing::Deleting && asked) {
+                spis.push(child.spi_in.get());
+            }
+        }
+    }
+    let answer =
+        if spis.is_empty() { Vec::new() } else { vec![Payload::Delete(Delete::Esp(spis))] };
+    let datagrams = established.sa_mut(which).respond(ExchangeType::INFORMATIONAL, &answer);
+    turn.answer(datagrams);
+    // RFC 7296 §2.21.2: the initiator found our IKE_AUTH response wanting.
+    match payloads.notify(NotifyType::AUTHENTICATION_FAILED) {
+        Some(notify) if which == Which::Current => {
+            ControlFlow::Break(End::Refused { notify: notify.kind.0, authentic: true })
+        }
+        _ => ControlFlow::Continue(()),
+    }
+}
+
+/// The peer deletes an IKE SA: the answer is empty (RFC 7296 §1.4.1).
+fn deleted(established: &mut Established, turn: &mut Turn<'_>, which: Which) -> ControlFlow<End> {
+    let sa = established.sa_mut(which);
+    let datagrams = sa.respond(ExchangeType::INFORMATIONAL, &[]);
+    let spi = sa.own_spi();
+    let closing = matches!(sa.pending(), Some(Pending::DeleteIke(_)));
+    turn.answer(datagrams.clone());
+    let request = turn.digest.clone();
+    let until = turn.now + crate::peering::HALF_OPEN_LIFE;
+    turn.shared.bury(spi, Grave { request, datagrams, until });
+    match which {
+        Which::Current => {
+            // The peer has a successor that we know of, while our own rekey never reached it.
+            if established.adopt_candidate(turn) {
+                established.forget_old(turn, spi);
+                return ControlFlow::Continue(());
+            }
+            ControlFlow::Break(if closing { End::Closed } else { End::DeletedByPeer })
+        }
+        Which::Candidate => {
+            established.drop_candidate(turn);
+            ControlFlow::Continue(())
+        }
+        Which::Old(_) => {
+            established.forget_old(turn, spi);
+            ControlFlow::Continue(())
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The four exchanges, one file per side where the sides differ.
+//!
+//! | file | RFC 7296 |
+//! |---|---|
+//! | `ike_sa_init_initiator`, `ike_sa_init_responder` | §1.2, §2.6, §2.7, §2.23 |
+//! | `ike_auth_initiator`, `ike_auth_responder` | §1.2, §2.15 |
+//! | `create_child_initiator`, `create_child_responder` | §1.3.1, §1.3.3, §2.8, §2.25 |
+//! | `rekey_ike` | §1.3.2, §2.18 |
+//! | `informational` | §1.4 |
+
+pub(crate) mod create_child_initiator;
+pub(crate) mod create_child_responder;
+pub(crate) mod ike_auth_initiator;
+pub(crate) mod ike_auth_responder;
+pub(crate) mod ike_sa_init_initiator;
+pub(crate) mod ike_sa_init_responder;
+pub(crate) mod informational;
+pub(crate) mod rekey_ike;
+
+use sa::SaId;
+
+use crate::api::{ChildRequest, End};
+use create_child_initiator::CreateChild;
+use rekey_ike::RekeyIke;
+
+/// What an outstanding request is about.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    /// IKE_AUTH; the rest stands in the state.
+    Auth,
+    /// Nothing but an answer is wanted.
+    Liveness,
+    /// Delete of a child.
+    DeleteChild(SaId, End),
+    /// Delete of a child that never came to be.
+    DeleteUnborn,
+    /// Delete of the IKE SA and everything under it.
+    DeleteIke(End),
+    /// Delete of an IKE SA that has a successor.
+    DeleteOld,
+    /// A new child, or a child's replacement.
+    CreateChild(Box<CreateChild>),
+    /// The IKE SA's own replacement.
+    RekeyIke(Box<RekeyIke>),
+}
+
+/// What we want to ask as soon as the window is free.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Ask {
+    Liveness,
+    DeleteChild(SaId, End),
+    DeleteUnborn(sa::Spi),
+    DeleteIke(End),
+    CreateChild(ChildRequest),
+    RekeyChild(SaId),
+    RekeyIke,
+}

@@ -1,0 +1,90 @@
+//! What is told the peer when something fails: one map from failure to Notify (RFC 7296 §3.10.1).
+
+use crate::api::End;
+use crate::message::{InvalidMessage, Notify, NotifyType};
+
+/// A failure that the peer is told of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(clippy::enum_variant_names, reason = "TEMPORARY_FAILURE is its name")]
+pub(crate) enum Failure {
+    /// A payload of unknown type with its critical bit set.
+    UnsupportedCriticalPayload(u8),
+    /// An authenticated message that is not well formed.
+    InvalidSyntax(&'static str),
+    /// Identity, key or signature did not do.
+    AuthenticationFailed,
+    /// Nothing in the proposal that we can do.
+    NoProposalChosen,
+    /// The KE payload should have been of this group.
+    InvalidKe(u16),
+    /// Narrowing left nothing.
+    TsUnacceptable,
+    /// As many children as we allow.
+    NoAdditionalSas,
+    /// Not now (RFC 7296 §2.25).
+    TemporaryFailure,
+    /// We have no child with this SPI.
+    ChildSaNotFound([u8; 4]),
+}
+
+impl Failure {
+    /// Its notify.
+    pub(crate) fn notify(self) -> Notify {
+        let kind = self.kind();
+        match self {
+            Self::UnsupportedCriticalPayload(payload) => Notify::new(kind, [payload]),
+            Self::InvalidKe(group) => Notify::new(kind, group.to_be_bytes()),
+            Self::ChildSaNotFound(spi) => Notify::about_esp(kind, &spi),
+            Self::InvalidSyntax(_)
+            | Self::AuthenticationFailed
+            | Self::NoProposalChosen
+            | Self::TsUnacceptable
+            | Self::NoAdditionalSas
+            | Self::TemporaryFailure => Notify::new(kind, []),
+        }
+    }
+
+    fn kind(self) -> NotifyType {
+        match self {
+            Self::UnsupportedCriticalPayload(_) => NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD,
+            Self::InvalidSyntax(_) => NotifyType::INVALID_SYNTAX,
+            Self::AuthenticationFailed => NotifyType::AUTHENTICATION_FAILED,
+            Self::NoProposalChosen => NotifyType::NO_PROPOSAL_CHOSEN,
+            Self::InvalidKe(_) => NotifyType::INVALID_KE_PAYLOAD,
+            Self::TsUnacceptable => NotifyType::TS_UNACCEPTABLE,
+            Self::NoAdditionalSas => NotifyType::NO_ADDITIONAL_SAS,
+            Self::TemporaryFailure => NotifyType::TEMPORARY_FAILURE,
+            Self::ChildSaNotFound(_) => NotifyType::CHILD_SA_NOT_FOUND,
+        }
+    }
+
+    /// What our own side is told.
+    pub(crate) fn end(self) -> End {
+        match self {
+            Self::AuthenticationFailed => End::AuthenticationFailed,
+            Self::TsUnacceptable => End::NotAuthorized,
+            Self::InvalidSyntax(field) => End::Misbehaved(field),
+            Self::UnsupportedCriticalPayload(_)
+            | Self::NoProposalChosen
+            | Self::InvalidKe(_)
+            | Self::NoAdditionalSas
+            | Self::TemporaryFailure
+            | Self::ChildSaNotFound(_) => End::Refused { notify: self.kind().0, authentic: true },
+        }
+    }
+}
+
+impl From<InvalidMessage> for Failure {
+    fn from(error: InvalidMessage) -> Self {
+        match error {
+            InvalidMessage::Critical(payload) => Self::UnsupportedCriticalPayload(payload),
+            InvalidMessage::Missing(field)
+            | InvalidMessage::Trailing(field)
+            | InvalidMessage::Value(field)
+            | InvalidMessage::Twice(field)
+            | InvalidMessage::TooMany(field) => Self::InvalidSyntax(field),
+            InvalidMessage::MajorVersion => Self::InvalidSyntax("version"),
+            InvalidMessage::Integrity => Self::InvalidSyntax("integrity"),
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! One IKE SA: a pair of SPIs, its keys, and a window of one request each way (RFC 7296 §2.1 to
+//! §2.3).
+//!
+//! Where the SA stands and which request is outstanding are two things: a request of the peer
+//! that crosses ours finds its place whatever we wait for.
+
+use std::time::{Duration, Instant};
+
+use crate::crypto::{CipherPair, CryptoFailure, IkeKeys, IkeSuite, Opener, SEALING_COST, Sealer};
+use crate::exchange::Pending;
+use crate::message::{
+    Body, ExchangeType, Header, InvalidMessage, Message, Payload, PayloadType, Payloads, Sealed,
+    write_chain,
+};
+use crate::reassembly::Reassembly;
+
+/// One IKE SA.
+#[derive(Debug)]
+pub(crate) struct IkeSa {
+    pub(crate) spi_i: u64,
+    pub(crate) spi_r: u64,
+    /// Whether we are its original initiator.
+    pub(crate) initiator: bool,
+    pub(crate) suite: IkeSuite,
+    pub(crate) keys: IkeKeys,
+    /// Both sides announced IKEV2_FRAGMENTATION_SUPPORTED (RFC 7383 §2.3).
+    pub(crate) fragmentation: bool,
+    sealer: Sealer,
+    opener: Opener,
+    next_request: u32,
+    outstanding: Option<Outstanding>,
+    expected_request: u32,
+    last_response: Vec<Vec<u8>>,
+    requests: Reassembly,
+    responses: Reassembly,
+}
+
+/// What a new IKE SA is made of.
+#[derive(Debug)]
+pub(crate) struct IkeSaParts {
+    pub(crate) spi_i: u64,
+    pub(crate) spi_r: u64,
+    pub(crate) initiator: bool,
+    pub(crate) suite: IkeSuite,
+    pub(crate) keys: IkeKeys,
+    pub(crate) ciphers: CipherPair,
+    pub(crate) fragmentation: bool,
+}
+
+/// A request that waits for its response.
+#[derive(Debug)]
+struct Outstanding {
+    id: u32,
+    exchange: ExchangeType,
+    datagrams: Vec<Vec<u8>>,
+    repeat: Repeat,
+    about: Pending,
+}
+
+/// When a request is sent again, and how often.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Repeat {
+    pub(crate) due: Instant,
+    interval: Duration,
+    left: u32,
+}
+
+impl Repeat {
+    pub(crate) fn new(now: Instant, first: Duration, tries: u32) -> Self {
+        Self { due: now + first, interval: first, left: tries }
+    }
+
+    /// Whether to send again now; the interval doubles. `false` when all tries are used up.
+    pub(crate) fn again(&mut self, now: Instant) -> bool {
+        let Some(left) = self.left.checked_sub(1) else { return false };
+        self.left = left;
+        self.interval = self.interval.saturating_mul(2).min(MAX_INTERVAL);
+        self.due = now + self.interval;
+        true
+    }
+}
+
+/// What a datagram turned out to be.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// The next request. [`IkeSa::respond`] answers it and moves the window.
+    Request(ExchangeType, Result<Payloads, InvalidMessage>),
+    /// The last request again, answered with these datagrams.
+    Repeated(Vec<Vec<u8>>),
+    /// The response to our outstanding request.
+    Response(Pending, Result<Payloads, InvalidMessage>),
+    /// A fragment; the rest has not come yet.
+    Fragment,
+}
+
+/// Why a message was dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Dropped {
+    /// It is not well formed, or fails its integrity check.
+    Invalid(InvalidMessage),
+    /// It is outside the window, or sent in the wrong role.
+    Stray,
+}
+
+impl From<InvalidMessage> for Dropped {
+    fn from(error: InvalidMessage) -> Self {
+        Self::Invalid(error)
+    }
+}
+
+impl IkeSa {
+    /// An SA made by IKE_SA_INIT, which was its initiator's request 0.
+    pub(crate) fn initial(parts: IkeSaParts) -> Result<Self, CryptoFailure> {
+        let mut sa = Self::rekeyed(parts)?;
+        if sa.initiator {
+            sa.next_request = 1;
+        } else {
+            sa.expected_request = 1;
+        }
+        Ok(sa)
+    }
+
+    /// An SA made by CREATE_CHILD_SA: both windows start at 0 (RFC 7296 §2.18).
+    pub(crate) fn rekeyed(parts: IkeSaParts) -> Result<Self, CryptoFailure> {
+        let (sealer, opener) = parts.ciphers.ends(parts.initiator)?;
+        Ok(Self {
+            spi_i: parts.spi_i,
+            spi_r: parts.spi_r,
+            initiator: parts.initiator,
+            suite: parts.suite,
+            keys: parts.keys,
+            fragmentation: parts.fragmentation,
+            sealer,
+            opener,
+            next_request: 0,
+            outstanding: None,
+            expected_request: 0,
+            last_response: Vec::new(),
+            requests: Reassembly::default(),
+            responses: Reassembly::default(),
+        })
+    }
+
+    /// The SPI that we chose.
+    pub(crate) fn own_spi(&self) -> u64 {
+        if self.initiator { self.spi_i } else { self.spi_r }
+    }
+
+    /// What our outstanding request is about.
+    pub(crate) fn pending(&self) -> Option<&Pending> {
+        self.outstanding.as_ref().map(|o| &o.about)
+    }
+
+    /// The same, to note what crossed it.
+    pub(crate) fn pending_mut(&mut self) -> Option<&mut Pending> {
+        self.outstanding.as_mut().map(|o| &mut o.about)
+    }
+
+    /// Forgets the outstanding request.
+    pub(crate) fn abandon(&mut self) -> Option<Pending> {
+        self.outstanding.take().map(|o| o.about)
+    }
+
+    /// When the outstanding request is due again.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.outstanding.as_ref().map(|o| o.repeat.due)
+    }
+
+    /// Makes a request and the window's one outstanding exchange of it. The datagrams are what to
+    /// send. Must not be called while another is outstanding, except by a node that goes down.
+    pub(crate) fn request(
+        &mut self,
+        exchange: ExchangeType,
+        payloads: &[Payload],
+        repeat: Repeat,
+        about: Pending,
+    ) -> Vec<Vec<u8>> {
+        let id = self.next_request;
+        self.next_request = id.saturating_add(1);
+        let datagrams = self.seal(exchange, false, id, payloads);
+        self.responses = Reassembly::default();
+        self.outstanding =
+            Some(Outstanding { id, exchange, datagrams: datagrams.clone(), repeat, about });
+        datagrams
+    }
+
+    /// A request nobody waits for: the SA ends with it.
+    pub(crate) fn last_request(&mut self, payloads: &[Payload]) -> Vec<Vec<u8>> {
+        let id = self.next_request;
+        self.next_request = id.saturating_add(1);
+        self.seal(ExchangeType::INFORMATIONAL, false, id, payloads)
+    }
+
+    /// The outstanding request once more; `None` if all tries are used up.
+    pub(crate) fn repeat(&mut self, now: Instant) -> Option<Vec<Vec<u8>>> {
+        let outstanding = self.outstanding.as_mut()?;
+        outstanding.repeat.again(now).then(|| outstanding.datagrams.clone())
+    }
+
+    /// Answers the request that [`IkeSa::receive`] gave, and moves the window.
+    pub(crate) fn respond(&mut self, exchange: ExchangeType, payloads: &[Payload]) -> Vec<Vec<u8>> {
+        let id = self.expected_request;
+        self.expected_request = id.saturating_add(1);
+        self.requests = Reassembly::default();
+        self.last_response = self.seal(exchange, true, id, payloads);
+        self.last_response.clone()
+    }
+
+    /// Takes in a message with one of our SPIs. Nothing changes unless it authenticates.
+    pub(crate) fn receive(&mut self, message: &Message<'_>) -> Result<Received, Dropped> {
+        let header = message.header;
+        let Body::Sealed(sealed) = message.body else {
+            return Err(InvalidMessage::Missing("encrypted payload").into());
+        };
+        if header.initiator == self.initiator
+            || (header.spi_i, header.spi_r) != (self.spi_i, self.spi_r)
+        {
+            return Err(Dropped::Stray);
+        }
+        if header.response {
+            self.receive_response(header, sealed)
+        } else {
+            self.receive_request(header, sealed)
+        }
+    }
+
+    fn receive_response(
+        &mut self,
+        header: Header,
+        sealed: Sealed<'_>,
+    ) -> Result<Received, Dropped> {
+        let outstanding = self.outstanding.as_ref().ok_or(Dropped::Stray)?;
+        if (outstanding.id, outstanding.exchange) != (header.message_id, header.exchange) {
+            return Err(Dropped::Stray);
+        }
+        let plaintext = self.opener.open(&sealed)?;
+        let Some((first, plaintext)) =
+            self.responses.take(&sealed, header.message_id, plaintext)?
+        else {
+            return Ok(Received::Fragment);
+        };
+        let payloads = Payloads::read(first, &plaintext);
+        let about = self.abandon().ok_or(Dropped::Stray)?;
+        Ok(Received::Response(about, payloads))
+    }
+
+    fn receive_request(&mut self, header: Header, sealed: Sealed<'_>) -> Result<Received, Dropped> {
+        if header.message_id.checked_add(1) == Some(self.expected_request) {
+            self.opener.open(&sealed)?;
+            // All fragments come again; one of them asks for the answer (RFC 7383 §2.6.1).
+            return match sealed.fragment {
+                None | Some((1, _)) => Ok(Received::Repeated(self.last_response.clone())),
+                Some(_) => Ok(Received::Fragment),
+            };
+        }
+        if header.message_id != self.expected_request {
+            return Err(Dropped::Stray);
+        }
+        let plaintext = self.opener.open(&sealed)?;
+        let Some((first, plaintext)) = self.requests.take(&sealed, header.message_id, plaintext)?
+        else {
+            return Ok(Received::Fragment);
+        };
+        Ok(Received::Request(header.exchange, Payloads::read(first, &plaintext)))
+    }
+
+    /// One datagram, or several if it must be fragmented. None at all if the SA has used up its
+    /// IVs, which takes 2^64 messages.
+    fn seal(
+        &mut self,
+        exchange: ExchangeType,
+        response: bool,
+        message_id: u32,
+        payloads: &[Payload],
+    ) -> Vec<Vec<u8>> {
+        let header = Header {
+            spi_i: self.spi_i,
+            spi_r: self.spi_r,
+            exchange,
+            initiator: self.initiator,
+            response,
+            message_id,
+        };
+        let mut plaintext = Vec::new();
+        let first = write_chain(&mut plaintext, payloads);
+        let whole = Header::LEN + SK_HEADER + plaintext.len() + SEALING_COST;
+        if !self.fragmentation || whole <= FRAGMENT_SIZE {
+            let part = Part { first, kind: PayloadType::SK, fragment: None };
+            return self.seal_part(&header, part, &plaintext).into_iter().collect();
+        }
+        let room = FRAGMENT_SIZE - Header::LEN - SKF_HEADER - SEALING_COST;
+        let chunks = plaintext.chunks(room);
+        let total = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
+        chunks
+            .zip(1..=total)
+            .filter_map(|(chunk, number)| {
+                // Only the first says what is inside (RFC 7383 §2.5).
+                let first = if number == 1 { first } else { PayloadType::NONE };
+                let fragment = Some((number, total));
+                self.seal_part(&header, Part { first, kind: PayloadType::SKF, fragment }, chunk)
+            })
+            .collect()
+    }
+
+    fn seal_part(&mut self, header: &Header, part: Part, plaintext: &[u8]) -> Option<Vec<u8>> {
+        let payload_header = if part.fragment.is_some() { SKF_HEADER } else { SK_HEADER };
+        let length = payload_header + plaintext.len() + SEALING_COST;
+        let mut out = Vec::with_capacity(Header::LEN + length);
+        header.write(&mut out, part.kind, Header::LEN + length);
+        out.extend_from_slice(&[part.first.0, 0]);
+        out.extend_from_slice(&u16::try_from(length).ok()?.to_be_bytes());
+        if let Some((number, total)) = part.fragment {
+            out.extend_from_slice(&number.to_be_bytes());
+            out.extend_from_slice(&total.to_be_bytes());
+        }
+        self.sealer.seal(&mut out, plaintext).ok()?;
+        Some(out)
+    }
+}
+
+/// How one encrypted payload begins.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    first: PayloadType,
+    kind: PayloadType,
+    fragment: Option<(u16, u16)>,
+}
+
+const SK_HEADER: usize = 4;
+const SKF_HEADER: usize = 8;
+
+/// An IKE message that fits IPv6's least MTU of 1280 behind IPv6 and UDP headers and the non-ESP
+/// marker: it passes everywhere (RFC 7383 §2.5.1).
+const FRAGMENT_SIZE: usize = 1280 - 40 - 8 - 4;
+
+/// Retransmissions are never further apart than this: a peer that returns is found soon.
+const MAX_INTERVAL: Duration = Duration::from_secs(60);

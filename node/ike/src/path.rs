@@ -1,0 +1,87 @@
+//! The outer way to a peer, and what NATs do to it (RFC 7296 §2.23).
+
+use std::net::{IpAddr, SocketAddr};
+
+use aws_lc_rs::digest;
+use sa::Envelope;
+
+use crate::message::{Header, NotifyType, Payloads};
+
+/// UDP port of IKE_SA_INIT.
+pub(crate) const IKE_PORT: u16 = 500;
+/// UDP port where IKE carries the non-ESP marker (RFC 3948).
+pub(crate) const NAT_PORT: u16 = 4500;
+
+/// Addresses of both ends, and what stands between them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Path {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) nat: Nat,
+    /// Whether ESP goes in UDP: a NAT, or one side pretends that there is one.
+    pub(crate) encapsulate: bool,
+}
+
+/// On which side a NAT was seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Nat {
+    /// The peer sees us at another address than we do.
+    pub(crate) ours: bool,
+    /// We see the peer at another address than it does, or it says so to get UDP encapsulation.
+    pub(crate) theirs: bool,
+}
+
+impl Path {
+    pub(crate) fn new(local: SocketAddr, remote: SocketAddr) -> Self {
+        Self { local, remote, nat: Nat::default(), encapsulate: false }
+    }
+
+    /// To port 4500 on both sides.
+    pub(crate) fn float(&mut self) {
+        self.local.set_port(NAT_PORT);
+        self.remote.set_port(NAT_PORT);
+    }
+
+    /// The outer way of children.
+    pub(crate) fn envelope(&self) -> Envelope {
+        let (mut local, mut remote) = (self.local, self.remote);
+        if self.encapsulate && local.port() != NAT_PORT {
+            local.set_port(NAT_PORT);
+            remote.set_port(NAT_PORT);
+        }
+        Envelope { local, remote, udp: self.encapsulate }
+    }
+}
+
+/// The content of a NAT_DETECTION notify: SHA-1 over SPIs, address and port. SHA-1 protects
+/// nothing here; the RFC has no other.
+pub(crate) fn detection_hash(spi_i: u64, spi_r: u64, addr: SocketAddr) -> Vec<u8> {
+    let mut octets = Vec::with_capacity(16 + 16 + 2);
+    octets.extend_from_slice(&spi_i.to_be_bytes());
+    octets.extend_from_slice(&spi_r.to_be_bytes());
+    match addr.ip() {
+        IpAddr::V4(a) => octets.extend_from_slice(&a.octets()),
+        IpAddr::V6(a) => octets.extend_from_slice(&a.octets()),
+    }
+    octets.extend_from_slice(&addr.port().to_be_bytes());
+    digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &octets).as_ref().to_vec()
+}
+
+/// What the NAT_DETECTION notifies of a message say; `None` if it has none, and its sender
+/// knows no NAT traversal.
+pub(crate) fn detect(
+    payloads: &Payloads,
+    header: &Header,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> Option<Nat> {
+    let of = |kind: NotifyType| payloads.notifies.iter().filter(move |n| n.kind == kind);
+    let source = detection_hash(header.spi_i, header.spi_r, remote);
+    let destination = detection_hash(header.spi_i, header.spi_r, local);
+    of(NotifyType::NAT_DETECTION_SOURCE_IP).next()?;
+    of(NotifyType::NAT_DETECTION_DESTINATION_IP).next()?;
+    Some(Nat {
+        ours: !of(NotifyType::NAT_DETECTION_DESTINATION_IP).any(|n| n.data == destination),
+        theirs: !of(NotifyType::NAT_DETECTION_SOURCE_IP).any(|n| n.data == source),
+    })
+}

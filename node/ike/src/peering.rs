@@ -1,0 +1,185 @@
+//! One peer relation: what an [`IkeId`] names, from the first IKE_SA_INIT on and over all rekeys.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::api::{End, Event, IkeId, Timer};
+use crate::established::Established;
+use crate::exchange::Ask;
+use crate::exchange::ike_auth_initiator::{AuthSent, Signing};
+use crate::exchange::ike_auth_responder::{AwaitPeer, HalfOpenSa, SigningAnswer};
+use crate::exchange::ike_sa_init_initiator::InitSent;
+use crate::message::Payload;
+use crate::path::Path;
+use crate::shared::Shared;
+
+/// One peer relation.
+#[derive(Debug)]
+pub(crate) struct Peering {
+    pub(crate) link: Link,
+    pub(crate) state: State,
+}
+
+/// What is the same in every state.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) id: IkeId,
+    pub(crate) begun: Instant,
+    /// Whether we called.
+    pub(crate) initiator: bool,
+    pub(crate) path: Path,
+    pub(crate) asks: VecDeque<Queued>,
+    /// It counts as half-open, under this address.
+    pub(crate) half_open: Option<std::net::IpAddr>,
+    /// Under which digest its IKE_SA_INIT request is remembered.
+    pub(crate) init_digest: Option<Vec<u8>>,
+    /// Our IKE SPIs.
+    pub(crate) spis: Vec<u64>,
+    /// Under which address it is counted.
+    pub(crate) counted: std::net::IpAddr,
+}
+
+/// Something to ask, not before its time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Queued {
+    pub(crate) ask: Ask,
+    pub(crate) not_before: Instant,
+    /// How often the peer has said TEMPORARY_FAILURE.
+    pub(crate) put_off: u8,
+}
+
+/// Where it stands.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Initiator: IKE_SA_INIT is sent.
+    InitSent(Box<InitSent>),
+    /// Initiator: waits for our own signature.
+    Signing(Box<Signing>),
+    /// Initiator: IKE_AUTH is sent.
+    AuthSent(Box<AuthSent>),
+    /// Responder: IKE_SA_INIT is answered.
+    HalfOpen(Box<HalfOpenSa>),
+    /// Responder: waits to be told who the peer is.
+    AwaitPeer(Box<AwaitPeer>),
+    /// Responder: waits for our own signature.
+    SigningAnswer(Box<SigningAnswer>),
+    /// Both sides are authenticated.
+    Established(Box<Established>),
+    /// Nothing is left.
+    Over,
+}
+
+/// What a step needs besides the state.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    pub(crate) now: Instant,
+    pub(crate) shared: &'a mut Shared,
+    pub(crate) link: &'a mut Link,
+    /// Where an answer goes: from our address to the peer's, as the request came.
+    pub(crate) reply: (SocketAddr, SocketAddr),
+    /// Digest of the datagram at hand, if there is one.
+    pub(crate) digest: Vec<u8>,
+}
+
+impl Turn<'_> {
+    pub(crate) fn answer(&mut self, datagrams: Vec<Vec<u8>>) {
+        self.shared.send(self.reply.0, self.reply.1, datagrams);
+    }
+
+    pub(crate) fn send(&mut self, datagrams: Vec<Vec<u8>>) {
+        self.shared.send(self.link.path.local, self.link.path.remote, datagrams);
+    }
+
+    pub(crate) fn fresh_ike_spi(&mut self) -> u64 {
+        let spi = self.shared.fresh_ike_spi(self.link.id);
+        self.link.spis.push(spi);
+        spi
+    }
+
+    pub(crate) fn drop_ike_spi(&mut self, spi: u64) {
+        self.shared.spis.remove(&spi);
+        self.link.spis.retain(|s| *s != spi);
+    }
+
+    /// The peer is where the message at hand came from.
+    pub(crate) fn move_to_reply(&mut self) {
+        (self.link.path.local, self.link.path.remote) = self.reply;
+        let remote = self.reply.1.ip();
+        if self.link.counted != remote {
+            self.shared.remove_remote(self.link.counted);
+            self.shared.add_remote(remote);
+            self.link.counted = remote;
+        }
+    }
+
+    /// It is half-open no more.
+    pub(crate) fn settled(&mut self) {
+        if let Some(source) = self.link.half_open.take() {
+            self.shared.half_open.remove(source);
+        }
+    }
+
+    pub(crate) fn ended(&mut self, why: End) {
+        if why == End::AuthenticationFailed {
+            self.shared.counters.authentication_failed += 1;
+        }
+        self.shared.event(Event::Ended { ike: self.link.id, why });
+    }
+}
+
+impl Link {
+    pub(crate) fn new(id: IkeId, now: Instant, initiator: bool, path: Path) -> Self {
+        Self {
+            id,
+            begun: now,
+            initiator,
+            path,
+            asks: VecDeque::new(),
+            half_open: None,
+            init_digest: None,
+            spis: Vec::new(),
+            counted: path.remote.ip(),
+        }
+    }
+
+    /// Puts a wish at the end of the queue, unless it is there already.
+    pub(crate) fn ask(&mut self, now: Instant, ask: Ask) {
+        if self.asks.len() < MAX_ASKS && !self.asks.iter().any(|q| q.ask == ask) {
+            self.asks.push_back(Queued { ask, not_before: now, put_off: 0 });
+        }
+    }
+
+    /// Puts a wish before all others.
+    pub(crate) fn ask_first(&mut self, now: Instant, ask: Ask) {
+        self.asks.retain(|q| q.ask != ask);
+        self.asks.push_front(Queued { ask, not_before: now, put_off: 0 });
+    }
+}
+
+impl State {
+    /// The next deadline.
+    pub(crate) fn deadline(&self, link: &Link) -> Option<(Instant, Timer)> {
+        match self {
+            Self::InitSent(s) => Some(s.deadline()),
+            Self::Signing(s) => Some((s.until, Timer::HalfOpen)),
+            Self::AuthSent(s) => s.sa.due().map(|due| (due, Timer::Retransmit)),
+            Self::HalfOpen(s) => Some((s.until, Timer::HalfOpen)),
+            Self::AwaitPeer(s) => Some((s.until, Timer::HalfOpen)),
+            Self::SigningAnswer(s) => Some((s.until, Timer::HalfOpen)),
+            Self::Established(s) => s.deadline(link),
+            Self::Over => None,
+        }
+    }
+}
+
+/// A notify that says nothing but itself.
+pub(crate) fn bare(kind: crate::message::NotifyType) -> Payload {
+    Payload::Notify(crate::message::Notify::new(kind, []))
+}
+
+/// How long a half-open SA may take, lookups and signature included. strongSwan's figure.
+pub(crate) const HALF_OPEN_LIFE: Duration = Duration::from_secs(30);
+
+/// Two for every child, and some.
+const MAX_ASKS: usize = 64;

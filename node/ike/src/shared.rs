@@ -1,0 +1,224 @@
+//! What every IKE SA of a node draws on: randomness, names, SPIs, the one output queue.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::Rng;
+use sa::{SaId, Spi};
+
+use crate::api::{Config, Event, Identity, IkeId, Output, PublicKey, Transmit};
+use crate::cookie::Cookies;
+use crate::half_open::HalfOpen;
+use crate::ike_sa::{Dropped, Repeat};
+use crate::message::InvalidMessage;
+use crate::path::NAT_PORT;
+
+/// What has passed through since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Datagrams received.
+    pub messages_in: u64,
+    /// Datagrams sent, retransmissions included.
+    pub messages_out: u64,
+    /// Requests sent again because no answer came.
+    pub retransmissions: u64,
+    /// Dropped: not a well-formed IKEv2 message.
+    pub dropped_invalid: u64,
+    /// Dropped: the integrity check failed.
+    pub dropped_integrity: u64,
+    /// Dropped: no IKE SA has these SPIs.
+    pub dropped_unknown_spi: u64,
+    /// Dropped: outside the window, of the wrong role, or not awaited.
+    pub dropped_stray: u64,
+    /// Dropped: too many half-open SAs.
+    pub dropped_half_open: u64,
+    /// Cookies asked for.
+    pub cookies_sent: u64,
+    /// Cookies brought that were not ours, or too old.
+    pub cookies_refused: u64,
+    /// IKE SAs established, as initiator.
+    pub established_initiator: u64,
+    /// IKE SAs established, as responder.
+    pub established_responder: u64,
+    /// Peers that did not authenticate, as either.
+    pub authentication_failed: u64,
+    /// Children agreed on, rekeyed ones included.
+    pub children_up: u64,
+}
+
+/// What every IKE SA draws on.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) rng: ChaCha20Rng,
+    pub(crate) outputs: VecDeque<Output>,
+    pub(crate) counters: Counters,
+    pub(crate) cookies: Cookies,
+    pub(crate) half_open: HalfOpen,
+    /// Our own IKE SPIs.
+    pub(crate) spis: BTreeMap<u64, IkeId>,
+    /// Children, by the IKE SA above them.
+    pub(crate) children: BTreeMap<SaId, IkeId>,
+    /// IKE SAs of whatever state, by the peer's address.
+    remotes: BTreeMap<IpAddr, usize>,
+    esp_spis: BTreeSet<u32>,
+    next_ike: u64,
+    next_sa: u64,
+    /// INITIAL_CONTACT notifies, authenticated and not yet acted on.
+    pub(crate) contacts: Vec<Contact>,
+    /// Answers to the last requests of SAs that are gone.
+    pub(crate) graves: BTreeMap<u64, Grave>,
+}
+
+/// A peer says that it knows of no older SA.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Contact {
+    pub(crate) ike: IkeId,
+    pub(crate) identity: Identity,
+    pub(crate) key: PublicKey,
+    /// When the SA that says so was begun: only what was established before is older.
+    pub(crate) begun: Instant,
+}
+
+/// The answer to an SA's last request, kept in case it was lost (RFC 7296 §2.1).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Grave {
+    /// The request, digested.
+    pub(crate) request: Vec<u8>,
+    pub(crate) datagrams: Vec<Vec<u8>>,
+    pub(crate) until: Instant,
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config, rng: ChaCha20Rng) -> Self {
+        Self {
+            config,
+            rng,
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+            cookies: Cookies::default(),
+            half_open: HalfOpen::default(),
+            spis: BTreeMap::new(),
+            children: BTreeMap::new(),
+            remotes: BTreeMap::new(),
+            esp_spis: BTreeSet::new(),
+            next_ike: 1,
+            next_sa: 1,
+            contacts: Vec::new(),
+            graves: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    pub(crate) fn send(&mut self, local: SocketAddr, remote: SocketAddr, datagrams: Vec<Vec<u8>>) {
+        for octets in datagrams {
+            self.counters.messages_out += 1;
+            let marker = local.port() == NAT_PORT;
+            self.outputs.push_back(Output::Transmit(Transmit { local, remote, marker, octets }));
+        }
+    }
+
+    pub(crate) fn count(&mut self, dropped: Dropped) {
+        match dropped {
+            Dropped::Invalid(InvalidMessage::Integrity) => self.counters.dropped_integrity += 1,
+            Dropped::Invalid(_) => self.counters.dropped_invalid += 1,
+            Dropped::Stray => self.counters.dropped_stray += 1,
+        }
+    }
+
+    pub(crate) fn fresh_ike_id(&mut self) -> IkeId {
+        let id = IkeId(self.next_ike);
+        self.next_ike += 1;
+        id
+    }
+
+    pub(crate) fn fresh_sa_id(&mut self, ike: IkeId) -> SaId {
+        let id = SaId(self.next_sa);
+        self.next_sa += 1;
+        self.children.insert(id, ike);
+        id
+    }
+
+    /// A new IKE SPI of ours: random, never zero (RFC 7296 §2.6).
+    pub(crate) fn fresh_ike_spi(&mut self, ike: IkeId) -> u64 {
+        loop {
+            let spi = self.rng.next_u64();
+            if spi != 0 && !self.spis.contains_key(&spi) {
+                self.spis.insert(spi, ike);
+                return spi;
+            }
+        }
+    }
+
+    /// A new ESP SPI of ours, random.
+    pub(crate) fn fresh_esp_spi(&mut self) -> Spi {
+        loop {
+            if let Some(spi) = Spi::new(self.rng.next_u32())
+                && self.esp_spis.insert(spi.get())
+            {
+                return spi;
+            }
+        }
+    }
+
+    pub(crate) fn drop_esp_spi(&mut self, spi: Spi) {
+        self.esp_spis.remove(&spi.get());
+    }
+
+    /// 32 octets: half the key length of every prf of ours, or more (RFC 7296 §2.10).
+    pub(crate) fn nonce(&mut self) -> Vec<u8> {
+        let mut nonce = vec![0; 32];
+        self.rng.fill_bytes(&mut nonce);
+        nonce
+    }
+
+    /// A life, less up to a tenth, so that both sides and all SAs do not rekey at once.
+    pub(crate) fn shortened(&mut self, life: Duration) -> Duration {
+        life - life / 1000 * (self.rng.next_u32() % 100)
+    }
+
+    /// When to try again what could not be done now.
+    pub(crate) fn soon(&mut self, now: Instant) -> Instant {
+        now + RETRY_LEAST + Duration::from_millis(u64::from(self.rng.next_u32() % 2000))
+    }
+
+    pub(crate) fn repeat(&self, now: Instant) -> Repeat {
+        Repeat::new(now, self.config.retransmit_first, self.config.retransmit_tries)
+    }
+
+    pub(crate) fn add_remote(&mut self, remote: IpAddr) {
+        *self.remotes.entry(remote).or_default() += 1;
+    }
+
+    pub(crate) fn remove_remote(&mut self, remote: IpAddr) {
+        if let Some(count) = self.remotes.get_mut(&remote) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.remotes.remove(&remote);
+            }
+        }
+    }
+
+    /// Whether no other IKE SA, in whatever state, is with this address.
+    pub(crate) fn is_alone(&self, remote: IpAddr) -> bool {
+        self.remotes.get(&remote).is_none_or(|count| *count <= 1)
+    }
+
+    /// Keeps the answer to the last request of an SA that is gone.
+    pub(crate) fn bury(&mut self, spi: u64, grave: Grave) {
+        if self.graves.len() >= MAX_GRAVES {
+            self.graves.pop_first();
+        }
+        self.graves.insert(spi, grave);
+    }
+}
+
+/// RFC 7296 §2.25 leaves the time open; long enough for the other's exchange to end.
+const RETRY_LEAST: Duration = Duration::from_millis(500);
+/// A lost answer to a Delete costs the peer some retransmissions and nothing else.
+const MAX_GRAVES: usize = 256;

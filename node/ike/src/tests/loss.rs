@@ -1,0 +1,152 @@
+//! Messages that are lost, repeated, late.
+
+use super::*;
+
+/// Runs a scenario while the network loses the packets of `lost` (by their place in `seen`).
+fn run_losing(net: &mut Net, lost: &[usize], time: Duration) {
+    let until = net.now + time;
+    let mut place = net.seen.len() - net.wire.len();
+    loop {
+        net.collect();
+        while let Some(packet) = net.wire.pop_front() {
+            if !lost.contains(&place) {
+                net.deliver(&packet);
+            }
+            place += 1;
+        }
+        if !net.tick(until) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_loss_at_any_place_is_made_good() {
+    for first in 0..6 {
+        for second in first..6 {
+            let mut net = Net::pair();
+            net.initiate(0, 1);
+            run_losing(&mut net, &[first, second], Duration::from_secs(20));
+            net.assert_children_fit();
+            assert_eq!(net.nodes[0].children.len(), 1, "{first} {second}");
+            assert_eq!(net.nodes[1].children.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_loss_in_a_rekey_or_delete_is_made_good() {
+    for lost in 0..6 {
+        let (mut net, a, _) = Net::established();
+        let child = net.nodes[0].child().id;
+        let now = net.now;
+        net.nodes[0].ike.rekey_child(now, child);
+        net.nodes[0].ike.rekey_ike(now, a);
+        net.collect();
+        run_losing(&mut net, &[4 + lost], Duration::from_secs(20));
+        net.assert_children_fit();
+        assert_ne!(net.nodes[0].child().id, child);
+        let now = net.now;
+        let b = net.nodes[1].established()[0];
+        net.nodes[1].ike.probe(now, b);
+        net.settle();
+        net.nodes[0].ike.close(now, a);
+        net.collect();
+        let at = net.seen.len();
+        run_losing(&mut net, &[at - 1 + lost % 2], Duration::from_secs(90));
+        assert!(net.nodes.iter().all(|n| n.ike.is_empty()), "{lost}");
+        assert_eq!(net.nodes[0].ended(), [End::Closed]);
+        assert_eq!(net.nodes[1].ended(), [End::DeletedByPeer]);
+    }
+}
+
+#[test]
+fn every_message_twice_is_as_good_as_once() {
+    let mut net = Net::pair();
+    let a = net.initiate(0, 1);
+    let twice = |net: &mut Net| {
+        net.collect();
+        while let Some(packet) = net.wire.pop_front() {
+            net.deliver(&packet);
+            net.deliver(&packet);
+            assert!(net.seen.len() < 200);
+        }
+    };
+    twice(&mut net);
+    net.assert_children_fit();
+    assert_eq!(net.nodes[0].children.len(), 1);
+    assert_eq!(net.nodes[1].asked.len(), 1);
+    let now = net.now;
+    let child = net.nodes[0].child().id;
+    net.nodes[0].ike.rekey_child(now, child);
+    twice(&mut net);
+    net.assert_children_fit();
+    net.nodes[0].ike.rekey_ike(now, a);
+    twice(&mut net);
+    net.nodes[0].ike.close(now, a);
+    twice(&mut net);
+    assert!(net.nodes.iter().all(|n| n.ike.is_empty() && n.ended().len() == 1));
+}
+
+#[test]
+fn old_messages_played_back_change_nothing() {
+    let (mut net, a, _) = Net::established();
+    let now = net.now;
+    let child = net.nodes[0].child().id;
+    net.nodes[0].ike.rekey_child(now, child);
+    net.settle();
+    let b = net.nodes[1].established()[0];
+    net.nodes[1].ike.probe(now, b);
+    net.settle();
+    let before: Vec<_> = net.nodes.iter().map(|n| n.events.clone()).collect();
+    for packet in net.seen.clone() {
+        // From elsewhere, too: nothing follows it there.
+        let elsewhere = Packet { from: "198.51.100.9:4500".parse().unwrap(), ..packet.clone() };
+        net.deliver(&packet);
+        net.deliver(&elsewhere);
+        net.wire.clear();
+    }
+    for (node, before) in net.nodes.iter().zip(before) {
+        assert_eq!(node.events, before);
+    }
+    net.nodes[0].ike.close(now, a);
+    net.settle();
+    assert_eq!(net.nodes[1].ended(), [End::DeletedByPeer]);
+}
+
+#[test]
+fn a_silent_peer_is_given_up() {
+    let mut net = Net::pair();
+    net.nodes[1].addr = "203.0.113.1".parse().unwrap();
+    net.initiate(0, 1);
+    net.run(Duration::from_secs(120));
+    assert_eq!(net.nodes[0].ended(), [End::Timeout]);
+    assert_eq!(net.seen.len(), 6);
+    assert!(net.nodes[0].ike.poll_timeout().is_none());
+    // The intervals double.
+    assert!(net.nodes[0].ike.is_empty());
+}
+
+#[test]
+fn a_half_open_sa_is_forgotten() {
+    let mut net = Net::pair();
+    net.initiate(0, 1);
+    let packet = net.wire.pop_front().unwrap();
+    net.deliver(&packet);
+    net.nodes[0].addr = "203.0.113.1".parse().unwrap();
+    assert_eq!(net.nodes[1].ike.half_open(), 1);
+    net.run(Duration::from_secs(31));
+    assert_eq!(net.nodes[1].ike.half_open(), 0);
+    assert!(net.nodes[1].ike.is_empty() && net.nodes[1].events.is_empty());
+}
+
+#[test]
+fn a_peer_that_dies_is_noticed_by_a_probe() {
+    let (mut net, _, b) = Net::established();
+    net.nodes[0].addr = "203.0.113.1".parse().unwrap();
+    let now = net.now;
+    net.nodes[1].ike.probe(now, b);
+    net.run(Duration::from_secs(120));
+    assert_eq!(net.nodes[1].ended(), [End::Timeout]);
+    assert!(net.nodes[1].children.is_empty());
+}
