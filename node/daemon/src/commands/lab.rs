@@ -8,18 +8,8 @@ use std::process::ExitCode;
 use crate::lab::{self, MOST_NODES, Options, Refusal};
 
 /// Arguments of `oe-node lab`.
-///
-/// Builds a small internet from network namespaces on this machine: a host that serves signed
-/// reverse zones, two opportunistic nodes that have never heard of each other, a host that
-/// publishes nothing and one whose record fails validation. Sends real traffic, captures the
-/// wire, and shows what happened when, and what the capture proves. Nothing of the machine's own
-/// network is touched, nothing is left behind.
-///
-/// Works as root, or else where unprivileged user namespaces are allowed.
-///
-/// Exit status: 0 if everything held, 1 if something did not, 2 if a permission is missing.
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = LONG_HELP)]
 pub(crate) struct Args {
     /// Instead, a full mesh of N nodes in which all talk to all at once.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=i64::from(MOST_NODES)))]
@@ -59,3 +49,14 @@ fn fail(message: &str, code: u8) -> ExitCode {
     let _ = writeln!(io::stderr(), "oe-node lab: {message}");
     ExitCode::from(code)
 }
+
+const LONG_HELP: &str = "\
+Builds a small internet from network namespaces on this machine: a host that serves signed reverse
+zones, two opportunistic nodes that have never heard of each other, a host that publishes nothing,
+and one whose record fails validation. Sends real traffic, captures the wire, and shows what
+happened when, and what the capture proves. Nothing of the machine's own network is touched, and
+nothing is left behind.
+
+Runs as root, or as anybody where unprivileged user namespaces are allowed.
+
+Exit status: 0 if everything held, 1 if something did not, 2 if a permission is missing.";

@@ -1,7 +1,8 @@
 //! The lab put together: namespaces, links, keys, DNS and nodes, in this order.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,7 +12,7 @@ use super::host::Host;
 use super::node::{Children, Node, Resolver};
 use super::progress::Progress;
 use super::topology::{Role, Site};
-use super::{keys, links, names, topology, traffic};
+use super::{keys, links, names, netns, topology, traffic};
 use crate::hostkey::Bits;
 
 /// A running lab. What it consists of ends when it is dropped.
@@ -59,7 +60,8 @@ impl Internet {
         progress.begin("signing the reverse zones and serving them");
         let published = publishing.iter().map(|host| &host.site).zip(keys).collect::<Vec<_>>();
         let dns = self.host(Role::Names).context("no DNS host")?;
-        let trust_anchor = names::serve(dns, &published)?;
+        let trust_anchor = Path::new(netns::SCRATCH).join("trust-anchor");
+        fs::write(&trust_anchor, names::serve(dns, &published)?)?;
 
         progress.begin("starting the nodes");
         let resolver = Resolver { address: format!("{}:53", dns.site.v4), trust_anchor };

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
@@ -53,10 +54,18 @@ fn core_index(position: usize) -> u32 {
     FIRST_INDEX + u32::try_from(position).unwrap_or(0)
 }
 
-/// No duplicate address detection, which would cost a second, and no chatter about routers.
+/// IPv6 whatever the machine's own settings are, without duplicate address detection, which would
+/// cost a second, and without chatter about routers.
 fn quiet_links() -> io::Result<()> {
+    if !Path::new("/proc/sys/net/ipv6").exists() {
+        return Err(io::Error::other(
+            "this kernel runs without IPv6 (booted with ipv6.disable=1?)",
+        ));
+    }
+    let settings =
+        [("disable_ipv6", "0"), ("accept_dad", "0"), ("dad_transmits", "0"), ("accept_ra", "0")];
     for scope in ["all", "default", INTERFACE] {
-        for (key, value) in [("accept_dad", "0"), ("dad_transmits", "0"), ("accept_ra", "0")] {
+        for (key, value) in settings {
             match netns::sysctl(&format!("ipv6/conf/{scope}/{key}"), value) {
                 Err(error) if scope == INTERFACE && error.kind() == io::ErrorKind::NotFound => {}
                 other => other?,

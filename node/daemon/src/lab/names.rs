@@ -2,7 +2,6 @@
 //! afterwards.
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -12,15 +11,14 @@ use zonefiles::chain::root_chain;
 use zonefiles::{Apex, ClasslessName, Kinds, Name, Prefix, ReverseZone, Rtype, SortedZone, Zone};
 
 use super::host::Host;
-use super::netns;
 use super::topology::{REVERSE_PREFIXES, Role, Site};
 use crate::zone::keys::ZoneKeys;
 use crate::zone::serve::{Sockets, ZoneServer};
 use crate::zone::signed::{ServedZone, make_bogus, sign_zones};
 
 /// Serves, on the DNS host, the zones from the root down to the reverse names of these sites with
-/// their keys. Returns the file with the trust anchor.
-pub(crate) fn serve(dns: &Host, published: &[(&Site, RsaKey)]) -> anyhow::Result<PathBuf> {
+/// their keys. Returns the trust anchor, in master-file form.
+pub(crate) fn serve(dns: &Host, published: &[(&Site, RsaKey)]) -> anyhow::Result<String> {
     let zones = zones(&dns.site, published)?;
     let broken: Vec<Name> = published
         .iter()
@@ -37,9 +35,6 @@ pub(crate) fn serve(dns: &Host, published: &[(&Site, RsaKey)]) -> anyhow::Result
     let zones = zones.into_iter().map(ServedZone::signed).collect();
     let signed = sign_zones(zones, &mut ZoneKeys::ephemeral(), LIFETIME, Some(&tamper))
         .context("cannot sign the zones")?;
-    let trust_anchor = Path::new(netns::SCRATCH).join("trust-anchor");
-    std::fs::write(&trust_anchor, &signed.trust_anchors)?;
-
     let (tell, told) = mpsc::sync_channel(1);
     let catalog = signed.catalog;
     // The thread lasts as long as the process.
@@ -50,7 +45,7 @@ pub(crate) fn serve(dns: &Host, published: &[(&Site, RsaKey)]) -> anyhow::Result
         }
     })?);
     told.recv().context("the DNS host has ended")?.context("cannot serve the zones")?;
-    Ok(trust_anchor)
+    Ok(signed.trust_anchors)
 }
 
 /// Serves in the calling thread's namespace, and says when it does.
@@ -98,3 +93,80 @@ fn host_name(name: &str) -> anyhow::Result<Name> {
 const DNS_PORT: u16 = 53;
 /// Longer than anyone keeps a lab up.
 const LIFETIME: Duration = Duration::from_secs(30 * 86_400);
+
+#[cfg(test)]
+mod tests {
+    use dnskeys::{Outcome, Security};
+
+    use super::super::topology::small_internet;
+    use super::super::{links, topology};
+    use super::*;
+    use crate::hostkey::{Bits, HostKey};
+    use crate::resolver::{Resolver, ResolverConfig};
+
+    /// What west's resolver finds: a secure key for east, a proof that plain has none, and that
+    /// something is wrong with bogus.
+    #[test]
+    fn each_host_publishes_what_it_should() {
+        let core = match Host::start(topology::core()) {
+            Ok(core) => core,
+            Err(error) => {
+                println!("skipped: no network namespaces here (run as root): {error}");
+                return;
+            }
+        };
+        let hosts: Vec<Host> =
+            small_internet().into_iter().map(|site| Host::start(site).unwrap()).collect();
+        links::join(&core, &hosts).unwrap();
+        let [dns, west, east, plain, bogus] = hosts.as_slice() else { unreachable!() };
+        let key = HostKey::generate(Bits::Rsa2048).unwrap().public().clone();
+        let published: Vec<_> =
+            [west, east, bogus].map(|host| (&host.site, key.clone())).into_iter().collect();
+        let anchor = serve(dns, &published).unwrap();
+        let file = std::env::temp_dir().join(format!("lab-anchor-{}", std::process::id()));
+        std::fs::write(&file, anchor).unwrap();
+
+        let servers = dns.site.addresses().map(|address| SocketAddr::new(address, DNS_PORT));
+        for server in servers {
+            let config = ResolverConfig {
+                servers: vec![server],
+                trust_anchors: Some(file.clone()),
+                ..ResolverConfig::default()
+            };
+            let asked: Vec<dnskeys::Name> = [east, plain, bogus]
+                .iter()
+                .flat_map(|host| host.site.addresses().map(dnskeys::Name::reverse))
+                .collect();
+            let answers = west
+                .run(move || {
+                    let runtime =
+                        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    runtime.block_on(async {
+                        let resolver = Resolver::new(&config).unwrap();
+                        let mut answers = Vec::new();
+                        for name in &asked {
+                            answers.push(resolver.answer(name).await);
+                        }
+                        answers
+                    })
+                })
+                .unwrap();
+            for answer in answers.iter().take(2) {
+                assert_eq!(answer.security, Security::Secure, "{answer:?}");
+                assert!(
+                    matches!(&answer.outcome, Outcome::Records(set)
+                    if set.malformed.is_empty() && !set.gateways.is_empty()),
+                    "{answer:?}"
+                );
+            }
+            for answer in answers.iter().skip(2).take(2) {
+                assert_eq!(answer.security, Security::Secure, "{answer:?}");
+                assert!(matches!(answer.outcome, Outcome::NoName | Outcome::NoRecord));
+            }
+            for answer in answers.iter().skip(4) {
+                assert_eq!(answer.outcome, Outcome::Bogus, "{answer:?}");
+            }
+        }
+        std::fs::remove_file(file).unwrap();
+    }
+}

@@ -149,11 +149,13 @@ fn privileged() -> bool {
 fn enter_user_namespace() -> Result<(), Refusal> {
     // SAFETY: these take nothing and cannot fail.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    let privileges = if privileged() {
+        "network namespaces are refused in spite of root's capabilities"
+    } else {
+        "CAP_SYS_ADMIN, CAP_NET_ADMIN or CAP_NET_RAW is missing"
+    };
     let refuse = |step: &str, error: io::Error| Refusal {
-        missing: format!(
-            "not privileged (CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_NET_RAW are missing), and \
-             {step}: {error}"
-        ),
+        missing: format!("{privileges}, and {step}: {error}"),
         remedy: user_namespace_remedy(),
     };
     unshare(libc::CLONE_NEWUSER)

@@ -20,12 +20,23 @@ pub(crate) struct Report {
     pub(crate) took_ms: f64,
     /// Whether an unprivileged user namespace was used.
     pub(crate) unprivileged: bool,
-    /// Packets the capture has seen and missed.
+    /// Packets the capture has seen.
     pub(crate) captured: u64,
     /// Packets the capture missed.
     pub(crate) missed: u64,
+    /// Who lives where.
+    pub(crate) hosts: Vec<Place>,
     /// What was sent to whom and what came of it.
     pub(crate) destinations: Vec<Destination>,
+}
+
+/// A host's name and addresses.
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    /// Its name.
+    pub(crate) name: String,
+    /// IPv4 and IPv6.
+    pub(crate) addresses: [IpAddr; 2],
 }
 
 /// A host that west has sent to.
@@ -180,6 +191,12 @@ pub(crate) struct Traced {
     /// More of it.
     #[serde(default)]
     pub(crate) detail: Value,
+}
+
+impl From<&Site> for Place {
+    fn from(site: &Site) -> Self {
+        Self { name: site.name.clone(), addresses: site.addresses() }
+    }
 }
 
 impl Destination {
@@ -356,4 +373,172 @@ fn timeline(
 pub(crate) fn ms(duration: Duration) -> f64 {
     // Three digits are what the clocks are good for.
     (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::capture::Seen;
+    use super::super::probe::Outcome;
+    use super::super::topology;
+    use super::super::traffic::{Echo, Transfer};
+    use super::super::wire::Packet;
+    use super::*;
+
+    const WEST: usize = 1;
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_secs(1_800_000_000) + Duration::from_millis(ms)
+    }
+
+    fn sites() -> (Site, Site, Site, Site) {
+        let [_, west, east, plain, bogus] = topology::small_internet().try_into().unwrap();
+        (west, east, plain, bogus)
+    }
+
+    fn seen(ms: u64, host: usize, from: &Site, to: &Site, kind: Kind) -> Seen {
+        let packet = Packet { source: from.v4.into(), destination: to.v4.into(), kind };
+        Seen { time: at(ms), host, packet, readable: kind == Kind::Tcp }
+    }
+
+    fn outcome(answered: Option<u64>) -> Outcome {
+        Outcome {
+            first: Echo { sent: at(0), answered: answered.map(Duration::from_millis) },
+            later: Vec::new(),
+            transfer: match answered {
+                Some(_) => {
+                    Ok(Transfer { octets: 1, took: Duration::from_millis(1), retransmitted: 0 })
+                }
+                None => Err(std::io::ErrorKind::TimedOut.into()),
+            },
+        }
+    }
+
+    fn destination(
+        site: &Site,
+        outcome: Outcome,
+        trace: &[Traced],
+        packets: Vec<Seen>,
+    ) -> Destination {
+        let (west, ..) = sites();
+        let record = Record { packets, missed: 0 };
+        let outcomes = vec![(site.v4.into(), outcome)];
+        Destination::new((WEST, &west), site, outcomes, trace, &record)
+    }
+
+    fn broken(destination: &Destination) -> Vec<&'static str> {
+        destination
+            .ways
+            .iter()
+            .flat_map(|way| &way.claims)
+            .filter(|claim| !claim.held)
+            .map(|claim| claim.claim)
+            .collect()
+    }
+
+    /// What a good negotiation looks like on the wire.
+    fn encrypted() -> Vec<Seen> {
+        let (west, east, ..) = sites();
+        let ike = |exchange, response| Kind::Ike { exchange, response };
+        vec![
+            seen(2, WEST, &west, &east, ike(IKE_SA_INIT, false)),
+            seen(3, 2, &east, &west, ike(IKE_SA_INIT, true)),
+            seen(4, WEST, &west, &east, ike(IKE_AUTH, false)),
+            seen(9, 2, &east, &west, ike(IKE_AUTH, true)),
+            seen(10, WEST, &west, &east, Kind::Esp { spi: 1 }),
+            seen(11, 2, &east, &west, Kind::Esp { spi: 2 }),
+        ]
+    }
+
+    #[test]
+    fn an_encrypted_destination_holds_and_one_clear_packet_breaks_it() {
+        let (west, east, ..) = sites();
+        let good = destination(&east, outcome(Some(12)), &[], encrypted());
+        assert_eq!(broken(&good), [""; 0]);
+        assert!(good.held);
+        for (host, from, to) in [(WEST, &west, &east), (2, &east, &west)] {
+            let mut packets = encrypted();
+            packets.push(seen(5, host, from, to, Kind::Icmp { kind: 8 }));
+            let leaked = destination(&east, outcome(Some(12)), &[], packets);
+            assert_eq!(broken(&leaked), ["no packet in clear"]);
+            assert!(!leaked.held);
+        }
+        let mut packets = encrypted();
+        packets.pop();
+        let one_way = destination(&east, outcome(Some(12)), &[], packets);
+        assert_eq!(broken(&one_way), ["ESP both ways"]);
+        let lost = destination(&east, outcome(None), &[], encrypted());
+        assert_eq!(
+            broken(&lost),
+            ["first packet answered, sent once", "TCP transfer complete, no SYN sent again"]
+        );
+    }
+
+    #[test]
+    fn a_syn_sent_again_breaks_it() {
+        let (_, east, ..) = sites();
+        let mut outcome = outcome(Some(12));
+        outcome.transfer.as_mut().unwrap().retransmitted = 1;
+        let destination = destination(&east, outcome, &[], encrypted());
+        assert_eq!(broken(&destination), ["TCP transfer complete, no SYN sent again"]);
+    }
+
+    #[test]
+    fn a_plain_destination_must_be_seen_in_clear() {
+        let (west, _, plain, _) = sites();
+        let packets =
+            vec![seen(1, WEST, &west, &plain, Kind::Tcp), seen(2, 3, &plain, &west, Kind::Tcp)];
+        let good = destination(&plain, outcome(Some(2)), &[], packets);
+        assert!(good.held, "{:?}", broken(&good));
+        let unseen = destination(&plain, outcome(Some(2)), &[], Vec::new());
+        assert_eq!(broken(&unseen), ["in clear both ways", "plaintext on the wire"]);
+    }
+
+    #[test]
+    fn anything_that_west_sends_to_bogus_breaks_it() {
+        let (_, east, _, bogus) = sites();
+        let good = destination(&bogus, outcome(None), &[], Vec::new());
+        assert!(good.held, "{:?}", broken(&good));
+        // Even a negotiation, even under another's source address.
+        let kind = Kind::Ike { exchange: IKE_SA_INIT, response: false };
+        let packets = vec![seen(1, WEST, &east, &bogus, kind)];
+        let sent = destination(&bogus, outcome(None), &[], packets);
+        assert_eq!(broken(&sent), ["nothing sent"]);
+        // What plain sends to it is how the lab sees that it is alive.
+        let (.., bogus) = sites();
+        let packets = vec![seen(1, 3, &east, &bogus, Kind::Icmp { kind: 8 })];
+        assert!(destination(&bogus, outcome(None), &[], packets).held);
+    }
+
+    #[test]
+    fn the_timeline_joins_node_capture_and_sender() {
+        let (_, east, ..) = sites();
+        let traced = |ms: u64, event: &str| -> Traced {
+            let t_us = u64::try_from(at(ms).as_micros()).unwrap();
+            let line = serde_json::json!({
+                "t_us": t_us, "event": event, "destination": east.v4, "detail": {"security": "secure"},
+            });
+            serde_json::from_value(line).unwrap()
+        };
+        let trace = [
+            traced(1, "trapped"),
+            traced(2, "dns-answer"),
+            traced(3, "something-new"),
+            traced(9, "ike-auth"),
+        ];
+        let destination = destination(&east, outcome(Some(12)), &trace, encrypted());
+        let timeline = &destination.ways[0].timeline;
+        let events: Vec<(Event, f64, Source)> =
+            timeline.iter().map(|moment| (moment.event, moment.at_ms, moment.source)).collect();
+        assert_eq!(
+            events,
+            [
+                (Event::Trapped, 1.0, Source::Node),
+                (Event::DnsAnswer, 2.0, Source::Node),
+                (Event::IkeSaInit, 3.0, Source::Capture),
+                (Event::IkeAuth, 9.0, Source::Node),
+                (Event::FirstEsp, 10.0, Source::Capture),
+                (Event::Answered, 12.0, Source::Sender),
+            ]
+        );
+    }
 }

@@ -66,6 +66,7 @@ pub(crate) fn run(
         unprivileged: footing == Footing::UserNamespace,
         captured: u64::try_from(record.packets.len()).unwrap_or(u64::MAX),
         missed: record.missed,
+        hosts: internet.hosts.iter().map(|host| (&host.site).into()).collect(),
         destinations,
     };
     Ok((report, internet))

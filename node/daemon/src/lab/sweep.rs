@@ -114,3 +114,45 @@ const TURN: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How many rounds a late answer to a first request is waited for when all else works.
 const LATE_ROUNDS: u8 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::super::host::Host;
+    use super::super::{links, topology};
+    use super::*;
+
+    #[test]
+    fn all_reach_all_at_once() {
+        let core = match Host::start(topology::core()) {
+            Ok(core) => core,
+            Err(error) => {
+                println!("skipped: no network namespaces here (run as root): {error}");
+                return;
+            }
+        };
+        let hosts: Vec<Host> =
+            topology::mesh(6).into_iter().map(|site| Host::start(site).unwrap()).collect();
+        links::join(&core, &hosts).unwrap();
+        let begin = Instant::now();
+        let jobs: Vec<_> = hosts
+            .iter()
+            .flat_map(|host| host.site.addresses().map(|own| (host, own)))
+            .map(|(host, own)| {
+                let mut peers: Vec<IpAddr> =
+                    hosts.iter().map(|peer| peer.site.address_like(own)).collect();
+                peers.retain(|peer| *peer != own);
+                // And one that nobody has.
+                let nobody = if own.is_ipv4() { "192.0.2.30" } else { "2001:db8:105::9" };
+                peers.push(nobody.parse().unwrap());
+                host.start_job(move || run(own, &peers, begin, Duration::from_secs(2))).unwrap()
+            })
+            .collect();
+        for job in jobs {
+            let sweep = job.join().unwrap().unwrap();
+            let (nobody, peers) = sweep.peers.split_last().unwrap();
+            assert_eq!(peers.len(), 6);
+            assert!(peers.iter().all(|peer| peer.first.is_some() && peer.working.is_some()));
+            assert!(nobody.first.is_none() && nobody.working.is_none(), "{nobody:?}");
+        }
+    }
+}

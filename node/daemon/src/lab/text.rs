@@ -55,9 +55,9 @@ pub(crate) fn picture(sites: &[Site], style: Style) -> String {
         (format!("{:<6} {:<15} {}", site.name, site.v4.to_string(), style.dim(what)), site.v6)
     };
     let ((west, west6), (dns, dns6)) = (left(west), left(dns));
-    let (east, east6) = right(east, "publishes its key, as west does");
-    let (plain, plain6) = right(plain, "publishes nothing");
-    let (bogus, bogus6) = right(bogus, "publishes a record changed after signing");
+    let (east, east6) = right(east, "key in DNS");
+    let (plain, plain6) = right(plain, "nothing in DNS");
+    let (bogus, bogus6) = right(bogus, "record tampered");
     format!(
         "  {west:<21} ──┐          ┌── {east}\n\
          {:8}{west6:<15}   │          │          {east6}\n\
@@ -77,8 +77,8 @@ pub(crate) fn introduction(picture: &str, footing: Footing, style: Style) -> Str
     };
     format!(
         "{} a small internet in network namespaces, {footing}\n\n{picture}\n  \
-         dns serves the reverse zones, signed. west and east are oe-node processes that know its\n  \
-         address and the trust anchor, and nothing of each other.\n",
+         dns serves the reverse zones, signed with DNSSEC. west and east are processes\n  \
+         that know its address and the trust anchor, and nothing of each other.\n",
         style.bold("oe-node lab:")
     )
 }
@@ -260,3 +260,93 @@ const EVENTS: [(Event, &str); 9] = [
 
 /// Columns of the labels.
 const TITLE_WIDTH: usize = 56;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::report::{Claim, Moment, Source, TransferReport, Wire};
+    use super::super::topology;
+    use super::*;
+
+    fn way(to: &str, held: bool) -> Way {
+        let moment = |at_ms, event, detail| Moment { at_ms, event, source: Source::Node, detail };
+        Way {
+            from: "192.0.2.11".parse().unwrap(),
+            to: to.parse().unwrap(),
+            timeline: vec![
+                moment(0.04, Event::Trapped, json!(null)),
+                moment(3.1, Event::DnsAnswer, json!({"security": "secure"})),
+                moment(12.34, Event::Answered, json!(null)),
+            ],
+            first_packet_ms: Some(12.34),
+            later_ms: vec![Some(0.3), None, Some(0.1)],
+            transfer: Some(TransferReport { octets: 1 << 18, ms: 20.0, syn_retransmissions: 0 }),
+            transfer_error: None,
+            wire: Wire { clear_sent: usize::from(!held), esp_sent: 200, ..Wire::default() },
+            claims: vec![Claim { claim: "no packet in clear", held }],
+        }
+    }
+
+    fn sample(held: bool) -> Report {
+        let east = Destination {
+            name: "east".to_owned(),
+            publishes: Publishes::Key,
+            held,
+            ways: vec![way("198.51.100.22", held), way("2001:db8:2::22", true)],
+        };
+        Report {
+            held,
+            took_ms: 2500.0,
+            unprivileged: false,
+            captured: 1234,
+            missed: 0,
+            hosts: Vec::new(),
+            destinations: vec![east],
+        }
+    }
+
+    #[test]
+    fn a_good_report_has_its_figures_in_columns() {
+        let text = report(&sample(true), Style::plain());
+        for line in [
+            "west → east    publishes its key                                IPv4        IPv6",
+            "  first packet trapped and held                               0.0 ms      0.0 ms",
+            "  DNS answer: secure                                          3.1 ms      3.1 ms",
+            "  first packet answered                                      12.3 ms     12.3 ms",
+            "  later packets, median                                      0.30 ms     0.30 ms",
+            "  ✓ east   first packet held, then sent through ESP and answered; nothing in clear",
+            "  Everything held in 2.5 s, 1234 packets captured at the core",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_did_not_hold_is_named_with_its_address() {
+        let text = report(&sample(false), Style::plain());
+        for line in [
+            "  ✗ east   did not hold:",
+            "      ✗ 198.51.100.22: no packet in clear",
+            "  NOT everything held in 2.5 s, 1234 packets captured at the core",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");
+        }
+        assert!(!text.contains("2001:db8:2::22"), "IPv6 held:\n{text}");
+        let blind = Report { missed: 3, ..sample(false) };
+        assert!(report(&blind, Style::plain()).contains("missed 3 packets and proves nothing"));
+    }
+
+    #[test]
+    fn the_picture_names_every_host_and_address() {
+        let sites = topology::small_internet();
+        let text = picture(&sites, Style::plain());
+        for site in &sites {
+            assert!(text.contains(&site.name));
+            for address in site.addresses() {
+                assert!(text.contains(&address.to_string()), "no {address} in\n{text}");
+            }
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "too wide:\n{text}");
+    }
+}
