@@ -101,8 +101,7 @@ pub(super) fn plan(
             plan.insert((host, LIVE), Target::Throw);
         }
     }
-    let never = NEVER.iter().filter_map(|text| text.parse().ok());
-    for prefix in never.chain(addresses.iter().map(|addr| Prefix::host(*addr))) {
+    for prefix in never().chain(addresses.iter().map(|addr| Prefix::host(*addr))) {
         plan.insert((prefix, LIVE), Target::Throw);
         plan.remove(&(prefix, BACKSTOP));
     }
@@ -117,7 +116,8 @@ fn mirror(plan: &mut Plan, classes: &BTreeMap<Prefix, Class>, route: &MainRoute)
         Some((prefix, *classes.get(&prefix)?))
     });
     let Some((prefix, Class::Trap { .. })) = class else { return };
-    if prefix == route.dst {
+    // A connected fe80::/64 would be longer than the throw that must win over it.
+    if prefix == route.dst || never().any(|never| never.covers(&route.dst)) {
         return;
     }
     let target =
@@ -128,6 +128,11 @@ fn mirror(plan: &mut Plan, classes: &BTreeMap<Prefix, Class>, route: &MainRoute)
     if around != Some(target) {
         plan.insert((route.dst, LIVE), target);
     }
+}
+
+/// The prefixes of [`NEVER`].
+fn never() -> impl Iterator<Item = Prefix> {
+    NEVER.iter().filter_map(|text| text.parse().ok())
 }
 
 /// The main table's route for a whole prefix.
@@ -154,6 +159,21 @@ mod tests {
     fn route(dst: &str, source: &str, gateway: Option<&str>) -> (Prefix, MainRoute) {
         let gateways = gateway.into_iter().map(ip).collect();
         (p(dst), MainRoute { dst: p(dst), unicast: true, source: Some(ip(source)), gateways })
+    }
+
+    #[test]
+    fn connected_link_local_prefixes_are_never_trapped() {
+        let trap = Class::Trap { fail_closed: false };
+        let classes = BTreeMap::from([(Prefix::ALL_V6, trap)]);
+        let main = BTreeMap::from([
+            route("::/0", "2001:db8::11", Some("2001:db8::1")),
+            route("fe80::/64", "fe80::11", None),
+            route("2001:db8:7::/64", "2001:db8:7::11", None),
+        ]);
+        let plan = plan(&classes, &main, &[]);
+        assert_eq!(plan.get(&(p("fe80::/64"), LIVE)), None);
+        assert_eq!(plan.get(&(p("fe80::/10"), LIVE)), Some(&Target::Throw));
+        assert!(plan.contains_key(&(p("2001:db8:7::/64"), LIVE)));
     }
 
     fn device(source: &str) -> Option<Target> {
