@@ -384,10 +384,14 @@ impl Forwarding {
         let tos = ecn::outer(inner.tos, self.config.copy_dscp);
         let (sealed, bytes) = seal_parts(sa, &plan, packet, inner, tos, batch);
         let expiry = sa.usage.sent(now, sealed, bytes);
+        let unanswered = sa.usage.is_unanswered(now);
         self.counters.sealed += sealed;
         self.counters.sealed_bytes += bytes;
         if first {
             self.tell(Output::Trace(Trace::FirstOut(id)));
+        }
+        if unanswered {
+            self.notify(Notice::Unanswered(id));
         }
         self.expire(id, expiry);
         if sealed < parts as u64 { Err(Reason::Malformed) } else { Ok(()) }

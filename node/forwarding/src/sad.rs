@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use sa::{Envelope, Flow, Limits, Mode, SaId, SaPair, TrafficSelector, Trust, Use};
+use sa::{Envelope, Flow, Limits, Mode, SaId, SaPair, TrafficSelector, Trust, UNANSWERED, Use};
 
 use crate::aead::{AeadKey, Provider};
 use crate::counters::Reason;
@@ -43,6 +43,10 @@ pub(crate) struct Usage {
     last_out: Option<Instant>,
     limits: Limits,
     soft_sent: bool,
+    /// The first packet sent since the last one that came in.
+    waiting: Option<Instant>,
+    /// Nobody need be told again that nothing comes in.
+    told: bool,
     /// Used up: nothing more in either direction.
     pub(crate) spent: bool,
 }
@@ -65,6 +69,8 @@ impl Usage {
             last_out: None,
             limits,
             soft_sent: false,
+            waiting: None,
+            told: false,
             spent: false,
         }
     }
@@ -82,7 +88,17 @@ impl Usage {
         self.packets_in = self.packets_in.saturating_add(1);
         self.bytes_in = self.bytes_in.saturating_add(bytes);
         self.last_in = Some(now);
+        self.waiting = None;
+        self.told = false;
         self.expiry(self.packets_in, self.bytes_in)
+    }
+
+    /// Whether to say, on sending, that for too long nothing has come in.
+    #[inline]
+    pub(crate) fn is_unanswered(&mut self, now: Instant) -> bool {
+        let since = *self.waiting.get_or_insert(now);
+        let late = now.saturating_duration_since(since) >= UNANSWERED;
+        late && !std::mem::replace(&mut self.told, true)
     }
 
     /// Packets that may still be sent.

@@ -501,6 +501,23 @@ fn limits_are_announced_and_end_in_hold() {
 }
 
 #[test]
+fn silence_is_reported_once_and_only_if_we_speak() {
+    let (mut a, mut b) = both();
+    let packet = udp(A, B, (1, 2), b"x");
+    let mut told = |a: &mut Plane, seconds: u64| {
+        a.now += Duration::from_secs(seconds);
+        a.send(&packet);
+        a.notices().iter().filter(|n| **n == Notice::Unanswered(SaId(1))).count()
+    };
+    assert_eq!([0, 4, 1, 1, 100].map(|s| told(&mut a, s)), [0, 0, 1, 0, 0]);
+    let sealed = esp(b.send(&udp(B, A, (2, 1), b"here")));
+    a.receive_from(outer(B, 4500), 0, &sealed);
+    a.outputs();
+    // A long pause is no silence: the wait begins with the first packet that is sent.
+    assert_eq!([60, 4, 1, 1].map(|s| told(&mut a, s)), [0, 0, 1, 0]);
+}
+
+#[test]
 fn a_removed_pair_leaves_its_flows_on_hold() {
     let (mut a, _) = both();
     a.command(Command::RemoveSa(SaId(1)));
