@@ -185,11 +185,10 @@ impl Delivery {
     ) -> bool {
         let Some(write) = self.writes.get_mut(index) else { return false };
         let total = write.header + write.payload + new.payload;
-        let segments = if inner.protocol == UDP { MAX_UDP_SEGMENTS } else { usize::MAX };
         if new.payload > write.size
             || new.header != write.header
             || total > MAX_SUPER
-            || write.parts >= segments
+            || write.parts >= Write::MAX_PIECES
         {
             return false;
         }
@@ -279,6 +278,12 @@ impl Delivery {
             next: Some(write.first),
         })
     }
+}
+
+impl Write<'_> {
+    /// Pieces of one write at the most. It is what UDP_MAX_SEGMENTS was before Linux 6.6, and more
+    /// than 64 kB of full-sized packets need.
+    pub const MAX_PIECES: usize = 64;
 }
 
 impl Iterator for Write<'_> {
@@ -374,8 +379,6 @@ fn finish(write: &Open, arena: &mut [u8]) -> Option<Offload> {
 const ECE: u8 = 0x40;
 /// What an IP length field can say; IPv6's own header counts, to keep one rule.
 const MAX_SUPER: usize = 65_535;
-/// UDP_MAX_SEGMENTS of Linux before 6.6.
-const MAX_UDP_SEGMENTS: usize = 64;
 /// Flows that may grow at the same time: those that are interleaved within one drain. The kernel's
 /// own GRO keeps eight as well.
 const MAX_OPEN: usize = 8;

@@ -1,7 +1,7 @@
 //! The plane itself: commands in, packets through, notices out.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -93,8 +93,13 @@ pub enum Output {
         /// The ESP packet.
         octets: Vec<u8>,
     },
-    /// A packet released from hold, in the clear: a whole IP packet.
-    Clear(Vec<u8>),
+    /// A packet released from hold, in the clear.
+    Clear {
+        /// Its destination.
+        to: IpAddr,
+        /// The whole IP packet.
+        octets: Vec<u8>,
+    },
     /// Something happened for the first time.
     Trace(Trace),
 }
@@ -307,7 +312,9 @@ impl Forwarding {
                 let octets = packet.to_vec();
                 self.outputs.push_back(match send.to {
                     To::Peer(envelope) => Output::Sealed { envelope, tos: send.tos, octets },
-                    To::Clear(_) | To::Device => Output::Clear(octets),
+                    To::Clear(to) => Output::Clear { to, octets },
+                    // Nobody is told why a held packet did not fit: its sender tries again.
+                    To::Device => continue,
                 });
             }
         }

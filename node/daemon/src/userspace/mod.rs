@@ -1,1 +1,15 @@
-//! The userspace data plane: TUN, UDP and raw sockets, and the thread that moves packets.
+//! The data plane in user space: our forwarding plane between a TUN device and sockets.
+//!
+//! [`start`] opens everything and hands it to one thread of its own; the async runtime never
+//! touches a packet. What the rest of the daemon sees is [`Plane`]: commands and IKE datagrams in,
+//! notices and IKE datagrams out. Addresses, routes and rules are the `kernel` module's.
+
+mod plane;
+mod sockets;
+mod sys;
+mod tun;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use plane::{Config, Counters, Datagram, Plane, start};

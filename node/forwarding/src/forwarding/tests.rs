@@ -227,8 +227,8 @@ fn held_packets_leave_in_the_clear_when_policy_says_so() {
         a.outputs(),
         [
             Output::Trace(Trace::Released(flow(A, B))),
-            Output::Clear(first.clone()),
-            Output::Clear(last)
+            Output::Clear { to: ip(B), octets: first.clone() },
+            Output::Clear { to: ip(B), octets: last }
         ]
     );
     assert_eq!(a.send(&first), [(To::Clear(ip(B)), first)]);

@@ -1,0 +1,452 @@
+//! The packet thread: waits for the device, the sockets and commands, and carries octets between
+//! them and [`Forwarding`]. It decides nothing.
+
+use std::io::{ErrorKind, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError, mpsc as sync_mpsc};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use forwarding::{Batch, Delivery, Forwarding, Offload, Outer, Output, To, Trace, Write};
+use sa::{Command, Notice};
+use tokio::sync::mpsc;
+
+use super::sockets::{Sockets, Wanted};
+use super::sys::{self, Epoll, Wake};
+use super::tun::Tun;
+
+/// What to open.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Name of the device.
+    pub(crate) interface: String,
+    /// SO_MARK of every socket, which routing exempts from the device.
+    pub(crate) mark: u32,
+    /// Addresses to listen on; empty for all.
+    pub(crate) listen: Vec<IpAddr>,
+    /// IKE (RFC 7296 §2): 500.
+    pub(crate) ike_port: u16,
+    /// IKE and ESP in UDP (RFC 3948): 4500.
+    pub(crate) natt_port: u16,
+    /// Randomness for the hash tables.
+    pub(crate) seed: [u8; 32],
+    /// The plane's own.
+    pub(crate) forwarding: forwarding::Config,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            interface: "ipsec0".into(),
+            mark: 0,
+            listen: Vec::new(),
+            ike_port: 500,
+            natt_port: 4500,
+            seed: [0; 32],
+            forwarding: forwarding::Config::default(),
+        }
+    }
+}
+
+/// A running plane. When it is dropped the thread ends and the device disappears.
+pub(crate) struct Plane {
+    /// What the plane has to say, in order.
+    pub(crate) notices: mpsc::Receiver<Notice>,
+    /// IKE datagrams, without the non-ESP marker.
+    pub(crate) datagrams: mpsc::Receiver<Datagram>,
+    /// Milestones of flows and pairs, with the time they were seen. Nobody need read them.
+    pub(crate) traces: mpsc::Receiver<(Instant, Trace)>,
+    thread: Thread,
+}
+
+/// An IKE datagram: our address, the sender's, the message.
+pub(crate) type Datagram = (SocketAddr, SocketAddr, Vec<u8>);
+
+/// A snapshot of what was counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Counters {
+    /// Of the forwarding plane.
+    pub(crate) forwarding: forwarding::Counters,
+    /// Packets that a socket refused to send.
+    pub(crate) send_refused: u64,
+    /// Packets that the device refused to take.
+    pub(crate) device_refused: u64,
+    /// Reads of the device whose header made no sense.
+    pub(crate) device_malformed: u64,
+    /// Notices and IKE datagrams lost because the control plane was behind.
+    pub(crate) control_behind: u64,
+}
+
+/// Opens the device and the sockets and starts the thread.
+///
+/// # Errors
+/// Without the privileges (CAP_NET_ADMIN, CAP_NET_RAW), or if a port or the name is taken.
+pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
+    let sockets = Sockets::open(&Wanted {
+        mark: config.mark,
+        listen: &config.listen,
+        ike_port: config.ike_port,
+        natt_port: config.natt_port,
+    })?;
+    let ipv6 = sockets.udp().iter().any(|udp| udp.local(None).is_ipv6());
+    let mtu = forwarding::device_mtu(config.forwarding.link_mtu, ipv6);
+    let tun = Tun::create(&config.interface, mtu)?;
+    let sockets = Arc::new(sockets);
+    let wake = Arc::new(Wake::new()?);
+    let epoll = Epoll::new()?;
+    epoll.add(wake.fd(), WAKE)?;
+    epoll.add(tun.fd(), DEVICE)?;
+    for (number, udp) in (UDP..).zip(sockets.udp()) {
+        epoll.add(udp.fd(), number)?;
+    }
+    for (number, raw) in (ESP..).zip(sockets.esp()) {
+        epoll.add(raw.fd(), number)?;
+    }
+
+    let (commands, orders) = sync_mpsc::channel();
+    let (notices_in, notices) = mpsc::channel(NOTICES);
+    let (datagrams_in, datagrams) = mpsc::channel(DATAGRAMS);
+    let (traces_in, traces) = mpsc::channel(TRACES);
+    let counters = Arc::new(Mutex::new(Counters::default()));
+    let worker = Worker {
+        forwarding: Forwarding::new(config.forwarding, config.seed, Instant::now()),
+        batch: Batch::new(),
+        delivery: Delivery::new(tun.has_udp_offload()),
+        buffer: vec![0; DATAGRAM],
+        tun,
+        sockets: Arc::clone(&sockets),
+        epoll,
+        wake: Arc::clone(&wake),
+        orders,
+        notices: notices_in,
+        datagrams: datagrams_in,
+        traces: traces_in,
+        counted: Counters::default(),
+        counters: Arc::clone(&counters),
+    };
+    let join = std::thread::Builder::new()
+        .name("forwarding".into())
+        .spawn(|| worker.run())
+        .context("cannot start the packet thread")?;
+    let thread = Thread { commands, wake, sockets, counters, join: Some(join) };
+    Ok(Plane { notices, datagrams, traces, thread })
+}
+
+impl Plane {
+    /// Gives an order; orders are obeyed in sequence.
+    pub(crate) fn command(&self, command: Command) {
+        self.thread.order(Order::Obey(command));
+    }
+
+    /// Sends an IKE message from `local` (the port chooses the socket; an unspecified address
+    /// leaves the choice to the kernel), with the non-ESP marker if asked (RFC 3948 §2.2).
+    pub(crate) fn transmit(
+        &self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        marker: bool,
+        octets: &[u8],
+    ) {
+        if marker {
+            let marked = [&MARKER[..], octets].concat();
+            self.thread.sockets.transmit(local, remote, &marked);
+        } else {
+            self.thread.sockets.transmit(local, remote, octets);
+        }
+    }
+
+    /// What was counted until the thread last went to sleep.
+    pub(crate) fn counters(&self) -> Counters {
+        *self.thread.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the thread and waits for it; the device is gone afterwards.
+    pub(crate) fn stop(self) {
+        drop(self);
+    }
+}
+
+/// The thread as its owner sees it.
+struct Thread {
+    commands: sync_mpsc::Sender<Order>,
+    wake: Arc<Wake>,
+    sockets: Arc<Sockets>,
+    counters: Arc<Mutex<Counters>>,
+    join: Option<JoinHandle<()>>,
+}
+
+enum Order {
+    Obey(Command),
+    Stop,
+}
+
+impl Thread {
+    fn order(&self, order: Order) {
+        // A thread that is gone has closed `notices` as well, which is where it is noticed.
+        if self.commands.send(order).is_ok() {
+            self.wake.wake();
+        }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.order(Order::Stop);
+        if let Some(join) = self.join.take()
+            && join.join().is_err()
+        {
+            tracing::error!("the packet thread panicked");
+        }
+    }
+}
+
+/// The thread itself.
+struct Worker {
+    forwarding: Forwarding,
+    batch: Batch,
+    delivery: Delivery,
+    /// One read of the device, or one receive of a socket: packets are opened where they arrive.
+    buffer: Vec<u8>,
+    tun: Tun,
+    sockets: Arc<Sockets>,
+    epoll: Epoll,
+    wake: Arc<Wake>,
+    orders: sync_mpsc::Receiver<Order>,
+    notices: mpsc::Sender<Notice>,
+    datagrams: mpsc::Sender<Datagram>,
+    traces: mpsc::Sender<(Instant, Trace)>,
+    counted: Counters,
+    counters: Arc<Mutex<Counters>>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            let limit = self
+                .forwarding
+                .poll_timeout()
+                .map(|(at, _)| at.saturating_duration_since(Instant::now()));
+            for number in self.epoll.wait(limit) {
+                match number {
+                    WAKE => {
+                        if !self.obey() {
+                            return;
+                        }
+                    }
+                    DEVICE => self.from_device(),
+                    number if number >= ESP => self.from_raw(number - ESP),
+                    number => self.from_udp(number - UDP),
+                }
+                self.drain();
+            }
+            self.forwarding.handle_timeout(Instant::now());
+            self.drain();
+            self.publish();
+        }
+    }
+
+    /// Carries out what was ordered; `false` when it is time to stop.
+    fn obey(&mut self) -> bool {
+        self.wake.clear();
+        loop {
+            match self.orders.try_recv() {
+                Ok(Order::Obey(command)) => {
+                    self.forwarding.handle_command(Instant::now(), command);
+                    // What was released must leave before the next order changes anything.
+                    self.drain();
+                }
+                Ok(Order::Stop) | Err(sync_mpsc::TryRecvError::Disconnected) => return false,
+                Err(sync_mpsc::TryRecvError::Empty) => return true,
+            }
+        }
+    }
+
+    /// Reads the device until it is empty or the batch is full, then sends: one wake-up carries as
+    /// much as has gathered.
+    fn from_device(&mut self) {
+        let now = Instant::now();
+        while !self.batch.is_full() {
+            let len = match self.tun.read(&mut self.buffer) {
+                Ok(len) => len,
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
+            let header = self.buffer.get_mut(..len).and_then(<[u8]>::split_first_chunk_mut);
+            let Some((header, packet)) = header else { break };
+            match Offload::parse(*header) {
+                Some(offload) => {
+                    self.forwarding.outgoing(now, &offload, packet, &mut self.batch);
+                }
+                None => self.counted.device_malformed += 1,
+            }
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        for send in self.batch.sends() {
+            let octets = self.batch.octets(send);
+            match send.to {
+                To::Peer(envelope) => {
+                    self.sockets.send_esp(&envelope, send.tos, octets, send.segment);
+                }
+                To::Clear(to) => self.sockets.send_clear(to, octets),
+                To::Device => {
+                    let header = Offload::NONE.to_octets();
+                    let slices = [IoSlice::new(&header), IoSlice::new(octets)];
+                    if self.tun.write(&slices).is_err() {
+                        self.counted.device_refused += 1;
+                    }
+                }
+            }
+        }
+        self.batch.clear();
+    }
+
+    /// Receives from a UDP socket: IKE goes up, ESP is opened and written to the device at once,
+    /// while it is warm.
+    fn from_udp(&mut self, index: u64) {
+        let sockets = Arc::clone(&self.sockets);
+        let Some(socket) = usize::try_from(index).ok().and_then(|i| sockets.udp().get(i)) else {
+            return;
+        };
+        for _ in 0..ROUNDS {
+            let Ok(received) = sys::receive(socket.fd(), &mut self.buffer) else { break };
+            let now = Instant::now();
+            let local = socket.local(received.local);
+            let outer = Outer { remote: received.remote, tos: received.tos, udp: true };
+            let stride = received.stride.max(1);
+            for at in (0..received.len).step_by(stride) {
+                let range = at..received.len.min(at + stride);
+                let datagram = self.buffer.get(range.clone()).unwrap_or_default();
+                match datagram {
+                    _ if !socket.natt => self.ike(local, received.remote, range),
+                    [0, 0, 0, 0, ..] => {
+                        self.ike(local, received.remote, range.start + MARKER.len()..range.end);
+                    }
+                    // Too short for an SPI: a NAT keepalive (RFC 3948 §2.3), or nothing.
+                    [] | [_] | [_, _] | [_, _, _] => {}
+                    _ => self.forwarding.incoming(
+                        now,
+                        &outer,
+                        &mut self.buffer,
+                        range,
+                        &mut self.delivery,
+                    ),
+                }
+            }
+            self.deliver();
+        }
+    }
+
+    /// Receives ESP without UDP.
+    fn from_raw(&mut self, index: u64) {
+        let sockets = Arc::clone(&self.sockets);
+        let Some(socket) = usize::try_from(index).ok().and_then(|i| sockets.esp().get(i)) else {
+            return;
+        };
+        let now = Instant::now();
+        let mut used = 0;
+        for _ in 0..RAW_ROUNDS {
+            // Packets of one drain lie one behind the other, so that neighbours can be joined.
+            let Some(free) = self.buffer.get_mut(used..).filter(|free| free.len() >= RAW_PACKET)
+            else {
+                break;
+            };
+            let Ok(received) = sys::receive(socket.fd(), free) else { break };
+            let packet = free.get(..received.len).unwrap_or_default();
+            // An IPv4 raw socket shows the outer header, an IPv6 one does not (raw(7)).
+            let (header, tos) = match packet {
+                [first, tos, ..] if socket.is_v4 => (usize::from(first & 0x0f) * 4, *tos),
+                _ => (0, received.tos),
+            };
+            let outer = Outer { remote: received.remote, tos, udp: false };
+            let range = (used + header).min(used + received.len)..used + received.len;
+            used = range.end.next_multiple_of(8);
+            self.forwarding.incoming(now, &outer, &mut self.buffer, range, &mut self.delivery);
+        }
+        self.deliver();
+    }
+
+    /// Writes what was opened to the device.
+    fn deliver(&mut self) {
+        self.delivery.finish(&mut self.buffer);
+        for write in self.delivery.writes() {
+            if write_packet(&self.tun, &self.buffer, write).is_err() {
+                self.counted.device_refused += 1;
+            }
+        }
+        self.delivery.clear();
+    }
+
+    fn ike(&mut self, local: SocketAddr, remote: SocketAddr, range: Range<usize>) {
+        let message = self.buffer.get(range).unwrap_or_default();
+        if self.datagrams.try_send((local, remote, message.to_vec())).is_err() {
+            self.counted.control_behind += 1;
+        }
+    }
+
+    /// Does what the plane says, in its order.
+    fn drain(&mut self) {
+        while let Some(output) = self.forwarding.poll_output() {
+            match output {
+                Output::Notice(notice) => {
+                    if self.notices.try_send(notice).is_err() {
+                        self.counted.control_behind += 1;
+                    }
+                }
+                Output::Sealed { envelope, tos, octets } => {
+                    self.sockets.send_esp(&envelope, tos, &octets, octets.len());
+                }
+                Output::Clear { to, octets } => self.sockets.send_clear(to, &octets),
+                Output::Trace(trace) => {
+                    // A milestone that nobody collects is no loss.
+                    let _ = self.traces.try_send((Instant::now(), trace));
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        self.counted.forwarding = self.forwarding.counters();
+        self.counted.send_refused = self.sockets.refused();
+        *self.counters.lock().unwrap_or_else(PoisonError::into_inner) = self.counted;
+    }
+}
+
+/// One write: header and pieces as they lie.
+fn write_packet(tun: &Tun, arena: &[u8], write: Write<'_>) -> std::io::Result<usize> {
+    let header = write.offload.to_octets();
+    let mut slices = [IoSlice::new(&[]); 1 + Write::MAX_PIECES];
+    let mut count = 0;
+    let pieces = write.map(|range| arena.get(range).unwrap_or_default());
+    for (slice, octets) in slices.iter_mut().zip(std::iter::once(&header[..]).chain(pieces)) {
+        *slice = IoSlice::new(octets);
+        count += 1;
+    }
+    tun.write(slices.get(..count).unwrap_or_default())
+}
+
+/// RFC 3948 §2.2: what is in front of IKE on the port of ESP.
+const MARKER: [u8; 4] = [0; 4];
+/// The largest read of the device, and the largest datagram, with room to spare.
+const DATAGRAM: usize = 10 + 65_536;
+/// A raw packet has no segments, so it seldom is longer than a link allows; but it may be.
+const RAW_PACKET: usize = 16 * 1024;
+/// Raw packets per drain.
+const RAW_ROUNDS: usize = 32;
+/// Receives from one socket before the others get their turn: 16 times 64 kB.
+const ROUNDS: usize = 16;
+/// Notices that may wait for the control plane, which is asked again about what is lost.
+const NOTICES: usize = 4096;
+/// IKE datagrams that may wait; more are a flood, and IKE retransmits.
+const DATAGRAMS: usize = 1024;
+/// Milestones that may wait.
+const TRACES: usize = 1024;
+/// Numbers of descriptors.
+const WAKE: u64 = 0;
+const DEVICE: u64 = 1;
+const UDP: u64 = 1 << 8;
+const ESP: u64 = 1 << 16;

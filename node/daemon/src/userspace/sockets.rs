@@ -1,0 +1,295 @@
+//! The sockets of the node: UDP 500 and 4500 for IKE and ESP in UDP (RFC 3948), IP protocol 50
+//! for ESP itself, and raw IP for packets released in the clear.
+//!
+//! All carry the node's mark, so that routing never leads them back into the device. UDP is the
+//! fast path: it has segmentation (UDP_SEGMENT) and joining (UDP_GRO), raw sockets have neither.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use sa::Envelope;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::sys;
+
+/// All sockets of one plane. Sending takes `&self`, from any thread.
+pub(super) struct Sockets {
+    udp: Vec<Udp>,
+    esp: Vec<Raw>,
+    clear: Vec<Raw>,
+    /// Whether the kernel segments for us; turned off when it says that it cannot.
+    segmentation: AtomicBool,
+    /// Packets that could not be sent.
+    refused: AtomicU64,
+}
+
+/// A UDP socket, and what arrives on it.
+pub(super) struct Udp {
+    socket: Socket,
+    /// The wildcard address, or the one that was configured.
+    address: SocketAddr,
+    /// ESP arrives here too, and IKE behind a marker (RFC 3948 §2.2); otherwise IKE only.
+    pub(super) natt: bool,
+}
+
+/// A raw socket.
+pub(super) struct Raw {
+    socket: Socket,
+    pub(super) is_v4: bool,
+}
+
+/// What is to be opened.
+pub(super) struct Wanted<'a> {
+    pub(super) mark: u32,
+    /// Empty: every address.
+    pub(super) listen: &'a [IpAddr],
+    pub(super) ike_port: u16,
+    pub(super) natt_port: u16,
+}
+
+impl Sockets {
+    /// Opens everything. A family that the kernel does not have is left out.
+    ///
+    /// # Errors
+    /// If a port is taken, without CAP_NET_ADMIN and CAP_NET_RAW, or if no family works.
+    pub(super) fn open(wanted: &Wanted<'_>) -> anyhow::Result<Self> {
+        let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let listen = if wanted.listen.is_empty() { &any[..] } else { wanted.listen };
+        let mut sockets = Self {
+            udp: Vec::new(),
+            esp: Vec::new(),
+            clear: Vec::new(),
+            segmentation: AtomicBool::new(true),
+            refused: AtomicU64::new(0),
+        };
+        for address in listen {
+            for (port, natt) in [(wanted.ike_port, false), (wanted.natt_port, true)] {
+                let address = SocketAddr::new(*address, port);
+                let socket = udp(address, wanted.mark);
+                let Some(socket) = unless_missing(socket, address.ip())? else { continue };
+                let address = socket.local_addr()?.as_socket().unwrap_or(address);
+                sockets.udp.push(Udp { socket, address, natt });
+            }
+        }
+        anyhow::ensure!(!sockets.udp.is_empty(), "there is no address to listen on");
+        for address in any {
+            let is_v4 = address.is_ipv4();
+            if let Some(socket) = unless_missing(raw(is_v4, ESP, wanted.mark), address)? {
+                sockets.esp.push(Raw { socket, is_v4 });
+            }
+            if let Some(socket) =
+                unless_missing(raw(is_v4, libc::IPPROTO_RAW, wanted.mark), address)?
+            {
+                sockets.clear.push(Raw { socket, is_v4 });
+            }
+        }
+        Ok(sockets)
+    }
+
+    pub(super) fn udp(&self) -> &[Udp] {
+        &self.udp
+    }
+
+    pub(super) fn esp(&self) -> &[Raw] {
+        &self.esp
+    }
+
+    /// Packets that the kernel refused to send so far.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Sends one datagram from an address of ours.
+    pub(super) fn transmit(&self, local: SocketAddr, remote: SocketAddr, octets: &[u8]) {
+        let Some(socket) = self.from(local, remote.is_ipv4()) else { return self.refuse(1) };
+        let sent = retry(socket.fd(), || {
+            sys::send(socket.fd(), remote, source(local.ip()), 0, octets, None)
+        });
+        if sent.is_err() {
+            self.refuse(1);
+        }
+    }
+
+    /// Sends ESP packets of `segment` octets each, the last perhaps shorter.
+    pub(super) fn send_esp(&self, to: &Envelope, tos: u8, octets: &[u8], segment: usize) {
+        let count = octets.len().div_ceil(segment.max(1));
+        let local = source(to.local.ip());
+        if !to.udp {
+            let raw = self.esp.iter().find(|raw| raw.is_v4 == to.remote.is_ipv4());
+            let Some(raw) = raw else { return self.refuse(count) };
+            let remote = SocketAddr::new(to.remote.ip(), 0);
+            return self.refuse(sys::send_each(
+                raw.fd(),
+                remote,
+                local,
+                tos,
+                octets.chunks(segment.max(1)),
+            ));
+        }
+        let Some(socket) = self.from(to.local, to.remote.is_ipv4()) else {
+            return self.refuse(count);
+        };
+        let size = u16::try_from(segment).ok().filter(|_| count > 1);
+        if size.is_none() || self.segmentation.load(Ordering::Relaxed) {
+            let sent =
+                retry(socket.fd(), || sys::send(socket.fd(), to.remote, local, tos, octets, size));
+            match sent {
+                Ok(()) => return,
+                Err(_) if size.is_none() => return self.refuse(1),
+                // The device has no checksum offload.
+                Err(e) if e.raw_os_error() == Some(libc::EIO) => {
+                    self.segmentation.store(false, Ordering::Relaxed);
+                }
+                // Segments longer than the path's MTU: single packets are fragmented, these not.
+                Err(_) => {}
+            }
+        }
+        self.refuse(sys::send_each(socket.fd(), to.remote, local, tos, octets.chunks(segment)));
+    }
+
+    /// Sends a whole IP packet as it is.
+    pub(super) fn send_clear(&self, to: IpAddr, packet: &[u8]) {
+        let Some(raw) = self.clear.iter().find(|raw| raw.is_v4 == to.is_ipv4()) else {
+            return self.refuse(1);
+        };
+        let sent =
+            retry(raw.fd(), || sys::send(raw.fd(), SocketAddr::new(to, 0), None, 0, packet, None));
+        if sent.is_err() {
+            self.refuse(1);
+        }
+    }
+
+    /// The socket that speaks from `local`, or the one of the same port that speaks from any.
+    fn from(&self, local: SocketAddr, is_v4: bool) -> Option<&Udp> {
+        let exact = |udp: &&Udp| udp.address == local;
+        let any = |udp: &&Udp| {
+            udp.address.ip().is_unspecified()
+                && udp.address.is_ipv4() == is_v4
+                && udp.address.port() == local.port()
+        };
+        self.udp.iter().find(exact).or_else(|| self.udp.iter().find(any))
+    }
+
+    fn refuse(&self, packets: usize) {
+        self.refused.fetch_add(packets as u64, Ordering::Relaxed);
+    }
+}
+
+impl Udp {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Where a datagram with this destination address was sent to.
+    pub(super) fn local(&self, address: Option<IpAddr>) -> SocketAddr {
+        SocketAddr::new(address.unwrap_or(self.address.ip()), self.address.port())
+    }
+}
+
+impl Raw {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A full send buffer is given a moment: dropping here would make TCP halve its window for
+/// nothing.
+fn retry(socket: BorrowedFd<'_>, send: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    match send() {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            sys::wait_writable(socket, PATIENCE);
+            send()
+        }
+        sent => sent,
+    }
+}
+
+/// The source address to ask for; nobody is no address.
+fn source(address: IpAddr) -> Option<IpAddr> {
+    (!address.is_unspecified()).then_some(address)
+}
+
+fn udp(address: SocketAddr, mark: u32) -> io::Result<Socket> {
+    let socket = Socket::new(domain(address.is_ipv4()), Type::DGRAM, Some(Protocol::UDP))?;
+    prepare(&socket, address.is_ipv4(), mark)?;
+    let fd = socket.as_fd();
+    if address.is_ipv4() {
+        sys::set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+        sys::set_option(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
+    } else {
+        socket.set_only_v6(true)?;
+        sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+    }
+    // Without it every packet is received singly: slower, not wrong (before Linux 5.0).
+    let _ = sys::set_option(fd, libc::SOL_UDP, sys::UDP_GRO, 1);
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn raw(is_v4: bool, protocol: i32, mark: u32) -> io::Result<Socket> {
+    let socket = Socket::new(domain(is_v4), Type::RAW, Some(Protocol::from(protocol)))?;
+    prepare(&socket, is_v4, mark)?;
+    if protocol == libc::IPPROTO_RAW {
+        if !is_v4 {
+            sys::set_option(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_HDRINCL, 1)?;
+        }
+        // It only sends; what would be queued on it is nobody's.
+        socket.set_recv_buffer_size(0)?;
+    }
+    Ok(socket)
+}
+
+/// What all have in common.
+fn prepare(socket: &Socket, is_v4: bool, mark: u32) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    socket.set_mark(mark)?;
+    let fd = socket.as_fd();
+    for option in [libc::SO_RCVBUFFORCE, libc::SO_SNDBUFFORCE] {
+        sys::set_option(fd, libc::SOL_SOCKET, option, BUFFER)?;
+    }
+    // The kernel fragments what does not fit. Path MTU discovery is not left to ICMP messages
+    // that anybody can forge (RFC 4301 §6.1.1).
+    if is_v4 {
+        sys::set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)
+    } else {
+        sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
+        let dont = libc::IPV6_PMTUDISC_DONT;
+        sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, dont)
+    }
+}
+
+fn domain(is_v4: bool) -> Domain {
+    if is_v4 { Domain::IPV4 } else { Domain::IPV6 }
+}
+
+/// Makes "there is no IPv6 here" no error.
+fn unless_missing(socket: io::Result<Socket>, address: IpAddr) -> anyhow::Result<Option<Socket>> {
+    match socket {
+        Ok(socket) => Ok(Some(socket)),
+        Err(e) if address.is_ipv6() && e.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+            tracing::debug!("this kernel has no IPv6");
+            Ok(None)
+        }
+        Err(e)
+            if address == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+                && e.raw_os_error() == Some(libc::EADDRNOTAVAIL) =>
+        {
+            tracing::debug!("IPv6 is switched off here");
+            Ok(None)
+        }
+        Err(e) => {
+            Err(e).with_context(|| format!("cannot open a socket on {address} (root is needed)"))
+        }
+    }
+}
+
+/// IP protocol 50.
+const ESP: i32 = 50;
+/// Octets of socket buffers: some 60 ms of 1 Gbit/s, for the times when the thread does not run.
+const BUFFER: i32 = 8 << 20;
+/// How long a full send buffer is waited for.
+const PATIENCE: Duration = Duration::from_millis(5);

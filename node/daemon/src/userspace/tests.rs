@@ -1,0 +1,375 @@
+//! Two planes in two network namespaces, with pairs installed by hand instead of by IKE.
+#![allow(unsafe_code, reason = "setns(2) has no safe wrapper among our dependencies")]
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::time::{Duration, Instant};
+
+use sa::{
+    Class, Command, Envelope, EspCipher, EspKey, Flow, Limits, Mode, Notice, Policy, SaId, SaPair,
+    Spi, TrafficSelector, Trust,
+};
+
+use super::{Config, Plane, start};
+use crate::kernel::namespace::{has, run, try_run};
+
+const MARK: u32 = 0x0e5;
+const A: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+const B: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
+/// Further addresses, for inner packets of another family than the outer ones.
+const A_INSIDE: [&str; 2] = ["10.1.0.1", "2001:db8:1::1"];
+const B_INSIDE: [&str; 2] = ["10.2.0.1", "2001:db8:2::1"];
+
+/// A namespace with a running plane.
+struct Node {
+    namespace: String,
+    plane: Plane,
+    own: [[&'static str; 2]; 2],
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = try_run(&format!("ip netns del {}", self.namespace));
+    }
+}
+
+/// Runs something on a thread inside a namespace.
+fn inside<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
+    let path = format!("/run/netns/{namespace}");
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let file = File::open(path).unwrap();
+            // SAFETY: setns changes only the calling thread, and this thread was made for that.
+            let result = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
+            assert_eq!(result, 0, "setns: {}", std::io::Error::last_os_error());
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Two namespaces joined by a cable. `None`, and a word why, if this machine cannot.
+fn two(test: &str, ipv6: bool) -> Option<[Node; 2]> {
+    // SAFETY: geteuid reads a number and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        eprintln!("skipped: a network namespace needs root");
+        return None;
+    }
+    if !std::path::Path::new("/dev/net/tun").exists() {
+        eprintln!("skipped: this kernel has no TUN devices");
+        return None;
+    }
+    if !has(&["ip", "ping", "sysctl"]) {
+        return None;
+    }
+    let names = ["a", "b"].map(|side| format!("oep-{test}-{side}-{}", std::process::id()));
+    for name in &names {
+        run(&format!("ip netns add {name}"));
+        run(&format!("ip -n {name} link set lo up"));
+        if !ipv6 {
+            run(&format!("ip netns exec {name} sysctl -qw net.ipv6.conf.all.disable_ipv6=1"));
+        }
+    }
+    let [a, b] = &names;
+    run(&format!("ip -n {a} link add wire type veth peer name wire netns {b}"));
+    let nodes = [(A, A_INSIDE, B, B_INSIDE), (B, B_INSIDE, A, A_INSIDE)];
+    let mut up =
+        names.into_iter().zip(nodes).map(|(namespace, (own, own_inside, far, far_inside))| {
+            let ip = |line: &str| run(&format!("ip -n {namespace} {line}"));
+            ip("link set wire up");
+            ip(&format!("addr add {}/24 dev wire", own[0]));
+            ip(&format!("addr add {}/32 dev lo", own_inside[0]));
+            if ipv6 {
+                ip(&format!("addr add {}/64 dev wire nodad", own[1]));
+                ip(&format!("addr add {}/128 dev lo nodad", own_inside[1]));
+            }
+            let config = Config { mark: MARK, ..Config::default() };
+            let plane = inside(&namespace, || start(config)).unwrap();
+            for (family, want) in [("-4", true), ("-6", ipv6)] {
+                if want {
+                    let i = usize::from(family == "-6");
+                    ip(&format!("{family} rule add not fwmark {MARK:#x} lookup 77 pref 50"));
+                    ip(&format!(
+                        "{family} route add {} dev ipsec0 src {} table 77",
+                        far[i], own[i]
+                    ));
+                    let (far, own) = (far_inside[i], own_inside[i]);
+                    ip(&format!("{family} route add {far} dev ipsec0 src {own} table 77"));
+                }
+            }
+            for prefix in ["0.0.0.0/0", "::/0"] {
+                let class = Class::Trap { fail_closed: false };
+                plane.command(Command::SetClass { prefix: prefix.parse().unwrap(), class });
+            }
+            Node { namespace, plane, own: [own, own_inside] }
+        });
+    Some([up.next().unwrap(), up.next().unwrap()])
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// The pair as node 0 has it; `outer` is the family outside, everything of both goes inside.
+fn pair(nodes: &[Node; 2], cipher: EspCipher, outer: usize, udp: bool) -> SaPair {
+    let key = |fill: u8| EspKey::new(cipher, &vec![fill; cipher.keymat_len()]).unwrap();
+    let port = if udp { 4500 } else { 0 };
+    let address = |node: &Node| SocketAddr::new(ip(node.own[0][outer]), port);
+    let all = |node: &Node| -> Vec<TrafficSelector> {
+        node.own.iter().flatten().map(|a| TrafficSelector::host(ip(a))).collect()
+    };
+    let [near, far] = nodes;
+    SaPair {
+        id: SaId(1),
+        cipher,
+        spi_in: Spi::new(0x1111).unwrap(),
+        spi_out: Spi::new(0x2222).unwrap(),
+        key_in: key(1),
+        key_out: key(2),
+        esn: true,
+        mode: Mode::Tunnel,
+        local: all(near),
+        remote: all(far),
+        envelope: Envelope { local: address(near), remote: address(far), udp },
+        limits: Limits::of_esp(true),
+        trust: Trust::Configured,
+    }
+}
+
+fn mirrored(pair: &SaPair) -> SaPair {
+    let Envelope { local, remote, udp } = pair.envelope;
+    SaPair {
+        spi_in: pair.spi_out,
+        spi_out: pair.spi_in,
+        key_in: pair.key_out.clone(),
+        key_out: pair.key_in.clone(),
+        local: pair.remote.clone(),
+        remote: pair.local.clone(),
+        envelope: Envelope { local: remote, remote: local, udp },
+        ..pair.clone()
+    }
+}
+
+impl Node {
+    fn policy(&self, src: &str, dst: &str, policy: Policy) {
+        let flow = Flow::new(ip(src), ip(dst)).unwrap();
+        self.plane.command(Command::SetPolicy { flow, policy });
+    }
+
+    fn ping(&self, to: &str, more: &str) -> String {
+        run(&format!("ip netns exec {} ping -W 5 {more} {to}", self.namespace))
+    }
+
+    /// The next notice that is wanted; others are skipped. Panics after three seconds.
+    fn notice(&mut self, wanted: impl Fn(&Notice) -> bool) -> Notice {
+        let end = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < end {
+            match self.plane.notices.try_recv() {
+                Ok(notice) if wanted(&notice) => return notice,
+                Ok(_) => {}
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+        panic!("no such notice; {:?}", self.plane.counters());
+    }
+}
+
+/// Installs the pair and encrypt policies for every address combination, both ways.
+fn protect(nodes: &[Node; 2], pair: SaPair) {
+    let [a, b] = nodes;
+    b.plane.command(Command::AddSa(Box::new(mirrored(&pair))));
+    a.plane.command(Command::AddSa(Box::new(pair)));
+    for (near, far) in [(b, a), (a, b)] {
+        for (src, dst) in near.own.iter().zip(far.own) {
+            for (src, dst) in src.iter().zip(dst) {
+                near.policy(src, dst, Policy::Encrypt(SaId(1)));
+            }
+        }
+    }
+}
+
+/// Sends octets one way and back through TCP, and compares them.
+fn tcp_echo(nodes: &[Node; 2], to: &str, octets: usize) {
+    let [a, b] = nodes;
+    let address = SocketAddr::new(ip(to), 7000);
+    let sent: Vec<u8> = (0..=250u8).cycle().take(octets).collect();
+    let listener = inside(&b.namespace, || TcpListener::bind(address)).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut received = vec![0; octets];
+            stream.read_exact(&mut received).unwrap();
+            stream.write_all(&received).unwrap();
+        });
+        let mut stream =
+            inside(&a.namespace, || TcpStream::connect_timeout(&address, Duration::from_secs(5)))
+                .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut writer = stream.try_clone().unwrap();
+        scope.spawn(move || {
+            writer.write_all(&sent).unwrap();
+        });
+        let mut received = vec![0; octets];
+        stream.read_exact(&mut received).unwrap();
+        assert!(received.iter().zip((0..=250u8).cycle()).all(|(a, b)| *a == b));
+    });
+}
+
+/// Nothing in the clear: the wire carries protocol 50 or port 4500 only, and it was used.
+fn went_through(nodes: &[Node; 2], at_least: u64) {
+    for node in nodes {
+        // The thread publishes when it goes to sleep.
+        std::thread::sleep(Duration::from_millis(50));
+        let counters = node.plane.counters();
+        let fwd = counters.forwarding;
+        assert!(fwd.sealed >= at_least && fwd.opened >= at_least, "{counters:?}");
+        assert_eq!((fwd.passed, fwd.unauthentic, fwd.replayed), (0, 0, 0), "{counters:?}");
+        assert_eq!((fwd.inner_selector, fwd.inner_owner), (0, 0), "{counters:?}");
+        assert_eq!((counters.send_refused, counters.device_malformed), (0, 0), "{counters:?}");
+    }
+}
+
+fn moves_everything(test: &str, cipher: EspCipher, outer: usize, udp: bool) {
+    let Some(nodes) = two(test, true) else { return };
+    protect(&nodes, pair(&nodes, cipher, outer, udp));
+    for (to, from) in [(B, A), (B_INSIDE, A_INSIDE)] {
+        for (to, from) in to.iter().zip(from) {
+            nodes[0].ping(to, &format!("-c 3 -i 0.05 -I {from}"));
+        }
+    }
+    for to in [B[0], B[1], B_INSIDE[1 - outer]] {
+        tcp_echo(&nodes, to, 3_000_000);
+    }
+    went_through(&nodes, 1000);
+}
+
+#[test]
+fn udp_over_ipv4() {
+    moves_everything("u4", EspCipher::Aes128Gcm16, 0, true);
+}
+
+#[test]
+fn udp_over_ipv6() {
+    moves_everything("u6", EspCipher::ChaCha20Poly1305, 1, true);
+}
+
+#[test]
+fn protocol_50_over_ipv4() {
+    moves_everything("e4", EspCipher::Aes256Gcm16, 0, false);
+}
+
+#[test]
+fn protocol_50_over_ipv6() {
+    moves_everything("e6", EspCipher::Aes128Gcm16, 1, false);
+}
+
+#[test]
+fn no_packet_is_lost_while_keys_are_asked_for() {
+    let Some(mut nodes) = two("hold", true) else { return };
+    for family in 0..2 {
+        let namespace = nodes[0].namespace.clone();
+        let ping = std::thread::spawn(move || {
+            try_run(&format!("ip netns exec {namespace} ping -c 1 -W 5 {}", B[family]))
+        });
+        let flow = Flow::new(ip(A[family]), ip(B[family])).unwrap();
+        nodes[0].notice(|n| matches!(n, Notice::Acquire { flow: f, .. } if *f == flow));
+        std::thread::sleep(Duration::from_millis(300));
+        if family == 0 {
+            // Found to be in the clear: the answer needs the same decision there.
+            nodes[0].policy(A[0], B[0], Policy::Pass);
+            nodes[1].policy(B[0], A[0], Policy::Pass);
+        } else {
+            let pair = pair(&nodes, EspCipher::Aes128Gcm16, 0, true);
+            protect(&nodes, pair);
+            nodes[1].notice(|n| *n == Notice::FirstPacket(SaId(1)));
+        }
+        let (ok, output) = ping.join().unwrap();
+        assert!(ok, "{output}");
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    let counters = nodes[0].plane.counters().forwarding;
+    assert_eq!((counters.released, counters.hold_expired), (2, 0), "{counters:?}");
+}
+
+#[test]
+fn a_denied_packet_is_answered() {
+    let Some(nodes) = two("deny", true) else { return };
+    for family in 0..2 {
+        nodes[0].policy(A[family], B[family], Policy::Deny);
+        let line = format!("ip netns exec {} ping -c 1 -W 2 {}", nodes[0].namespace, B[family]);
+        let (ok, output) = try_run(&line);
+        assert!(!ok && output.contains("rohibited") || output.contains("iltered"), "{output}");
+    }
+}
+
+#[test]
+fn too_large_a_packet_is_answered() {
+    let Some(nodes) = two("mtu", true) else { return };
+    // Over IPv6 an inner packet of the device's own MTU just fits; after the peer's way has
+    // become narrower, the sender is told.
+    protect(&nodes, pair(&nodes, EspCipher::Aes128Gcm16, 1, true));
+    let size = 1418 - 28;
+    nodes[0].ping(B[0], &format!("-c 1 -M do -s {size}"));
+    let line = format!(
+        "ip netns exec {} ping -c 1 -W 1 -M do -s {} {}",
+        nodes[0].namespace,
+        size + 1,
+        B[0]
+    );
+    assert!(!try_run(&line).0);
+}
+
+#[test]
+fn ike_and_esp_share_a_port() {
+    let Some(mut nodes) = two("ike", true) else { return };
+    for family in 0..2 {
+        let address = |host: &str, port| SocketAddr::new(ip(host), port);
+        for (port, marker) in [(500, false), (4500, true)] {
+            let (from, to) = (address(A[family], port), address(B[family], port));
+            // A keepalive, and something too short: neither is IKE.
+            nodes[0].plane.transmit(from, address(B[family], 4500), false, &[0xff]);
+            nodes[0].plane.transmit(from, to, marker, b"an IKE message");
+            let end = Instant::now() + Duration::from_secs(3);
+            let received = loop {
+                assert!(Instant::now() < end, "nothing on {to}");
+                match nodes[1].plane.datagrams.try_recv() {
+                    Ok(datagram) => break datagram,
+                    Err(_) => std::thread::sleep(Duration::from_millis(5)),
+                }
+            };
+            assert_eq!(received, (to, from, b"an IKE message".to_vec()));
+        }
+    }
+    assert!(nodes[1].plane.datagrams.try_recv().is_err());
+    // What is neither is ESP, of nobody's SPI.
+    let (from, to) = (SocketAddr::new(ip(A[0]), 4500), SocketAddr::new(ip(B[0]), 4500));
+    nodes[0].plane.transmit(from, to, false, &[9; 80]);
+    nodes[1].notice(|n| matches!(n, Notice::UnknownSpi { spi, .. } if spi.get() == 0x0909_0909));
+}
+
+#[test]
+fn it_works_without_ipv6() {
+    let Some(nodes) = two("no6", false) else { return };
+    protect(&nodes, pair(&nodes, EspCipher::Aes128Gcm16, 0, true));
+    nodes[0].ping(B[0], "-c 1");
+    tcp_echo(&nodes, B[0], 1_000_000);
+}
+
+#[test]
+fn the_device_goes_with_the_plane() {
+    let Some([a, _b]) = two("stop", true) else { return };
+    let line = format!("ip -n {} link show ipsec0", a.namespace);
+    assert!(run(&line).contains("ipsec0"));
+    let config = Config { mark: MARK, ..Config::default() };
+    let taken = inside(&a.namespace, || start(config)).err().unwrap();
+    assert!(format!("{taken:#}").contains("in use"), "{taken:#}");
+    let namespace = a.namespace.clone();
+    // A node is taken apart by hand here, because its namespace must outlive its plane.
+    let node = std::mem::ManuallyDrop::new(a);
+    // SAFETY: the plane is read out once, and the node is never dropped.
+    unsafe { std::ptr::read(&raw const node.plane) }.stop();
+    assert!(!try_run(&line).0);
+    run(&format!("ip netns del {namespace}"));
+}
