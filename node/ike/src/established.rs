@@ -28,10 +28,7 @@ pub(crate) struct Established {
     pub(crate) current: IkeSa,
     pub(crate) candidate: Option<Candidate>,
     old: Vec<Old>,
-    pub(crate) identity: Identity,
-    pub(crate) key: PublicKey,
     pub(crate) authority: Authority,
-    pub(crate) since: Instant,
     pub(crate) children: BTreeMap<SaId, ChildSa>,
     pub(crate) rekey_at: Instant,
     expire_at: Instant,
@@ -69,6 +66,7 @@ pub(crate) struct Founding {
     pub(crate) key: PublicKey,
     pub(crate) authority: Authority,
     pub(crate) lowest_nonce: Vec<u8>,
+    pub(crate) initial_contact: bool,
 }
 
 /// Which of the IKE SAs.
@@ -82,7 +80,7 @@ pub(crate) enum Which {
 impl Established {
     /// Begins, and says so.
     pub(crate) fn new(turn: &mut Turn<'_>, founding: Founding) -> Self {
-        let Founding { sa, identity, key, authority, lowest_nonce } = founding;
+        let Founding { sa, identity, key, authority, lowest_nonce, initial_contact } = founding;
         turn.settled();
         let life = turn.shared.config.ike_life;
         let initiator = turn.link.initiator;
@@ -95,19 +93,17 @@ impl Established {
         turn.shared.event(Event::Established {
             ike: turn.link.id,
             initiator,
-            identity: identity.clone(),
-            key: key.clone(),
+            identity,
+            key,
             lowest_nonce,
+            initial_contact,
         });
         let rekey_in = if initiator { turn.shared.shortened(life) } else { life };
         Self {
             current: sa,
             candidate: None,
             old: Vec::new(),
-            identity,
-            key,
             authority,
-            since: turn.now,
             children: BTreeMap::new(),
             rekey_at: turn.now + rekey_in,
             expire_at: turn.now + hard_life(life),

@@ -24,7 +24,7 @@ use crate::message::{
 };
 use crate::path::{IKE_PORT, Path};
 use crate::peering::{Link, Peering, State, Turn};
-use crate::shared::{Contact, Counters, Shared};
+use crate::shared::{Counters, Shared};
 
 /// Every IKE SA of a node.
 ///
@@ -81,7 +81,6 @@ impl Ike {
         } else {
             self.sealed(now, datagram, &message);
         }
-        self.act_on_contacts(now);
     }
 
     /// Answers [`Output::NeedPeer`].
@@ -108,7 +107,6 @@ impl Ike {
             }
             (state, _) => state,
         });
-        self.act_on_contacts(now);
     }
 
     /// An authenticated ESP packet of this pair came from a new outer address. If the peer is
@@ -135,7 +133,7 @@ impl Ike {
         let id = self.shared.fresh_ike_id();
         let local = SocketAddr::new(initiate.local, IKE_PORT);
         let remote = SocketAddr::new(initiate.remote, IKE_PORT);
-        let link = Link::new(id, now, true, Path::new(local, remote));
+        let link = Link::new(id, true, Path::new(local, remote));
         self.shared.add_remote(remote.ip());
         self.peerings.insert(id, Peering { link, state: State::Over });
         self.with(now, id, None, |_, turn| ike_sa_init_initiator::start(turn, initiate));
@@ -222,6 +220,19 @@ impl Ike {
                 turn.ended(End::Closed);
                 State::Over
             }
+        });
+    }
+
+    /// Ends an IKE SA of which the peer knows nothing any more, without a word to it: it came back
+    /// with INITIAL_CONTACT (RFC 7296 §2.4).
+    pub fn abandon(&mut self, now: Instant, ike: IkeId) {
+        self.with(now, ike, None, |state, turn| {
+            match state {
+                State::Established(established) => established.end(turn, End::InitialContact),
+                State::HalfOpen(_) | State::Over => {}
+                _ => turn.ended(End::InitialContact),
+            }
+            State::Over
         });
     }
 
@@ -498,7 +509,7 @@ impl Ike {
     ) {
         let id = self.shared.fresh_ike_id();
         let source = datagram.remote.ip();
-        let mut link = Link::new(id, now, false, Path::new(datagram.local, datagram.remote));
+        let mut link = Link::new(id, false, Path::new(datagram.local, datagram.remote));
         link.half_open = Some(source);
         link.init_digest = Some(digest.clone());
         self.shared.half_open.add(source);
@@ -529,34 +540,6 @@ impl Ike {
             return;
         };
         self.with(now, ike, Some(datagram), |state, turn| receive(state, turn, message, own_spi));
-    }
-
-    /// RFC 7296 §2.4: a peer that was just authenticated has no older SAs. Those that are younger
-    /// than the call, or not established yet, stay: two sides that call each other at once must
-    /// not destroy each other's.
-    fn act_on_contacts(&mut self, now: Instant) {
-        for contact in std::mem::take(&mut self.shared.contacts) {
-            let Contact { ike, identity, key, begun } = contact;
-            let older: Vec<_> = self
-                .peerings
-                .iter()
-                .filter(|(id, peering)| match &peering.state {
-                    State::Established(e) => {
-                        **id != ike && e.identity == identity && e.key == key && e.since < begun
-                    }
-                    _ => false,
-                })
-                .map(|(id, _)| *id)
-                .collect();
-            for id in older {
-                self.with(now, id, None, |state, turn| {
-                    if let State::Established(established) = state {
-                        established.end(turn, End::InitialContact);
-                    }
-                    State::Over
-                });
-            }
-        }
     }
 }
 

@@ -25,7 +25,6 @@ pub(crate) struct Peering {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) id: IkeId,
-    pub(crate) begun: Instant,
     /// Whether we called.
     pub(crate) initiator: bool,
     pub(crate) path: Path,
@@ -129,10 +128,9 @@ impl Turn<'_> {
 }
 
 impl Link {
-    pub(crate) fn new(id: IkeId, now: Instant, initiator: bool, path: Path) -> Self {
+    pub(crate) fn new(id: IkeId, initiator: bool, path: Path) -> Self {
         Self {
             id,
-            begun: now,
             initiator,
             path,
             asks: VecDeque::new(),

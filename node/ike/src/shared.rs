@@ -8,7 +8,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 use sa::{SaId, Spi};
 
-use crate::api::{Config, Event, Identity, IkeId, Output, PublicKey, Transmit};
+use crate::api::{Config, Event, IkeId, Output, Transmit};
 use crate::cookie::Cookies;
 use crate::half_open::HalfOpen;
 use crate::ike_sa::{Dropped, Repeat};
@@ -66,20 +66,8 @@ pub(crate) struct Shared {
     esp_spis: BTreeSet<u32>,
     next_ike: u64,
     next_sa: u64,
-    /// INITIAL_CONTACT notifies, authenticated and not yet acted on.
-    pub(crate) contacts: Vec<Contact>,
     /// Answers to the last requests of SAs that are gone.
     pub(crate) graves: BTreeMap<u64, Grave>,
-}
-
-/// A peer says that it knows of no older SA.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Contact {
-    pub(crate) ike: IkeId,
-    pub(crate) identity: Identity,
-    pub(crate) key: PublicKey,
-    /// When the SA that says so was begun: only what was established before is older.
-    pub(crate) begun: Instant,
 }
 
 /// The answer to an SA's last request, kept in case it was lost (RFC 7296 §2.1).
@@ -106,7 +94,6 @@ impl Shared {
             esp_spis: BTreeSet::new(),
             next_ike: 1,
             next_sa: 1,
-            contacts: Vec::new(),
             graves: BTreeMap::new(),
         }
     }

@@ -211,7 +211,8 @@ fn refused(
 /// is tried again later.
 fn failed(established: &mut Established, turn: &mut Turn<'_>, asked: &CreateChild, why: End) {
     let Some(old) = asked.rekeys else {
-        turn.shared.event(Event::ChildFailed { ike: turn.link.id, why });
+        let request = Box::new(asked.request.clone());
+        turn.shared.event(Event::ChildFailed { ike: turn.link.id, request, why });
         return;
     };
     if asked.crossed.is_some() {

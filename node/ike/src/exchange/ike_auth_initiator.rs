@@ -17,7 +17,6 @@ use crate::ike_sa::IkeSa;
 use crate::message::{Authentication, ExchangeType, Identification, NotifyType, Payload, Payloads};
 use crate::narrow::is_narrowed;
 use crate::peering::{State, Turn, bare};
-use crate::shared::Contact;
 
 /// Waits for our own signature.
 #[derive(Debug)]
@@ -125,14 +124,6 @@ fn establish(
     key: PublicKey,
 ) -> State {
     let AuthSent { sa, initiate, nonce_i, nonce_r, response: _, spi_in } = state;
-    if payloads.notify(NotifyType::INITIAL_CONTACT).is_some() {
-        turn.shared.contacts.push(Contact {
-            ike: turn.link.id,
-            identity: identity.clone(),
-            key: key.clone(),
-            begun: turn.link.begun,
-        });
-    }
     let founding = Founding {
         sa,
         identity,
@@ -142,6 +133,7 @@ fn establish(
             remote: initiate.child.remote.clone(),
         },
         lowest_nonce: nonce_i.clone().min(nonce_r.clone()),
+        initial_contact: payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),
     };
     let mut established = Established::new(turn, founding);
     match first_child(&established, turn, payloads, &initiate, (&nonce_i, &nonce_r), spi_in) {
@@ -154,7 +146,8 @@ fn establish(
             } else {
                 turn.shared.drop_esp_spi(spi_in);
             }
-            turn.shared.event(Event::ChildFailed { ike: turn.link.id, why });
+            let request = Box::new(initiate.child);
+            turn.shared.event(Event::ChildFailed { ike: turn.link.id, request, why });
         }
     }
     established.pump(turn);

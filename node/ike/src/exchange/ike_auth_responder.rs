@@ -6,7 +6,7 @@ use std::time::Instant;
 use sa::{Mode, Spi, TrafficSelector};
 
 use crate::api::{
-    End, Event, Grant, Identity, NeedPeer, Output, PeerVerdict, PublicKey, Sign, SignatureScheme,
+    End, Grant, Identity, NeedPeer, Output, PeerVerdict, PublicKey, Sign, SignatureScheme,
 };
 use crate::child::{NewChild, child_up};
 use crate::crypto::{
@@ -23,7 +23,7 @@ use crate::message::{
 };
 use crate::narrow::{narrow, share_family};
 use crate::peering::{HALF_OPEN_LIFE, State, Turn};
-use crate::shared::{Contact, Grave};
+use crate::shared::Grave;
 
 /// IKE_SA_INIT is answered.
 #[derive(Debug)]
@@ -226,14 +226,6 @@ pub(crate) fn signed(state: SigningAnswer, turn: &mut Turn<'_>, signature: Optio
         turn.ended(End::SigningFailed);
         return State::Over;
     };
-    if initial_contact {
-        turn.shared.contacts.push(Contact {
-            ike: turn.link.id,
-            identity: peer.clone(),
-            key: grant.key.clone(),
-            begun: turn.link.begun,
-        });
-    }
     let mut payloads = vec![
         Payload::IdResponder(id),
         Payload::Authentication(Authentication {
@@ -248,6 +240,7 @@ pub(crate) fn signed(state: SigningAnswer, turn: &mut Turn<'_>, signature: Optio
         key: grant.key,
         authority: Authority { local: grant.local, remote: grant.remote },
         lowest_nonce: nonce_i.clone().min(nonce_r.clone()),
+        initial_contact,
     };
     let mut established = Established::new(turn, founding);
     let child = child.map(|answer| {
@@ -262,11 +255,7 @@ pub(crate) fn signed(state: SigningAnswer, turn: &mut Turn<'_>, signature: Optio
             payloads.push(Payload::TsResponder(child.local.clone()));
             child_up(&mut established, turn, child);
         }
-        Some(Err(failure)) => {
-            payloads.push(Payload::Notify(failure.notify()));
-            let ike = turn.link.id;
-            turn.shared.event(Event::ChildFailed { ike, why: failure.end() });
-        }
+        Some(Err(failure)) => payloads.push(Payload::Notify(failure.notify())),
     }
     let datagrams = established.current.respond(ExchangeType::IKE_AUTH, &payloads);
     turn.send(datagrams);
