@@ -92,7 +92,7 @@ impl Plane {
                 Output::Sealed { envelope, octets, .. } => {
                     self.out.push(Out::Esp(envelope, octets))
                 }
-                Output::Clear(octets) => self.out.push(Out::Clear(octets)),
+                Output::Clear { octets, .. } => self.out.push(Out::Clear(octets)),
                 Output::Trace(_) => {}
             }
         }

@@ -14,6 +14,7 @@ mod log;
 mod resolver;
 mod run;
 mod userspace;
+mod view;
 mod zone;
 
 use std::process::ExitCode;

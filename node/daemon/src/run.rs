@@ -1,10 +1,266 @@
-//! The main loop.
+//! The main loop: outputs out, inputs in. What happens is decided in `keying`; this carries it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use keying::{Keying, Output};
+use sa::{Command, Policy};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{broadcast, mpsc};
 
 use crate::config::Config;
+use crate::control::{Asked, Control, Request};
+use crate::hostkey::HostKey;
+use crate::kernel::{Changes, Ground};
+use crate::resolver::Resolver;
+use crate::userspace::{self, Plane};
+use crate::view;
 
-/// Runs the daemon.
+/// Runs the daemon until SIGTERM or SIGINT. Nothing stays half-started: whatever fails, what was
+/// made before is unmade on the way out.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     crate::log::start();
-    let _ = config.groups()?;
-    anyhow::bail!("not wired yet")
+    let groups = config.groups()?;
+    let (key, made) = view::host_key(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("the runtime does not start")?;
+    let done = runtime.block_on(start(config, groups, key, made));
+    // A DNS question under way must not keep us.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    done
 }
+
+async fn start(
+    config: &Config,
+    groups: keying::Groups,
+    key: HostKey,
+    made: bool,
+) -> anyhow::Result<()> {
+    // Before anything is made that would have to be unmade.
+    let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let resolver = Arc::new(Resolver::new(&view::resolver_config(config))?);
+    let (events, _) = broadcast::channel(EVENTS);
+    let (asked, requests) = mpsc::channel(16);
+    let _control = Control::listen(&config.node.control_socket, asked, events.clone())?;
+    let plane = userspace::start(view::plane_config(config)?)?;
+    let changes = Changes::watch(config.node.table).context("listening for address changes")?;
+    let ground = Ground::up(view::ground_config(config))?;
+    let addresses = reachable(&ground);
+    if made {
+        view::announce_key(&key, &config.key_file(), &addresses);
+    }
+    let keying_config = view::keying_config(config, groups, &key, addresses);
+    let (answers_in, answers) = mpsc::channel(64);
+    let (signatures_in, signatures) = mpsc::channel(64);
+    let mut node = Node {
+        keying: Keying::new(keying_config, view::seed()?, Instant::now()),
+        plane,
+        ground,
+        changes,
+        resolver,
+        key: Arc::new(key),
+        events,
+        trace: trace_file()?,
+        answers_in,
+        signatures_in,
+    };
+    tracing::info!("running on {}", config.node.interface);
+    let served = node.serve(answers, signatures, requests, signals).await;
+    // The device goes first, so that nothing is trapped that nobody would answer for.
+    node.plane.stop();
+    node.ground.down();
+    served
+}
+
+/// Everything the main loop touches.
+struct Node {
+    keying: Keying,
+    plane: Plane,
+    ground: Ground,
+    changes: Changes,
+    resolver: Arc<Resolver>,
+    key: Arc<HostKey>,
+    events: broadcast::Sender<String>,
+    /// Every event is also written here, if `OE_NODE_TRACE` names a file.
+    trace: Option<std::fs::File>,
+    answers_in: mpsc::Sender<dnskeys::Answer>,
+    signatures_in: mpsc::Sender<(ike::IkeId, Option<Vec<u8>>)>,
+}
+
+impl Node {
+    /// The loop. Start reading here.
+    async fn serve(
+        &mut self,
+        mut answers: mpsc::Receiver<dnskeys::Answer>,
+        mut signatures: mpsc::Receiver<(ike::IkeId, Option<Vec<u8>>)>,
+        mut requests: mpsc::Receiver<Asked>,
+        (mut terminate, mut interrupt): (Signal, Signal),
+    ) -> anyhow::Result<()> {
+        loop {
+            while let Some(output) = self.keying.poll_output() {
+                self.carry_out(output);
+            }
+            let due = self.keying.poll_timeout().map(|(at, _)| at);
+            let due = tokio::time::Instant::from_std(due.unwrap_or_else(|| Instant::now() + IDLE));
+            let now = Instant::now;
+            tokio::select! {
+                Some(notice) = self.plane.notices.recv() => self.keying.handle_notice(now(), notice),
+                Some(datagram) = self.plane.datagrams.recv() => {
+                    let (local, remote, octets) = &datagram;
+                    let (local, remote) = (*local, *remote);
+                    self.keying.handle_datagram(now(), ike::Datagram { local, remote, octets });
+                }
+                Some(answer) = answers.recv() => self.keying.handle_answer(now(), &answer),
+                Some((ike, signature)) = signatures.recv() => {
+                    self.keying.handle_signature(now(), ike, signature);
+                }
+                Some((request, answer)) = requests.recv() => {
+                    let _ = answer.send(self.request(request).await);
+                }
+                changed = self.changes.next() => {
+                    changed.context("listening for address changes")?;
+                    self.follow_addresses();
+                }
+                () = tokio::time::sleep_until(due) => self.keying.handle_timeout(now()),
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+        self.keying.shutdown(Instant::now());
+        while let Some(output) = self.keying.poll_output() {
+            self.carry_out(output);
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Command(command) => self.obey(command),
+            Output::Transmit(t) => self.plane.transmit(t.local, t.remote, t.marker, &t.octets),
+            Output::Query(name) => {
+                let (resolver, answers) = (Arc::clone(&self.resolver), self.answers_in.clone());
+                tokio::spawn(async move {
+                    // The loop ends before its channels do: nobody misses this answer then.
+                    let _ = answers.send(resolver.answer(&name).await).await;
+                });
+            }
+            Output::Sign(job) => {
+                let (key, signatures) = (Arc::clone(&self.key), self.signatures_in.clone());
+                tokio::task::spawn_blocking(move || {
+                    let signature = key.sign(job.scheme, &job.octets).ok();
+                    let _ = signatures.blocking_send((job.ike, signature));
+                });
+            }
+            Output::Report(report) => {
+                view::log(&report);
+                let event = view::event(&report);
+                if let Some(trace) = &mut self.trace {
+                    // A full disk must not stop the node.
+                    let _ = std::io::Write::write_all(trace, event.as_bytes());
+                }
+                // Nobody has to listen.
+                let _ = self.events.send(event);
+            }
+        }
+    }
+
+    /// A command concerns the kernel's routes and policies, the packet path, or both. The ground
+    /// is laid before the packet path releases what it holds.
+    fn obey(&mut self, command: Command) {
+        let ground = &mut self.ground;
+        let done = match &command {
+            Command::SetClass { prefix, class } => ground.set_class(*prefix, *class),
+            Command::ClearClass { prefix } => ground.clear_class(*prefix),
+            Command::SetPolicy { flow, policy: Policy::Hold } => ground.clear(flow.dst()),
+            Command::SetPolicy { flow, policy: Policy::Pass } => {
+                ground.unprotect(*flow).and_then(|()| ground.pass(flow.dst()))
+            }
+            Command::SetPolicy { flow, policy: Policy::Deny } => ground.deny(flow.dst()),
+            Command::SetPolicy { flow, policy: Policy::Encrypt(_) } => {
+                ground.clear(flow.dst()).and_then(|()| ground.protect(*flow))
+            }
+            Command::ClearPolicy { flow } => {
+                ground.clear(flow.dst()).and_then(|()| ground.unprotect(*flow))
+            }
+            Command::AddSa(_)
+            | Command::MoveSa { .. }
+            | Command::RemoveSa(_)
+            | Command::AskUse(_) => Ok(()),
+        };
+        if let Err(error) = done {
+            tracing::error!("{error}");
+        }
+        self.plane.command(command);
+    }
+
+    /// Addresses or routes changed: the ground follows, and keying learns which are ours.
+    fn follow_addresses(&mut self) {
+        if let Err(error) = self.ground.refresh() {
+            tracing::error!("{error}");
+        }
+        let addresses = reachable(&self.ground);
+        self.keying.handle_addresses(Instant::now(), addresses);
+    }
+
+    async fn request(&mut self, request: Request) -> serde_json::Value {
+        let now = Instant::now();
+        match request {
+            Request::Status => {
+                self.refresh_use().await;
+                view::status(&self.keying, &self.plane, Instant::now())
+            }
+            Request::Forget { address } => {
+                self.keying.forget(now, address);
+                serde_json::json!({ "forgotten": address.to_string() })
+            }
+            // Served by the socket itself.
+            Request::Events => serde_json::Value::Null,
+        }
+    }
+
+    /// Counters live in the packet path: ask for them, and wait a moment for the answers.
+    async fn refresh_use(&mut self) {
+        self.keying.ask_use();
+        let mut waiting = 0_usize;
+        while let Some(output) = self.keying.poll_output() {
+            waiting += usize::from(matches!(output, Output::Command(Command::AskUse(_))));
+            self.carry_out(output);
+        }
+        let patience = tokio::time::sleep(USE_PATIENCE);
+        tokio::pin!(patience);
+        while waiting > 0 {
+            tokio::select! {
+                Some(notice) = self.plane.notices.recv() => {
+                    waiting -= usize::from(matches!(notice, sa::Notice::LastUse { .. }));
+                    self.keying.handle_notice(Instant::now(), notice);
+                }
+                () = &mut patience => break,
+            }
+        }
+    }
+}
+
+/// The file that `OE_NODE_TRACE` names: for seeing from the first moment on what `events` can only
+/// tell once somebody listens.
+fn trace_file() -> anyhow::Result<Option<std::fs::File>> {
+    let Some(path) = std::env::var_os("OE_NODE_TRACE") else { return Ok(None) };
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+    Ok(Some(file.with_context(|| format!("OE_NODE_TRACE: {}", path.display()))?))
+}
+
+/// Our addresses at which others can talk to us.
+fn reachable(ground: &Ground) -> Vec<IpAddr> {
+    ground.local_addresses().iter().copied().filter(|a| view::is_reachable(*a)).collect()
+}
+
+/// How long the loop sleeps when nothing is due.
+const IDLE: Duration = Duration::from_secs(3600);
+/// Events an `events` listener may lag behind.
+const EVENTS: usize = 4096;
+/// How long `status` waits for counters.
+const USE_PATIENCE: Duration = Duration::from_millis(50);

@@ -144,7 +144,7 @@ impl Keying {
             .collect();
         for (other, established) in others {
             if now.saturating_duration_since(established) >= crate::pairs::CROSSING {
-                self.ike.close(now, other);
+                self.ike.abandon(now, other);
             } else {
                 self.ike.probe(now, other);
             }

@@ -1,0 +1,279 @@
+//! From the configuration to the machines' own, and from their words to people's.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use keying::{Keying, Report, What};
+use serde_json::{Value, json};
+
+use crate::config::{Config, Encapsulation};
+use crate::hostkey::{Bits, HostKey};
+use crate::kernel::GroundConfig;
+use crate::resolver::ResolverConfig;
+use crate::userspace::{self, Plane};
+
+/// The host key, and whether it had to be made: the first start does.
+pub(crate) fn host_key(config: &Config) -> anyhow::Result<(HostKey, bool)> {
+    let file = config.key_file();
+    if std::fs::symlink_metadata(&file).is_ok() {
+        return Ok((HostKey::load(&file).context("node.key")?, false));
+    }
+    if let Some(directory) = file.parent() {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("node.key: {}", directory.display()))?;
+    }
+    let key = HostKey::generate(Bits::default())?;
+    key.save(&file).context("node.key")?;
+    Ok((key, true))
+}
+
+/// What to publish, in the reverse zones of these addresses, so that others encrypt to us.
+pub(crate) fn announce_key(key: &HostKey, file: &Path, addresses: &[IpAddr]) {
+    tracing::info!(
+        "made the host key {} (key id {}); publish these records:",
+        file.display(),
+        key.public().key_id()
+    );
+    for address in addresses.iter().filter(|a| is_reachable(**a)) {
+        let mut records = Vec::new();
+        let gateway = dnskeys::TxtGateway::Address(*address);
+        // Writing to memory cannot fail.
+        let _ = crate::commands::write_records(&mut records, gateway, key.public());
+        for line in String::from_utf8_lossy(&records).lines() {
+            tracing::info!("{}", line.replace('\t', " "));
+        }
+    }
+}
+
+/// Whether somebody elsewhere can talk to this address of ours.
+pub(crate) fn is_reachable(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => !a.is_loopback() && !a.is_link_local() && !a.is_unspecified(),
+        IpAddr::V6(a) => !a.is_loopback() && !a.is_unicast_link_local() && !a.is_unspecified(),
+    }
+}
+
+/// Whom DNS is asked of.
+pub(crate) fn resolver_config(config: &Config) -> ResolverConfig {
+    ResolverConfig {
+        servers: config.dns.resolvers.iter().map(|r| r.0).collect(),
+        trust_anchors: config.dns.trust_anchors.clone(),
+        mark: Some(config.node.mark),
+    }
+}
+
+/// Under which names and numbers the kernel knows us.
+pub(crate) fn ground_config(config: &Config) -> GroundConfig {
+    GroundConfig {
+        interface: config.node.interface.clone(),
+        table: config.node.table,
+        mark: config.node.mark,
+        ..GroundConfig::default()
+    }
+}
+
+/// What the data plane opens.
+pub(crate) fn plane_config(config: &Config) -> anyhow::Result<userspace::Config> {
+    Ok(userspace::Config {
+        interface: config.node.interface.clone(),
+        mark: config.node.mark,
+        listen: config.node.listen.clone(),
+        seed: seed()?,
+        ..userspace::Config::default()
+    })
+}
+
+/// Randomness for one machine.
+pub(crate) fn seed() -> anyhow::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)
+        .map_err(|error| anyhow::anyhow!("the system gives no randomness: {error}"))?;
+    Ok(seed)
+}
+
+/// What keying is told.
+pub(crate) fn keying_config(
+    config: &Config,
+    groups: keying::Groups,
+    key: &HostKey,
+    addresses: Vec<IpAddr>,
+) -> keying::Config {
+    let public = key.public();
+    keying::Config {
+        groups,
+        rules: config.rules(),
+        when_advertised: config.when_advertised(),
+        identity: config.identity(),
+        addresses,
+        ike: ike::Config {
+            encapsulation: match config.node.encapsulation {
+                Encapsulation::Udp => ike::Encapsulation::Force,
+                Encapsulation::Auto => ike::Encapsulation::WhenNatted,
+            },
+            ..ike::Config::new(ike::PublicKey::Rsa {
+                exponent: public.exponent().to_vec(),
+                modulus: public.modulus().to_vec(),
+            })
+        },
+        lives: keying::Lives::default(),
+    }
+}
+
+/// The whole state as one document.
+pub(crate) fn status(keying: &Keying, plane: &Plane, now: Instant) -> Value {
+    let destinations: Vec<Value> = keying.destinations(now).iter().map(destination).collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "destinations": destinations,
+        "counters": {
+            "keying": keying_counters(keying),
+            "plane": plane_counters(plane),
+        },
+    })
+}
+
+fn destination(d: &keying::Destination) -> Value {
+    let seconds = |t: std::time::Duration| (t.as_secs_f64() * 1000.0).round() / 1000.0;
+    json!({
+        "source": d.source.to_string(),
+        "destination": d.destination.to_string(),
+        "group": d.group.name(),
+        "state": d.state.name(),
+        "trust": trust(d.trust),
+        "gateway": d.gateway.map(|a| a.to_string()),
+        "identity": d.identity.as_ref().map(identity),
+        "reason": d.reason.map(|why| why.to_string()),
+        "since_s": seconds(d.since),
+        "expires_s": d.expires.map(seconds),
+        "spi_in": d.spi_in.map(|spi| spi.to_string()),
+        "spi_out": d.spi_out.map(|spi| spi.to_string()),
+        "cipher": d.cipher.map(sa::EspCipher::name),
+        "pairs": d.pairs,
+        "packets_in": d.used.packets_in,
+        "packets_out": d.used.packets_out,
+        "bytes_in": d.used.bytes_in,
+        "bytes_out": d.used.bytes_out,
+    })
+}
+
+fn plane_counters(plane: &Plane) -> Value {
+    let c = plane.counters();
+    json!({
+        "forwarding": format!("{:?}", c.forwarding),
+        "send_refused": c.send_refused,
+        "device_refused": c.device_refused,
+        "device_malformed": c.device_malformed,
+        "control_behind": c.control_behind,
+    })
+}
+
+fn keying_counters(keying: &Keying) -> Value {
+    let c = keying.counters();
+    json!({
+        "trapped": c.trapped,
+        "queries": c.queries,
+        "calls": c.calls,
+        "visitors_accepted": c.visitors_accepted,
+        "visitors_refused": c.visitors_refused,
+        "pairs": c.pairs,
+        "clear": c.clear,
+        "denied": c.denied,
+        "downgrades": c.downgrades,
+        "over_budget": c.over_budget,
+        "unknown_spis": c.unknown_spis,
+    })
+}
+
+fn trust(trust: Option<sa::Trust>) -> &'static str {
+    match trust {
+        None => "none",
+        Some(sa::Trust::Anonymous) => "anonymous",
+        Some(sa::Trust::Unauthenticated) => "unauthenticated",
+        Some(sa::Trust::Dnssec) => "dnssec",
+        Some(sa::Trust::Configured) => "configured",
+    }
+}
+
+/// A peer's identity, safe to print.
+fn identity(identity: &ike::Identity) -> String {
+    match identity {
+        ike::Identity::Address(addr) => addr.to_string(),
+        ike::Identity::Fqdn(name) => format!("@{}", name.escape_default()),
+        ike::Identity::Null => "(null)".to_owned(),
+        ike::Identity::Other { kind, .. } => format!("(type {kind})"),
+    }
+}
+
+/// A transition as one JSON line.
+pub(crate) fn event(report: &Report) -> String {
+    let (name, detail) = name_and_detail(&report.what);
+    let t_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_micros());
+    let line = json!({
+        "t_us": u64::try_from(t_us).unwrap_or(u64::MAX),
+        "event": name,
+        "source": report.flow.map(|flow| flow.src().to_string()),
+        "destination": report.flow.map(|flow| flow.dst().to_string()),
+        "detail": detail,
+    });
+    format!("{line}\n")
+}
+
+fn name_and_detail(what: &What) -> (&'static str, Value) {
+    match what {
+        What::Trapped => ("trapped", Value::Null),
+        What::DnsAnswer { name, security, records } => (
+            "dns-answer",
+            json!({
+                "name": name.as_str(),
+                "security": format!("{security:?}").to_lowercase(),
+                "records": records,
+            }),
+        ),
+        What::Calling { gateway } => ("calling", json!({ "gateway": gateway.to_string() })),
+        What::InitDone { gateway } => ("ike-sa-init", json!({ "gateway": gateway.to_string() })),
+        What::Authenticated { gateway, identity: id, initiator } => (
+            "ike-auth",
+            json!({
+                "gateway": gateway.to_string(),
+                "identity": identity(id),
+                "initiator": initiator,
+            }),
+        ),
+        What::Keyed { sa, trust: t } => {
+            ("keyed", json!({ "pair": sa.0, "trust": trust(Some(*t)) }))
+        }
+        What::PairDropped { sa } => ("pair-dropped", json!({ "pair": sa.0 })),
+        What::ClearText(why) => ("clear", json!({ "reason": why.to_string() })),
+        What::Denied(why) => ("deny", json!({ "reason": why.to_string() })),
+        What::Expired => ("expired", Value::Null),
+        What::Refused { remote, identity: id, why } => (
+            "refused",
+            json!({
+                "remote": remote.to_string(),
+                "identity": identity(id),
+                "reason": why.to_string(),
+            }),
+        ),
+    }
+}
+
+/// A transition as one log line. Only what changes a flow's treatment is worth INFO.
+pub(crate) fn log(report: &Report) {
+    let (name, detail) = name_and_detail(&report.what);
+    let far = report.flow.map_or_else(|| "-".to_owned(), |flow| flow.dst().to_string());
+    match &report.what {
+        What::Keyed { .. } | What::ClearText(_) | What::Denied(_) => {
+            tracing::info!("{far}: {name} {detail}");
+        }
+        What::Refused { .. } => tracing::info!("{name} {detail}"),
+        What::Trapped
+        | What::DnsAnswer { .. }
+        | What::Calling { .. }
+        | What::InitDone { .. }
+        | What::Authenticated { .. }
+        | What::PairDropped { .. }
+        | What::Expired => tracing::debug!("{far}: {name} {detail}"),
+    }
+}
