@@ -14,6 +14,7 @@ mod log;
 mod resolver;
 mod run;
 mod userspace;
+mod verify;
 mod view;
 mod zone;
 

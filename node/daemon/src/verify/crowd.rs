@@ -1,0 +1,136 @@
+//! Many hosts at once.
+
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use dnskeys::Name;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::Semaphore;
+
+use super::gather::{self, Wanted};
+use super::judge::{self, Against};
+use super::report::{Report, Status, Verdict};
+use crate::resolver::Resolver;
+
+/// A line of the file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Subject {
+    /// A name, to be looked up.
+    Host(Name),
+    /// An address.
+    Address(IpAddr),
+}
+
+/// Reads names and addresses, one on a line, `#` comments.
+pub(crate) fn read(file: &Path) -> anyhow::Result<Vec<Subject>> {
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).context("standard input")?;
+    } else {
+        text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    }
+    parse(&text).with_context(|| file.display().to_string())
+}
+
+fn parse(text: &str) -> anyhow::Result<Vec<Subject>> {
+    let mut subjects = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or("").trim();
+        if line.is_empty() {
+            continue;
+        }
+        subjects.push(match line.parse() {
+            Ok(address) => Subject::Address(address),
+            Err(_) => match line.parse() {
+                Ok(name) => Subject::Host(name),
+                Err(error) => bail!("line {}: \"{line}\": {error}", at + 1),
+            },
+        });
+    }
+    Ok(subjects)
+}
+
+/// Checks them, in any order; reports in the order of the file. The bar goes to standard error,
+/// and only to a terminal.
+pub(crate) async fn check(
+    subjects: Vec<Subject>,
+    resolver: &Arc<Resolver>,
+    wanted: &Wanted,
+    against: &Against,
+) -> Vec<Report> {
+    let bar = ProgressBar::new(u64::try_from(subjects.len()).unwrap_or(u64::MAX));
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} hosts, {eta} left") {
+        bar.set_style(style);
+    }
+    let at_once = Arc::new(Semaphore::new(AT_ONCE));
+    let mut running = tokio::task::JoinSet::new();
+    for (at, subject) in subjects.into_iter().enumerate() {
+        let (resolver, wanted, against) = (Arc::clone(resolver), wanted.clone(), *against);
+        let (at_once, bar) = (Arc::clone(&at_once), bar.clone());
+        running.spawn(async move {
+            // The semaphore is never closed.
+            let _permit = at_once.acquire().await.ok();
+            let report = match subject {
+                Subject::Host(name) => {
+                    judge::host(&gather::host(&resolver, &name, &wanted).await, &against)
+                }
+                Subject::Address(address) => {
+                    let facts = gather::address(&resolver, address, &wanted).await;
+                    judge::address(&facts, &against)
+                }
+            };
+            bar.inc(1);
+            (at, report)
+        });
+    }
+    let mut reports = running.join_all().await;
+    bar.finish_and_clear();
+    reports.sort_by_key(|(at, _)| *at);
+    reports.into_iter().map(|(_, report)| report).collect()
+}
+
+/// One line: how many of what.
+pub(crate) fn summary(reports: &[Report]) -> String {
+    let count = |verdict| reports.iter().filter(|report| report.verdict == verdict).count();
+    let silent = reports.iter().filter(|report| is_silent(report)).count();
+    format!(
+        "{} hosts: {} well, {} failed ({silent} of them publish nothing), {} could not be checked",
+        reports.len(),
+        count(Verdict::Well),
+        count(Verdict::Failed),
+        count(Verdict::CouldNotCheck),
+    )
+}
+
+/// Whether nothing is wrong but that there is nothing.
+fn is_silent(report: &Report) -> bool {
+    let failed = report.checks.iter().any(|check| check.status == Some(Status::Failed));
+    let missing = report.checks.last().is_some_and(|c| c.status == Some(Status::Missing));
+    report.verdict == Verdict::Failed && missing && !failed
+}
+
+/// Hosts at once. Each asks some ten questions, and the resolver has its own limit.
+const AT_ONCE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_hold_names_and_addresses() {
+        let subjects = parse("# all\nwest.test\n\n 192.0.2.11 # east\n2001:db8::1\n").unwrap();
+        assert_eq!(
+            subjects,
+            [
+                Subject::Host("west.test".parse().unwrap()),
+                Subject::Address("192.0.2.11".parse().unwrap()),
+                Subject::Address("2001:db8::1".parse().unwrap()),
+            ]
+        );
+        let error = parse("west.test\nwest test\n").unwrap_err().to_string();
+        assert_eq!(error, "line 2: \"west test\": a character that no host name has");
+    }
+}

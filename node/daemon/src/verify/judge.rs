@@ -1,0 +1,681 @@
+//! From facts to findings. Everything here is a pure function.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use dnskeys::{
+    Failure, Gateway, GatewayRecord, Life, Name, PublicKey, Reason, Rules, Security, Strictness,
+    Weakness, decide, unusable,
+};
+
+use super::facts::{
+    AddressFacts, ChainEnd, GatewayFacts, HostFacts, NameFacts, Seen, SeenOutcome, ServerSaid,
+    ServerSilence,
+};
+use super::probe::{Answer, Probed};
+use super::report::{Check, Note, Report, Status};
+
+/// What the findings depend on besides the facts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Against {
+    /// The rules a stranger goes by.
+    pub(crate) rules: Rules,
+    /// Seconds since 1970.
+    pub(crate) now: u64,
+}
+
+/// Judges a name.
+pub(crate) fn host(facts: &HostFacts, against: &Against) -> Report {
+    let name = facts.name.without_dot();
+    let mut checks = forward_checks(facts, against);
+    for address in &facts.each {
+        checks.extend(address_checks(address, against));
+    }
+    let title = format!("Checking {name} for Opportunistic Encryption:");
+    Report::new(name.to_owned(), title, checks)
+}
+
+/// Judges an address.
+pub(crate) fn address(facts: &AddressFacts, against: &Against) -> Report {
+    let title = format!("Checking IP {} for Opportunistic Encryption:", facts.address);
+    Report::new(facts.address.to_string(), title, address_checks(facts, against))
+}
+
+/// The forward map's part.
+pub(crate) fn forward_checks(facts: &HostFacts, against: &Against) -> Vec<Check> {
+    let name = facts.name.without_dot();
+    let mut checks = Vec::new();
+    if facts.forward.old_key {
+        checks.push(deprecated(format!("Looking for KEY in forward map: {name}")));
+    }
+    checks.push(forward_txt(facts, against));
+    if facts.each.is_empty() {
+        let text = format!("{name} does not resolve to an IP, no reverse lookup tests possible.");
+        let remedy = "check the name, or give the address with --ip";
+        let note = match facts.addresses {
+            Security::Bogus => {
+                Note::wrong("its addresses do not validate", "mend the zone's signatures")
+            }
+            Security::Indeterminate => {
+                Note::unknown("its addresses could not be looked up", remedy)
+            }
+            _ if facts.forward.txt.present() => {
+                Note::info("it can call by this name, and cannot be called")
+            }
+            _ => Note::wrong("it can neither call nor be called", remedy),
+        };
+        checks.push(Check::line(text).with([note]));
+    }
+    checks
+}
+
+fn forward_txt(facts: &HostFacts, against: &Against) -> Check {
+    let forward = &facts.forward;
+    let text = format!("Looking for TXT in forward map: {}", facts.name.without_dot());
+    let mut check = Check::new(text, presence(&forward.txt));
+    if !forward.txt.present() {
+        let note = match &forward.txt.outcome {
+            SeenOutcome::Failed(failure) => unanswered(*failure),
+            SeenOutcome::Bogus => return check.with(dnssec(forward, &forward.txt, against)),
+            _ if facts.each.is_empty() => Note::info("no key is published at this name"),
+            _ => Note::info(
+                "needed only by a host that calls by name: callers of this host look in the reverse map",
+            ),
+        };
+        check.notes.push(note);
+        return check;
+    }
+    let own = Gateway::Name(facts.name.clone());
+    check.notes.extend(record_notes(&forward.txt, None, Some(&own)));
+    check.with(common(forward, &forward.txt, against))
+}
+
+/// The reverse map's part, and everything that hangs on it.
+pub(crate) fn address_checks(facts: &AddressFacts, against: &Against) -> Vec<Check> {
+    let mut checks = vec![reverse_txt(facts, against)];
+    checks.extend(ipseckey(facts, against));
+    for gateway in &facts.gateways {
+        checks.extend(gateway_checks(facts, gateway, against));
+    }
+    if facts.reverse.old_key {
+        checks.insert(1, deprecated(looking("KEY", "reverse", &facts.reverse.name)));
+    }
+    for (gateway, probed) in &facts.probes {
+        checks.push(probe_check(*gateway, *probed));
+    }
+    checks.push(conclusion(facts, against));
+    checks
+}
+
+fn reverse_txt(facts: &AddressFacts, against: &Against) -> Check {
+    let reverse = &facts.reverse;
+    let text = looking("TXT", "reverse", &reverse.name);
+    let mut check = Check::new(text, presence(&reverse.txt));
+    let publish = || {
+        format!(
+            "publish at {} what `oe-node showhostkey --txt {}` prints",
+            reverse.name, facts.address
+        )
+    };
+    match &reverse.txt.outcome {
+        SeenOutcome::Records(_) => {
+            check.notes.extend(record_notes(&reverse.txt, Some(facts.address), None));
+        }
+        SeenOutcome::Failed(failure) => check.notes.push(unanswered(*failure)),
+        SeenOutcome::NoRecord | SeenOutcome::NoName if reverse.ipseckey.present() => {
+            check.notes.push(Note::weak(
+                "only IPSECKEY is there: FreeS/WAN and Openswan look for TXT alone",
+                publish(),
+            ));
+        }
+        SeenOutcome::NoName => {
+            check.notes.push(Note::wrong("there is no such name: no key is published", publish()));
+        }
+        SeenOutcome::NoRecord => {
+            check.notes.push(Note::wrong("no key is published", publish()));
+        }
+        SeenOutcome::Bogus => {}
+    }
+    check.notes.extend(host_key(facts));
+    check.with(common(reverse, &reverse.txt, against))
+}
+
+/// A line of its own only if there is something to see.
+fn ipseckey(facts: &AddressFacts, against: &Against) -> Option<Check> {
+    let reverse = &facts.reverse;
+    let seen = &reverse.ipseckey;
+    let txt = reverse.txt.records();
+    let text = looking("IPSECKEY", "reverse", &reverse.name);
+    let set = match &seen.outcome {
+        SeenOutcome::Records(set) => set,
+        // Said once is enough.
+        SeenOutcome::Bogus if reverse.txt.outcome != SeenOutcome::Bogus => {
+            return Some(Check::new(text, Status::Failed).with(dnssec(reverse, seen, against)));
+        }
+        _ => return None,
+    };
+    let mut check = Check::new(text, presence(seen));
+    check.notes.extend(record_notes(seen, Some(facts.address), None));
+    if let Some(txt) = txt {
+        let resolved = |record: &GatewayRecord| {
+            let gateway = match record.gateway {
+                Gateway::Own => Gateway::Address(facts.address),
+                ref other => other.clone(),
+            };
+            (gateway, record.key.clone())
+        };
+        let here: BTreeSet<_> = set.gateways.iter().map(resolved).collect();
+        let there: BTreeSet<_> = txt.gateways.iter().map(resolved).collect();
+        check.notes.push(if here == there {
+            Note::info("agrees with TXT")
+        } else {
+            Note::wrong(
+                "disagrees with TXT: another gateway or another key",
+                "publish the same in both: `oe-node showhostkey --txt` and `--ipseckey`",
+            )
+        });
+        // What holds for TXT at the same name is said there.
+        if seen.security >= reverse.txt.security {
+            return Some(check);
+        }
+    }
+    Some(check.with(dnssec(reverse, seen, against)))
+}
+
+fn gateway_checks(facts: &AddressFacts, gateway: &GatewayFacts, against: &Against) -> Vec<Check> {
+    let own = &gateway.own;
+    let (map, name) = match &gateway.gateway {
+        Gateway::Name(name) => ("forward", name.without_dot().to_owned()),
+        Gateway::Address(_) | Gateway::Own => ("reverse", own.name.to_string()),
+    };
+    let mut checks = Vec::new();
+    if own.old_key {
+        checks.push(deprecated(format!("Looking for KEY in {map} map: {name}")));
+    }
+    let mut check = Check::new(format!("Looking for TXT in {map} map: {name}"), presence(&own.txt));
+    check.notes.push(same_key(facts, gateway));
+    if let SeenOutcome::Failed(failure) = own.txt.outcome {
+        check.notes.push(unanswered(failure));
+    }
+    let malformed = own.txt.records().into_iter().flat_map(|set| &set.malformed);
+    check.notes.extend(malformed.map(|m| malformed_note(m.why)));
+    let quiet = own.txt.security == Security::Secure && !own.txt.present();
+    if !quiet {
+        check.notes.extend(common(own, &own.txt, against));
+    }
+    checks.push(check);
+    checks
+}
+
+/// Whether the gateway says of itself what the address says of it.
+fn same_key(facts: &AddressFacts, gateway: &GatewayFacts) -> Note {
+    let named: BTreeSet<&PublicKey> = facts
+        .reverse
+        .gateways()
+        .filter(|record| record.gateway == gateway.gateway)
+        .filter_map(|record| record.key.as_ref())
+        .collect();
+    let itself = |record: &&GatewayRecord| {
+        record.gateway == Gateway::Own || record.gateway == gateway.gateway
+    };
+    let own: BTreeSet<&PublicKey> =
+        gateway.own.gateways().filter(itself).filter_map(|record| record.key.as_ref()).collect();
+    let who = &gateway.gateway;
+    match (named.is_empty(), own.is_empty()) {
+        (true, true) => Note::wrong(
+            format!("no key of {who} is published anywhere"),
+            format!("publish its key at {}", gateway.own.name),
+        ),
+        (true, false) => Note::info(format!("the key of {who} is taken from here: {}", ids(&own))),
+        (false, true) if matches!(who, Gateway::Name(_)) => {
+            Note::info("not needed: the record above has its key")
+        }
+        (false, true) => Note::weak(
+            format!("{who} publishes no key of its own: nobody can call it for itself"),
+            format!("publish its key at {}, too", gateway.own.name),
+        ),
+        (false, false) if named == own => {
+            Note::info(format!("{who} says the same of itself: {}", ids(&own)))
+        }
+        (false, false) if named.is_disjoint(&own) => Note::wrong(
+            format!(
+                "{who} has another key here, {}, than {} gives it, {}",
+                ids(&own),
+                facts.address,
+                ids(&named)
+            ),
+            "one of the two is out of date: publish the gateway's present key in both",
+        ),
+        (false, false) => Note::weak(
+            format!(
+                "{who} has {} here, and {} in the record of {}",
+                ids(&own),
+                ids(&named),
+                facts.address
+            ),
+            "publish the same keys in both, unless one is being replaced right now",
+        ),
+    }
+}
+
+/// What the host itself signs with, against what strangers are told.
+fn host_key(facts: &AddressFacts) -> Option<Note> {
+    let key = facts.host_key.as_ref()?;
+    let own: Vec<&GatewayRecord> = facts
+        .reverse
+        .gateways()
+        .filter(|record| match &record.gateway {
+            Gateway::Own => true,
+            Gateway::Address(addr) => *addr == facts.address,
+            Gateway::Name(_) => false,
+        })
+        .collect();
+    if own.is_empty() {
+        return None;
+    }
+    let published = own.iter().any(|r| r.key.as_ref().and_then(PublicKey::rsa) == Some(key));
+    Some(if published {
+        Note::info(format!("the host key {} is published here", key.key_id()))
+    } else {
+        Note::wrong(
+            format!("the host key {} is not among those published", key.key_id()),
+            format!(
+                "replace the record at {} by what `oe-node showhostkey --txt {}` prints",
+                facts.reverse.name, facts.address
+            ),
+        )
+    })
+}
+
+/// One note for each record, in the order in which they are tried.
+fn record_notes(seen: &Seen, address: Option<IpAddr>, own_name: Option<&Gateway>) -> Vec<Note> {
+    let Some(set) = seen.records() else { return Vec::new() };
+    let mut records: Vec<&GatewayRecord> = set.gateways.iter().collect();
+    records.sort();
+    let mut notes = Vec::new();
+    for record in &records {
+        notes.push(Note::info(describe(record, address)));
+        notes.extend(gateway_note(record, address, own_name));
+        notes.extend(key_note(record));
+    }
+    notes.extend(set.malformed.iter().map(|m| malformed_note(m.why)));
+    notes
+}
+
+fn describe(record: &GatewayRecord, address: Option<IpAddr>) -> String {
+    let itself = match &record.gateway {
+        Gateway::Own => true,
+        Gateway::Address(addr) => Some(*addr) == address,
+        Gateway::Name(_) => false,
+    };
+    let gateway = match (&record.gateway, itself, address) {
+        (Gateway::Own, _, Some(address)) => address.to_string(),
+        (gateway, ..) => gateway.to_string(),
+    };
+    let itself = if itself { ", itself" } else { "" };
+    let key = match &record.key {
+        None => "no key".to_owned(),
+        Some(PublicKey::Rsa(key)) => {
+            format!("RSA {} bits, e = {}, {}", key.bits(), key.exponent_value(), key.key_id())
+        }
+        Some(key) => format!("{}, {}", key.algorithm_name(), key.key_id()),
+    };
+    format!("gateway {gateway}{itself}; precedence {}; {key}", record.precedence)
+}
+
+fn gateway_note(
+    record: &GatewayRecord,
+    address: Option<IpAddr>,
+    own_name: Option<&Gateway>,
+) -> Option<Note> {
+    match (&record.gateway, address, own_name) {
+        (Gateway::Address(gateway), Some(address), _) => {
+            let why = unusable(*gateway, address)?;
+            Some(Note::weak(
+                format!("nobody calls {gateway}: {why}"),
+                "name an address at which strangers reach the gateway",
+            ))
+        }
+        (Gateway::Name(name), Some(_), _) => Some(Note::info(format!(
+            "nobody calls through this record; {} may speak for this address when it calls",
+            name.without_dot()
+        ))),
+        (gateway, None, Some(own)) if gateway != own && *gateway != Gateway::Own => {
+            Some(Note::weak(
+                format!("at a forward name only {own} counts"),
+                format!("publish what `oe-node showhostkey --txt {own}` prints"),
+            ))
+        }
+        _ => None,
+    }
+}
+
+fn key_note(record: &GatewayRecord) -> Option<Note> {
+    let replace =
+        "make a new key with `oe-node keygen`, publish it beside this one, then change over";
+    let key = match &record.key {
+        None => {
+            return Some(Note::weak(
+                "without a key in the record the gateway's own must be asked; old peers may crash",
+                "publish the key in the record itself",
+            ));
+        }
+        Some(PublicKey::Rsa(key)) => key,
+        Some(_) => return Some(Note::info("only RSA keys authenticate here")),
+    };
+    match key.weakness() {
+        Some(Weakness::ShortModulus) => {
+            Some(Note::weak("a key below 2048 bits authenticates nobody", replace))
+        }
+        Some(Weakness::SmallExponent) => Some(Note::weak(
+            format!("exponent {}: authenticates nobody unless configured so", key.exponent_value()),
+            replace,
+        )),
+        None if key.to_rfc3110().len() > OLD_PEERS => {
+            Some(Note::info("too large for FreeS/WAN and Openswan, which read 514 octets of key"))
+        }
+        None => None,
+    }
+}
+
+fn malformed_note(why: &str) -> Note {
+    Note::wrong(
+        format!("a malformed record: {why}; FreeS/WAN refuses the whole answer for it"),
+        "remove it, or replace it by what `oe-node showhostkey` prints",
+    )
+}
+
+/// What holds for the name as a whole.
+fn common(facts: &NameFacts, seen: &Seen, against: &Against) -> Vec<Note> {
+    let mut notes = Vec::new();
+    for alias in &seen.aliases {
+        let status = alias.security.name();
+        let text = format!("{} {} -> {} ({status})", alias.kind, alias.from, alias.to);
+        notes.push(Note::info(text));
+    }
+    notes.extend(dnssec(facts, seen, against));
+    if seen.truncated && seen.tcp && seen.present() {
+        notes.push(Note::weak(
+            "the answer does not fit into a UDP datagram; FreeS/WAN does not ask again over TCP",
+            "publish fewer or shorter TXT records at this name",
+        ));
+    }
+    notes.extend(server_notes(&facts.servers, seen));
+    notes
+}
+
+fn dnssec(facts: &NameFacts, seen: &Seen, against: &Against) -> Vec<Note> {
+    if matches!(seen.outcome, SeenOutcome::Failed(_)) {
+        return Vec::new();
+    }
+    let ttl = seen.ttl.as_secs();
+    let mut notes = Vec::new();
+    match seen.security {
+        Security::Secure => notes.push(Note::info(format!("DNSSEC: secure; TTL {ttl} s"))),
+        Security::Insecure => {
+            let zone = match &facts.chain {
+                Some(ChainEnd::Unsigned { zone }) => zone.as_str(),
+                _ => "the zone",
+            };
+            let text = format!("DNSSEC: insecure, {zone} is not signed; TTL {ttl} s");
+            notes.push(if seen.present() {
+                Note::weak(text, format!("sign {zone} and publish its DS in the zone above; until then this protects against eavesdroppers only, and `private` refuses it"))
+            } else {
+                Note::info(text)
+            });
+        }
+        Security::Indeterminate => notes.push(Note::unknown(
+            "DNSSEC: indeterminate, nobody validated this answer",
+            "give a trust anchor with --trust-anchor",
+        )),
+        Security::Bogus => notes.push(bogus(facts.chain.as_ref(), against.now)),
+    }
+    if seen.present() && seen.ttl > LONG_TTL {
+        notes.push(Note::weak(
+            format!("TTL {ttl} s: a new key is not seen by everybody before that"),
+            "lower it to an hour",
+        ));
+    }
+    notes
+}
+
+fn bogus(chain: Option<&ChainEnd>, now: u64) -> Note {
+    let harm = "everybody who validates sends nothing at all";
+    let (text, window) = match chain {
+        Some(ChainEnd::BrokenZone { zone, window }) => {
+            (format!("nothing in {zone} validates"), *window)
+        }
+        Some(ChainEnd::BrokenRecord { zone, window }) => {
+            (format!("{zone} is sound, and this record does not fit its signature"), *window)
+        }
+        Some(ChainEnd::Unsigned { .. }) | None => ("the chain of trust is broken".to_owned(), None),
+    };
+    let (text, remedy) = match window {
+        Some((_, end)) if u64::from(end) < now => (
+            format!("{text}: the signatures ended on {}", date(end)),
+            "sign the zone again, and see to it that this happens by itself",
+        ),
+        Some((start, _)) if u64::from(start) > now => (
+            format!("{text}: the signatures begin on {}", date(start)),
+            "set this machine's clock, or that of the machine that signs",
+        ),
+        _ => match chain {
+            Some(ChainEnd::BrokenRecord { .. }) => {
+                (text, "sign the zone again: the record was changed after signing")
+            }
+            _ => (text, "publish in the zone above the DS of the key that signs this one"),
+        },
+    };
+    Note::wrong(format!("DNSSEC: bogus: {text}; {harm}"), remedy)
+}
+
+fn server_notes(servers: &[ServerSaid], seen: &Seen) -> Vec<Note> {
+    let mut notes = Vec::new();
+    let mut agree = 0;
+    for server in servers {
+        let who = format!("{} ({})", server.name, server.address.ip());
+        match &server.said {
+            Ok(texts) if *texts == seen.texts => agree += 1,
+            Ok(texts) => notes.push(Note::wrong(
+                format!(
+                    "{who} has {} record(s) of ours, and not the same as the answer",
+                    texts.len()
+                ),
+                "compare the zone's serial numbers on its servers, and transfer it again",
+            )),
+            Err(ServerSilence::Lame) => notes.push(Note::weak(
+                format!("{who} is named as a server of the zone, and is not authoritative for it"),
+                "serve the zone there, or remove it from the NS records",
+            )),
+            Err(ServerSilence::Failed(failure)) => {
+                notes.push(Note::info(format!(
+                    "{who} gave no answer from here: {}",
+                    word(*failure)
+                )));
+            }
+        }
+    }
+    if agree > 1 {
+        notes.push(Note::info(format!("{agree} authoritative servers agree")));
+    }
+    notes
+}
+
+fn probe_check(gateway: IpAddr, probed: Probed) -> Check {
+    let text = format!("Is a daemon there: IKE_SA_INIT to {gateway}");
+    let (status, note) = match probed {
+        Probed::Answered { answer, millis } => {
+            let after = format!("after {millis} ms");
+            match answer {
+                Answer::Accepted => (Status::Ok, Note::info(format!("IKEv2, answered {after}"))),
+                Answer::Cookie => {
+                    (Status::Ok, Note::info(format!("IKEv2, asked for a cookie {after}")))
+                }
+                Answer::Refused(notify) => (
+                    Status::Ok,
+                    Note::weak(
+                        format!("IKEv2, refused {after}: {}", notify_name(notify)),
+                        "allow a modern proposal there: AES-GCM, SHA-2, X25519",
+                    ),
+                ),
+                Answer::OtherVersion(version) => (
+                    Status::Failed,
+                    Note::wrong(
+                        format!("only IKE version {version} is spoken there"),
+                        "run an IKEv2 daemon there",
+                    ),
+                ),
+                Answer::Other => {
+                    (Status::Ok, Note::info(format!("IKEv2, answered strangely {after}")))
+                }
+            }
+        }
+        Probed::Silent => (
+            Status::Failed,
+            Note::wrong(
+                "no answer on UDP 500",
+                "start the daemon there, and let UDP 500 and 4500 through every firewall on the way",
+            ),
+        ),
+        Probed::PortClosed => (
+            Status::Failed,
+            Note::wrong(
+                "the host answers, and nobody listens on UDP 500",
+                "start the daemon there",
+            ),
+        ),
+        Probed::Unsendable => {
+            (Status::Unknown, Note::unknown("this machine has no way to it", "check its routes"))
+        }
+    };
+    Check::new(text, status).with([note])
+}
+
+/// What strangers do in the end: the same function decides in the daemon.
+fn conclusion(facts: &AddressFacts, against: &Against) -> Check {
+    let text = format!("Would a stranger encrypt to {}?", facts.address);
+    let answer = facts.reverse.answer();
+    let permissive = decide(facts.address, &answer, &against.rules, Strictness::Permissive);
+    let paranoid = decide(facts.address, &answer, &against.rules, Strictness::Paranoid);
+    let status = match &permissive {
+        dnskeys::Verdict::Negotiate { candidates, .. }
+            if candidates.iter().any(|c| !c.keys.is_empty() || has_own_key(facts, c.gateway)) =>
+        {
+            Status::Ok
+        }
+        dnskeys::Verdict::Negotiate { .. } => Status::Failed,
+        dnskeys::Verdict::Clear { reason: Reason::NoRecord, .. } => Status::Missing,
+        dnskeys::Verdict::Clear { reason: Reason::DnsFailed, .. } => Status::Unknown,
+        dnskeys::Verdict::Clear { .. } | dnskeys::Verdict::Deny { .. } => Status::Failed,
+    };
+    Check::new(text, status)
+        .with([policy_note("private-or-clear", &permissive), policy_note("private", &paranoid)])
+}
+
+/// Whether a gateway that is named without key publishes one of its own.
+fn has_own_key(facts: &AddressFacts, gateway: IpAddr) -> bool {
+    let named = Gateway::Address(gateway);
+    facts.gateways.iter().filter(|g| g.gateway == named).any(|g| {
+        g.own
+            .gateways()
+            .any(|r| (r.gateway == Gateway::Own || r.gateway == named) && r.key.is_some())
+    })
+}
+
+fn policy_note(group: &str, verdict: &dnskeys::Verdict) -> Note {
+    match verdict {
+        dnskeys::Verdict::Negotiate { candidates, .. } => {
+            let gateways: Vec<String> =
+                candidates.iter().map(|candidate| candidate.gateway.to_string()).collect();
+            Note::info(format!("{group} negotiates with {}", gateways.join(", then ")))
+        }
+        dnskeys::Verdict::Clear { reason, life } => {
+            Note::info(format!("{group} sends in the clear: {reason}{}", lasting(*life)))
+        }
+        dnskeys::Verdict::Deny { reason, life } => {
+            Note::info(format!("{group} sends nothing: {reason}{}", lasting(*life)))
+        }
+    }
+}
+
+fn lasting(life: Life) -> String {
+    match life {
+        Life::Ttl(ttl) => format!(", for {} s", ttl.as_secs()),
+        Life::Short => ", for a minute at most".to_owned(),
+    }
+}
+
+fn presence(seen: &Seen) -> Status {
+    match &seen.outcome {
+        SeenOutcome::Records(set) if set.gateways.is_empty() => Status::Failed,
+        SeenOutcome::Records(_) => Status::Ok,
+        SeenOutcome::NoRecord | SeenOutcome::NoName => Status::Missing,
+        SeenOutcome::Bogus => Status::Failed,
+        SeenOutcome::Failed(_) => Status::Unknown,
+    }
+}
+
+fn deprecated(text: String) -> Check {
+    Check::new(text, Status::Deprecated).with([Note::weak(
+        "RFC 3445 leaves KEY to DNSSEC; nobody looks for it since FreeS/WAN 2.01",
+        "remove it: TXT and IPSECKEY carry the key",
+    )])
+}
+
+fn looking(kind: &str, map: &str, name: &Name) -> String {
+    format!("Looking for {kind} in {map} map: {name}")
+}
+
+fn unanswered(failure: Failure) -> Note {
+    Note::unknown(
+        format!("no answer from DNS: {}", word(failure)),
+        "check the resolver (--resolver) and the zone's servers",
+    )
+}
+
+fn word(failure: Failure) -> &'static str {
+    match failure {
+        Failure::Timeout => "timeout",
+        Failure::ServFail => "SERVFAIL",
+        Failure::Refused => "refused",
+        Failure::Truncated => "truncated, and TCP did not work",
+        Failure::Unreachable => "cannot be reached",
+    }
+}
+
+fn notify_name(notify: u16) -> String {
+    match notify {
+        14 => "NO_PROPOSAL_CHOSEN".to_owned(),
+        17 => "INVALID_KE_PAYLOAD".to_owned(),
+        other => format!("notify {other}"),
+    }
+}
+
+fn ids(keys: &BTreeSet<&PublicKey>) -> String {
+    keys.iter().map(|key| key.key_id()).collect::<Vec<_>>().join(", ")
+}
+
+/// A day in UTC, as ISO 8601 writes it.
+fn date(seconds: u32) -> String {
+    // Days since 1 March of year 0, in eras of 400 years.
+    let days = u64::from(seconds) / 86400 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// `RSA_MAX_ENCODING_BYTES` of Pluto: 4096 bits with exponent 3.
+const OLD_PEERS: usize = 514;
+
+/// A key that must be replaced in a hurry should not linger for longer.
+const LONG_TTL: Duration = Duration::from_secs(86_400);
+
+#[cfg(test)]
+mod tests;
