@@ -6,6 +6,7 @@
 
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use dnskeys::{Gateway, RsaKey};
 
@@ -134,6 +135,14 @@ impl Stamp {
             lines.push(finish(pieces, format, None, false));
         }
         Self { lines }
+    }
+}
+
+impl FromStr for NameTemplate {
+    type Err = TemplateError;
+
+    fn from_str(text: &str) -> Result<Self, TemplateError> {
+        Self::parse(text)
     }
 }
 
@@ -342,6 +351,16 @@ impl<W: Write> ZoneText<W> {
             }
         }
         self.spill(BUFFER)
+    }
+
+    /// Writes what is left and gives the memory back, until more comes.
+    ///
+    /// # Errors
+    /// What the output fails with.
+    pub fn park(&mut self) -> io::Result<&mut W> {
+        self.spill(0)?;
+        self.buffer = Vec::new();
+        Ok(&mut self.out)
     }
 
     /// Octets written so far.

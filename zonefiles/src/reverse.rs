@@ -75,6 +75,14 @@ impl Prefix {
         Self { address, len: width(address) }
     }
 
+    /// The prefix of that length around an address, or the address alone if it has fewer bits.
+    #[must_use]
+    pub fn around(address: IpAddr, len: u8) -> Self {
+        let len = len.min(width(address));
+        let mask = host_mask(width(address), len);
+        Self { address: from_bits(address, bits(address) & !mask), len }
+    }
+
     /// Its first address.
     #[must_use]
     pub fn address(self) -> IpAddr {
@@ -131,12 +139,17 @@ impl ReverseZone {
     /// The zones that the prefix consists of: cut at octets (IPv4, /8 to /24) or nibbles (IPv6).
     /// An IPv4 prefix longer than /24 is one classless zone.
     pub fn of(prefix: Prefix, style: ClasslessName) -> impl Iterator<Item = Self> {
-        let cut = match prefix.address {
-            IpAddr::V4(_) if prefix.len > 24 => prefix.len,
-            IpAddr::V4(_) => prefix.len.div_ceil(8).max(1) * 8,
-            IpAddr::V6(_) => prefix.len.div_ceil(4).max(1) * 4,
-        };
-        prefix.split(cut).map(move |prefix| Self::at(prefix, style))
+        prefix.split(cut(prefix)).map(move |prefix| Self::at(prefix, style))
+    }
+
+    /// The one of [`Self::of`] that holds an address of the prefix.
+    #[must_use]
+    pub fn holding(address: IpAddr, prefix: Prefix, style: ClasslessName) -> Option<Self> {
+        if !prefix.contains(address) {
+            return None;
+        }
+        let len = cut(prefix);
+        Some(Self::at(Prefix::around(address, len), style))
     }
 
     /// The zone at the nearest cut that holds the whole prefix: a /28 in its /24, a /20 in its /16.
@@ -147,9 +160,7 @@ impl ReverseZone {
             IpAddr::V6(_) => (4, 124),
         };
         let len = (prefix.len / step * step).min(most);
-        let mask = host_mask(width(prefix.address), len);
-        let address = from_bits(prefix.address, bits(prefix.address) & !mask);
-        Self::at(Prefix { address, len }, ClasslessName::default())
+        Self::at(Prefix::around(prefix.address, len), ClasslessName::default())
     }
 
     fn at(prefix: Prefix, style: ClasslessName) -> Self {
@@ -301,6 +312,14 @@ pub(crate) fn write_octet(out: &mut Vec<u8>, octet: u8) {
 
 fn skip_labels(name: &Name, count: usize) -> Name {
     (0..count).fold(name.clone(), |name, _| name.parent().unwrap_or_else(Name::root))
+}
+
+fn cut(prefix: Prefix) -> u8 {
+    match prefix.address {
+        IpAddr::V4(_) if prefix.len > 24 => prefix.len,
+        IpAddr::V4(_) => prefix.len.div_ceil(8).max(1) * 8,
+        IpAddr::V6(_) => prefix.len.div_ceil(4).max(1) * 4,
+    }
 }
 
 fn classless_label(prefix: Prefix, style: ClasslessName) -> String {

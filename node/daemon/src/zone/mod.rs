@@ -1,6 +1,19 @@
 //! The parts of `oe-node zone` that touch files, sockets and the clock. What records mean is in
 //! the crate `zonefiles`.
 
+pub(crate) mod check;
+pub(crate) mod files;
+pub(crate) mod generate;
 pub(crate) mod keys;
+pub(crate) mod list;
 pub(crate) mod serve;
 pub(crate) mod signed;
+
+use std::process::ExitCode;
+
+/// One line about what went wrong in a subcommand.
+pub(crate) fn fail(command: &str, why: &impl std::fmt::Display) -> ExitCode {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "oe-node zone {command}: {why}");
+    ExitCode::FAILURE
+}

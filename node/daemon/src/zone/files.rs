@@ -1,0 +1,61 @@
+//! Master files from the file system.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use zonefiles::{Name, Reader, Record, Rtype, Zone};
+
+/// A reader of a master file; `-` is standard input. Included files are looked for beside it, then
+/// in the working directory.
+pub(crate) fn reader(path: &Path, origin: Option<Name>) -> anyhow::Result<Reader> {
+    let name = path.display().to_string();
+    let input: Box<dyn BufRead> = if name == "-" {
+        Box::new(BufReader::new(io::stdin()))
+    } else {
+        open(path).with_context(|| format!("cannot read {name}"))?
+    };
+    let beside = path.parent().map(Path::to_owned).unwrap_or_default();
+    let opener = move |included: &str| {
+        open(&beside.join(included)).or_else(|first| match first.kind() {
+            io::ErrorKind::NotFound => open(&PathBuf::from(included)).map_err(|_| first),
+            _ => Err(first),
+        })
+    };
+    Ok(Reader::new(&name, input, origin, Box::new(opener)))
+}
+
+/// A whole zone. Every problem is in the error.
+pub(crate) fn read_zone(path: &Path, origin: Option<Name>) -> anyhow::Result<Zone> {
+    let mut records: Vec<Record> = Vec::new();
+    let mut problems = Vec::new();
+    for entry in reader(path, origin.clone())? {
+        match entry {
+            Ok(located) => records.push(located.record),
+            Err(problem) if problems.len() < MAX_PROBLEMS => problems.push(problem.to_string()),
+            Err(_) => {}
+        }
+    }
+    if !problems.is_empty() {
+        bail!("{}", problems.join("\n"));
+    }
+    let soa = records.iter().find(|r| r.rtype == Rtype::SOA).map(|r| r.owner.clone());
+    let Some(origin) = soa.or(origin) else {
+        bail!("{}: no SOA, so it is unknown which zone this is; give --origin", path.display());
+    };
+    Ok(Zone { origin, records })
+}
+
+fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Ok(Box::new(BufReader::with_capacity(BUFFER, file)))
+}
+
+/// Reading is not what should take the time.
+const BUFFER: usize = 256 * 1024;
+/// Who has more of them uses `zone check`.
+const MAX_PROBLEMS: usize = 20;
