@@ -12,7 +12,7 @@
 //! - [`plan`]: which routes the table must hold, as a pure function.
 //! - [`policies`]: XFRM blocks for what a protected peer sends in the clear.
 //! - [`changes`]: addresses, links and routes as others change them.
-//! - [`routes`], [`netlink`], [`sysctl`]: how the kernel is spoken to.
+//! - [`routes`], [`spd`], [`netlink`], [`sysctl`]: how the kernel is spoken to.
 
 // The main loop comes to use all of it.
 #![allow(dead_code, unused_imports)]
@@ -23,6 +23,7 @@ mod netlink;
 mod plan;
 mod policies;
 mod routes;
+mod spd;
 mod sysctl;
 
 #[cfg(test)]

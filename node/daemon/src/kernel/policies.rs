@@ -5,35 +5,24 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_xfrm::policy::{DelGetMessage, ModifyMessage};
 use netlink_packet_xfrm::{
-    Selector, UserPolicyInfo, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FWD,
-    XFRM_POLICY_IN, XfrmMessage,
+    UserPolicyInfo, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FWD, XFRM_POLICY_IN,
 };
-use netlink_sys::protocols::NETLINK_XFRM;
 use sa::Flow;
 
-use super::netlink::Netlink;
-
-/// Priority of the exceptions. The kernel takes the smallest number first; these two also tell
-/// our policies from those of others.
-const ALLOW_PRIORITY: u32 = 4322;
-
-/// Priority of the blocks.
-const BLOCK_PRIORITY: u32 = 4323;
+use super::spd::{self, Spd};
 
 /// ICMPv6 types of neighbour discovery (RFC 4861 §4): a protected peer on the link is still to be
 /// found on it.
 const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u16> = 133..=137;
 
 const UDP: u8 = 17;
-const ESP: u8 = 50;
+pub(super) const ESP: u8 = 50;
 const ICMPV6: u8 = 58;
 
 /// The inbound policies of the kernel.
 pub(super) struct Policies {
-    netlink: Netlink<XfrmMessage>,
+    spd: Spd,
     ports: Vec<u16>,
     exceptions: bool,
     /// The directions in which each flow is blocked by a policy of ours.
@@ -44,8 +33,8 @@ impl Policies {
     /// Opens the kernel's policy database. `ports` are our UDP ports, through which protected
     /// packets come.
     pub(super) fn open(ports: &[u16]) -> io::Result<Self> {
-        let netlink = Netlink::open(NETLINK_XFRM)?;
-        Ok(Self { netlink, ports: ports.to_vec(), exceptions: false, blocked: HashMap::new() })
+        let spd = Spd::open()?;
+        Ok(Self { spd, ports: ports.to_vec(), exceptions: false, blocked: HashMap::new() })
     }
 
     /// Drops what comes from the flow's far end to its near end otherwise than through the
@@ -53,12 +42,12 @@ impl Policies {
     pub(super) fn block(&mut self, flow: Flow) -> io::Result<()> {
         if !self.exceptions {
             for exception in exceptions(&self.ports) {
-                self.add(exception)?;
+                self.spd.add(exception)?;
             }
             self.exceptions = true;
         }
         for policy in blocks(flow) {
-            if self.add(policy)? {
+            if self.spd.add(policy)? {
                 self.blocked.entry(flow).or_default().push(policy.direction);
             }
         }
@@ -69,55 +58,17 @@ impl Policies {
     pub(super) fn unblock(&mut self, flow: Flow) -> io::Result<()> {
         let directions = self.blocked.remove(&flow).unwrap_or_default();
         for policy in blocks(flow).iter().filter(|p| directions.contains(&p.direction)) {
-            self.delete(policy.selector, policy.direction, 0)?;
+            self.spd.delete(policy.selector, policy.direction)?;
         }
         Ok(())
     }
 
     /// Removes every policy of ours, those of a predecessor included.
     pub(super) fn clear(&mut self) -> io::Result<()> {
-        let all = self.netlink.dump(XfrmMessage::GetPolicy(DelGetMessage::default()))?;
-        for message in all {
-            let XfrmMessage::AddPolicy(message) = message else { continue };
-            let policy = message.user_policy_info;
-            if is_ours(&policy) {
-                self.delete(Selector::default(), policy.direction, policy.index)?;
-            }
-        }
         self.exceptions = false;
         self.blocked.clear();
-        Ok(())
+        self.spd.clear()
     }
-
-    /// Adds a policy; false if the kernel has one for this selector already.
-    fn add(&mut self, policy: UserPolicyInfo) -> io::Result<bool> {
-        let message = ModifyMessage { user_policy_info: policy, nlas: Vec::new() };
-        let added =
-            self.netlink.command(XfrmMessage::AddPolicy(message), NLM_F_CREATE | NLM_F_EXCL);
-        match added {
-            // Ours from before, or somebody's who protects this pair himself: his wins.
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
-            other => other.map(|()| true),
-        }
-    }
-
-    fn delete(&mut self, selector: Selector, direction: u8, index: u32) -> io::Result<()> {
-        let mut message = DelGetMessage::default();
-        message.user_policy_id.selector = selector;
-        message.user_policy_id.direction = direction;
-        message.user_policy_id.index = index;
-        match self.netlink.command(XfrmMessage::DeletePolicy(message), 0) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            other => other,
-        }
-    }
-}
-
-fn is_ours(policy: &UserPolicyInfo) -> bool {
-    matches!(
-        (policy.priority, policy.action),
-        (ALLOW_PRIORITY, XFRM_POLICY_ALLOW) | (BLOCK_PRIORITY, XFRM_POLICY_BLOCK)
-    ) && matches!(policy.direction, XFRM_POLICY_IN | XFRM_POLICY_FWD)
 }
 
 /// The blocks of a flow, inbound as its packets show themselves.
@@ -126,7 +77,7 @@ fn blocks(flow: Flow) -> Vec<UserPolicyInfo> {
     let mut policy = UserPolicyInfo::default();
     policy.selector.source_prefix(&flow.dst(), len);
     policy.selector.destination_prefix(&flow.src(), len);
-    policy.priority = BLOCK_PRIORITY;
+    policy.priority = spd::FLOW;
     policy.action = XFRM_POLICY_BLOCK;
     // For forwarded IPv6 packets the kernel does not ask whether the device they came through is
     // exempt, so a block would hit what came out of the tunnel too.
@@ -137,7 +88,7 @@ fn blocks(flow: Flow) -> Vec<UserPolicyInfo> {
 
 /// What a protected peer may always send: IKE and ESP, which are how it is protected, and
 /// neighbour discovery.
-fn exceptions(ports: &[u16]) -> Vec<UserPolicyInfo> {
+pub(super) fn exceptions(ports: &[u16]) -> Vec<UserPolicyInfo> {
     let allow = |any: IpAddr, proto: u8, sport: Option<u16>, dport: Option<u16>| {
         let mut policy = UserPolicyInfo::default();
         policy.selector.source_prefix(&any, 0);
@@ -149,7 +100,7 @@ fn exceptions(ports: &[u16]) -> Vec<UserPolicyInfo> {
         policy.selector.dport_mask = if dport.is_some() { u16::MAX } else { 0 };
         policy.direction = XFRM_POLICY_IN;
         policy.action = XFRM_POLICY_ALLOW;
-        policy.priority = ALLOW_PRIORITY;
+        policy.priority = spd::EXCEPTION;
         policy
     };
     let v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
