@@ -52,7 +52,7 @@ pub(crate) struct KernelError {
 }
 
 /// Adds what was being done to an error of the kernel.
-fn doing(doing: &'static str) -> impl FnOnce(io::Error) -> KernelError {
+pub(super) fn doing(doing: &'static str) -> impl FnOnce(io::Error) -> KernelError {
     move |error| KernelError { doing, error }
 }
 

@@ -11,6 +11,7 @@
 //! - [`ground`]: the table and the policies, from `up` to `down`.
 //! - [`plan`]: which routes the table must hold, as a pure function.
 //! - [`policies`]: XFRM blocks for what a protected peer sends in the clear.
+//! - [`xfrm`]: the kernel as the data plane itself.
 //! - [`changes`]: addresses, links and routes as others change them.
 //! - [`routes`], [`spd`], [`netlink`], [`sysctl`]: how the kernel is spoken to.
 
@@ -25,6 +26,7 @@ mod policies;
 mod routes;
 mod spd;
 mod sysctl;
+mod xfrm;
 
 #[cfg(test)]
 pub(crate) mod namespace;
@@ -33,3 +35,4 @@ mod tests;
 
 pub(crate) use changes::Changes;
 pub(crate) use ground::{Ground, GroundConfig, KernelError};
+pub(crate) use xfrm::{Xfrm, XfrmConfig, accept_encapsulated};

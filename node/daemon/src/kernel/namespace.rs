@@ -83,6 +83,13 @@ impl Peer {
         run(&format!("ip netns exec {} {line}", self.0))
     }
 
+    /// A command there, to be given arguments and spawned.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.0, program]);
+        command
+    }
+
     pub(crate) fn try_run(&self, line: &str) -> (bool, String) {
         try_run(&format!("ip netns exec {} {line}", self.0))
     }

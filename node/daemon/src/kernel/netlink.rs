@@ -11,6 +11,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
     NetlinkPayload, NetlinkSerializable,
 };
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 
 /// The kernel answers at once; what takes longer is lost, and must not hang the daemon.
@@ -20,6 +21,25 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// is read anew.
 const EVENT_BUFFER: usize = 1 << 20;
 
+/// Octets of `struct nlmsghdr`.
+const HEADER: usize = 16;
+
+/// The first message type that belongs to a family.
+const NLMSG_MIN_TYPE: u16 = 0x10;
+
+/// A family's messages. Its decoder may count on a payload being as long as its fixed part, so
+/// that is looked at before.
+pub(super) trait Family: NetlinkSerializable + NetlinkDeserializable {
+    /// Whether a message of this type, with this much payload, is to be decoded.
+    fn is_whole(kind: u16, payload: usize) -> bool;
+}
+
+impl Family for RouteNetlinkMessage {
+    fn is_whole(_: u16, _: usize) -> bool {
+        true
+    }
+}
+
 /// A socket for requests of one netlink family.
 pub(super) struct Netlink<T> {
     socket: Socket,
@@ -27,7 +47,7 @@ pub(super) struct Netlink<T> {
     messages: PhantomData<fn(T)>,
 }
 
-impl<T: NetlinkSerializable + NetlinkDeserializable> Netlink<T> {
+impl<T: Family> Netlink<T> {
     /// Opens a socket of this family (`NETLINK_ROUTE`, `NETLINK_XFRM`).
     pub(super) fn open(protocol: isize) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
@@ -91,19 +111,20 @@ impl<T: NetlinkSerializable + NetlinkDeserializable> Netlink<T> {
 }
 
 /// The messages of a datagram; `None` stands for one that cannot be read.
-fn messages<T: NetlinkDeserializable>(
-    datagram: &[u8],
-) -> impl Iterator<Item = Option<NetlinkMessage<T>>> {
+fn messages<T: Family>(datagram: &[u8]) -> impl Iterator<Item = Option<NetlinkMessage<T>>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(*rest.first_chunk()?);
         let length = usize::try_from(length).ok()?;
-        if length < size_of::<NetlinkHeader>() {
+        if length < HEADER {
             return None;
         }
         let message = rest.get(..length)?;
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
-        Some(NetlinkMessage::deserialize(message).ok())
+        let kind = u16::from_ne_bytes(*message.get(4..)?.first_chunk()?);
+        // Below are the messages of netlink itself (errors, ends of dumps).
+        let whole = kind < NLMSG_MIN_TYPE || T::is_whole(kind, length - HEADER);
+        Some(whole.then(|| NetlinkMessage::deserialize(message).ok()).flatten())
     })
 }
 
@@ -113,7 +134,7 @@ pub(super) struct Events<T> {
     messages: PhantomData<fn(T)>,
 }
 
-impl<T: NetlinkDeserializable> Events<T> {
+impl<T: Family> Events<T> {
     /// Joins these multicast groups. Must be called inside a runtime.
     pub(super) fn join(protocol: isize, groups: &[u32]) -> io::Result<Self> {
         let mut events = Self { socket: TokioSocket::new(protocol)?, messages: PhantomData };
@@ -156,7 +177,7 @@ impl<T: NetlinkDeserializable> Events<T> {
     }
 }
 
-fn inner<T: NetlinkDeserializable>(datagram: &[u8]) -> Vec<T> {
+fn inner<T: Family>(datagram: &[u8]) -> Vec<T> {
     messages::<T>(datagram)
         .flatten()
         .filter_map(|message| match message.payload {

@@ -18,7 +18,7 @@ const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u16> = 133..=137;
 
 const UDP: u8 = 17;
 pub(super) const ESP: u8 = 50;
-const ICMPV6: u8 = 58;
+pub(super) const ICMPV6: u8 = 58;
 
 /// The inbound policies of the kernel.
 pub(super) struct Policies {

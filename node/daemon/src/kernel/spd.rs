@@ -5,10 +5,15 @@ use std::ops::RangeInclusive;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_xfrm::policy::{DelGetMessage, ModifyMessage};
-use netlink_packet_xfrm::{Selector, UserPolicyInfo, XfrmAttrs, XfrmMessage};
+use netlink_packet_xfrm::{
+    Selector, UserPolicyInfo, XFRM_MSG_ACQUIRE, XFRM_MSG_EXPIRE, XFRM_MSG_MAPPING,
+    XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_USER_ACQUIRE_LEN, XFRM_USER_EXPIRE_LEN,
+    XFRM_USER_MAPPING_LEN, XFRM_USER_POLICY_INFO_LEN, XFRM_USER_SA_INFO_LEN, XfrmAttrs,
+    XfrmMessage,
+};
 use netlink_sys::protocols::NETLINK_XFRM;
 
-use super::netlink::Netlink;
+use super::netlink::{Family, Netlink};
 
 /// The priorities that tell our policies from those of others; the kernel takes the smallest
 /// number first. Other daemons count in hundred thousands.
@@ -23,6 +28,22 @@ pub(super) const FLOW: u32 = EXCEPTION + 50;
 /// Policies of prefixes, by length: the longest first.
 pub(super) fn of_prefix(len: u8) -> u32 {
     EXCEPTION + 100 + 128 - u32::from(len.min(128))
+}
+
+impl Family for XfrmMessage {
+    /// The crate's decoder panics on a payload that is shorter than the fixed part. What we never
+    /// ask for is not decoded at all.
+    fn is_whole(kind: u16, payload: usize) -> bool {
+        let fixed = match kind {
+            XFRM_MSG_NEWSA => XFRM_USER_SA_INFO_LEN,
+            XFRM_MSG_NEWPOLICY => XFRM_USER_POLICY_INFO_LEN,
+            XFRM_MSG_ACQUIRE => XFRM_USER_ACQUIRE_LEN,
+            XFRM_MSG_EXPIRE => XFRM_USER_EXPIRE_LEN,
+            XFRM_MSG_MAPPING => XFRM_USER_MAPPING_LEN,
+            _ => return false,
+        };
+        payload >= fixed
+    }
 }
 
 /// The policy database.
@@ -87,5 +108,18 @@ impl Spd {
             self.delete_by(wanted)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_payloads_never_reach_the_decoder() {
+        for kind in 0x10..=0x40 {
+            assert!(!XfrmMessage::is_whole(kind, 8), "{kind:#x}");
+        }
+        assert!(XfrmMessage::is_whole(XFRM_MSG_ACQUIRE, XFRM_USER_ACQUIRE_LEN));
     }
 }
