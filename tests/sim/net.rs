@@ -138,7 +138,7 @@ impl Net {
     pub(crate) fn shutdown(&mut self, host: usize) {
         let now = self.now;
         if let Some(node) = &mut self.hosts[host].node {
-            node.keying.shutdown(now);
+            node.keying.close_all(now);
         }
         self.drain(host);
     }

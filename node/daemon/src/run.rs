@@ -110,11 +110,7 @@ impl Node {
             let now = Instant::now;
             tokio::select! {
                 Some(notice) = self.plane.notices.recv() => self.keying.handle_notice(now(), notice),
-                Some(datagram) = self.plane.datagrams.recv() => {
-                    let (local, remote, octets) = &datagram;
-                    let (local, remote) = (*local, *remote);
-                    self.keying.handle_datagram(now(), ike::Datagram { local, remote, octets });
-                }
+                Some(datagram) = self.plane.datagrams.recv() => self.datagram(&datagram),
                 Some(answer) = answers.recv() => self.keying.handle_answer(now(), &answer),
                 Some((ike, signature)) = signatures.recv() => {
                     self.keying.handle_signature(now(), ike, signature);
@@ -131,11 +127,42 @@ impl Node {
                 _ = interrupt.recv() => break,
             }
         }
+        self.say_goodbye().await;
+        Ok(())
+    }
+
+    /// Deletes everything at both ends, and gives the peers a moment to answer.
+    async fn say_goodbye(&mut self) {
+        self.keying.close_all(Instant::now());
+        let patience = tokio::time::sleep(GOODBYE);
+        tokio::pin!(patience);
+        loop {
+            while let Some(output) = self.keying.poll_output() {
+                self.carry_out(output);
+            }
+            if self.keying.is_idle() {
+                break;
+            }
+            let due =
+                self.keying.poll_timeout().map_or_else(|| Instant::now() + IDLE, |(at, _)| at);
+            tokio::select! {
+                Some(datagram) = self.plane.datagrams.recv() => self.datagram(&datagram),
+                () = tokio::time::sleep_until(due.into()) => {
+                    self.keying.handle_timeout(Instant::now());
+                }
+                () = &mut patience => break,
+            }
+        }
         self.keying.shutdown(Instant::now());
         while let Some(output) = self.keying.poll_output() {
             self.carry_out(output);
         }
-        Ok(())
+    }
+
+    fn datagram(&mut self, datagram: &userspace::Datagram) {
+        let (local, remote, octets) = datagram;
+        let (local, remote) = (*local, *remote);
+        self.keying.handle_datagram(Instant::now(), ike::Datagram { local, remote, octets });
     }
 
     fn carry_out(&mut self, output: Output) {
@@ -262,5 +289,7 @@ fn reachable(ground: &Ground) -> Vec<IpAddr> {
 const IDLE: Duration = Duration::from_secs(3600);
 /// Events an `events` listener may lag behind.
 const EVENTS: usize = 4096;
+/// How long peers may take to answer our Delete when we stop: one retransmission.
+const GOODBYE: Duration = Duration::from_millis(1200);
 /// How long `status` waits for counters.
 const USE_PATIENCE: Duration = Duration::from_millis(50);

@@ -29,7 +29,11 @@ impl Keying {
                 self.failed(now, flow);
             }
             State::ClearText(_) | State::Deny(_) => self.expire(flow),
-            State::Keyed { current, next } => {
+            State::Keyed { current, quiet: true, .. } => {
+                let current = *current;
+                self.switch(now, flow, current);
+            }
+            State::Keyed { current, next, .. } => {
                 let (current, next) = (*current, *next);
                 self.look(now, flow, current, next);
             }

@@ -35,6 +35,9 @@ pub(crate) enum State {
         current: SaId,
         /// The pair to send on as soon as it is proven.
         next: Option<SaId>,
+        /// Whether packets are still held although the pair is there: the peer called, and may not
+        /// have our answer yet.
+        quiet: bool,
     },
     /// It goes in the clear.
     ClearText(Why),
@@ -57,6 +60,8 @@ pub(crate) struct Pending {
     pub(crate) ttl: Duration,
     /// How the last gateway ended.
     pub(crate) last_end: Option<End>,
+    /// Whether a gateway that fell silent half-way has been called once more.
+    pub(crate) called_again: bool,
 }
 
 /// A call of ours that is not answered yet; flows to the same gateway share it.
@@ -66,6 +71,11 @@ pub(crate) struct Call {
     pub(crate) local: IpAddr,
     /// The first is negotiated within IKE_AUTH.
     pub(crate) flows: Vec<Flow>,
+    /// The answers that led here. Kept with the call, because a flow may have moved on by the time
+    /// the call is answered: the peer may have called us.
+    pub(crate) evidence: Vec<Answer>,
+    /// Whether IKE_SA_INIT is done: somebody is there.
+    pub(crate) keyed: bool,
 }
 
 /// The other end of an established IKE SA.

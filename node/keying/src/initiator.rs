@@ -24,7 +24,9 @@ impl Keying {
     pub(crate) fn acquire(&mut self, now: Instant, flow: Flow) {
         // A notice may cross our own command on the way: say again what holds.
         let standing = self.flows.get(&flow).map(|entry| match entry.state {
-            State::PotentialOe | State::PendingOe(_) => Policy::Hold,
+            State::PotentialOe | State::PendingOe(_) | State::Keyed { quiet: true, .. } => {
+                Policy::Hold
+            }
             State::Keyed { current, .. } => Policy::Encrypt(current),
             State::ClearText(_) => Policy::Pass,
             State::Deny(_) => Policy::Deny,
@@ -99,6 +101,7 @@ impl Keying {
                     security,
                     ttl: self.life(life),
                     last_end: None,
+                    called_again: false,
                 };
                 let state = State::PendingOe(Box::new(pending));
                 self.enter(now, flow, state, Some(now + PATIENCE));
@@ -176,8 +179,9 @@ impl Keying {
     fn call_gateway(&mut self, now: Instant, flow: Flow, candidate: &Candidate) -> bool {
         let gateway = candidate.gateway;
         let Some(local) = self.outer_address(flow, gateway) else { return false };
+        let evidence = self.pending(flow).map(|p| p.evidence.clone()).unwrap_or_default();
         if let Some(ike) = self.peer_at(local, gateway, candidate) {
-            return self.add_child(now, flow, ike);
+            return self.add_child(now, flow, ike, &evidence);
         }
         let shared = self.calls.values_mut().find(|c| c.gateway == gateway && c.local == local);
         if let Some(call) = shared {
@@ -185,6 +189,7 @@ impl Keying {
                 return false;
             }
             call.flows.push(flow);
+            call.evidence.extend(evidence);
             return true;
         }
         let keys: Vec<PublicKey> = candidate.keys.iter().filter_map(to_ike_key).collect();
@@ -205,7 +210,7 @@ impl Keying {
                 child: child_request(flow),
             },
         );
-        self.calls.insert(ike, Call { gateway, local, flows: vec![flow] });
+        self.calls.insert(ike, Call { gateway, local, flows: vec![flow], evidence, keyed: false });
         true
     }
 
@@ -230,8 +235,8 @@ impl Keying {
 
     /// Asks for one more child under an IKE SA. False if its peer may not speak for the flow's
     /// destination.
-    fn add_child(&mut self, now: Instant, flow: Flow, ike: IkeId) -> bool {
-        if !self.prove(flow, ike) {
+    fn add_child(&mut self, now: Instant, flow: Flow, ike: IkeId, evidence: &[Answer]) -> bool {
+        if !self.prove(flow, ike, evidence) {
             return false;
         }
         let Some(peer) = self.peers.get_mut(&ike) else { return false };
@@ -243,32 +248,27 @@ impl Keying {
         true
     }
 
-    /// Checks a pending flow's evidence against the key that authenticated the IKE SA, and keeps
-    /// the proof.
-    fn prove(&mut self, flow: Flow, ike: IkeId) -> bool {
-        let rules = self.config.rules;
+    /// Checks a flow's evidence against the key that authenticated the IKE SA, and keeps the
+    /// proof.
+    fn prove(&mut self, flow: Flow, ike: IkeId, evidence: &[Answer]) -> bool {
         let strict = self.group_of(flow.dst()).strictness();
-        let Some(peer) = self.peers.get(&ike) else { return false };
+        let Some(peer) = self.peers.get_mut(&ike) else { return false };
         let Some(key) = from_ike_key(&peer.key) else { return false };
         let Some(speaker) = to_speaker(&peer.identity) else { return false };
         let claim = Claim { address: flow.dst(), speaker: &speaker, key: &key, outer: None };
-        let Some(pending) = self.pending(flow) else { return false };
-        let evidence: Vec<&Answer> = pending.evidence.iter().collect();
-        match dnskeys::authorize(claim, &evidence, &rules, strict) {
-            Ok(proof) => {
-                if let Some(peer) = self.peers.get_mut(&ike) {
-                    peer.proofs.retain(|p| p.address() != proof.address());
-                    peer.proofs.push(proof);
-                }
-                true
-            }
-            Err(_) => false,
-        }
+        let evidence: Vec<&Answer> = evidence.iter().collect();
+        let Ok(proof) = dnskeys::authorize(claim, &evidence, &self.config.rules, strict) else {
+            return false;
+        };
+        peer.proofs.retain(|p| p.address() != proof.address());
+        peer.proofs.push(proof);
+        true
     }
 
     /// IKE_SA_INIT of a call is done.
     pub(crate) fn call_keyed(&mut self, ike: IkeId) {
-        let Some(call) = self.calls.get(&ike) else { return };
+        let Some(call) = self.calls.get_mut(&ike) else { return };
+        call.keyed = true;
         let (flows, gateway) = (call.flows.clone(), call.gateway);
         for flow in flows {
             self.report(Some(flow), What::InitDone { gateway });
@@ -290,7 +290,7 @@ impl Keying {
                 Some(first),
                 What::Authenticated { gateway: call.gateway, identity, initiator: true },
             );
-            if self.prove(first, ike) {
+            if self.prove(first, ike, &call.evidence) {
                 if let Some(peer) = self.peers.get_mut(&ike) {
                     peer.waiting.push(first);
                 }
@@ -299,7 +299,7 @@ impl Keying {
             }
         }
         for flow in flows {
-            if self.pending(flow).is_some() && !self.add_child(now, flow, ike) {
+            if self.pending(flow).is_some() && !self.add_child(now, flow, ike, &call.evidence) {
                 self.gateway_ended(now, flow, End::NotAuthorized);
             }
         }
@@ -325,6 +325,20 @@ impl Keying {
         let Some(pending) = self.pending(flow) else { return };
         pending.last_end = Some(why);
         self.next_candidate(now, flow);
+    }
+
+    /// A gateway fell silent between IKE_SA_INIT and IKE_AUTH: somebody was there, and may have
+    /// restarted. It is called once more before that counts as silence.
+    pub(crate) fn gateway_fell_silent(&mut self, now: Instant, flow: Flow) {
+        let Some(pending) = self.pending(flow) else { return };
+        if !pending.called_again
+            && let Some(candidate) = pending.gateway.take()
+        {
+            pending.called_again = true;
+            pending.candidates.push_front(candidate);
+        }
+        self.set_deadline(flow, Some(now + PATIENCE));
+        self.gateway_ended(now, flow, End::Timeout);
     }
 
     /// No gateway is left (rules 25 to 29).

@@ -37,6 +37,8 @@ pub enum Timer {
     Ike(ike::Timer),
     /// A flow's state is due.
     Flow,
+    /// A replaced pair has received for long enough.
+    Linger,
 }
 
 /// What has happened since the start.
@@ -83,6 +85,10 @@ pub struct Keying {
     /// What each key would prove, of visitors whose signature is being verified.
     pub(crate) proofs: BTreeMap<IkeId, Vec<Proof>>,
     pub(crate) pairs: BTreeMap<SaId, Pair>,
+    /// Replaced pairs that still receive, by the time they go.
+    pub(crate) lingering: VecDeque<(Instant, SaId)>,
+    /// Pairs to send on once the outputs of the current input are all queued.
+    pub(crate) after_drain: Vec<(Flow, SaId)>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) counters: Counters,
 }
@@ -107,6 +113,8 @@ impl Keying {
             visitors: BTreeMap::new(),
             proofs: BTreeMap::new(),
             pairs: BTreeMap::new(),
+            lingering: VecDeque::new(),
+            after_drain: Vec::new(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
         };
@@ -171,6 +179,7 @@ impl Keying {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.ike.handle_timeout(now);
         self.drain(now);
+        self.remove_lingering(now);
         while let Some(&(due, flow)) = self.deadlines.first() {
             if due > now {
                 break;
@@ -186,7 +195,8 @@ impl Keying {
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let ike = self.ike.poll_timeout().map(|(at, timer)| (at, Timer::Ike(timer)));
         let flow = self.deadlines.first().map(|(at, _)| (*at, Timer::Flow));
-        ike.into_iter().chain(flow).min_by_key(|(at, _)| *at)
+        let linger = self.lingering.front().map(|(at, _)| (*at, Timer::Linger));
+        ike.into_iter().chain(flow).chain(linger).min_by_key(|(at, _)| *at)
     }
 
     /// The next thing to do.
@@ -194,7 +204,27 @@ impl Keying {
         self.outputs.pop_front()
     }
 
-    /// Sends Delete for everything; carry out the outputs once more, then stop.
+    /// Deletes everything at both ends, with retransmission. Go on driving the machine until
+    /// [`Keying::is_idle`], or as long as there is time; then [`Keying::shutdown`].
+    pub fn close_all(&mut self, now: Instant) {
+        let flows: Vec<Flow> = self.flows.keys().copied().collect();
+        for flow in flows {
+            self.close_flow(now, flow);
+        }
+        let peers: Vec<IkeId> = self.peers.keys().chain(self.calls.keys()).copied().collect();
+        for ike in peers {
+            self.ike.close(now, ike);
+        }
+        self.drain(now);
+    }
+
+    /// Whether no IKE SA is left.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.ike.is_empty()
+    }
+
+    /// Sends one last Delete to whoever is left; carry out the outputs once more, then stop.
     pub fn shutdown(&mut self, now: Instant) {
         self.ike.shutdown(now);
         self.drain(now);
@@ -240,6 +270,7 @@ impl Keying {
                 ike::Output::Event(event) => self.ike_event(now, event),
             }
         }
+        self.switch_answered(now);
     }
 
     fn ike_event(&mut self, now: Instant, event: Event) {

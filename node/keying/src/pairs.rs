@@ -70,7 +70,33 @@ impl Keying {
         match (self.current(flow), rekeys) {
             (Some(current), Some(old)) if current == old => self.replace(now, flow, id, proven),
             (Some(current), _) => self.settle(now, flow, current, id),
-            (None, _) => self.switch(now, flow, id),
+            (None, _) if proven => self.switch(now, flow, id),
+            (None, _) => self.answered(now, flow, id),
+        }
+    }
+
+    /// The peer called, and our answer is on its way. What we send at once may overtake it, and
+    /// the peer cannot open it then: packets that wait go on waiting for a moment, until the peer
+    /// has sent something. Nothing that waits: send, but not before the answer.
+    fn answered(&mut self, now: Instant, flow: Flow, sa: SaId) {
+        let waiting = self
+            .flows
+            .get(&flow)
+            .is_some_and(|e| matches!(e.state, State::PotentialOe | State::PendingOe(_)));
+        if waiting {
+            let state = State::Keyed { current: sa, next: None, quiet: true };
+            self.enter(now, flow, state, Some(now + QUIET));
+        } else {
+            self.after_drain.push((flow, sa));
+        }
+    }
+
+    /// Sends on the pairs whose answers have left.
+    pub(crate) fn switch_answered(&mut self, now: Instant) {
+        for (flow, sa) in std::mem::take(&mut self.after_drain) {
+            if self.current(flow).is_none() {
+                self.switch(now, flow, sa);
+            }
         }
     }
 
@@ -99,11 +125,12 @@ impl Keying {
     }
 
     /// Sends a flow on a pair from now on.
-    fn switch(&mut self, now: Instant, flow: Flow, sa: SaId) {
+    pub(crate) fn switch(&mut self, now: Instant, flow: Flow, sa: SaId) {
         let Some(pair) = self.pairs.get(&sa) else { return };
         let trust = pair.trust;
         let first_look = now + self.config.lives.first_look;
-        self.enter(now, flow, State::Keyed { current: sa, next: None }, Some(first_look));
+        let state = State::Keyed { current: sa, next: None, quiet: false };
+        self.enter(now, flow, state, Some(first_look));
         self.set_policy(flow, Policy::Encrypt(sa));
         self.report(Some(flow), What::Keyed { sa, trust });
         self.reap(now, flow);
@@ -204,9 +231,13 @@ impl Keying {
         let Some(pair) = self.pairs.get_mut(&sa) else { return };
         pair.proven = true;
         let flow = pair.flow;
-        let awaited = self.flows.get(&flow).is_some_and(
-            |entry| matches!(entry.state, State::Keyed { next: Some(next), .. } if next == sa),
-        );
+        let awaited = self.flows.get(&flow).is_some_and(|entry| match entry.state {
+            State::Keyed { current, quiet: true, .. } if current == sa => true,
+            State::Keyed { next, .. } => next == Some(sa),
+            State::PotentialOe | State::PendingOe(_) | State::ClearText(_) | State::Deny(_) => {
+                false
+            }
+        });
         if awaited {
             self.switch(now, flow, sa);
         } else {
@@ -245,6 +276,8 @@ impl Keying {
         if let Some(peer) = self.peers.get_mut(&pair.ike) {
             peer.pairs.remove(&sa);
         }
+        // Packets under way on a pair that another replaces still arrive.
+        let replaced = self.pairs_of(flow).next().is_some();
         if self.current(flow) == Some(sa) {
             // What remains, the newest first: a replacement that has not been proven yet will do.
             let other =
@@ -254,7 +287,22 @@ impl Keying {
                 None => self.expire(flow),
             }
         }
-        self.command(Command::RemoveSa(sa));
+        if replaced && self.lingering.len() < MAX_LINGERING {
+            self.lingering.push_back((now + LINGER, sa));
+        } else {
+            self.command(Command::RemoveSa(sa));
+        }
+    }
+
+    /// Removes the replaced pairs whose last packets have arrived by now.
+    pub(crate) fn remove_lingering(&mut self, now: Instant) {
+        while let Some((at, sa)) = self.lingering.front().copied() {
+            if at > now {
+                break;
+            }
+            self.lingering.pop_front();
+            self.command(Command::RemoveSa(sa));
+        }
     }
 
     /// An IKE SA is gone; its children went before it.
@@ -263,7 +311,13 @@ impl Keying {
         self.proofs.remove(&ike);
         let mut waiting = Vec::new();
         if let Some(call) = self.calls.remove(&ike) {
-            waiting = call.flows;
+            if call.keyed && why == End::Timeout {
+                for flow in call.flows {
+                    self.gateway_fell_silent(now, flow);
+                }
+            } else {
+                waiting = call.flows;
+            }
         }
         if let Some(peer) = self.peers.remove(&ike) {
             waiting.extend(peer.waiting);
@@ -327,5 +381,12 @@ fn to_pair(child: Child, trust: Trust) -> SaPair {
 /// Calls made within this time of each other may have crossed: longer than all retransmissions of
 /// a call together.
 pub(crate) const CROSSING: Duration = Duration::from_secs(30);
+/// How long a replaced pair still receives: longer than any packet is under way.
+const LINGER: Duration = Duration::from_secs(2);
+/// Replaced pairs that still receive, at once; more are removed at once.
+const MAX_LINGERING: usize = 4096;
+/// How long packets that wait go on waiting for a sign that the peer has our answer: longer than
+/// reordering lasts, shorter than anybody notices.
+const QUIET: Duration = Duration::from_millis(250);
 /// How long a winner may take to prove itself by traffic before it is trusted to be there.
 pub(crate) const GRACE: Duration = Duration::from_secs(3);
