@@ -1,0 +1,264 @@
+//! Our side: an [`ike::Ike`] on real sockets, told what to do line by line, telling what it sees.
+//!
+//! It is this same test binary, run again inside a namespace: one needs a process of one's own to
+//! be there.
+
+use std::io::BufRead as _;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeyPair;
+use aws_lc_rs::signature::{self, RsaEncoding};
+use ike::{
+    ChildRequest, Config, Datagram, Encapsulation, Event, Grant, Identity, Ike, IkeId, Initiate,
+    Output, PeerVerdict, PublicKey, SignatureScheme, Transmit,
+};
+use rsa::pkcs8::{DecodePrivateKey as _, DecodePublicKey as _};
+use rsa::traits::PublicKeyParts as _;
+use sa::{Mode, SaId, TrafficSelector};
+
+/// What happens to the driver.
+enum Happening {
+    Packet(SocketAddr, SocketAddr, Vec<u8>),
+    Told(String),
+    Closed,
+}
+
+#[test]
+fn inside_a_namespace() {
+    if std::env::var_os("OE_INTEROP_DRIVER").is_some() {
+        Driver::new().run();
+    }
+}
+
+struct Driver {
+    ike: Ike,
+    pair: KeyPair,
+    peer_key: PublicKey,
+    local: IpAddr,
+    remote: IpAddr,
+    sockets: [Arc<UdpSocket>; 2],
+    ikes: Vec<IkeId>,
+    children: Vec<SaId>,
+}
+
+fn setting(name: &str, default: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| default.to_owned())
+}
+
+fn of_rsa(key: &rsa::RsaPublicKey) -> PublicKey {
+    let octets = |n: Box<[u8]>| n.iter().copied().skip_while(|o| *o == 0).collect();
+    PublicKey::Rsa { exponent: octets(key.e_bytes()), modulus: octets(key.n_bytes()) }
+}
+
+impl Driver {
+    fn new() -> Self {
+        let own = std::fs::read(setting("OWN_KEY", "")).expect("own key");
+        let peer = std::fs::read(setting("PEER_KEY", "")).expect("peer's key");
+        let private = rsa::RsaPrivateKey::from_pkcs8_der(&own).expect("PKCS#8");
+        let peer_key = of_rsa(&rsa::RsaPublicKey::from_public_key_der(&peer).expect("SPKI"));
+        let local: IpAddr = setting("LOCAL", "192.0.2.1").parse().expect("address");
+        let config = Config {
+            encapsulation: match setting("ENCAPSULATION", "force").as_str() {
+                "force" => Encapsulation::Force,
+                _ => Encapsulation::WhenNatted,
+            },
+            cookie_threshold: setting("COOKIES", "64").parse().expect("number"),
+            child_life: Duration::from_secs(
+                setting("CHILD_LIFE", "3600").parse().expect("seconds"),
+            ),
+            retransmit_tries: 5,
+            ..Config::new(of_rsa(&private.to_public_key()))
+        };
+        let mut seed = [0; 32];
+        aws_lc_rs::rand::fill(&mut seed).expect("randomness");
+        let sockets = [500, 4500]
+            .map(|port| Arc::new(UdpSocket::bind(SocketAddr::new(local, port)).expect("bind")));
+        Self {
+            ike: Ike::new(config, seed, Instant::now()),
+            pair: KeyPair::from_pkcs8(&own).expect("PKCS#8"),
+            peer_key,
+            local,
+            remote: setting("REMOTE", "192.0.2.2").parse().expect("address"),
+            sockets,
+            ikes: Vec::new(),
+            children: Vec::new(),
+        }
+    }
+
+    fn run(mut self) {
+        let (sender, happenings) = mpsc::channel();
+        for socket in &self.sockets {
+            listen(socket.clone(), sender.clone());
+        }
+        std::thread::spawn(move || {
+            for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+                let _ = sender.send(Happening::Told(line));
+            }
+            let _ = sender.send(Happening::Closed);
+        });
+        println!("\nReady");
+        loop {
+            self.drain();
+            let now = Instant::now();
+            let wait = self
+                .ike
+                .poll_timeout()
+                .map_or(Duration::from_secs(1), |(at, _)| at.saturating_duration_since(now));
+            match happenings.recv_timeout(wait) {
+                Ok(Happening::Packet(local, remote, octets)) => self
+                    .ike
+                    .handle_datagram(Instant::now(), Datagram { local, remote, octets: &octets }),
+                Ok(Happening::Told(line)) => self.told(&line),
+                Ok(Happening::Closed) => return,
+                Err(_) => self.ike.handle_timeout(Instant::now()),
+            }
+        }
+    }
+
+    fn told(&mut self, line: &str) {
+        let now = Instant::now();
+        let ike = self.ikes.last().copied().unwrap_or(IkeId(0));
+        let child = self.children.last().copied().unwrap_or(SaId(0));
+        match line {
+            "initiate" => {
+                let initiate = Initiate {
+                    local: self.local,
+                    remote: self.remote,
+                    identity: identity("OWN_ID", self.local),
+                    peer: identity("PEER_ID", self.remote),
+                    keys: vec![self.peer_key.clone()],
+                    child: request(),
+                };
+                self.ike.initiate(now, initiate);
+            }
+            "child" => self.ike.create_child(now, ike, request()),
+            "rekey-child" => self.ike.rekey_child(now, child),
+            "rekey-ike" => self.ike.rekey_ike(now, ike),
+            "probe" => self.ike.probe(now, ike),
+            "close-child" => self.ike.close_child(now, child),
+            "close" => self.ike.close(now, ike),
+            "shutdown" => self.ike.shutdown(now),
+            "counters" => println!("{:?}", self.ike.counters()),
+            other => panic!("{other}?"),
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.ike.poll_output() {
+            let now = Instant::now();
+            match output {
+                Output::Transmit(transmit) => self.send(&transmit),
+                Output::NeedPeer(need) => {
+                    println!("NeedPeer {:?} natted {}", need.identity, need.peer_natted);
+                    let verdict = PeerVerdict::Known {
+                        identity: identity("OWN_ID", self.local),
+                        grants: vec![Grant {
+                            key: self.peer_key.clone(),
+                            remote: request().remote,
+                            local: request().local,
+                        }],
+                    };
+                    self.ike.handle_peer(now, need.ike, verdict);
+                }
+                Output::Sign(sign) => {
+                    let signature = self.sign(sign.scheme, &sign.octets);
+                    self.ike.handle_signature(now, sign.ike, Some(signature));
+                }
+                Output::Event(event) => self.tell(event),
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        match event {
+            Event::Established { ike, initiator, identity, initial_contact, .. } => {
+                self.ikes.push(ike);
+                println!(
+                    "Established initiator {initiator} identity {identity:?} \
+                     initial contact {initial_contact}"
+                );
+            }
+            Event::ChildUp(child) => {
+                self.children.push(child.id);
+                println!(
+                    "ChildUp {:?} rekeys {:?} initiator {} cipher {} esn {} udp {} ports {} {}",
+                    child.id,
+                    child.rekeys,
+                    child.initiator,
+                    child.cipher.name(),
+                    child.esn,
+                    child.envelope.udp,
+                    child.envelope.local.port(),
+                    child.envelope.remote.port(),
+                );
+            }
+            Event::ChildDown { sa, why } => {
+                self.children.retain(|id| *id != sa);
+                println!("ChildDown {sa:?} {why:?}");
+            }
+            Event::ChildFailed { why, .. } => println!("ChildFailed {why:?}"),
+            Event::Ended { ike, why } => {
+                self.ikes.retain(|id| *id != ike);
+                println!("Ended {why:?}");
+            }
+            Event::Keyed { .. } => println!("Keyed"),
+            Event::Moved { envelope, .. } => println!("Moved {}", envelope.remote),
+        }
+    }
+
+    fn sign(&self, scheme: SignatureScheme, octets: &[u8]) -> Vec<u8> {
+        let encoding: &dyn RsaEncoding = match scheme {
+            SignatureScheme::RsaPssSha256 => &signature::RSA_PSS_SHA256,
+            SignatureScheme::RsaPssSha384 => &signature::RSA_PSS_SHA384,
+            SignatureScheme::RsaPssSha512 => &signature::RSA_PSS_SHA512,
+            SignatureScheme::RsaPkcs1Sha256 => &signature::RSA_PKCS1_SHA256,
+            SignatureScheme::RsaPkcs1Sha384 => &signature::RSA_PKCS1_SHA384,
+            SignatureScheme::RsaPkcs1Sha512 => &signature::RSA_PKCS1_SHA512,
+        };
+        let mut out = vec![0; self.pair.public_modulus_len()];
+        self.pair.sign(encoding, &SystemRandom::new(), octets, &mut out).expect("signature");
+        out
+    }
+
+    fn send(&self, transmit: &Transmit) {
+        let [plain, natted] = &self.sockets;
+        let socket = if transmit.local.port() == 4500 { natted } else { plain };
+        let mut octets = if transmit.marker { vec![0; 4] } else { Vec::new() };
+        octets.extend_from_slice(&transmit.octets);
+        let _ = socket.send_to(&octets, transmit.remote);
+    }
+}
+
+fn identity(setting: &str, addr: IpAddr) -> Identity {
+    std::env::var(setting).map_or(Identity::Address(addr), Identity::Fqdn)
+}
+
+/// From west's inner address to east's.
+fn request() -> ChildRequest {
+    let host = |s: &str| vec![TrafficSelector::host(s.parse().expect("address"))];
+    ChildRequest { local: host("10.1.0.1"), remote: host("10.2.0.1"), mode: Mode::Tunnel }
+}
+
+/// Passes on what a socket receives, without the non-ESP marker; ESP is left alone.
+fn listen(socket: Arc<UdpSocket>, sender: Sender<Happening>) {
+    std::thread::spawn(move || {
+        let mut buffer = [0; 65_535];
+        let local = socket.local_addr().expect("bound");
+        while let Ok((len, remote)) = socket.recv_from(&mut buffer) {
+            let octets = buffer.get(..len).unwrap_or_default();
+            let octets = if local.port() == 4500 {
+                let Some(octets) = octets.strip_prefix(&[0; 4]) else { continue };
+                octets
+            } else {
+                octets
+            };
+            if sender.send(Happening::Packet(local, remote, octets.to_vec())).is_err() {
+                return;
+            }
+        }
+    });
+}

@@ -1,0 +1,320 @@
+//! IKEv2 with strongSwan, both sides in both roles. No ESP: that is the daemon's.
+
+use crate::rig::{Rig, can_run};
+
+/// strongSwan in east and our side in west, with keys of these sizes.
+fn rig(bits: &str, options: &[&str]) -> Rig {
+    let mut rig = Rig::up("direct");
+    rig.key("west", bits);
+    rig.key("east", bits);
+    rig.strongswan(options);
+    rig
+}
+
+#[test]
+fn we_call_strongswan() {
+    if !can_run("we_call_strongswan") {
+        return;
+    }
+    // Signatures of strongSwan: PKCS#1 v1.5 by default, PSS if told; ours are always PSS.
+    for (bits, options, scheme) in [
+        ("2048", &[][..], "RSA_EMSA_PKCS1_SHA2_256"),
+        ("3072", &["pss=yes"][..], "RSA_EMSA_PSS_SHA2_256_SALT_32"),
+    ] {
+        let rig = rig(bits, options);
+        let mut ours = rig.ours(&[]);
+        ours.tell("initiate");
+        ours.expect("Established initiator true");
+        let up = ours.expect("ChildUp");
+        assert!(up.contains("AES_GCM_16_128 esn false udp true ports 4500 4500"), "{up}");
+        rig.expect_log("CHILD_SA e{1} established");
+        rig.expect_log("with RSA_EMSA_PSS_SHA2_256_SALT_32 successful");
+        assert!(rig.log().contains(scheme), "{}", rig.log());
+
+        // Liveness both ways, then a second child, deleted alone.
+        ours.tell("probe");
+        rig.expect_log("parsed INFORMATIONAL request 2 [ ]");
+        ours.tell("child");
+        ours.expect("ChildUp");
+        ours.tell("close-child");
+        ours.expect("ChildDown SaId(2) Closed");
+        rig.expect_log("closing CHILD_SA e{2}");
+        ours.tell("close");
+        ours.expect("Ended Closed");
+        rig.expect_log("deleting IKE_SA e[1]");
+    }
+}
+
+#[test]
+fn strongswan_calls_us() {
+    if !can_run("strongswan_calls_us") {
+        return;
+    }
+    for (bits, options) in [("3072", &[][..]), ("2048", &["pss=yes"][..])] {
+        let rig = rig(bits, &[options, &["dpd=1"]].concat());
+        let mut ours = rig.ours(&[]);
+        let said = rig.control(&["init"]);
+        assert!(said.contains("initiate completed successfully"), "{said}");
+        ours.expect("NeedPeer Address(192.0.2.2)");
+        ours.expect("Established initiator false");
+        let up = ours.expect("ChildUp");
+        assert!(up.contains("udp true ports 4500 4500"), "{up}");
+        // Its dead peer detection finds us alive.
+        rig.expect_log("sending DPD request");
+        rig.expect_log("parsed INFORMATIONAL response");
+        rig.control(&["term-child"]);
+        ours.expect("ChildDown SaId(1) DeletedByPeer");
+        rig.control(&["init"]);
+        ours.expect("ChildUp");
+        rig.control(&["term"]);
+        ours.expect("Ended DeletedByPeer");
+        assert!(!rig.log().contains("retransmit"), "{}", rig.log());
+    }
+}
+
+#[test]
+fn cookies_both_ways() {
+    if !can_run("cookies_both_ways") {
+        return;
+    }
+    let rig = rig("2048", &["charon:cookie_threshold=0", "charon:cookie_threshold_ip=0"]);
+    let mut ours = rig.ours(&[("COOKIES", "0")]);
+    rig.control(&["init"]);
+    ours.expect("ChildUp");
+    rig.expect_log("parsed IKE_SA_INIT response 0 [ N(COOKIE) ]");
+}
+
+#[test]
+fn strongswan_asks_us_for_a_cookie_and_another_group() {
+    if !can_run("strongswan_asks_us_for_a_cookie_and_another_group") {
+        return;
+    }
+    let rig = rig("2048", &["cookie=1", "ike=aes128gcm16-prfsha256-ecp256"]);
+    rig.halfopen();
+    let mut ours = rig.ours(&[]);
+    ours.tell("initiate");
+    ours.expect("ChildUp");
+    rig.expect_log("DH group CURVE_25519 unacceptable, requesting ECP_256");
+    rig.expect_log("generating IKE_SA_INIT response 0 [ N(COOKIE) ]");
+}
+
+#[test]
+fn we_ask_strongswan_for_another_group() {
+    if !can_run("we_ask_strongswan_for_another_group") {
+        return;
+    }
+    let rig = rig("2048", &["ike=aes128gcm16-prfsha384-modp2048-ecp384"]);
+    let mut ours = rig.ours(&[]);
+    rig.control(&["init"]);
+    ours.expect("ChildUp");
+    rig.expect_log("peer didn't accept DH group MODP_2048, it requested ECP_384");
+}
+
+#[test]
+fn nothing_in_common_is_said_clearly() {
+    if !can_run("nothing_in_common_is_said_clearly") {
+        return;
+    }
+    let rig = rig("2048", &["ike=aes128-sha256-modp2048"]);
+    let mut ours = rig.ours(&[]);
+    ours.tell("initiate");
+    ours.expect("Ended Refused { notify: 14, authentic: false }");
+    let said = rig.control_later(&["init"]).wait().expect("ctl.sh");
+    assert!(!said.success());
+    rig.expect_log("received NO_PROPOSAL_CHOSEN notify error");
+}
+
+#[test]
+fn every_suite_is_spoken() {
+    if !can_run("every_suite_is_spoken") {
+        return;
+    }
+    for (ike, esp) in [
+        ("aes256gcm16-prfsha512-ecp384", "aes256gcm16"),
+        ("chacha20poly1305-prfsha384-x25519", "chacha20poly1305"),
+        ("aes128gcm16-prfsha256-ecp256", "aes128gcm16"),
+    ] {
+        let rig = rig("2048", &[&format!("ike={ike}"), &format!("esp={esp}")]);
+        let mut ours = rig.ours(&[]);
+        ours.tell("initiate");
+        ours.expect("ChildUp");
+        ours.tell("close");
+        ours.expect("Ended Closed");
+        rig.control(&["init"]);
+        ours.expect("ChildUp");
+    }
+}
+
+#[test]
+fn a_wrong_key_is_refused_both_ways() {
+    if !can_run("a_wrong_key_is_refused_both_ways") {
+        return;
+    }
+    let mut rig = Rig::up("direct");
+    for name in ["west", "east"] {
+        rig.key(name, "2048");
+    }
+    rig.strongswan(&[]);
+    // We expect strongSwan to have our own key, and it has not; then we sign with its.
+    let mut ours = rig.ours(&[("PEER_KEY", &rig.file("west", "pub.der"))]);
+    ours.tell("initiate");
+    ours.expect("Ended AuthenticationFailed");
+    drop(ours);
+    let mut ours = rig.ours(&[("OWN_KEY", &rig.file("east", "key.der"))]);
+    ours.tell("initiate");
+    ours.expect("Ended Refused { notify: 24, authentic: true }");
+}
+
+#[test]
+fn sha1_signatures_are_refused() {
+    if !can_run("sha1_signatures_are_refused") {
+        return;
+    }
+    let rig = rig("2048", &["sigauth=no"]);
+    let mut ours = rig.ours(&[]);
+    ours.tell("initiate");
+    ours.expect("Ended Misbehaved(\"no signature hash algorithm in common\")");
+}
+
+#[test]
+fn names_instead_of_addresses() {
+    if !can_run("names_instead_of_addresses") {
+        return;
+    }
+    let rig = rig("2048", &["local_id=east.example", "remote_id=west.example"]);
+    let mut ours = rig.ours(&[("OWN_ID", "west.example"), ("PEER_ID", "east.example")]);
+    ours.tell("initiate");
+    ours.expect("Established initiator true identity Fqdn(\"east.example\")");
+    ours.tell("close");
+    ours.expect("Ended Closed");
+    rig.control(&["init"]);
+    ours.expect("Established initiator false identity Fqdn(\"east.example\")");
+}
+
+#[test]
+fn selectors_that_strongswan_does_not_have() {
+    if !can_run("selectors_that_strongswan_does_not_have") {
+        return;
+    }
+    let mut rig = Rig::up("direct");
+    rig.key("west", "2048");
+    rig.key("east", "2048");
+    rig.strongswan(&["child:local_ts=10.9.9.9/32"]);
+    let mut ours = rig.ours(&[]);
+    ours.tell("initiate");
+    ours.expect("Established");
+    ours.expect("ChildFailed Refused { notify: 38, authentic: true }");
+    ours.tell("probe");
+    rig.expect_log("parsed INFORMATIONAL request 2 [ ]");
+}
+
+#[test]
+fn rekeys_from_either_side() {
+    if !can_run("rekeys_from_either_side") {
+        return;
+    }
+    for esp in ["aes128gcm16", "aes128gcm16-x25519", "aes256gcm16-ecp256"] {
+        let rig = rig("2048", &[&format!("esp={esp}")]);
+        let mut ours = rig.ours(&[]);
+        ours.tell("initiate");
+        ours.expect("ChildUp");
+        ours.tell("rekey-child");
+        ours.expect("ChildUp SaId(2) rekeys Some(SaId(1)) initiator true");
+        ours.expect("ChildDown SaId(1) Closed");
+        ours.tell("rekey-ike");
+        rig.expect_log("IKE_SA e[2] rekeyed between");
+        ours.tell("rekey-child");
+        ours.expect("ChildUp SaId(3) rekeys Some(SaId(2)) initiator true");
+        ours.expect("ChildDown SaId(2) Closed");
+        rig.control(&["rekey-child"]);
+        ours.expect("ChildUp SaId(4) rekeys Some(SaId(3)) initiator false");
+        ours.expect("ChildDown SaId(3) DeletedByPeer");
+        rig.control(&["rekey-ike"]);
+        rig.expect_log("IKE_SA e[3] rekeyed between");
+        rig.control(&["rekey-child"]);
+        ours.expect("ChildUp SaId(5) rekeys Some(SaId(4)) initiator false");
+        ours.expect("ChildDown SaId(4) DeletedByPeer");
+        ours.tell("probe");
+        ours.tell("close");
+        ours.expect("Ended Closed");
+        assert_eq!(ours.count("ChildDown"), 5);
+        assert!(!rig.log().contains("retransmit"), "{}", rig.log());
+    }
+}
+
+#[test]
+fn both_rekey_at_once() {
+    if !can_run("both_rekey_at_once") {
+        return;
+    }
+    let rig = rig("2048", &[]);
+    let mut ours = rig.ours(&[]);
+    ours.tell("initiate");
+    ours.expect("ChildUp");
+    for _ in 0..6 {
+        for what in ["rekey-child", "rekey-ike"] {
+            let mut theirs = rig.control_later(&[what]);
+            std::thread::sleep(std::time::Duration::from_millis(12));
+            ours.tell(what);
+            let _ = theirs.wait();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(700));
+    }
+    ours.tell("child");
+    ours.expect("ChildUp");
+    ours.tell("close");
+    ours.expect("Ended Closed");
+    rig.expect_log("deleting IKE_SA");
+    println!("{}", rig.log().lines().filter(|l| l.contains("collision")).count());
+}
+
+#[test]
+fn behind_a_nat() {
+    if !can_run("behind_a_nat") {
+        return;
+    }
+    let mut rig = Rig::up("nat");
+    rig.key("west", "2048");
+    rig.key("east", "2048");
+    rig.strongswan(&["local_id=192.0.2.2", "remote_id=10.9.0.2", "any=yes", "mobike=no"]);
+    let mut ours = rig.ours(&[("LOCAL", "10.9.0.2"), ("ENCAPSULATION", "natted")]);
+    ours.tell("initiate");
+    let up = ours.expect("ChildUp");
+    assert!(up.contains("udp true ports 4500 4500"), "{up}");
+    rig.expect_log("remote host is behind NAT");
+    ours.tell("close");
+    ours.expect("Ended Closed");
+}
+
+#[test]
+fn large_messages_go_in_fragments() {
+    if !can_run("large_messages_go_in_fragments") {
+        return;
+    }
+    let rig = rig("4096", &["fragsize=576"]);
+    let mut ours = rig.ours(&[]);
+    ours.tell("initiate");
+    ours.expect("ChildUp");
+    rig.expect_log("into 2 fragments");
+    ours.tell("close");
+    ours.expect("Ended Closed");
+    rig.control(&["init"]);
+    ours.expect("ChildUp");
+}
+
+#[test]
+fn lost_packets_are_made_good() {
+    if !can_run("lost_packets_are_made_good") {
+        return;
+    }
+    let rig = rig("2048", &["retrans=0.5,1.5,8"]);
+    let mut ours = rig.ours(&[]);
+    rig.script("topo.sh", &["drop", "40"]);
+    ours.tell("initiate");
+    ours.expect("ChildUp");
+    ours.tell("rekey-child");
+    ours.expect("ChildDown SaId(1) Closed");
+    ours.tell("close");
+    ours.expect("Ended");
+    assert!(!ours.saw("Ended Timeout"));
+}

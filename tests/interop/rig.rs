@@ -1,0 +1,222 @@
+//! One topology with one strongSwan in it, and our side driven over its standard input.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+/// Where charon is in Debian.
+const CHARON: &str = "/usr/lib/ipsec/charon";
+/// An answer takes milliseconds; a loaded machine takes longer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Whether a test can run here; says so if it cannot.
+pub(crate) fn can_run(test: &str) -> bool {
+    let why = tests::missing(&["ip", "swanctl", "pki", "openssl", "nft", CHARON])
+        .or_else(|| (!strongswan_rig().join("topo.sh").exists()).then(|| "no rig".to_owned()));
+    !tests::skipped(test, why)
+}
+
+fn strongswan_rig() -> PathBuf {
+    let rigs = std::env::var_os("OE_RIGS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/rigs"),
+        PathBuf::from,
+    );
+    rigs.join("strongswan")
+}
+
+/// West, where we are, and east, where strongSwan is. Torn down when dropped.
+#[derive(Debug)]
+pub(crate) struct Rig {
+    state: PathBuf,
+    prefix: String,
+    peers: Vec<String>,
+}
+
+impl Rig {
+    /// Two namespaces, or three with a NAT between (`nat`).
+    pub(crate) fn up(topology: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("oei-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let state = std::env::temp_dir().join(&name);
+        std::fs::create_dir_all(&state).expect("temporary directory");
+        let rig = Self { state, prefix: format!("{name}-"), peers: Vec::new() };
+        rig.script("topo.sh", &["up", topology]);
+        rig
+    }
+
+    fn command(&self, script: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(strongswan_rig().join(script));
+        command.args(arguments).env("RIG_STATE", &self.state).env("PFX", &self.prefix);
+        command
+    }
+
+    /// Runs one of the rig's scripts and gives what it printed.
+    pub(crate) fn script(&self, script: &str, arguments: &[&str]) -> String {
+        let output = self.command(script, arguments).output().expect("rig script");
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(output.status.success(), "{script} {arguments:?}: {text}");
+        text
+    }
+
+    /// Makes a key pair.
+    pub(crate) fn key(&self, name: &str, bits: &str) {
+        self.script("genkey.sh", &[name, bits]);
+    }
+
+    /// Where a key pair's file is.
+    pub(crate) fn file(&self, name: &str, ending: &str) -> String {
+        self.state.join("keys").join(format!("{name}.{ending}")).display().to_string()
+    }
+
+    /// Starts strongSwan in east, with `east`'s key and `west`'s public key.
+    pub(crate) fn strongswan(&mut self, options: &[&str]) {
+        let namespace = format!("{}east", self.prefix);
+        let (own, peer) = (self.file("east", "key.pem"), self.file("west", "pub.pem"));
+        let remote = if options.iter().any(|o| *o == "any=yes") { "%any" } else { "192.0.2.1" };
+        let mut arguments =
+            vec![namespace.as_str(), "e", "192.0.2.2", remote, "10.2.0.1/32", "10.1.0.1/32"];
+        arguments.extend([own.as_str(), peer.as_str()]);
+        arguments.extend(options.iter().filter(|o| **o != "any=yes"));
+        // What comes before the connection is loaded would be refused.
+        self.script("peer-up.sh", &arguments);
+        self.peers.push("e".to_owned());
+    }
+
+    /// Tells strongSwan to do something.
+    pub(crate) fn control(&self, arguments: &[&str]) -> String {
+        self.script("ctl.sh", &[&["e"], arguments].concat())
+    }
+
+    /// The same without waiting for it, for what our side has to answer.
+    pub(crate) fn control_later(&self, arguments: &[&str]) -> Child {
+        self.command("ctl.sh", &[&["e"], arguments].concat())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("ctl.sh")
+    }
+
+    /// Fills strongSwan's table with half-open SAs, of ECP-256, so that it asks for
+    /// cookies.
+    pub(crate) fn halfopen(&self) {
+        let script = strongswan_rig().join("halfopen.py").display().to_string();
+        let group = ["exec", "west", "env", "GROUP=ecp256", "python3"];
+        self.script("topo.sh", &[&group[..], &[&script, "192.0.2.2", "2"]].concat());
+    }
+
+    /// strongSwan's log so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.state.join("run/e/charon.log")).unwrap_or_default()
+    }
+
+    /// Waits until strongSwan's log holds this.
+    pub(crate) fn expect_log(&self, text: &str) {
+        let end = Instant::now() + PATIENCE;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < end, "not in the log: {text}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Starts our side in west.
+    pub(crate) fn ours(&self, options: &[(&str, &str)]) -> Ours {
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &format!("{}west", self.prefix)])
+            .arg(std::env::current_exe().expect("own path"))
+            .args(["driver::inside_a_namespace", "--exact", "--nocapture"])
+            .env("OE_INTEROP_DRIVER", "1")
+            .env("OWN_KEY", self.file("west", "key.der"))
+            .env("PEER_KEY", self.file("east", "pub.der"))
+            .envs(options.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().expect("our side");
+        let input = child.stdin.take().expect("piped");
+        let output = child.stdout.take().expect("piped");
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut ours = Ours { child, input: Some(input), lines, seen: Vec::new() };
+        ours.expect("Ready");
+        ours
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}", self.log());
+        }
+        for peer in &self.peers {
+            let _ = self.command("peer-down.sh", &[peer, "kill"]).output();
+        }
+        let _ = self.command("topo.sh", &["down"]).output();
+        let _ = std::fs::remove_dir_all(&self.state);
+    }
+}
+
+/// Our side: an [`ike::Ike`] on real sockets in another process.
+#[derive(Debug)]
+pub(crate) struct Ours {
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Ours {
+    /// Tells it to do something.
+    pub(crate) fn tell(&mut self, command: &str) {
+        let input = self.input.as_mut().expect("still open");
+        writeln!(input, "{command}").expect("our side listens");
+    }
+
+    /// Waits for a line that begins so, and gives it.
+    pub(crate) fn expect(&mut self, start: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    println!("ours: {line}");
+                    let found = line.starts_with(start);
+                    self.seen.push(line.clone());
+                    if found {
+                        return line;
+                    }
+                }
+                Err(_) => panic!("waited for {start:?}, saw {:#?}", self.seen),
+            }
+        }
+    }
+
+    /// Whether a line that begins so has come by.
+    pub(crate) fn saw(&self, start: &str) -> bool {
+        self.seen.iter().any(|line| line.starts_with(start))
+    }
+
+    /// How many lines that begin so have come by.
+    pub(crate) fn count(&self, start: &str) -> usize {
+        self.seen.iter().filter(|line| line.starts_with(start)).count()
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.child.wait();
+    }
+}
