@@ -305,7 +305,7 @@ fn read_text(path: &Path, file: &File) -> Result<Zeroizing<String>, HostKeyError
 }
 
 /// Whose files we make: the owner of a pipe of our own.
-fn own_uid() -> io::Result<u32> {
+pub(crate) fn own_uid() -> io::Result<u32> {
     let (reader, _writer) = io::pipe()?;
     Ok(File::from(OwnedFd::from(reader)).metadata()?.uid())
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use dnskeys::Name;
 use serde::Serialize;
 
@@ -80,6 +80,10 @@ pub(crate) fn main(args: Args) -> ExitCode {
 
 fn run(args: &Args) -> anyhow::Result<Verdict> {
     let config = Config::load(args.config.as_deref())?;
+    let machine = args.host.is_empty() && args.ip.is_empty() && args.hosts.is_none();
+    if machine && hostkey::own_uid()? != 0 {
+        bail!("to check this machine, run it as root");
+    }
     let names = args
         .host
         .iter()
@@ -89,7 +93,7 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
     let wanted = Wanted {
         servers: args.hosts.is_none(),
         probe: args.probe,
-        mark: Some(config.node.mark),
+        mark: usable(config.node.mark),
         host_key: args.key_file.as_deref().map(hostkey::load_public).transpose()?,
     };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
@@ -107,9 +111,9 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
             let facts = gather::address(&resolver, *address, &wanted).await;
             reports.push(judge::address(&facts, &against));
         }
-        if names.is_empty() && args.ip.is_empty() {
+        if machine {
             let facts = machine::gather(&config, &resolver, wanted).await;
-            reports.push(machine::judge(&facts, &against));
+            reports.extend(machine::judge(&facts, &against));
         }
         print(args, &reports)
     })
@@ -120,8 +124,14 @@ fn resolver(args: &Args, config: &Config) -> anyhow::Result<Resolver> {
     Ok(Resolver::new(&ResolverConfig {
         servers: given.iter().map(|resolver| resolver.0).collect(),
         trust_anchors: args.trust_anchor.clone().or_else(|| config.dns.trust_anchors.clone()),
-        mark: None,
+        mark: usable(config.node.mark),
     })?)
+}
+
+/// The mark that takes our packets past this machine's own trap, if we may set it.
+fn usable(mark: u32) -> Option<u32> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).ok()?;
+    socket.set_mark(mark).ok().map(|()| mark)
 }
 
 fn print(args: &Args, reports: &[Report]) -> anyhow::Result<Verdict> {

@@ -9,6 +9,7 @@
 //! ```
 //!
 //! - [`ground`]: the table and the policies, from `up` to `down`.
+//! - [`look`]: what stands now, for `oe-node verify`.
 //! - [`plan`]: which routes the table must hold, as a pure function.
 //! - [`policies`]: XFRM blocks for what a protected peer sends in the clear.
 //! - [`xfrm`]: the kernel as the data plane itself.
@@ -20,6 +21,7 @@
 
 mod changes;
 mod ground;
+mod look;
 mod netlink;
 mod plan;
 mod policies;
@@ -35,4 +37,5 @@ mod tests;
 
 pub(crate) use changes::Changes;
 pub(crate) use ground::{Ground, GroundConfig, KernelError};
+pub(crate) use look::{Looked, look};
 pub(crate) use xfrm::{Xfrm, XfrmConfig, accept_encapsulated};

@@ -220,6 +220,35 @@ impl Routes {
         Ok(())
     }
 
+    /// Rules that lead to our table.
+    pub(super) fn count_rules(&mut self) -> io::Result<usize> {
+        let mut count = 0;
+        for family in FAMILIES {
+            let mut message = RuleMessage::default();
+            message.header.family = family;
+            let rules = self.netlink.dump(Message::GetRule(message))?;
+            count += rules
+                .iter()
+                .filter(|rule| match rule {
+                    Message::NewRule(rule) => {
+                        rule.attributes.contains(&RuleAttribute::Table(self.table))
+                    }
+                    _ => false,
+                })
+                .count();
+        }
+        Ok(count)
+    }
+
+    /// Routes in our table.
+    pub(super) fn count_routes(&mut self) -> io::Result<usize> {
+        let mut count = 0;
+        for family in FAMILIES {
+            count += self.dump_table(family, self.table)?.len();
+        }
+        Ok(count)
+    }
+
     /// Removes every rule that leads to our table.
     pub(super) fn delete_rules(&mut self) -> io::Result<()> {
         for family in FAMILIES {

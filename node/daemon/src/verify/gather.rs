@@ -89,7 +89,7 @@ pub(crate) async fn address(
 }
 
 /// What is published at one name.
-async fn at(resolver: &Arc<Resolver>, name: &Name, compare: bool) -> NameFacts {
+pub(super) async fn at(resolver: &Arc<Resolver>, name: &Name, compare: bool) -> NameFacts {
     let (txt, ipseckey, key) = tokio::join!(
         resolver.lookup(name, RecordType::TXT),
         resolver.lookup(name, IPSECKEY),
@@ -214,7 +214,11 @@ fn same(theirs: &hickory_proto::rr::Name, ours: &Name) -> bool {
 }
 
 /// When the signatures over a record begin and end, not validated.
-async fn window(resolver: &Resolver, name: &Name, kind: RecordType) -> Option<(u32, u32)> {
+pub(super) async fn window(
+    resolver: &Resolver,
+    name: &Name,
+    kind: RecordType,
+) -> Option<(u32, u32)> {
     let reply = resolver.unvalidated(name, kind).await.ok()?;
     let windows = reply.answers.iter().filter_map(|record| match &record.data {
         RData::DNSSEC(DNSSECRData::RRSIG(signature)) => {
