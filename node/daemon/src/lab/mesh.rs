@@ -141,9 +141,9 @@ fn pairs_of(node: &Node) -> anyhow::Result<BTreeMap<String, usize>> {
     let destinations = status.get("destinations").and_then(|list| list.as_array());
     for entry in destinations.into_iter().flatten() {
         let destination = entry.get("destination").and_then(|name| name.as_str());
-        let keyed = entry.get("spi_in").is_some_and(|spi| !spi.is_null());
-        if let (Some(destination), true) = (destination, keyed) {
-            *pairs.entry(destination.to_owned()).or_default() += 1;
+        let count = entry.get("pairs").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        if let (Some(destination), Ok(count @ 1..)) = (destination, usize::try_from(count)) {
+            *pairs.entry(destination.to_owned()).or_default() += count;
         }
     }
     Ok(pairs)

@@ -1,0 +1,13 @@
+//! The built binary in network namespaces.
+//!
+//! What cannot run here says `skipped:` and why.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests stop at what they do not expect, and say what they skip"
+)]
+
+mod binary;
+mod lab;
+mod leftovers;
+mod pcap;
