@@ -94,7 +94,7 @@ pub(crate) struct Ground {
     /// What it does hold.
     installed: Plan,
     protected: HashSet<Flow>,
-    /// IPv6 addresses that the device has for the sake of protected flows.
+    /// Our IPv6 addresses, which the device has too.
     lent: BTreeSet<Ipv6Addr>,
     addresses: Vec<IpAddr>,
 }
@@ -272,7 +272,6 @@ impl Ground {
         if !self.protected.insert(flow) {
             return Ok(());
         }
-        self.lend()?;
         match &mut self.policies {
             Some(policies) => policies.block(flow).map_err(doing("adding an XFRM policy")),
             None => Ok(()),
@@ -290,20 +289,23 @@ impl Ground {
         if let Some(policies) = &mut self.policies {
             policies.unblock(flow).map_err(doing("removing an XFRM policy"))?;
         }
-        self.lend()
+        Ok(())
     }
 
-    /// Gives the device the IPv6 addresses of protected flows. The kernel exempts IPv6 packets
-    /// from policy by the device that has their destination address, not by the one they came
-    /// through; with two devices having it, it takes the one they came through.
+    /// Gives the device our IPv6 addresses. The kernel exempts IPv6 packets from policy by the
+    /// device that has their destination address, not by the one they came through; with two
+    /// devices having it, it takes the one they came through. All of them from the start: the
+    /// kernel makes an address usable some time after it was added, and a flow's first packet
+    /// does not wait for that.
     fn lend(&mut self) -> Result<(), KernelError> {
         let needed: BTreeSet<Ipv6Addr> = self
-            .protected
+            .addresses
             .iter()
-            .filter_map(|flow| match flow.src() {
-                IpAddr::V6(addr) if self.addresses.contains(&flow.src()) => Some(addr),
-                _ => None,
+            .filter_map(|addr| match addr {
+                IpAddr::V6(addr) => Some(*addr),
+                IpAddr::V4(_) => None,
             })
+            .filter(|addr| !addr.is_loopback() && !addr.is_unicast_link_local())
             .collect();
         for addr in needed.difference(&self.lent) {
             self.routes
