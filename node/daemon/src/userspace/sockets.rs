@@ -248,8 +248,13 @@ fn prepare(socket: &Socket, is_v4: bool, mark: u32) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_mark(mark)?;
     let fd = socket.as_fd();
-    for option in [libc::SO_RCVBUFFORCE, libc::SO_SNDBUFFORCE] {
-        sys::set_option(fd, libc::SOL_SOCKET, option, BUFFER)?;
+    let buffers =
+        [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)];
+    for (forced, limited) in buffers {
+        // Root of a user namespace may not exceed the machine's limit, and gets as much as that.
+        if sys::set_option(fd, libc::SOL_SOCKET, forced, BUFFER).is_err() {
+            sys::set_option(fd, libc::SOL_SOCKET, limited, BUFFER)?;
+        }
     }
     // The kernel fragments what does not fit. Path MTU discovery is not left to ICMP messages
     // that anybody can forge (RFC 4301 §6.1.1).
