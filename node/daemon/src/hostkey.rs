@@ -24,9 +24,6 @@ use rsa::pkcs8::der::pem::LineEnding;
 use rsa::pkcs8::{EncodePrivateKey as _, PrivateKeyInfoRef};
 use zeroize::Zeroizing;
 
-/// Where the key lies unless the configuration says otherwise.
-pub(crate) const DEFAULT_PATH: &str = "/var/lib/oe-node/host.key";
-
 /// The host key, ready to sign. Wiped when dropped, never printed.
 pub(crate) struct HostKey {
     pkcs8: SecretDocument,
@@ -177,9 +174,6 @@ impl HostKey {
     /// Writes PKCS#8 PEM to a new file of mode 0600.
     pub(crate) fn save(&self, path: &Path) -> Result<(), HostKeyError> {
         let failed = |error| HostKeyError::File { path: path.to_path_buf(), error };
-        if path == Path::new(DEFAULT_PATH) {
-            make_state_dir(path)?;
-        }
         let pem = self.to_pem()?;
         let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
         {
@@ -310,7 +304,8 @@ pub(crate) fn own_uid() -> io::Result<u32> {
     Ok(File::from(OwnedFd::from(reader)).metadata()?.uid())
 }
 
-fn make_state_dir(path: &Path) -> Result<(), HostKeyError> {
+/// Makes the directory in which a key is to lie, for nobody but us.
+pub(crate) fn make_directory(path: &Path) -> Result<(), HostKeyError> {
     let Some(dir) = path.parent() else { return Ok(()) };
     match DirBuilder::new().recursive(true).mode(0o700).create(dir) {
         Ok(()) => Ok(()),

@@ -8,14 +8,18 @@ use anyhow::{Context as _, bail};
 use dnskeys::{Gateway, Ipseckey, Name, RsaKey, ServerTxt, TxtGateway};
 
 use super::showhostkey::parse_gateway;
+use crate::config::Config;
 use crate::hostkey::{self, Bits, HostKey};
 
 /// Arguments of `oe-node keygen`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// File for the key; must not exist.
-    #[arg(long, value_name = "FILE", default_value = hostkey::DEFAULT_PATH)]
-    output: PathBuf,
+    /// File for the key; must not exist [default: from the configuration].
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Configuration file [default: /etc/oe-node/oe-node.toml if it exists].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Length of the modulus.
     #[arg(long, value_enum, default_value_t)]
     bits: Bits,
@@ -37,12 +41,16 @@ pub(crate) fn main(args: Args) -> ExitCode {
 
 fn run(args: &Args, out: &mut impl Write, notes: &mut impl Write) -> anyhow::Result<()> {
     let gateway = args.txt.as_deref().map(parse_gateway).transpose()?;
-    let path = args.output.as_path();
+    let configured = Config::load(args.config.as_deref())?.key_file();
+    let path = args.output.as_deref().unwrap_or(&configured);
     // Before the seconds that making it takes; the file is created exclusively all the same.
     if path.symlink_metadata().is_ok() {
         bail!(hostkey::HostKeyError::Exists(path.to_path_buf()));
     }
     let key = HostKey::generate(args.bits)?;
+    if args.output.is_none() {
+        hostkey::make_directory(path)?;
+    }
     key.save(path)?;
     let public = key.public();
     writeln!(
@@ -54,16 +62,12 @@ fn run(args: &Args, out: &mut impl Write, notes: &mut impl Write) -> anyhow::Res
     )?;
     match gateway {
         Some(gateway) => write_records(out, gateway, public).context("standard output"),
-        None => write_hint(notes, path).context("standard error"),
+        None => write_hint(notes, path, path == configured).context("standard error"),
     }
 }
 
-fn write_hint(notes: &mut impl Write, path: &Path) -> io::Result<()> {
-    let file = if path == Path::new(hostkey::DEFAULT_PATH) {
-        String::new()
-    } else {
-        format!(" --key-file {}", path.display())
-    };
+fn write_hint(notes: &mut impl Write, path: &Path, configured: bool) -> io::Result<()> {
+    let file = if configured { String::new() } else { format!(" --key-file {}", path.display()) };
     writeln!(notes, "oe-node keygen: publish it: oe-node showhostkey{file} --txt ADDRESS")
 }
 
@@ -92,8 +96,12 @@ mod tests {
     #[test]
     fn makes_a_key_once_and_prints_its_records() {
         let path = std::env::temp_dir().join(format!("oe-keygen-{}", std::process::id()));
-        let args =
-            Args { output: path.clone(), bits: Bits::Rsa2048, txt: Some("192.0.2.11".to_owned()) };
+        let args = Args {
+            output: Some(path.clone()),
+            config: None,
+            bits: Bits::Rsa2048,
+            txt: Some("192.0.2.11".to_owned()),
+        };
         let (mut out, mut notes) = (Vec::new(), Vec::new());
         run(&args, &mut out, &mut notes).unwrap();
         let key = HostKey::load(&path).unwrap();
@@ -117,7 +125,12 @@ mod tests {
     #[test]
     fn a_bad_gateway_costs_no_key() {
         let path = std::env::temp_dir().join(format!("oe-keygen-bad-{}", std::process::id()));
-        let args = Args { output: path.clone(), bits: Bits::Rsa2048, txt: Some("west".to_owned()) };
+        let args = Args {
+            output: Some(path.clone()),
+            config: None,
+            bits: Bits::Rsa2048,
+            txt: Some("west".to_owned()),
+        };
         let error = run(&args, &mut io::sink(), &mut io::sink()).unwrap_err();
         let text = "gateway must be @FQDN or an IPv4 or IPv6 address, not \"west\"";
         assert!(error.to_string().starts_with(text), "{error}");

@@ -12,6 +12,7 @@ use aws_lc_rs::digest;
 use dnskeys::{Gateway, Ipseckey, Name, OldKey, RsaKey, ServerTxt, TxtGateway, ipseckey, old_key};
 use serde_json::json;
 
+use crate::config::Config;
 use crate::hostkey;
 
 /// Arguments of `oe-node showhostkey`.
@@ -42,9 +43,12 @@ pub(crate) struct Args {
     /// Gateway of the IPSECKEY record: an address or a name; without it the owner itself.
     #[arg(long, value_name = "GW")]
     gateway: Option<String>,
-    /// The key, private or public, PEM.
-    #[arg(long, alias = "file", value_name = "FILE", default_value = hostkey::DEFAULT_PATH)]
-    key_file: PathBuf,
+    /// The key, private or public, PEM [default: from the configuration].
+    #[arg(long, alias = "file", value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Configuration file [default: /etc/oe-node/oe-node.toml if it exists].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Lower is tried first; up to 65535 for TXT, 255 for IPSECKEY.
     #[arg(long, value_name = "N", default_value_t = 10)]
     precedence: u16,
@@ -122,7 +126,11 @@ fn show(args: &Args) -> Result<String, Failure> {
     }
     let txt_gateway = args.txt.as_deref().map(parse_gateway).transpose()?;
     let owner = args.owner.as_deref().map(parse_owner).transpose()?;
-    let key = hostkey::load_public(&args.key_file)?;
+    let key_file = match &args.key_file {
+        Some(file) => file.clone(),
+        None => Config::load(args.config.as_deref())?.key_file(),
+    };
+    let key = hostkey::load_public(&key_file)?;
     if let Some(gateway) = txt_gateway {
         let record = ServerTxt { precedence: args.precedence, gateway, key: Some(key) };
         return Ok(show_txt(&record, owner, args.format));

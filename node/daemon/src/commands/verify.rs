@@ -140,7 +140,7 @@ fn print(args: &Args, reports: &[Report]) -> anyhow::Result<Verdict> {
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&Document { verdict, reports })?)?;
     } else {
-        let colour = args.colour || (!args.nocolour && io::stdout().is_terminal());
+        let colour = colour(args);
         for (at, report) in reports.iter().enumerate() {
             if at > 0 {
                 writeln!(out)?;
@@ -151,7 +151,11 @@ fn print(args: &Args, reports: &[Report]) -> anyhow::Result<Verdict> {
     Ok(verdict)
 }
 
-/// Many hosts at once: what is wrong in full, and a summary.
+fn colour(args: &Args) -> bool {
+    args.colour || (!args.nocolour && io::stdout().is_terminal())
+}
+
+/// Many hosts at once: what is wrong in brief, and a summary.
 async fn crowd(
     args: &Args,
     file: &Path,
@@ -164,12 +168,10 @@ async fn crowd(
     if args.json {
         return print(args, &reports);
     }
-    let troubled: Vec<Report> =
-        reports.iter().filter(|report| report.verdict != Verdict::Well).cloned().collect();
-    print(args, &troubled)?;
-    if !troubled.is_empty() {
-        writeln!(io::stdout())?;
+    let mut out = io::stdout().lock();
+    for report in reports.iter().filter(|report| report.verdict != Verdict::Well) {
+        crowd::brief(report).print(&mut out, colour(args))?;
     }
-    writeln!(io::stdout(), "{}", crowd::summary(&reports))?;
+    writeln!(out, "{}", crowd::summary(&reports))?;
     Ok(reports.iter().map(|report| report.verdict).max().unwrap_or(Verdict::Well))
 }

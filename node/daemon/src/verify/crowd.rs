@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::gather::{self, Wanted};
 use super::judge::{self, Against};
-use super::report::{Report, Status, Verdict};
+use super::report::{Check, Report, Status, Verdict, Weight};
 use crate::resolver::Resolver;
 
 /// A line of the file.
@@ -105,6 +105,19 @@ pub(crate) fn summary(reports: &[Report]) -> String {
     )
 }
 
+/// What is wrong with a host, on a few lines.
+pub(crate) fn brief(report: &Report) -> Check {
+    let status = match report.verdict {
+        Verdict::Well => Status::Ok,
+        Verdict::CouldNotCheck => Status::Unknown,
+        Verdict::Failed if is_silent(report) => Status::Missing,
+        Verdict::Failed => Status::Failed,
+    };
+    let notes = report.checks.iter().flat_map(|check| &check.notes);
+    let grave = notes.filter(|note| note.weight >= Weight::Unknown);
+    Check::new(report.subject.as_str(), status).with(grave.cloned())
+}
+
 /// Whether nothing is wrong but that there is nothing.
 fn is_silent(report: &Report) -> bool {
     let failed = report.checks.iter().any(|check| check.status == Some(Status::Failed));
@@ -117,7 +130,27 @@ const AT_ONCE: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use super::super::report::Note;
     use super::*;
+
+    #[test]
+    fn a_crowd_is_told_in_brief() {
+        let last = |status| Check::new("Would a stranger encrypt to it?", status);
+        let report = |checks| Report::new("west.test".to_owned(), String::new(), checks);
+        let well = report(vec![last(Status::Ok).with([Note::weak("w", "x")])]);
+        let silent = report(vec![last(Status::Missing).with([Note::wrong("no key", "publish")])]);
+        let bad = report(vec![Check::new("", Status::Failed), last(Status::Failed)]);
+        let unknown = report(vec![last(Status::Unknown)]);
+        let words: Vec<_> =
+            [&well, &silent, &bad, &unknown].map(|r| brief(r).status.unwrap()).to_vec();
+        assert_eq!(words, [Status::Ok, Status::Missing, Status::Failed, Status::Unknown]);
+        assert_eq!(brief(&well).notes, []);
+        assert_eq!(brief(&silent).notes.len(), 1);
+        assert_eq!(
+            summary(&[well, silent, bad, unknown]),
+            "4 hosts: 1 well, 2 failed (1 of them publish nothing), 1 could not be checked"
+        );
+    }
 
     #[test]
     fn files_hold_names_and_addresses() {

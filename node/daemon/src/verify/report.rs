@@ -133,23 +133,21 @@ impl Report {
     /// Prints it as the classic command would have, notes below.
     pub(crate) fn print(&self, out: &mut impl Write, colour: bool) -> io::Result<()> {
         writeln!(out, "{}", self.title)?;
-        for check in &self.checks {
-            match check.status {
-                None => writeln!(out, "{}", check.text)?,
-                Some(status) => {
-                    // Byte for byte: padded to 65 columns, then a tab.
-                    writeln!(out, "{:<65}\t[{}]", check.text, status.painted(colour))?;
-                }
-            }
-            for note in &check.notes {
-                note.print(out, colour)?;
-            }
-        }
-        Ok(())
+        self.checks.iter().try_for_each(|check| check.print(out, colour))
     }
 }
 
 impl Check {
+    /// Prints the line, and its notes below.
+    pub(crate) fn print(&self, out: &mut impl Write, colour: bool) -> io::Result<()> {
+        match self.status {
+            None => writeln!(out, "{}", self.text)?,
+            // Byte for byte: padded to 65 columns, then a tab.
+            Some(status) => writeln!(out, "{:<65}\t[{}]", self.text, status.painted(colour))?,
+        }
+        self.notes.iter().try_for_each(|note| note.print(out, colour))
+    }
+
     /// A missing record is not wrong by itself: the notes say where it is.
     fn verdict(&self) -> Verdict {
         let own = match self.status {

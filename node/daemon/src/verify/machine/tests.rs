@@ -92,6 +92,7 @@ fn a_machine_in_order_in_the_classic_order() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_can_be_wrong_with_a_machine() {
     let gone = || Err("/run/oe-node/control.sock: is oe-node running?".to_owned());
     let missing = || Err(HostKeyError::Missing("/k".into()));
