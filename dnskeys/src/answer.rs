@@ -105,10 +105,6 @@ pub enum Failure {
     Unreachable,
 }
 
-/// A name has a record for each gateway and each key: several of both during a rollover. More
-/// than this is a mistake or an attack.
-const MAX_RECORDS: usize = 64;
-
 impl Answer {
     /// An answer with these records, or [`Outcome::NoRecord`] if nothing among them is ours.
     #[must_use]
@@ -134,6 +130,10 @@ impl Security {
         }
     }
 }
+
+/// A name has a record for each gateway and each key: several of both during a rollover. More
+/// than this is a mistake or an attack.
+const MAX_RECORDS: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -2,18 +2,21 @@
 //! whom (RFC 4322 §2, §5; RFC 4025; RFC 3110).
 //!
 //! Everything here is a pure function over bytes that an attacker may have written: nothing is
-//! looked up, nothing panics, and what an answer allows is decided in one place, [`authority`].
+//! looked up, nothing panics, and what an answer allows is decided in two places, [`decision`] for
+//! callers and [`authority`] for the called.
 //!
 //! - [`name`]: domain names, the reverse names of addresses.
 //! - [`key`]: public keys and their forms; [`pem`]: keys in files.
 //! - [`record`]: what the records have in common; [`txt`], [`ipseckey`] and [`old_key`]: each read
 //!   and written.
 //! - [`answer`]: what a lookup came back with, as data.
-//! - [`authority`]: the decision table, and the proof [`Authorized`].
+//! - [`decision`]: the decision table: what an answer means for a destination.
+//! - [`authority`]: who may speak for an address, and the proof, [`Authorized`].
 #![forbid(unsafe_code)]
 
 pub mod answer;
 pub mod authority;
+pub mod decision;
 pub mod ipseckey;
 pub mod key;
 pub mod name;
@@ -22,10 +25,14 @@ pub mod pem;
 pub mod record;
 pub mod txt;
 
+#[cfg(test)]
+mod fixtures;
+
 pub use answer::{Answer, Failure, Outcome, RecordSet, Security};
-pub use authority::{
-    Authorized, Candidate, Claim, Life, Reason, Refusal, RequireDnssec, Rules, Speaker, Strictness,
-    Verdict, authenticates, authorize, decide, unusable,
+pub use authority::{Authorized, Claim, Refusal, Speaker, authorize};
+pub use decision::{
+    Candidate, Life, Reason, RequireDnssec, Rules, Strictness, Verdict, authenticates, decide,
+    unusable,
 };
 pub use ipseckey::Ipseckey;
 pub use key::{KeyError, PublicKey, RsaKey, Weakness};
