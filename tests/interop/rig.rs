@@ -118,8 +118,13 @@ impl Rig {
 
     /// Waits until strongSwan's log holds this.
     pub(crate) fn expect_log(&self, text: &str) {
+        self.expect_log_times(text, 1);
+    }
+
+    /// Waits until strongSwan's log holds this so many times.
+    pub(crate) fn expect_log_times(&self, text: &str, times: usize) {
         let end = Instant::now() + PATIENCE;
-        while !self.log().contains(text) {
+        while self.log().matches(text).count() < times {
             assert!(Instant::now() < end, "not in the log: {text}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
