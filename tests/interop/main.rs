@@ -2,6 +2,11 @@
 //!
 //! The rigs that start them live beside this repository (`../shared/rigs`, or wherever `OE_RIGS`
 //! says). Without them, without root or without the daemon a test says that it is skipped.
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests: what goes wrong ends the test, what is seen is told on standard output"
+)]
 
 mod driver;
 mod ike;

@@ -79,7 +79,7 @@ impl Rig {
     pub(crate) fn strongswan(&mut self, options: &[&str]) {
         let namespace = format!("{}east", self.prefix);
         let (own, peer) = (self.file("east", "key.pem"), self.file("west", "pub.pem"));
-        let remote = if options.iter().any(|o| *o == "any=yes") { "%any" } else { "192.0.2.1" };
+        let remote = if options.contains(&"any=yes") { "%any" } else { "192.0.2.1" };
         let mut arguments =
             vec![namespace.as_str(), "e", "192.0.2.2", remote, "10.2.0.1/32", "10.1.0.1/32"];
         arguments.extend([own.as_str(), peer.as_str()]);

@@ -1,1 +1,477 @@
+//! Real messages of strongSwan: the key schedule, the encrypted payload, AUTH.
 
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::api::{Identity, PublicKey, SignatureScheme};
+use crate::crypto::schedule::Prf;
+use crate::crypto::seal::IkeCipher;
+use crate::message::{Body, Message, NotifyType, Payloads};
+use crate::reassembly::Reassembly;
+
+/// A recorded story.
+struct Record {
+    values: BTreeMap<&'static str, Vec<u8>>,
+    messages: Vec<(bool, Vec<u8>)>,
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+impl Record {
+    fn read(text: &'static str) -> Self {
+        let mut record = Self { values: BTreeMap::new(), messages: Vec::new() };
+        for line in text.lines().filter(|l| !l.starts_with('#')) {
+            let (name, value) = line.split_once(' ').unwrap();
+            match name {
+                "i" | "r" => record.messages.push((name == "i", unhex(value))),
+                _ => assert!(record.values.insert(name, unhex(value)).is_none()),
+            }
+        }
+        record
+    }
+
+    fn key(&self, who: &str) -> PublicKey {
+        let name = format!("modulus.{who}");
+        PublicKey::Rsa { exponent: vec![1, 0, 1], modulus: self.values[name.as_str()].clone() }
+    }
+
+    fn message(&self, at: usize) -> Message<'_> {
+        Message::read(&self.messages[at].1).unwrap()
+    }
+
+    /// The keys of the first IKE SA.
+    fn initial(&self) -> (IkeKeys, CipherPair) {
+        let (request, answer) = (self.clear(0), self.clear(1));
+        let header = self.message(1).header;
+        let mix = Mix {
+            nonce_i: request.nonce.as_ref().unwrap(),
+            nonce_r: answer.nonce.as_ref().unwrap(),
+            spi_i: header.spi_i,
+            spi_r: header.spi_r,
+        };
+        let suite = confirm_ike(answer.sa.as_ref().unwrap(), 0).unwrap();
+        assert_eq!(suite.cipher, IkeCipher::Aes128Gcm16);
+        assert_eq!(suite.prf, Prf::HmacSha2_256);
+        assert_eq!(suite.group, Group::Curve25519);
+        let secret = Secret::new(self.values["ike0.dh_secret"].clone());
+        IkeKeys::initial(suite.prf, suite.cipher, &secret, mix).unwrap()
+    }
+
+    fn clear(&self, at: usize) -> Payloads {
+        let Body::Clear { first, octets } = self.message(at).body else { panic!("sealed") };
+        Payloads::read(first, octets).unwrap()
+    }
+
+    /// Opens message `at`, or gives nothing yet if it is a fragment of more.
+    fn open(&self, at: usize, pair: &CipherPair, reassembly: &mut Reassembly) -> Option<Payloads> {
+        let message = self.message(at);
+        let Body::Sealed(sealed) = message.body else { panic!("clear") };
+        // What its receiver opens with.
+        let (_, opener) = pair.ends(!self.messages[at].0).unwrap();
+        let plaintext = opener.open(&sealed).unwrap();
+        let (first, whole) =
+            reassembly.take(&sealed, message.header.message_id, plaintext).unwrap()?;
+        Some(Payloads::read(first, &whole).unwrap())
+    }
+
+    fn assert_keys(&self, which: usize, keys: &IkeKeys, pair: &CipherPair) {
+        let value = |name: &str| self.values[format!("ike{which}.{name}").as_str()].as_slice();
+        assert_eq!(keys.parts(), (value("sk_d"), value("sk_pi"), value("sk_pr")));
+        assert_eq!(pair.parts(), (value("sk_ei"), value("sk_er")));
+    }
+
+    /// AUTH of both sides; gives the schemes that they used.
+    fn assert_auth(&self, keys: &IkeKeys, request: &Payloads, answer: &Payloads) {
+        let (init, reply) = (self.clear(0), self.clear(1));
+        let sides = [
+            ("i", true, 0, reply.nonce, request.id_initiator.as_ref(), request.auth.as_ref()),
+            ("r", false, 1, init.nonce, answer.id_responder.as_ref(), answer.auth.as_ref()),
+        ];
+        for (who, by_initiator, at, nonce, id, auth) in sides {
+            let (id, auth) = (id.unwrap(), auth.unwrap());
+            assert_eq!(auth.method, AUTH_DIGITAL_SIGNATURE);
+            let (scheme, signature) = read_auth(&auth.data).unwrap();
+            let first = &self.messages[at].1;
+            let octets = keys.signed_octets(by_initiator, first, &nonce.unwrap(), &id.octets);
+            let key = self.key(who);
+            assert!(verify(&key, scheme, &octets, signature), "{who} {scheme:?}");
+            assert!(!verify(
+                &self.key(if who == "i" { "r" } else { "i" }),
+                scheme,
+                &octets,
+                signature
+            ));
+            for at in [0, octets.len() / 2, octets.len() - 1] {
+                let mut wrong = octets.clone();
+                wrong[at] ^= 1;
+                assert!(!verify(&key, scheme, &wrong, signature));
+            }
+            let mut wrong = signature.to_vec();
+            wrong[7] ^= 1;
+            assert!(!verify(&key, scheme, &octets, &wrong));
+        }
+    }
+}
+
+fn base() -> Record {
+    Record::read(include_str!("../../vectors/strongswan-base.txt"))
+}
+
+#[test]
+fn strongswans_handshake_is_understood_to_the_last_key() {
+    let record = base();
+    let (keys, pair) = record.initial();
+    record.assert_keys(0, &keys, &pair);
+    let mut fragments = Reassembly::default();
+    let request = record.open(2, &pair, &mut fragments).unwrap();
+    let answer = record.open(3, &pair, &mut fragments).unwrap();
+    assert_eq!(
+        request.id_initiator.as_ref().unwrap().identity,
+        Identity::Address("192.0.2.1".parse().unwrap())
+    );
+    assert!(request.notify(NotifyType::INITIAL_CONTACT).is_some());
+    record.assert_auth(&keys, &request, &answer);
+
+    let (choice, ..) = choose_esp(request.sa.as_ref().unwrap(), None).unwrap();
+    assert!(!choice.esn);
+    let nonces = (record.clear(0).nonce.unwrap(), record.clear(1).nonce.unwrap());
+    let (from_i, from_r) = child_keys(&keys, choice.cipher, None, &nonces.0, &nonces.1).unwrap();
+    let octets = |key: &sa::EspKey| [key.key(), &key.salt()].concat();
+    assert_eq!(octets(&from_r), record.values["esp0.r"]);
+    assert_eq!(octets(&from_i), record.values["esp1.i"]);
+
+    // The child's replacement.
+    let request = record.open(4, &pair, &mut fragments).unwrap();
+    let answer = record.open(5, &pair, &mut fragments).unwrap();
+    assert!(request.notify(NotifyType::REKEY_SA).is_some());
+    let (from_i, from_r) = child_keys(
+        &keys,
+        choice.cipher,
+        None,
+        request.nonce.as_ref().unwrap(),
+        answer.nonce.as_ref().unwrap(),
+    )
+    .unwrap();
+    assert_eq!(octets(&from_r), record.values["esp2.r"]);
+    assert_eq!(octets(&from_i), record.values["esp3.i"]);
+
+    // The IKE SA's replacement, and what is said under it.
+    let request = record.open(8, &pair, &mut fragments).unwrap();
+    let answer = record.open(9, &pair, &mut fragments).unwrap();
+    let spi = |payloads: &Payloads| {
+        let proposal = &payloads.sa.as_ref().unwrap()[0];
+        u64::from_be_bytes(proposal.spi.as_slice().try_into().unwrap())
+    };
+    let suite = confirm_ike(answer.sa.as_ref().unwrap(), 8).unwrap();
+    let mix = Mix {
+        nonce_i: request.nonce.as_ref().unwrap(),
+        nonce_r: answer.nonce.as_ref().unwrap(),
+        spi_i: spi(&request),
+        spi_r: spi(&answer),
+    };
+    let secret = Secret::new(record.values["ike1.dh_secret"].clone());
+    let (keys, pair) = keys.rekeyed(suite.prf, suite.cipher, &secret, mix).unwrap();
+    record.assert_keys(1, &keys, &pair);
+    for at in 12..16 {
+        record.open(at, &pair, &mut fragments).unwrap();
+    }
+}
+
+#[test]
+fn strongswans_fragments_and_pss_signatures_are_understood() {
+    let record = Record::read(include_str!("../../vectors/strongswan-fragments.txt"));
+    let (keys, pair) = record.initial();
+    record.assert_keys(0, &keys, &pair);
+    // In any order, and twice.
+    for order in [[2, 3], [3, 2]] {
+        let mut fragments = Reassembly::default();
+        assert!(record.open(order[0], &pair, &mut fragments).is_none());
+        assert!(record.open(order[0], &pair, &mut fragments).is_none());
+        let request = record.open(order[1], &pair, &mut fragments).unwrap();
+        assert!(record.open(4, &pair, &mut fragments).is_none());
+        let answer = record.open(5, &pair, &mut fragments).unwrap();
+        record.assert_auth(&keys, &request, &answer);
+        let auth = request.auth.unwrap();
+        assert_eq!(read_auth(&auth.data).unwrap().0, SignatureScheme::RsaPssSha384);
+    }
+}
+
+#[test]
+fn no_octet_of_a_sealed_message_may_change() {
+    let record = base();
+    let (_, pair) = record.initial();
+    let (_, opener) = pair.ends(false).unwrap();
+    for at in 0..record.messages[2].1.len() {
+        let mut octets = record.messages[2].1.clone();
+        octets[at] ^= 1;
+        if let Ok(Message { body: Body::Sealed(sealed), .. }) = Message::read(&octets) {
+            assert!(opener.open(&sealed).is_err(), "octet {at}");
+        }
+    }
+}
+
+/// The same ciphers by another implementation.
+#[test]
+fn a_second_implementation_opens_what_we_seal() {
+    use aes_gcm::aead::{Aead as _, KeyInit as _, Payload as AeadPayload};
+    let record = base();
+    let (_, pair) = record.initial();
+    let (mut sealer, _) = pair.ends(true).unwrap();
+    let (key, salt) = record.values["ike0.sk_ei"].split_at(16);
+    let other = aes_gcm::Aes128Gcm::new_from_slice(key).unwrap();
+    for round in 0..40_usize {
+        let header = vec![7; 32];
+        let plaintext = vec![u8::try_from(round).unwrap(); round * 7];
+        let mut message = header.clone();
+        sealer.seal(&mut message, &plaintext).unwrap();
+        let (iv, text) = message[32..].split_at(8);
+        let nonce: [u8; 12] = [salt, iv].concat().try_into().unwrap();
+        let opened = other.decrypt(&nonce.into(), AeadPayload { msg: text, aad: &header }).unwrap();
+        assert_eq!(opened, [plaintext.as_slice(), &[0]].concat());
+    }
+}
+
+#[test]
+fn algorithm_identifiers_are_compared_to_the_octet() {
+    // RSASSA-PSS with SHA2-256 as RFC 7427 appendix A.4.3 and libreswan have it.
+    let pss = unhex(concat!(
+        "3041",
+        "06092a864886f70d01010a",
+        "3034",
+        "a00f",
+        "300d",
+        "06096086480165030402010500",
+        "a11c",
+        "301a",
+        "06092a864886f70d010108",
+        "300d",
+        "06096086480165030402010500",
+        "a203020120"
+    ));
+    let pkcs1 = unhex("300d06092a864886f70d01010b0500");
+    let bare = unhex("300b06092a864886f70d01010b");
+    let data = |identifier: &[u8]| {
+        let mut out = vec![u8::try_from(identifier.len()).unwrap()];
+        out.extend_from_slice(identifier);
+        out.extend_from_slice(&[9; 256]);
+        out
+    };
+    for (identifier, scheme) in [
+        (&pss, SignatureScheme::RsaPssSha256),
+        (&pkcs1, SignatureScheme::RsaPkcs1Sha256),
+        (&bare, SignatureScheme::RsaPkcs1Sha256),
+    ] {
+        assert_eq!(read_auth(&data(identifier)).unwrap().0, scheme);
+        for at in 0..identifier.len() {
+            let mut wrong = identifier.clone();
+            wrong[at] ^= 0x10;
+            assert_eq!(read_auth(&data(&wrong)), None, "octet {at}");
+        }
+    }
+    assert_eq!(write_auth(SignatureScheme::RsaPssSha256, &[9; 256]), data(&pss));
+    // sha1WithRSAEncryption, and PSS whose parameters are all defaults, which is SHA-1.
+    assert_eq!(read_auth(&data(&unhex("300d06092a864886f70d0101050500"))), None);
+    assert_eq!(read_auth(&data(&unhex("300d06092a864886f70d01010a3000"))), None);
+    for cut in 0..=pss.len() {
+        assert_eq!(read_auth(&data(&pss)[..cut]), None);
+    }
+    // A salt of another length is another scheme.
+    let mut salt = pss;
+    *salt.last_mut().unwrap() = 20;
+    assert_eq!(read_auth(&data(&salt)), None);
+}
+
+#[test]
+fn odd_keys_verify_nothing() {
+    let record = base();
+    let PublicKey::Rsa { modulus, .. } = record.key("i");
+    let mut even = modulus.clone();
+    *even.last_mut().unwrap() &= 0xfe;
+    let keys = [
+        (vec![], modulus.clone()),
+        (vec![0], modulus.clone()),
+        (vec![1], modulus.clone()),
+        (vec![2], modulus.clone()),
+        (vec![0, 3], modulus.clone()),
+        (vec![1, 0, 0, 0, 1], modulus.clone()),
+        (vec![3], vec![]),
+        (vec![3], vec![1]),
+        (vec![3], vec![0xff; 128]),
+        (vec![3], vec![0xff; 1025]),
+        (vec![3], [vec![0], modulus.clone()].concat()),
+        (vec![3], even),
+    ];
+    for (exponent, modulus) in keys {
+        let key = PublicKey::Rsa { exponent, modulus };
+        for scheme in [SignatureScheme::RsaPssSha256, SignatureScheme::RsaPkcs1Sha512] {
+            for signature in [vec![], vec![0; 256], vec![1; 256], vec![0xff; 1025]] {
+                assert!(!verify(&key, scheme, b"text", &signature));
+            }
+        }
+    }
+    // Signatures that are 0, 1, n - 1, n.
+    let key = record.key("i");
+    let mut less = modulus.clone();
+    *less.last_mut().unwrap() -= 1;
+    let mut one = vec![0; 256];
+    one[255] = 1;
+    for signature in [vec![0; 256], one, less, modulus] {
+        for scheme in [SignatureScheme::RsaPssSha256, SignatureScheme::RsaPkcs1Sha256] {
+            assert!(!verify(&key, scheme, b"text", &signature));
+        }
+    }
+}
+
+#[test]
+fn hashes_are_chosen_by_key_and_peer() {
+    let key = |octets: usize| PublicKey::Rsa { exponent: vec![3], modulus: vec![0xff; octets] };
+    let pss = |key: &PublicKey, announced: &[u16]| scheme_for(key, announced);
+    assert_eq!(pss(&key(256), &[2, 3, 4, 5]), Some(SignatureScheme::RsaPssSha256));
+    assert_eq!(pss(&key(384), &[4, 3, 2]), Some(SignatureScheme::RsaPssSha256));
+    assert_eq!(pss(&key(512), &[2, 3, 4]), Some(SignatureScheme::RsaPssSha384));
+    assert_eq!(pss(&key(1024), &[2, 3, 4]), Some(SignatureScheme::RsaPssSha512));
+    assert_eq!(pss(&key(512), &[2]), Some(SignatureScheme::RsaPssSha256));
+    assert_eq!(pss(&key(256), &[1, 5]), None);
+    assert_eq!(pss(&key(256), &[]), None);
+}
+
+#[test]
+fn every_suite_we_offer_is_one_we_can_do() {
+    let offer = offer_ike(&[]);
+    for cipher in IkeCipher::ALL {
+        for prf in Prf::ALL {
+            for group in Group::ALL {
+                let keep = |kind: u8, id: u16, bits: Option<u16>| match kind {
+                    1 => (id, bits) == cipher.number(),
+                    2 => id == prf.number(),
+                    _ => id == group.number(),
+                };
+                let mut one = offer.clone();
+                one[0].transforms.retain(|t| keep(t.kind.0, t.id, t.key_length));
+                assert_eq!(one[0].transforms.len(), 3);
+                let (suite, answer) = choose_ike(&one, 0, group.number(), &[]).unwrap();
+                assert_eq!(suite, IkeSuite { cipher, prf, group });
+                assert_eq!(confirm_ike(&[answer], 0), Some(suite));
+                let secret = Secret::new(vec![7; 32]);
+                let mix = Mix { nonce_i: &[1; 32], nonce_r: &[2; 32], spi_i: 3, spi_r: 4 };
+                let (_, pair) = IkeKeys::initial(prf, cipher, &secret, mix).unwrap();
+                let (mut sealer, _) = pair.ends(true).unwrap();
+                let (_, opener) = pair.ends(false).unwrap();
+                let mut message = vec![1, 2, 3];
+                sealer.seal(&mut message, b"text").unwrap();
+                let sealed = crate::message::Sealed {
+                    first: crate::message::PayloadType::NONE,
+                    aad: &message[..3],
+                    octets: &message[3..],
+                    fragment: None,
+                };
+                assert_eq!(opener.open(&sealed).unwrap(), b"text");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_proposal_that_lacks_or_spoils_a_transform_is_not_chosen() {
+    let whole = choose_ike(&offer_ike(&[]), 0, 31, &[]).unwrap().1;
+    for gone in 0..3 {
+        let mut proposal = whole.clone();
+        proposal.transforms.remove(gone);
+        assert_eq!(choose_ike(&[proposal], 0, 31, &[]), None);
+    }
+    for (at, id, key_length) in [
+        (0, 20, None),
+        (0, 20, Some(0)),
+        (0, 20, Some(192)),
+        (0, 20, Some(127)),
+        (0, 11, None),
+        (0, 28, Some(256)),
+        (1, 2, None),
+        (1, 5, Some(256)),
+        (2, 0, None),
+        (2, 1025, None),
+        (2, 14, None),
+    ] {
+        let mut proposal = whole.clone();
+        proposal.transforms[at].id = id;
+        proposal.transforms[at].key_length = key_length;
+        assert_eq!(choose_ike(&[proposal], 0, 31, &[]), None, "{at} {id} {key_length:?}");
+    }
+    let mut proposal = whole.clone();
+    proposal.transforms[0].unknown_attribute = true;
+    assert_eq!(choose_ike(&[proposal], 0, 31, &[]), None);
+    let extra = |kind: u8, id| {
+        let mut proposal = whole.clone();
+        let kind = crate::message::TransformType(kind);
+        proposal.transforms.push(crate::message::Transform::new(kind, id, None));
+        choose_ike(&[proposal], 0, 31, &[]).is_some()
+    };
+    assert!(extra(3, 0) && !extra(3, 12) && !extra(5, 0) && !extra(6, 36) && !extra(200, 1));
+    for id in 0..=u16::MAX {
+        let mut proposal = whole.clone();
+        proposal.transforms[2].id = id;
+        assert_eq!(choose_ike(&[proposal], 0, 31, &[]).is_some(), [19, 20, 31].contains(&id));
+    }
+}
+
+#[test]
+fn an_answer_must_have_been_offered() {
+    let esp = |offer| offer_esp([0, 0, 1, 0], offer);
+    let (choice, _, number) = choose_esp(&esp(EspOffer::WithKe), Some(31)).unwrap();
+    assert_eq!((choice.group, number, choice.esn), (Some(Group::Curve25519), 1, true));
+    let answer = answer_esp(number, choice, [0, 0, 2, 0]);
+    let confirm = |answer: &crate::message::Proposal, offer, group| {
+        confirm_esp(std::slice::from_ref(answer), offer, group)
+    };
+    assert_eq!(confirm(&answer, EspOffer::WithKe, Some(31)), Some((choice, 0x200)));
+    assert_eq!(confirm(&answer, EspOffer::WithKe, Some(19)), None);
+    assert_eq!(confirm(&answer, EspOffer::WithKe, None), None);
+    assert_eq!(confirm(&answer, EspOffer::WithoutKe, None), None);
+    // Without a KE payload the second proposal is the one.
+    let (choice, _, number) = choose_esp(&esp(EspOffer::WithKe), None).unwrap();
+    assert_eq!((choice.group, number), (None, 2));
+    let answer = answer_esp(number, choice, [0, 0, 2, 0]);
+    assert_eq!(confirm(&answer, EspOffer::WithKe, None), Some((choice, 0x200)));
+    assert_eq!(confirm(&answer, EspOffer::WithoutKe, None), None);
+    // Two transforms of one type are no choice.
+    let mut two = answer.clone();
+    two.transforms.push(two.transforms[0]);
+    assert_eq!(confirm(&two, EspOffer::WithKe, None), None);
+    // ENCR_NULL and authentication-only ciphers are none.
+    for (id, bits) in [(11, None), (21, Some(128)), (12, Some(128)), (20, Some(192))] {
+        let mut other = answer.clone();
+        (other.transforms[0].id, other.transforms[0].key_length) = (id, bits);
+        assert_eq!(confirm(&other, EspOffer::WithKe, None), None);
+    }
+    // Only "no" is offered: "no" it is.
+    let mut silent = esp(EspOffer::WithoutKe);
+    silent[0].transforms.retain(|t| t.kind.0 != 5 || t.id == 0);
+    assert!(!choose_esp(&silent, None).unwrap().0.esn);
+    silent[0].transforms.retain(|t| t.kind.0 != 5);
+    assert!(!choose_esp(&silent, None).unwrap().0.esn);
+}
+
+/// RFC 4231 §4.3 (test case 2) and §4.7 (6: a key longer than the block).
+#[test]
+fn prf_is_hmac() {
+    assert_eq!(
+        Prf::HmacSha2_256.of(b"Jefe", &[b"what do ya want ", b"for nothing?"]).as_slice(),
+        unhex("5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843")
+    );
+    assert_eq!(
+        Prf::HmacSha2_256
+            .of(&[0xaa; 131], &[b"Test Using Larger Than Block-Size Key - Hash Key First"])
+            .as_slice(),
+        unhex("60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54")
+    );
+    // prf+ is a stream: a shorter output is the beginning of a longer one, and it has an end.
+    let long = Prf::HmacSha2_512.plus(b"key", &[b"seed"], 255 * 64).unwrap();
+    let short = Prf::HmacSha2_512.plus(b"key", &[b"seed"], 100).unwrap();
+    assert_eq!(long[..100], short[..]);
+    assert!(Prf::HmacSha2_512.plus(b"key", &[b"seed"], 255 * 64 + 1).is_err());
+}
