@@ -25,7 +25,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netlink_packet_xfrm::{
     Mark, Selector, UserPolicyInfo, XFRM_POLICY_ALLOW, XFRM_POLICY_OUT, XFRMNLGRP_ACQUIRE,
@@ -205,7 +205,7 @@ impl Xfrm {
             Command::AddSa(pair) => self.add_pair(*pair),
             Command::MoveSa { sa, envelope } => self.move_pair(sa, envelope),
             Command::RemoveSa(sa) => self.remove_pair(sa),
-            Command::AskUse(sa) => self.ask_use(sa),
+            Command::AskUse(sa) => self.ask_use(sa, Instant::now()),
         }
     }
 
@@ -302,7 +302,8 @@ impl Xfrm {
         for prefix in stale {
             let selector = policy::to_prefix(prefix, Action::Allow).0.selector;
             let gone = self.spd.delete(selector, XFRM_POLICY_OUT);
-            result = result.and(gone.map_err(doing("removing a prefix's policy")));
+            let gone = gone.map_err(doing("removing a prefix's policy"));
+            result = result.and(gone);
             self.installed.remove(&prefix);
         }
         result

@@ -77,9 +77,44 @@ struct Installed {
 struct Seen {
     packets_in: u64,
     packets_out: u64,
+    last_in: Option<Instant>,
+    last_out: Option<Instant>,
     /// Since when packets have gone out and none have come in.
     waiting: Option<Instant>,
     told: bool,
+}
+
+impl Seen {
+    /// Takes in counters as read now; says what is worth a notice.
+    fn look(
+        &mut self,
+        now: Instant,
+        packets_in: u64,
+        packets_out: u64,
+    ) -> Option<fn(SaId) -> Notice> {
+        let sent = packets_out > self.packets_out;
+        if sent {
+            self.last_out = Some(now);
+        }
+        let mut news: Option<fn(SaId) -> Notice> = None;
+        if packets_in > self.packets_in {
+            if self.packets_in == 0 {
+                news = Some(Notice::FirstPacket);
+            }
+            self.last_in = Some(now);
+            self.waiting = None;
+            self.told = false;
+        } else if sent {
+            self.waiting.get_or_insert(now);
+        }
+        (self.packets_in, self.packets_out) = (packets_in, packets_out);
+        let waited = self.waiting.is_some_and(|since| now - since >= UNANSWERED);
+        if waited && !self.told {
+            self.told = true;
+            news = Some(Notice::Unanswered);
+        }
+        news
+    }
 }
 
 impl Pairs {
@@ -334,54 +369,44 @@ impl Xfrm {
     }
 
     /// Reads a pair's counters for a [`Notice::LastUse`].
-    pub(super) fn ask_use(&mut self, sa: SaId) -> Result<(), KernelError> {
-        let Some([inbound, outbound]) = self.carried(sa) else { return Ok(()) };
+    pub(super) fn ask_use(&mut self, sa: SaId, now: Instant) -> Result<(), KernelError> {
+        let Some((inbound, outbound)) = self.look_at(sa, now) else { return Ok(()) };
+        let Some(installed) = self.pairs.pairs.get(&sa) else { return Ok(()) };
+        // Kernels before 6.2 do not tell when an SA was last used; then it is when we saw it.
+        let seen = |instant: Option<Instant>| instant.map(|then| now - then);
         let used = Use {
             packets_in: inbound.packets,
             packets_out: outbound.packets,
             bytes_in: inbound.bytes,
             bytes_out: outbound.bytes,
-            idle_in: inbound.idle,
-            idle_out: outbound.idle,
+            idle_in: inbound.idle.or_else(|| seen(installed.seen.last_in)),
+            idle_out: outbound.idle.or_else(|| seen(installed.seen.last_out)),
         };
         self.notices.push_back(Notice::LastUse { sa, used });
         Ok(())
     }
 
-    fn carried(&mut self, sa: SaId) -> Option<[Carried; 2]> {
+    /// Reads a pair's counters, inbound first, and sends what they are news of.
+    fn look_at(&mut self, sa: SaId, now: Instant) -> Option<(Carried, Carried)> {
         let installed = self.pairs.pairs.get(&sa)?;
         let names = HALVES.map(|direction| {
             (state::ends(&installed.pair, direction).1, state::spi(&installed.pair, direction))
         });
+        let [inbound, outbound] =
+            names.map(|(dst, spi)| self.get_half(dst, spi).ok().map(|half| state::carried(&half)));
         // An SA that ran out meanwhile has nothing to say.
-        Some(names.map(|(dst, spi)| {
-            self.get_half(dst, spi).map(|half| state::carried(&half)).unwrap_or_default()
-        }))
+        let (inbound, outbound) = (inbound?, outbound?);
+        let seen = &mut self.pairs.pairs.get_mut(&sa)?.seen;
+        let news = seen.look(now, inbound.packets, outbound.packets);
+        self.notices.extend(news.map(|notice| notice(sa)));
+        Some((inbound, outbound))
     }
 
     /// Looks for first packets and for peers that do not answer.
     pub(super) fn look_at_counters(&mut self, now: Instant) {
         let ids: Vec<SaId> = self.pairs.pairs.keys().copied().collect();
         for sa in ids {
-            let Some([inbound, outbound]) = self.carried(sa) else { continue };
-            let Some(installed) = self.pairs.pairs.get_mut(&sa) else { continue };
-            let seen = &mut installed.seen;
-            if inbound.packets > seen.packets_in {
-                if seen.packets_in == 0 {
-                    self.notices.push_back(Notice::FirstPacket(sa));
-                }
-                seen.waiting = None;
-                seen.told = false;
-            } else if outbound.packets > seen.packets_out {
-                seen.waiting.get_or_insert(now);
-            }
-            let waited = seen.waiting.is_some_and(|since| now - since >= UNANSWERED);
-            if waited && !seen.told {
-                seen.told = true;
-                self.notices.push_back(Notice::Unanswered(sa));
-            }
-            seen.packets_in = inbound.packets;
-            seen.packets_out = outbound.packets;
+            self.look_at(sa, now);
         }
     }
 }
@@ -401,4 +426,28 @@ fn inbound_policies(wanted: Inbound) -> Vec<(UserPolicyInfo, Vec<XfrmAttrs>)> {
             (policy(direction), vec![XfrmAttrs::Template(vec![policy::template(wanted.outer)])])
         })
         .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_does_not_answer_is_told_once() {
+        let sa = SaId(7);
+        let mut seen = Seen::default();
+        let start = Instant::now();
+        let mut look = |after, packets_in, packets_out| {
+            seen.look(start + after, packets_in, packets_out).map(|notice| notice(sa))
+        };
+        let tick = UNANSWERED / 2;
+        assert_eq!(look(tick * 0, 0, 1), None);
+        assert_eq!(look(tick, 0, 2), None);
+        assert_eq!(look(tick * 2, 0, 2), Some(Notice::Unanswered(sa)));
+        assert_eq!(look(tick * 3, 0, 9), None, "told once");
+        assert_eq!(look(tick * 4, 1, 9), Some(Notice::FirstPacket(sa)));
+        assert_eq!(look(tick * 9, 1, 9), None, "nothing sent, nothing owed");
+        assert_eq!(look(tick * 10, 1, 10), None);
+        assert_eq!(look(tick * 12, 1, 10), Some(Notice::Unanswered(sa)));
+    }
 }

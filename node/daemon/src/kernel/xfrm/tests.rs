@@ -334,3 +334,120 @@ fn a_pair_is_two_states_and_the_policies_that_accept_it() {
         assert!(try_run("ip xfrm policy").1.is_empty());
     });
 }
+
+/// Takes encapsulated ESP from port 4500, as an IKE daemon at the other end would.
+const ENCAPSULATE: &str = "import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('0.0.0.0', 4500))
+s.setsockopt(socket.IPPROTO_UDP, 100, 2)
+open(sys.argv[1], 'w').close()
+time.sleep(60)
+";
+
+/// The other end of [`pair`], made by hand.
+fn counterpart(far: &Far, udp: bool) {
+    let encap = if udp { "encap espinudp 4500 4500 0.0.0.0" } else { "" };
+    for (src, dst, spi, key) in
+        [("192.0.2.2", "192.0.2.1", 0x1111, "01"), ("192.0.2.1", "192.0.2.2", 0x2222, "02")]
+    {
+        let key = key.repeat(36);
+        far.peer.run(&format!(
+            "ip xfrm state add src {src} dst {dst} proto esp spi {spi} mode tunnel flag esn \
+             replay-window 64 aead rfc4106(gcm(aes)) 0x{key} 128 {encap}"
+        ));
+    }
+    for (dir, src, dst, from, to) in [
+        ("out", "198.51.100.7", "192.0.2.1", "192.0.2.2", "192.0.2.1"),
+        ("in", "192.0.2.1", "198.51.100.7", "192.0.2.1", "192.0.2.2"),
+    ] {
+        far.peer.run(&format!(
+            "ip xfrm policy add src {src} dst {dst} dir {dir} \
+             tmpl src {from} dst {to} proto esp mode tunnel"
+        ));
+    }
+}
+
+#[test]
+fn the_first_packet_goes_through_the_pair_it_asked_for() {
+    in_namespace(|| async {
+        if !has(&["python3", "ping"]) {
+            return;
+        }
+        for udp in [false, true] {
+            let Ok(mut xfrm) = Xfrm::start(XfrmConfig::default()) else {
+                println!("skipped: this kernel has no ESP");
+                return;
+            };
+            let far = Far::new("pair");
+            xfrm.refresh().unwrap();
+            let ready = far.heard.with_extension("ready");
+            let mut encapsulating =
+                far.peer.command("python3").args(["-c", ENCAPSULATE]).arg(&ready).spawn().unwrap();
+            while !ready.exists() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            std::fs::remove_file(&ready).unwrap();
+            let socket = UdpSocket::bind("0.0.0.0:4500").unwrap();
+            accept_encapsulated(&socket).unwrap();
+            counterpart(&far, udp);
+
+            xfrm.command(Command::SetClass { prefix: Prefix::ALL_V4, class: CLOSED }).unwrap();
+            let flow = flow("192.0.2.1", "198.51.100.7");
+            send("198.51.100.7", "first", None);
+            assert_eq!(acquired(&mut xfrm).await, flow);
+            let mut pair = pair();
+            pair.envelope.udp = udp;
+            xfrm.command(Command::AddSa(Box::new(pair))).unwrap();
+            xfrm.command(Command::SetPolicy { flow, policy: Policy::Encrypt(SaId(1)) }).unwrap();
+            assert!(far.hears("first", SOON).await, "udp {udp}");
+            send("198.51.100.7", "second", None);
+            assert!(far.hears("second", SOON).await);
+
+            // And back; the clear is not heard any more.
+            let ping =
+                |from: &str| far.peer.try_run(&format!("ping -c 1 -W 2 -I {from} 192.0.2.1")).0;
+            assert!(ping("198.51.100.7"), "through the pair");
+            xfrm.command(Command::AskUse(SaId(1))).unwrap();
+            let mut first = false;
+            let used = loop {
+                match xfrm.notice().await {
+                    Notice::LastUse { used, .. } => break used,
+                    Notice::FirstPacket(SaId(1)) => first = true,
+                    other => panic!("{other:?}"),
+                }
+            };
+            assert!(first, "the peer has the pair too");
+            assert_eq!((used.packets_out, used.packets_in), (3, 1), "{used:?}");
+            assert!(used.idle_in.unwrap() < Duration::from_secs(5));
+
+            far.peer.run("ip xfrm policy flush");
+            assert!(!ping("198.51.100.7"), "in the clear");
+
+            // Limits end it.
+            xfrm.command(Command::RemoveSa(SaId(1))).unwrap();
+            let mut short = self::pair();
+            short.id = SaId(2);
+            short.envelope.udp = udp;
+            short.limits.soft_packets = 2;
+            short.limits.hard_packets = 4;
+            xfrm.command(Command::AddSa(Box::new(short))).unwrap();
+            xfrm.command(Command::SetPolicy { flow, policy: Policy::Encrypt(SaId(2)) }).unwrap();
+            let mut heard = Vec::new();
+            for n in 0..6 {
+                send("198.51.100.7", &format!("n{n}"), None);
+                let wait = Duration::from_millis(100);
+                while let Ok(notice) = tokio::time::timeout(wait, xfrm.notice()).await {
+                    heard.push(notice);
+                }
+            }
+            assert!(heard.contains(&Notice::SoftExpire(SaId(2))), "{heard:?}");
+            assert!(heard.contains(&Notice::HardExpire(SaId(2))), "{heard:?}");
+            xfrm.stop();
+            assert_eq!(run("ip xfrm state"), "");
+            let _ = encapsulating.kill();
+            let _ = encapsulating.wait();
+            drop(far);
+            let _ = try_run("ip link del up0");
+        }
+    });
+}
