@@ -385,7 +385,16 @@ impl Ground {
             put = self.routes.put(prefix, metric, Target::Device { source: None }, self.device);
         }
         match put {
-            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(()),
+            // A kernel without IPv6 has nothing to be protected in it.
+            Err(error)
+                if prefix.addr().is_ipv6()
+                    && matches!(
+                        error.raw_os_error(),
+                        Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)
+                    ) =>
+            {
+                Ok(())
+            }
             Err(error) => Err(KernelError { doing: "adding a route", error }),
             Ok(()) => {
                 self.installed.insert(key, target);

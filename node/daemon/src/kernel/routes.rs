@@ -215,7 +215,7 @@ impl Routes {
             ];
             let added = self.netlink.command(Message::NewRule(message), NLM_F_CREATE | NLM_F_EXCL);
             // A kernel without IPv6 has nothing to be protected in it.
-            tolerate(added, &[libc::EEXIST, libc::EAFNOSUPPORT])?;
+            tolerate(added, &[libc::EEXIST, libc::EAFNOSUPPORT, libc::EOPNOTSUPP])?;
         }
         Ok(())
     }
@@ -361,7 +361,9 @@ impl Routes {
                 _ => None,
             })
             .filter(|route| {
-                table_of(route) == table && !route.header.flags.contains(RouteFlags::Cloned)
+                table_of(route) == table
+                    && route.header.address_family == family
+                    && !route.header.flags.contains(RouteFlags::Cloned)
             })
             .collect())
     }

@@ -44,7 +44,7 @@ fn state() -> String {
     ]
     .map(|line| {
         // Link-local addresses come when duplicate detection is done with them.
-        let all = run(line);
+        let all = try_run(line).1;
         all.lines().filter(|line| !line.contains("fe80")).collect::<Vec<_>>().join("\n")
     })
     .join("\n--\n")
@@ -346,6 +346,28 @@ fn a_protected_peer_is_not_heard_in_the_clear() {
         ground.protect(Flow::new(ip("192.0.2.1"), ip("192.0.2.2")).unwrap()).unwrap();
         ground.protect(Flow::new(ip("2001:db8:1::1"), ip("2001:db8:1::2")).unwrap()).unwrap();
         assert!(run("ip xfrm policy").contains("action block"));
+        ground.down();
+        drop(tun);
+        assert_eq!(state(), before);
+    });
+}
+
+#[test]
+fn ipv6_may_be_switched_off() {
+    in_namespace(|| async {
+        // Where the whole family is missing, the better.
+        for which in ["all", "default"] {
+            try_run(&format!("sysctl -w net.ipv6.conf.{which}.disable_ipv6=1"));
+        }
+        let peer = Peer::new("no6");
+        peer.connect("up0", "far0");
+        run("ip addr add 192.0.2.1/24 dev up0");
+        run("ip route add default via 192.0.2.254");
+        let before = state();
+        let (tun, mut ground) = up();
+        ground.set_class(Prefix::ALL_V4, OPEN).unwrap();
+        ground.set_class(Prefix::ALL_V6, CLOSED).unwrap();
+        trapped("198.51.100.7", "192.0.2.1");
         ground.down();
         drop(tun);
         assert_eq!(state(), before);
