@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::dnssec::{Rrset, SortedZone};
 use crate::name::Name;
 use crate::rtype::Rtype;
-use crate::wire::{Flags, MAX_UDP, Query, Rcode, Refused, Section, Writer, bare};
+use crate::wire::{self, Flags, MAX_UDP, Query, Rcode, Refused, Section, Writer, bare};
 
 /// The zones of a server.
 #[derive(Clone, Debug, Default)]
@@ -146,6 +146,12 @@ impl Catalog {
             }
         }
     }
+}
+
+/// Tells a secondary that a zone changed (RFC 1996).
+#[must_use]
+pub fn notify(id: u16, zone: &Name) -> Vec<u8> {
+    wire::notify(id, zone)
 }
 
 impl Iterator for Transfer {

@@ -10,12 +10,14 @@
 //! - [`generate`]: the same for millions of hosts, as a stream of text.
 //! - [`master`]: master files, read.
 //! - [`gateway`], [`check`]: what peers would reject.
+//! - [`diff`], [`update`], [`rollover`]: what changed, as dynamic updates, and changes of keys.
 //! - [`dnssec`]: signing; [`catalog`]: answering.
 #![forbid(unsafe_code)]
 
 pub mod catalog;
 pub mod chain;
 pub mod check;
+pub mod diff;
 pub mod dnssec;
 pub mod gateway;
 pub mod generate;
@@ -25,7 +27,9 @@ pub mod name;
 mod rdata;
 pub mod record;
 pub mod reverse;
+pub mod rollover;
 pub mod rtype;
+pub mod update;
 mod wire;
 pub mod zone;
 
@@ -39,3 +43,9 @@ pub use record::{Record, Soa};
 pub use reverse::{ClasslessName, Prefix, PrefixError, ReverseZone};
 pub use rtype::Rtype;
 pub use zone::{Apex, Zone};
+
+/// Seconds, or a period as master files write it: `1h30m`, `14d`.
+#[must_use]
+pub fn period(text: &str) -> Option<u32> {
+    rdata::parse_period(text.as_bytes())
+}

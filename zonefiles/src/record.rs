@@ -8,7 +8,9 @@ use std::net::IpAddr;
 
 use dnskeys::{Ipseckey, ServerTxt};
 use hickory_proto::rr as hickory;
-use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
+use hickory_proto::serialize::binary::{
+    BinDecodable, BinDecoder, BinEncodable, BinEncoder, NameEncoding,
+};
 
 use crate::name::Name;
 use crate::rdata;
@@ -135,6 +137,23 @@ impl Record {
         wire.extend_from_slice(&len.to_be_bytes());
         wire.extend_from_slice(&self.rdata);
         hickory::Record::read(&mut BinDecoder::new(&wire)).map_err(|_| NotOfItsType)
+    }
+
+    /// From what hickory read off the wire.
+    ///
+    /// # Errors
+    /// Hickory cannot write it again.
+    pub fn from_hickory(record: &hickory::Record) -> Result<Self, NotOfItsType> {
+        let mut wire = Vec::new();
+        let mut encoder = BinEncoder::new(&mut wire);
+        encoder.set_name_encoding(NameEncoding::Uncompressed);
+        record.emit(&mut encoder).map_err(|_| NotOfItsType)?;
+        let (owner, used) = Name::from_wire(&wire).map_err(|_| NotOfItsType)?;
+        let rest = wire.get(used..).unwrap_or_default();
+        let (&[high, low, _, _, a, b, c, d, _, _], rdata) =
+            rest.split_first_chunk().ok_or(NotOfItsType)?;
+        let rtype = Rtype(u16::from_be_bytes([high, low]));
+        Ok(Self::new(owner, u32::from_be_bytes([a, b, c, d]), rtype, rdata.to_vec()))
     }
 
     /// RDATA in presentation form, names relative to `origin`.

@@ -2,12 +2,18 @@
 //! the crate `zonefiles`.
 
 pub(crate) mod check;
+pub(crate) mod diff;
 pub(crate) mod files;
 pub(crate) mod generate;
 pub(crate) mod keys;
 pub(crate) mod list;
+pub(crate) mod publish;
+pub(crate) mod rollover;
 pub(crate) mod serve;
+pub(crate) mod serving;
 pub(crate) mod signed;
+pub(crate) mod tsig;
+pub(crate) mod upstream;
 
 use std::process::ExitCode;
 
