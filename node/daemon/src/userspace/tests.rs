@@ -373,3 +373,73 @@ fn the_device_goes_with_the_plane() {
     assert!(!try_run(&line).0);
     run(&format!("ip netns del {namespace}"));
 }
+
+/// Measures rather than tests: `OE_NODE_BENCH=1 cargo test --release -p daemon throughput --
+/// --nocapture`. One TCP stream for some seconds over the cable itself, then through the planes.
+#[test]
+fn throughput() {
+    if std::env::var_os("OE_NODE_BENCH").is_none() {
+        eprintln!("skipped: set OE_NODE_BENCH=1 to measure");
+        return;
+    }
+    if !has(&["iperf3"]) {
+        return;
+    }
+    let Some(nodes) = two("bench", true) else { return };
+    let more = std::env::var("OE_NODE_BENCH_IPERF").unwrap_or_else(|_| "-t 4 -O 1".into());
+    for (name, cipher, outer, udp) in [
+        ("cable", None, 0, true),
+        ("AES-128-GCM in UDP", Some(EspCipher::Aes128Gcm16), 0, true),
+        ("AES-256-GCM in UDP", Some(EspCipher::Aes256Gcm16), 0, true),
+        ("ChaCha20-Poly1305 in UDP", Some(EspCipher::ChaCha20Poly1305), 0, true),
+        ("AES-128-GCM in UDP over IPv6", Some(EspCipher::Aes128Gcm16), 1, true),
+        ("AES-128-GCM, protocol 50", Some(EspCipher::Aes128Gcm16), 0, false),
+    ] {
+        if std::env::var("OE_NODE_BENCH_ONLY").is_ok_and(|only| !name.contains(&only)) {
+            continue;
+        }
+        for node in &nodes {
+            node.plane.command(Command::RemoveSa(SaId(1)));
+            let pref = format!("ip -n {} rule", node.namespace);
+            let (has_rule, _) = (run(&format!("{pref} show pref 50")).contains("77"), ());
+            match (cipher.is_some(), has_rule) {
+                (true, false) => {
+                    run(&format!("{pref} add not fwmark {MARK:#x} lookup 77 pref 50"));
+                }
+                (false, true) => {
+                    run(&format!("{pref} del pref 50"));
+                }
+                _ => {}
+            }
+        }
+        if let Some(cipher) = cipher {
+            protect(&nodes, pair(&nodes, cipher, outer, udp));
+        }
+        let before = nodes.each_ref().map(|n| n.plane.counters());
+        let mut server = std::process::Command::new("ip")
+            .args(["netns", "exec", &nodes[1].namespace, "iperf3", "-s", "-1"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        let line = format!("ip netns exec {} iperf3 -c {} -f m {more}", nodes[0].namespace, B[0]);
+        let (_, output) = try_run(&line);
+        let _ = server.kill();
+        let _ = server.wait();
+        let summary = output.lines().filter(|l| l.contains("sender") || l.contains("receiver"));
+        for line in summary {
+            println!("{name}: {line}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        for (node, before) in nodes.iter().zip(before) {
+            let after = node.plane.counters();
+            println!(
+                "    sealed {} opened {} refused {} {}",
+                after.forwarding.sealed - before.forwarding.sealed,
+                after.forwarding.opened - before.forwarding.opened,
+                after.send_refused - before.send_refused,
+                after.device_refused - before.device_refused,
+            );
+        }
+    }
+}

@@ -504,7 +504,7 @@ fn limits_are_announced_and_end_in_hold() {
 fn silence_is_reported_once_and_only_if_we_speak() {
     let (mut a, mut b) = both();
     let packet = udp(A, B, (1, 2), b"x");
-    let mut told = |a: &mut Plane, seconds: u64| {
+    let told = |a: &mut Plane, seconds: u64| {
         a.now += Duration::from_secs(seconds);
         a.send(&packet);
         a.notices().iter().filter(|n| **n == Notice::Unanswered(SaId(1))).count()
