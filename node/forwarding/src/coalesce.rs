@@ -12,7 +12,7 @@ use sa::Flow;
 use crate::checksum::Sum;
 use crate::offload::{Cut, Offload, pseudo_header};
 use crate::packet::{Fragment, Inner, TCP, UDP};
-use crate::segment::{ACK, CWR, FIN, PSH};
+use crate::segment::{ACK, FIN, PSH};
 
 /// Opened packets on their way to the device. Reused from drain to drain.
 pub struct Delivery {
@@ -325,7 +325,6 @@ fn same_tcp(first: &[u8], packet: &[u8], upper: usize, header: usize) -> bool {
     };
     a[8..13] == b[8..13]
         && (a[13] ^ b[13]) & !(FIN | PSH) == 0
-        && b[13] & CWR == 0
         && a[14..16] == b[14..16]
         && a[18..20] == b[18..20]
         && a_options == b_options
@@ -384,3 +383,6 @@ const MAX_SUPER: usize = 65_535;
 const MAX_OPEN: usize = 8;
 /// Packets of one drain, to begin with.
 const PACKETS: usize = 4096;
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use forwarding::{Batch, Delivery, Forwarding, Offload, Outer, Output, To, Trace, Write};
+use forwarding::{Batch, Delivery, Forwarding, Offload, Outer, Output, To, Write};
 use sa::{Command, Notice};
 use tokio::sync::mpsc;
 
@@ -56,8 +56,6 @@ pub(crate) struct Plane {
     pub(crate) notices: mpsc::Receiver<Notice>,
     /// IKE datagrams, without the non-ESP marker.
     pub(crate) datagrams: mpsc::Receiver<Datagram>,
-    /// Milestones of flows and pairs, with the time they were seen. Nobody need read them.
-    pub(crate) traces: mpsc::Receiver<(Instant, Trace)>,
     thread: Thread,
 }
 
@@ -108,13 +106,13 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
     let (commands, orders) = sync_mpsc::channel();
     let (notices_in, notices) = mpsc::channel(NOTICES);
     let (datagrams_in, datagrams) = mpsc::channel(DATAGRAMS);
-    let (traces_in, traces) = mpsc::channel(TRACES);
     let counters = Arc::new(Mutex::new(Counters::default()));
     let worker = Worker {
         forwarding: Forwarding::new(config.forwarding, config.seed, Instant::now()),
         batch: Batch::new(),
         delivery: Delivery::new(tun.has_udp_offload()),
-        buffer: vec![0; DATAGRAM],
+        buffer: vec![0; DEVICE_READ],
+        arena: vec![0; sys::BATCH * sys::RAW_PACKET],
         tun,
         sockets: Arc::clone(&sockets),
         epoll,
@@ -122,7 +120,6 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
         orders,
         notices: notices_in,
         datagrams: datagrams_in,
-        traces: traces_in,
         counted: Counters::default(),
         counters: Arc::clone(&counters),
     };
@@ -131,7 +128,7 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
         .spawn(|| worker.run())
         .context("cannot start the packet thread")?;
     let thread = Thread { commands, wake, sockets, counters, join: Some(join) };
-    Ok(Plane { notices, datagrams, traces, thread })
+    Ok(Plane { notices, datagrams, thread })
 }
 
 impl Plane {
@@ -207,8 +204,10 @@ struct Worker {
     forwarding: Forwarding,
     batch: Batch,
     delivery: Delivery,
-    /// One read of the device, or one receive of a socket: packets are opened where they arrive.
+    /// One read of the device.
     buffer: Vec<u8>,
+    /// One receive of a socket: packets are opened where they arrive.
+    arena: Vec<u8>,
     tun: Tun,
     sockets: Arc<Sockets>,
     epoll: Epoll,
@@ -216,7 +215,6 @@ struct Worker {
     orders: sync_mpsc::Receiver<Order>,
     notices: mpsc::Sender<Notice>,
     datagrams: mpsc::Sender<Datagram>,
-    traces: mpsc::Sender<(Instant, Trace)>,
     counted: Counters,
     counters: Arc<Mutex<Counters>>,
 }
@@ -235,9 +233,9 @@ impl Worker {
                             return;
                         }
                     }
-                    DEVICE => self.from_device(),
-                    number if number >= ESP => self.from_raw(number - ESP),
-                    number => self.from_udp(number - UDP),
+                    DEVICE => self.read_device(),
+                    number if number >= ESP => self.receive_esp(number - ESP),
+                    number => self.receive_udp(number - UDP),
                 }
                 self.drain();
             }
@@ -265,7 +263,7 @@ impl Worker {
 
     /// Reads the device until it is empty or the batch is full, then sends: one wake-up carries as
     /// much as has gathered.
-    fn from_device(&mut self) {
+    fn read_device(&mut self) {
         let now = Instant::now();
         while !self.batch.is_full() {
             let len = match self.tun.read(&mut self.buffer) {
@@ -307,20 +305,20 @@ impl Worker {
 
     /// Receives from a UDP socket: IKE goes up, ESP is opened and written to the device at once,
     /// while it is warm.
-    fn from_udp(&mut self, index: u64) {
+    fn receive_udp(&mut self, index: u64) {
         let sockets = Arc::clone(&self.sockets);
         let Some(socket) = usize::try_from(index).ok().and_then(|i| sockets.udp().get(i)) else {
             return;
         };
         for _ in 0..ROUNDS {
-            let Ok(received) = sys::receive(socket.fd(), &mut self.buffer) else { break };
+            let Ok(received) = sys::receive(socket.fd(), &mut self.arena) else { break };
             let now = Instant::now();
             let local = socket.local(received.local);
             let outer = Outer { remote: received.remote, tos: received.tos, udp: true };
             let stride = received.stride.max(1);
             for at in (0..received.len).step_by(stride) {
                 let range = at..received.len.min(at + stride);
-                let datagram = self.buffer.get(range.clone()).unwrap_or_default();
+                let datagram = self.arena.get(range.clone()).unwrap_or_default();
                 match datagram {
                     _ if !socket.natt => self.ike(local, received.remote, range),
                     [0, 0, 0, 0, ..] => {
@@ -331,7 +329,7 @@ impl Worker {
                     _ => self.forwarding.incoming(
                         now,
                         &outer,
-                        &mut self.buffer,
+                        &mut self.arena,
                         range,
                         &mut self.delivery,
                     ),
@@ -342,39 +340,41 @@ impl Worker {
     }
 
     /// Receives ESP without UDP.
-    fn from_raw(&mut self, index: u64) {
+    fn receive_esp(&mut self, index: u64) {
         let sockets = Arc::clone(&self.sockets);
         let Some(socket) = usize::try_from(index).ok().and_then(|i| sockets.esp().get(i)) else {
             return;
         };
-        let now = Instant::now();
-        let mut used = 0;
-        for _ in 0..RAW_ROUNDS {
-            // Packets of one drain lie one behind the other, so that neighbours can be joined.
-            let Some(free) = self.buffer.get_mut(used..).filter(|free| free.len() >= RAW_PACKET)
-            else {
+        for _ in 0..ROUNDS {
+            let mut packets = [None; sys::BATCH];
+            let Ok(count) = sys::receive_each(socket.fd(), &mut self.arena, &mut packets) else {
                 break;
             };
-            let Ok(received) = sys::receive(socket.fd(), free) else { break };
-            let packet = free.get(..received.len).unwrap_or_default();
-            // An IPv4 raw socket shows the outer header, an IPv6 one does not (raw(7)).
-            let (header, tos) = match packet {
-                [first, tos, ..] if socket.is_v4 => (usize::from(first & 0x0f) * 4, *tos),
-                _ => (0, received.tos),
-            };
-            let outer = Outer { remote: received.remote, tos, udp: false };
-            let range = (used + header).min(used + received.len)..used + received.len;
-            used = range.end.next_multiple_of(8);
-            self.forwarding.incoming(now, &outer, &mut self.buffer, range, &mut self.delivery);
+            let now = Instant::now();
+            for (start, received) in (0..).step_by(sys::RAW_PACKET).zip(packets) {
+                let Some(received) = received else { continue };
+                let end = start + received.len;
+                // An IPv4 raw socket shows the outer header, an IPv6 one does not (raw(7)).
+                let (header, tos) = match self.arena.get(start..end) {
+                    Some([first, tos, ..]) if socket.is_v4 => (usize::from(first & 0x0f) * 4, *tos),
+                    _ => (0, received.tos),
+                };
+                let outer = Outer { remote: received.remote, tos, udp: false };
+                let range = end.min(start + header)..end;
+                self.forwarding.incoming(now, &outer, &mut self.arena, range, &mut self.delivery);
+            }
+            self.deliver();
+            if count < sys::BATCH {
+                break;
+            }
         }
-        self.deliver();
     }
 
     /// Writes what was opened to the device.
     fn deliver(&mut self) {
-        self.delivery.finish(&mut self.buffer);
+        self.delivery.finish(&mut self.arena);
         for write in self.delivery.writes() {
-            if write_packet(&self.tun, &self.buffer, write).is_err() {
+            if write_packet(&self.tun, &self.arena, write).is_err() {
                 self.counted.device_refused += 1;
             }
         }
@@ -382,7 +382,7 @@ impl Worker {
     }
 
     fn ike(&mut self, local: SocketAddr, remote: SocketAddr, range: Range<usize>) {
-        let message = self.buffer.get(range).unwrap_or_default();
+        let message = self.arena.get(range).unwrap_or_default();
         if self.datagrams.try_send((local, remote, message.to_vec())).is_err() {
             self.counted.control_behind += 1;
         }
@@ -401,10 +401,7 @@ impl Worker {
                     self.sockets.send_esp(&envelope, tos, &octets, octets.len());
                 }
                 Output::Clear { to, octets } => self.sockets.send_clear(to, &octets),
-                Output::Trace(trace) => {
-                    // A milestone that nobody collects is no loss.
-                    let _ = self.traces.try_send((Instant::now(), trace));
-                }
+                Output::Trace(trace) => tracing::debug!(?trace, "data plane"),
             }
         }
     }
@@ -431,20 +428,14 @@ fn write_packet(tun: &Tun, arena: &[u8], write: Write<'_>) -> std::io::Result<us
 
 /// RFC 3948 §2.2: what is in front of IKE on the port of ESP.
 const MARKER: [u8; 4] = [0; 4];
-/// The largest read of the device, and the largest datagram, with room to spare.
-const DATAGRAM: usize = 10 + 65_536;
-/// A raw packet has no segments, so it seldom is longer than a link allows; but it may be.
-const RAW_PACKET: usize = 16 * 1024;
-/// Raw packets per drain.
-const RAW_ROUNDS: usize = 32;
+/// The largest read of the device: header and super-packet.
+const DEVICE_READ: usize = 10 + 65_536;
 /// Receives from one socket before the others get their turn: 16 times 64 kB.
 const ROUNDS: usize = 16;
 /// Notices that may wait for the control plane, which is asked again about what is lost.
 const NOTICES: usize = 4096;
 /// IKE datagrams that may wait; more are a flood, and IKE retransmits.
 const DATAGRAMS: usize = 1024;
-/// Milestones that may wait.
-const TRACES: usize = 1024;
 /// Numbers of descriptors.
 const WAKE: u64 = 0;
 const DEVICE: u64 = 1;

@@ -105,7 +105,9 @@ impl Sockets {
 
     /// Sends one datagram from an address of ours.
     pub(super) fn transmit(&self, local: SocketAddr, remote: SocketAddr, octets: &[u8]) {
-        let Some(socket) = self.from(local, remote.is_ipv4()) else { return self.refuse(1) };
+        let Some(socket) = self.speaking_from(local, remote.is_ipv4()) else {
+            return self.refuse(1);
+        };
         let sent = retry(socket.fd(), || {
             sys::send(socket.fd(), remote, source(local.ip()), 0, octets, None)
         });
@@ -130,7 +132,7 @@ impl Sockets {
                 octets.chunks(segment.max(1)),
             ));
         }
-        let Some(socket) = self.from(to.local, to.remote.is_ipv4()) else {
+        let Some(socket) = self.speaking_from(to.local, to.remote.is_ipv4()) else {
             return self.refuse(count);
         };
         let size = u16::try_from(segment).ok().filter(|_| count > 1);
@@ -164,7 +166,7 @@ impl Sockets {
     }
 
     /// The socket that speaks from `local`, or the one of the same port that speaks from any.
-    fn from(&self, local: SocketAddr, is_v4: bool) -> Option<&Udp> {
+    fn speaking_from(&self, local: SocketAddr, is_v4: bool) -> Option<&Udp> {
         let exact = |udp: &&Udp| udp.address == local;
         let any = |udp: &&Udp| {
             udp.address.ip().is_unspecified()
@@ -186,7 +188,7 @@ impl Udp {
 
     /// Where a datagram with this destination address was sent to.
     pub(super) fn local(&self, address: Option<IpAddr>) -> SocketAddr {
-        SocketAddr::new(address.unwrap_or(self.address.ip()), self.address.port())
+        SocketAddr::new(address.unwrap_or_else(|| self.address.ip()), self.address.port())
     }
 }
 

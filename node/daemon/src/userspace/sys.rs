@@ -29,8 +29,8 @@ pub(super) struct Received {
 
 /// Receives into `buffer`; `WouldBlock` when there is nothing.
 pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
-    let mut name = Name::empty();
-    let mut control = Control::new();
+    let mut name = Name::EMPTY;
+    let mut control = Control::EMPTY;
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut message = name.message(&mut part, &mut control);
     // SAFETY: every pointer in the message is to a local or to `buffer`, with its length.
@@ -43,6 +43,43 @@ pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
     Ok(received)
 }
 
+/// Receives packets one by one with as few calls as may be (recvmmsg): packet `n` goes to
+/// `n` times [`RAW_PACKET`] of `buffer`. `WouldBlock` when there is nothing.
+pub(super) fn receive_each(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    packets: &mut [Option<Received>; BATCH],
+) -> io::Result<usize> {
+    let mut names = [const { Name::EMPTY }; BATCH];
+    let mut controls = [const { Control::EMPTY }; BATCH];
+    let mut parts = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
+    // SAFETY: an mmsghdr is plain data, for which all zero is valid.
+    let mut messages: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
+    let mut room: libc::c_uint = 0;
+    let slots = buffer.chunks_exact_mut(RAW_PACKET).zip(&mut parts).zip(&mut messages);
+    for (((slot, part), message), (name, control)) in slots.zip(names.iter_mut().zip(&mut controls))
+    {
+        *part = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
+        message.msg_hdr = name.message(part, control);
+        room += 1;
+    }
+    let fd = socket.as_raw_fd();
+    // SAFETY: `room` messages, whose pointers are to locals and to disjoint parts of `buffer`.
+    let count = unsafe {
+        libc::recvmmsg(fd, messages.as_mut_ptr(), room, libc::MSG_DONTWAIT, std::ptr::null_mut())
+    };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    for ((packet, message), name) in packets.iter_mut().zip(&messages).zip(&names).take(count) {
+        let len = usize::try_from(message.msg_len).unwrap_or(0);
+        let Some(remote) = name.address() else { continue };
+        let mut received = Received { len, stride: len, remote, local: None, tos: 0 };
+        // SAFETY: the kernel has filled in this message, whose control buffer is still there.
+        unsafe { read_control(&message.msg_hdr, &mut received) };
+        *packet = Some(received);
+    }
+    Ok(count)
+}
+
 /// Sends `octets` as datagrams of `segment` octets (UDP_SEGMENT), the last perhaps shorter.
 pub(super) fn send(
     socket: BorrowedFd<'_>,
@@ -53,7 +90,7 @@ pub(super) fn send(
     segment: Option<u16>,
 ) -> io::Result<()> {
     let mut name = Name::of(remote);
-    let mut control = Control::new();
+    let mut control = Control::EMPTY;
     let mut part =
         libc::iovec { iov_base: octets.as_ptr().cast_mut().cast(), iov_len: octets.len() };
     let mut message = name.message(&mut part, &mut control);
@@ -74,7 +111,7 @@ pub(super) fn send_each<'a>(
     packets: impl Iterator<Item = &'a [u8]>,
 ) -> usize {
     let mut name = Name::of(remote);
-    let mut control = Control::new();
+    let mut control = Control::EMPTY;
     let mut none = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
     let mut shared = name.message(&mut none, &mut control);
     // SAFETY: as in `send`.
@@ -218,13 +255,14 @@ struct Name {
 }
 
 impl Name {
-    fn empty() -> Self {
+    const EMPTY: Self = Self {
         // SAFETY: a sockaddr_storage is plain data, for which all zero is valid.
-        Self { storage: unsafe { zeroed() }, len: size_of::<libc::sockaddr_storage>() }
-    }
+        storage: unsafe { zeroed() },
+        len: size_of::<libc::sockaddr_storage>(),
+    };
 
     fn of(address: SocketAddr) -> Self {
-        let mut name = Self::empty();
+        let mut name = Self::EMPTY;
         let storage = &raw mut name.storage;
         match address {
             SocketAddr::V4(a) => {
@@ -297,9 +335,7 @@ fn family(family: c_int) -> libc::sa_family_t {
 struct Control([u8; 128]);
 
 impl Control {
-    fn new() -> Self {
-        Self([0; 128])
-    }
+    const EMPTY: Self = Self([0; 128]);
 }
 
 /// # Safety
@@ -414,8 +450,11 @@ unsafe fn put<T>(
 /// linux/udp.h; libc has them for some targets only.
 pub(super) const UDP_GRO: c_int = 104;
 const UDP_SEGMENT: c_int = 103;
-/// Packets per sendmmsg.
-const BATCH: usize = 64;
+/// Packets per sendmmsg and recvmmsg.
+pub(super) const BATCH: usize = 64;
+/// Room for a packet without UDP: more than any link's MTU but loopback's. What is longer is cut
+/// short, and its ICV will not match.
+pub(super) const RAW_PACKET: usize = 16 * 1024;
 /// Descriptors that can become readable at once: device, wake-up, and a handful of sockets; more
 /// are told in the next round.
 const EVENTS: usize = 32;

@@ -105,7 +105,7 @@ fn two(test: &str, ipv6: bool) -> Option<[Node; 2]> {
             }
             Node { namespace, plane, own: [own, own_inside] }
         });
-    Some([up.next().unwrap(), up.next().unwrap()])
+    Some([up.next()?, up.next()?])
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -416,6 +416,7 @@ fn throughput() {
             protect(&nodes, pair(&nodes, cipher, outer, udp));
         }
         let before = nodes.each_ref().map(|n| n.plane.counters());
+        let cpu = cpu_seconds();
         let mut server = std::process::Command::new("ip")
             .args(["netns", "exec", &nodes[1].namespace, "iperf3", "-s", "-1"])
             .stdout(std::process::Stdio::null())
@@ -426,11 +427,20 @@ fn throughput() {
         let (_, output) = try_run(&line);
         let _ = server.kill();
         let _ = server.wait();
+        let seconds = cpu_seconds() - cpu;
         let summary = output.lines().filter(|l| l.contains("sender") || l.contains("receiver"));
         for line in summary {
             println!("{name}: {line}");
         }
         std::thread::sleep(Duration::from_millis(50));
+        let carried: u64 = nodes
+            .iter()
+            .zip(&before)
+            .map(|(node, before)| {
+                node.plane.counters().forwarding.opened_bytes - before.forwarding.opened_bytes
+            })
+            .sum();
+        println!("    {:.2} CPU seconds per GB", seconds * 1e9 / carried.max(1) as f64);
         for (node, before) in nodes.iter().zip(before) {
             let after = node.plane.counters();
             println!(
@@ -442,4 +452,12 @@ fn throughput() {
             );
         }
     }
+}
+
+/// What this process, and so both planes, have used so far.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    // User and system time, in hundredths (proc_pid_stat(5)).
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
