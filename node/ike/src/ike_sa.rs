@@ -281,6 +281,8 @@ impl IkeSa {
             response,
             message_id,
         };
+        #[cfg(test)]
+        let payloads = &crate::tests::mangled(exchange, response, payloads)[..];
         let mut plaintext = Vec::new();
         let first = write_chain(&mut plaintext, payloads);
         let whole = Header::LEN + SK_HEADER + plaintext.len() + SEALING_COST;

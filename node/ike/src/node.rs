@@ -216,6 +216,11 @@ impl Ike {
                 State::Established(established)
             }
             State::HalfOpen(_) => State::Over,
+            State::AuthSent(sent) => {
+                sent.abandon(turn);
+                turn.ended(End::Closed);
+                State::Over
+            }
             _ => {
                 turn.ended(End::Closed);
                 State::Over
@@ -247,6 +252,10 @@ impl Ike {
                         let datagrams = established.current.last_request(&delete);
                         turn.send(datagrams);
                         established.end(turn, End::Closed);
+                    }
+                    State::AuthSent(sent) => {
+                        sent.abandon(turn);
+                        turn.ended(End::Closed);
                     }
                     State::HalfOpen(_) | State::Over => {}
                     _ => turn.ended(End::Closed),
@@ -296,6 +305,13 @@ impl Ike {
     #[must_use]
     pub fn len(&self) -> usize {
         self.peerings.len()
+    }
+
+    /// Number of IKE SAs whose peer is authenticated.
+    #[must_use]
+    pub fn established_count(&self) -> usize {
+        let established = |p: &&Peering| matches!(p.state, State::Established(_));
+        self.peerings.values().filter(established).count()
     }
 
     /// Whether there is no IKE SA in any state.
@@ -549,6 +565,12 @@ fn receive(state: State, turn: &mut Turn<'_>, message: &Message<'_>, own_spi: u6
         State::Established(mut established) => match established.receive(turn, message, own_spi) {
             ControlFlow::Continue(()) => State::Established(established),
             ControlFlow::Break(why) => {
+                if let End::Misbehaved(_) = why {
+                    // The peer may be of another opinion: it is told, once.
+                    let delete = [Payload::Delete(Delete::Ike)];
+                    let datagrams = established.current.last_request(&delete);
+                    turn.send(datagrams);
+                }
                 established.end(turn, why);
                 State::Over
             }
@@ -567,6 +589,7 @@ fn receive(state: State, turn: &mut Turn<'_>, message: &Message<'_>, own_spi: u6
                 ike_auth_initiator::receive(*sent, turn, &payloads)
             }
             Ok(Received::Response(_, Err(error))) => {
+                sent.abandon(turn);
                 turn.ended(crate::failure::Failure::from(error).end());
                 State::Over
             }
@@ -608,6 +631,7 @@ fn timeout(state: State, turn: &mut Turn<'_>) -> State {
                 turn.send(datagrams);
                 return State::AuthSent(sent);
             }
+            sent.abandon(turn);
             turn.ended(End::Timeout);
             State::Over
         }

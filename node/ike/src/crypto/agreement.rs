@@ -3,7 +3,6 @@
 use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey};
 use rand_core::CryptoRng;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
 
 use super::{CryptoFailure, Secret};
 
@@ -69,8 +68,8 @@ impl Agreement {
     /// A fresh key pair.
     pub(crate) fn new(group: Group, rng: &mut impl CryptoRng) -> Result<Self, CryptoFailure> {
         for _ in 0..SCALAR_TRIES {
-            let mut octets = Zeroizing::new(vec![0; group.private_len()]);
-            rng.fill_bytes(&mut octets);
+            let mut octets = Secret::zeros(group.private_len());
+            rng.fill_bytes(octets.as_mut());
             // Refused only if the number is not below the curve's order.
             if let Ok(private) = PrivateKey::from_private_key(group.algorithm(), &octets) {
                 return Self::of(group, private);
@@ -109,10 +108,10 @@ impl Agreement {
         point.extend_from_slice(peer);
         let peer = UnparsedPublicKey::new(self.group.algorithm(), point);
         let secret = agreement::agree(&self.private, peer, CryptoFailure, |secret| {
-            Ok(Zeroizing::new(secret.to_vec()))
+            Ok(Secret::new(secret.to_vec()))
         })?;
         let zero = vec![0; secret.len()];
-        if bool::from(secret.as_slice().ct_eq(&zero)) { Err(CryptoFailure) } else { Ok(secret) }
+        if bool::from(secret.ct_eq(&zero)) { Err(CryptoFailure) } else { Ok(secret) }
     }
 }
 

@@ -3,6 +3,7 @@
 mod agreement;
 mod schedule;
 mod seal;
+mod secret;
 mod signature;
 mod suite;
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod tests;
 pub(crate) use agreement::{Agreement, Group};
 pub(crate) use schedule::{CipherPair, IkeKeys, Mix, child_keys};
 pub(crate) use seal::{Opener, SEALING_COST, Sealer};
+pub(crate) use secret::Secret;
 pub(crate) use signature::{
     AUTH_DIGITAL_SIGNATURE, HASH_ALGORITHMS, is_own, read_auth, scheme_for, verify, write_auth,
 };
@@ -18,9 +20,6 @@ pub(crate) use suite::{
     EspChoice, EspOffer, IkeSuite, answer_esp, choose_esp, choose_ike, confirm_esp, confirm_ike,
     offer_esp, offer_ike,
 };
-
-/// Octets that are wiped when dropped.
-pub(crate) type Secret = zeroize::Zeroizing<Vec<u8>>;
 
 /// The library refused something that cannot be refused with honest inputs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

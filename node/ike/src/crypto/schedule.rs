@@ -2,7 +2,6 @@
 
 use aws_lc_rs::hmac;
 use sa::{EspCipher, EspKey};
-use zeroize::Zeroizing;
 
 use super::seal::{IkeCipher, Opener, Sealer};
 use super::{CryptoFailure, Secret};
@@ -52,7 +51,7 @@ impl Prf {
         for part in parts {
             mac.update(part);
         }
-        Zeroizing::new(mac.sign().as_ref().to_vec())
+        Secret::new(mac.sign().as_ref().to_vec())
     }
 
     /// `len` octets of prf+(key, parts concatenated); at most 255 rounds' worth.
@@ -62,20 +61,17 @@ impl Prf {
         parts: &[&[u8]],
         len: usize,
     ) -> Result<Secret, CryptoFailure> {
-        let mut out = Zeroizing::new(Vec::with_capacity(len + self.len()));
-        let mut last = Zeroizing::new(Vec::new());
-        let mut round: u8 = 0;
-        while out.len() < len {
-            round = round.checked_add(1).ok_or(CryptoFailure)?;
+        let mut out = Secret::zeros(len);
+        let mut last = Secret::zeros(0);
+        for (chunk, round) in out.as_mut().chunks_mut(self.len()).zip(1_u32..) {
+            let round = u8::try_from(round).map_err(|_| CryptoFailure)?;
             let counter = [round];
             let mut all: Vec<&[u8]> = vec![&last];
             all.extend_from_slice(parts);
             all.push(&counter);
-            let next = self.of(key, &all);
-            out.extend_from_slice(&next);
-            last = next;
+            last = self.of(key, &all);
+            chunk.copy_from_slice(last.get(..chunk.len()).ok_or(CryptoFailure)?);
         }
-        out.truncate(len);
         Ok(out)
     }
 }
@@ -135,12 +131,12 @@ impl IkeKeys {
             [mix.nonce_i, mix.nonce_r, &mix.spi_i.to_be_bytes(), &mix.spi_r.to_be_bytes()];
         let total = 3 * prf.len() + 2 * cipher.keymat_len();
         let stream = prf.plus(seed, &parts, total)?;
-        let mut rest = stream.as_slice();
+        let mut rest = &stream[..];
         // AEADs have no SK_ai and SK_ar (RFC 5282 §5.1).
         let mut next = |len: usize| -> Result<Secret, CryptoFailure> {
             let (head, tail) = rest.split_at_checked(len).ok_or(CryptoFailure)?;
             rest = tail;
-            Ok(Zeroizing::new(head.to_vec()))
+            Ok(Secret::new(head.to_vec()))
         };
         let sk_d = next(prf.len())?;
         let sk_ei = next(cipher.keymat_len())?;
@@ -203,7 +199,7 @@ pub(crate) fn child_keys(
     nonce_r: &[u8],
 ) -> Result<(EspKey, EspKey), CryptoFailure> {
     let len = cipher.keymat_len();
-    let secret: &[u8] = secret.map_or(&[], |s| s.as_slice());
+    let secret: &[u8] = secret.map_or(&[], |s| s);
     let keymat = keys.prf.plus(&keys.sk_d, &[secret, nonce_i, nonce_r], 2 * len)?;
     let (first, second) = keymat.split_at_checked(len).ok_or(CryptoFailure)?;
     let key = |octets| EspKey::new(cipher, octets).ok_or(CryptoFailure);

@@ -93,6 +93,15 @@ pub(crate) fn receive(
             return ControlFlow::Continue(());
         }
     };
+    let unwanted = asked
+        .rekeys
+        .and_then(|old| established.children.get(&old))
+        .is_some_and(|old| old.standing == Standing::Deleting);
+    if unwanted {
+        // The old one was closed meanwhile, and its replacement is not to outlive it.
+        turn.link.ask_first(turn.now, Ask::DeleteUnborn(asked.spi_in));
+        return ControlFlow::Continue(());
+    }
     if let Some(crossed) = &asked.crossed
         && established.children.contains_key(&crossed.child)
         && lowest_nonce < crossed.lowest_nonce
@@ -170,6 +179,8 @@ fn refused(
 ) -> ControlFlow<End> {
     let Some(error) = payloads.error() else {
         failed(established, turn, &asked, End::Misbehaved("CREATE_CHILD_SA response"));
+        // Perhaps it made one nevertheless.
+        turn.link.ask_first(turn.now, Ask::DeleteUnborn(asked.spi_in));
         return ControlFlow::Continue(());
     };
     let crossed = asked.crossed.is_some();

@@ -14,7 +14,9 @@ use crate::established::{Authority, Established, Founding};
 use crate::exchange::{Ask, Pending};
 use crate::failure::Failure;
 use crate::ike_sa::IkeSa;
-use crate::message::{Authentication, ExchangeType, Identification, NotifyType, Payload, Payloads};
+use crate::message::{
+    Authentication, Delete, ExchangeType, Identification, NotifyType, Payload, Payloads,
+};
 use crate::narrow::is_narrowed;
 use crate::peering::{State, Turn, bare};
 
@@ -68,6 +70,15 @@ pub(crate) fn signed(signing: Signing, turn: &mut Turn<'_>, signature: &[u8]) ->
     let datagrams = sa.request(ExchangeType::IKE_AUTH, &payloads, repeat, Pending::Auth);
     turn.send(datagrams);
     State::AuthSent(Box::new(AuthSent { sa, initiate, nonce_i, nonce_r, response, spi_in }))
+}
+
+impl AuthSent {
+    /// Gives up. The responder may have established already: it is told, once.
+    pub(crate) fn abandon(mut self, turn: &mut Turn<'_>) {
+        turn.shared.drop_esp_spi(self.spi_in);
+        let datagrams = self.sa.last_request(&[Payload::Delete(Delete::Ike)]);
+        turn.send(datagrams);
+    }
 }
 
 /// Takes the response: it came under the SA's keys, which says nothing yet of who sent it.
@@ -166,11 +177,10 @@ fn first_child(
     let (Some(proposals), Some(local), Some(remote)) =
         (&payloads.sa, &payloads.ts_initiator, &payloads.ts_responder)
     else {
-        let why =
-            payloads.error().map_or(End::Misbehaved("IKE_AUTH response without child"), |error| {
-                End::Refused { notify: error.kind.0, authentic: true }
-            });
-        return Err((why, false));
+        return Err(match payloads.error() {
+            Some(error) => (End::Refused { notify: error.kind.0, authentic: true }, false),
+            None => (End::Misbehaved("IKE_AUTH response without child"), true),
+        });
     };
     let (choice, spi) =
         confirm_esp(proposals, EspOffer::WithoutKe, None).ok_or((End::Misbehaved("SA"), true))?;

@@ -63,7 +63,13 @@ pub(crate) fn accept(request: &Request<'_>, turn: &mut Turn<'_>) -> Result<State
         Payload::KeyExchange(KeyExchange { group: ke.group, data: agreement.public().to_vec() }),
         Payload::Nonce(own_nonce.clone()),
     ];
-    answers.extend(announcements(turn, spi_i, spi_r, local, remote));
+    // Only what the request announces too: a forged one must not draw more octets than it has.
+    answers.extend(announcements(turn, spi_i, spi_r, local, remote).into_iter().filter(
+        |announcement| match announcement {
+            Payload::Notify(ours) => payloads.notify(ours.kind).is_some(),
+            _ => true,
+        },
+    ));
     answers.push(bare(NotifyType::CHILDLESS_IKEV2_SUPPORTED));
     let header = Header {
         spi_i,

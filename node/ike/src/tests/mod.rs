@@ -5,6 +5,7 @@ mod delete;
 mod handshake;
 mod hostile;
 mod loss;
+mod matrix;
 mod rekey;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +20,30 @@ use sa::{Mode, SaId, TrafficSelector};
 
 use crate::Ike;
 use crate::api::*;
+use crate::message::{ExchangeType, Payload};
+
+type Mangle = Box<dyn FnMut(ExchangeType, bool, Vec<Payload>) -> Vec<Payload>>;
+
+thread_local! {
+    static MANGLE: std::cell::RefCell<Option<Mangle>> = const { std::cell::RefCell::new(None) };
+}
+
+/// What a message is made of, as a peer that breaks the protocol would have it. Called for every
+/// message before it is sealed; the second argument says whether it is a response.
+pub(crate) fn mangled(
+    exchange: ExchangeType,
+    response: bool,
+    payloads: &[Payload],
+) -> Vec<Payload> {
+    MANGLE.with_borrow_mut(|mangle| match mangle {
+        Some(mangle) => mangle(exchange, response, payloads.to_vec()),
+        None => payloads.to_vec(),
+    })
+}
+
+pub(super) fn set_mangle(mangle: Option<Mangle>) {
+    MANGLE.set(mangle);
+}
 
 /// An RSA key pair of a test; making one takes a while.
 pub(super) fn key_pair(which: usize) -> &'static KeyPair {
