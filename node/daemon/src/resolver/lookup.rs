@@ -18,6 +18,7 @@ use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 use super::FAILURE_TTL;
 use super::upstream::{Exchange, Upstream, traced};
+use super::wildcard;
 
 /// Aliases followed for one question: RFC 2317 needs one, a second for a provider's change of
 /// mind; BIND stops at 16, and loops must end.
@@ -188,6 +189,11 @@ impl Validator {
 
             match self.0.lookup(query, options).first_answer().await {
                 Ok(response) => read(&response, name, kind),
+                Err(NetError::Dns(DnsError::Nsec { response, .. }))
+                    if wildcard::is_proved(&response, name, kind) =>
+                {
+                    read(&response, name, kind)
+                }
                 // The denial beside an alias belongs to the alias' target: the validator cannot
                 // judge both at once, so the alias is asked for alone.
                 Err(NetError::Dns(DnsError::Nsec { response, proof, .. })) => {

@@ -3,6 +3,7 @@
 //! - [`upstream`]: questions to the configured servers over sockets that carry the node's mark.
 //! - [`anchors`]: where trust starts.
 //! - [`lookup`]: one type at one name, validated, CNAME and DNAME followed hop by hop.
+//! - [`wildcard`]: a proof that hickory refuses though it is one.
 //! - [`records`]: what the answers hold for us.
 //! - [`cache`]: answers kept, positive and negative.
 //!
@@ -18,6 +19,7 @@ mod cache;
 mod lookup;
 mod records;
 mod upstream;
+mod wildcard;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::*;
+use super::super::*;
 use crate::kernel::namespace::{has, in_namespace, run};
 
 const SERVER: &str = "203.0.113.53";
@@ -99,7 +99,19 @@ fn hosts_json() -> String {
     let zone = |signed: serde_json::Value, records: &[(String, String)]| serde_json::json!({ "signed": signed, "ttl": 60, "negttl": 7, "records": records });
     let mut nsec3 = zone(true.into(), &[("3".to_owned(), txt("198.18.3.3"))]);
     nsec3["nsec3"] = true.into();
+    let wild = |record: &str, nsec3: bool| {
+        let mut wild = zone(true.into(), &[("*".to_owned(), record.to_owned())]);
+        wild["nsec3"] = nsec3.into();
+        wild
+    };
+    let wild_alias = "IN CNAME 11.2.0.192.in-addr.arpa.";
     serde_json::json!({ "server": SERVER, "zones": {
+        "11.18.198.in-addr.arpa": wild(&txt("192.0.2.11"), false),
+        "12.18.198.in-addr.arpa": wild(&txt("192.0.2.11"), true),
+        "13.18.198.in-addr.arpa": wild("IN PTR wild.test.", false),
+        "14.18.198.in-addr.arpa": wild("IN PTR wild.test.", true),
+        "15.18.198.in-addr.arpa": wild(wild_alias, false),
+        "16.18.198.in-addr.arpa": wild(wild_alias, true),
         "2.0.192.in-addr.arpa": zone(true.into(), &signed),
         "100.51.198.in-addr.arpa": zone(false.into(), &unsigned),
         "customer.test": zone(true.into(), &customer),
@@ -204,6 +216,31 @@ fn through_a_validating_server() {
         let reply = resolver.ask(direct, &reverse("192.0.2.11"), RecordType::TXT).await.unwrap();
         assert!(reply.authoritative);
         assert_eq!(reply.answers.len(), 1);
+    });
+}
+
+#[test]
+fn wildcards_are_no_forgeries() {
+    let Some(script) = script() else { return };
+    in_namespace(|| async {
+        let bed = Bed::start(script, "wild");
+        let resolver = bed.resolver("anchor.key", 53);
+        for (addr, found) in [
+            ("198.18.11.7", true),
+            ("198.18.12.7", true),
+            ("198.18.13.7", false),
+            ("198.18.14.7", false),
+            ("198.18.15.7", true),
+            ("198.18.16.7", true),
+        ] {
+            let answer = resolver.answer(&reverse(addr)).await;
+            eprintln!(
+                "{addr} {} {:?} {}",
+                is_record(&answer),
+                answer.security,
+                answer.outcome == Outcome::NoRecord
+            );
+        }
     });
 }
 

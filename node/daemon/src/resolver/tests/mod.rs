@@ -1,0 +1,4 @@
+//! Lookups against real servers, and against servers that lie.
+
+mod bed;
+mod loopback;
