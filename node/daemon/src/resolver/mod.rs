@@ -152,7 +152,7 @@ impl Resolver {
 
     /// The records of one type at one name, validated, aliases followed; bounded in time.
     pub(crate) async fn lookup(&self, name: &Name, kind: RecordType) -> Finding {
-        let Ok(name) = hickory_proto::rr::Name::from_ascii(name.as_str()) else {
+        let Some(name) = as_hickory(name) else {
             return Finding::failed(hickory_proto::rr::Name::root(), kind, Failure::Unreachable);
         };
         let work = async {
@@ -190,8 +190,7 @@ impl Resolver {
         name: &Name,
         kind: RecordType,
     ) -> Result<Reply, Failure> {
-        let name =
-            hickory_proto::rr::Name::from_ascii(name.as_str()).map_err(|_| Failure::Unreachable)?;
+        let name = as_hickory(name).ok_or(Failure::Unreachable)?;
         let work = self.upstream.ask_directly(server, name, kind);
         tokio::time::timeout(LOOKUP_TIMEOUT, work).await.unwrap_or(Err(Failure::Timeout))
     }
@@ -206,8 +205,7 @@ impl Resolver {
         name: &Name,
         kind: RecordType,
     ) -> Result<Reply, Failure> {
-        let name =
-            hickory_proto::rr::Name::from_ascii(name.as_str()).map_err(|_| Failure::Unreachable)?;
+        let name = as_hickory(name).ok_or(Failure::Unreachable)?;
         let work = self.upstream.ask_unvalidated(name, kind);
         tokio::time::timeout(LOOKUP_TIMEOUT, work).await.unwrap_or(Err(Failure::Timeout))
     }
@@ -236,6 +234,18 @@ impl Resolver {
         // The cache is consistent between any two of its statements.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A name in hickory's form. Label by label: its parser of text refuses the slash of RFC 2317.
+fn as_hickory(name: &Name) -> Option<hickory_proto::rr::Name> {
+    hickory_proto::rr::Name::from_labels(name.labels().map(str::as_bytes)).ok()
+}
+
+/// A name in our form; `None` if it has characters that no name of ours has.
+pub(crate) fn from_hickory(name: &hickory_proto::rr::Name) -> Option<Name> {
+    use hickory_proto::serialize::binary::BinEncodable as _;
+    let wire = name.to_bytes().ok()?;
+    Name::from_wire(&wire).ok().map(|(name, _)| name)
 }
 
 /// The answer that a finding amounts to, unless it leaves the question open whether another type

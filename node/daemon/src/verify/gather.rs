@@ -12,7 +12,9 @@ use super::facts::{
     AddressFacts, Alias, ChainEnd, GatewayFacts, HostFacts, NameFacts, Seen, SeenOutcome,
 };
 use super::{probe, servers};
-use crate::resolver::{Exchange, Finding, Found, IPSECKEY, Resolver, records_of_ours};
+use crate::resolver::{
+    Exchange, Finding, Found, IPSECKEY, Resolver, from_hickory, records_of_ours,
+};
 
 /// What to ask beyond the records themselves.
 #[derive(Clone, Debug, Default)]
@@ -122,8 +124,8 @@ fn seen(finding: &Finding) -> Seen {
             .aliases
             .iter()
             .map(|hop| Alias {
-                from: hop.from.to_ascii(),
-                to: hop.to.to_ascii(),
+                from: text(&hop.from),
+                to: text(&hop.to),
                 kind: if hop.kind == RecordType::CNAME { "CNAME" } else { "DNAME" },
                 security: hop.security,
             })
@@ -173,8 +175,8 @@ async fn walk_down(
     kind: RecordType,
     bogus: bool,
 ) -> Option<ChainEnd> {
-    let text = name.to_ascii().to_ascii_lowercase();
-    let labels: Vec<&str> = text.trim_end_matches('.').split('.').collect();
+    let owner = from_hickory(name)?;
+    let labels: Vec<&str> = owner.labels().collect();
     let mut sound = ".".to_owned();
     for from in (0..labels.len()).rev() {
         let zone: Name = labels.get(from..)?.join(".").parse().ok()?;
@@ -195,7 +197,6 @@ async fn walk_down(
     if !bogus {
         return None;
     }
-    let owner: Name = text.parse().ok()?;
     let window = window(resolver, &owner, kind).await;
     Some(ChainEnd::BrokenRecord { zone: sound, window })
 }
@@ -205,12 +206,16 @@ async fn is_top(resolver: &Resolver, name: &Name) -> bool {
     let reply = resolver.unvalidated(name, RecordType::SOA).await;
     reply.is_ok_and(|reply| {
         let soa = |record: &Record| record.record_type() == RecordType::SOA;
-        reply.answers.iter().any(|record| soa(record) && same(&record.name, name))
+        reply
+            .answers
+            .iter()
+            .any(|record| soa(record) && from_hickory(&record.name).as_ref() == Some(name))
     })
 }
 
-fn same(theirs: &hickory_proto::rr::Name, ours: &Name) -> bool {
-    theirs.to_ascii().parse::<Name>().is_ok_and(|theirs| theirs == *ours)
+/// A name as people read it.
+fn text(name: &hickory_proto::rr::Name) -> String {
+    from_hickory(name).map_or_else(|| name.to_ascii(), |name| name.to_string())
 }
 
 /// When the signatures over a record begin and end, not validated.

@@ -9,14 +9,14 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{RData, Record, RecordType};
 
 use super::facts::{ServerSaid, ServerSilence};
-use crate::resolver::{Resolver, records_of_ours};
+use crate::resolver::{Resolver, from_hickory, records_of_ours};
 
 /// Asks every server of the zone in which `owner` lies.
 pub(super) async fn compare(
     resolver: &Arc<Resolver>,
     owner: &hickory_proto::rr::Name,
 ) -> Vec<ServerSaid> {
-    let Ok(owner) = owner.to_ascii().parse::<Name>() else { return Vec::new() };
+    let Some(owner) = from_hickory(owner) else { return Vec::new() };
     let mut addresses = Vec::new();
     for server in servers_of(resolver, &owner).await {
         let (_, found) = resolver.addresses(&server).await;
@@ -45,7 +45,7 @@ async fn servers_of(resolver: &Resolver, owner: &Name) -> Vec<Name> {
             .records()
             .iter()
             .filter_map(|record| match &record.data {
-                RData::NS(ns) => ns.0.to_ascii().parse().ok(),
+                RData::NS(ns) => from_hickory(&ns.0),
                 _ => None,
             })
             .collect();
