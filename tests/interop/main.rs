@@ -8,6 +8,7 @@
     reason = "tests: what goes wrong ends the test, what is seen is told on standard output"
 )]
 
+mod daemon;
 mod driver;
 mod ike;
 mod rig;

@@ -20,11 +20,7 @@ pub(crate) fn can_run(test: &str) -> bool {
 }
 
 fn strongswan_rig() -> PathBuf {
-    let rigs = std::env::var_os("OE_RIGS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/rigs"),
-        PathBuf::from,
-    );
-    rigs.join("strongswan")
+    tests::names::rigs().join("strongswan")
 }
 
 /// West, where we are, and east, where strongSwan is. Torn down when dropped.
@@ -45,6 +41,16 @@ impl Rig {
         let rig = Self { state, prefix: format!("{name}-"), peers: Vec::new() };
         rig.script("topo.sh", &["up", topology]);
         rig
+    }
+
+    /// The namespace of a side.
+    pub(crate) fn namespace(&self, side: &str) -> String {
+        format!("{}{side}", self.prefix)
+    }
+
+    /// Where everything of this rig lies.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.state
     }
 
     fn command(&self, script: &str, arguments: &[&str]) -> Command {
@@ -109,6 +115,11 @@ impl Rig {
         let script = strongswan_rig().join("halfopen.py").display().to_string();
         let group = ["exec", "west", "env", "GROUP=ecp256", "python3"];
         self.script("topo.sh", &[&group[..], &[&script, "192.0.2.2", "2"]].concat());
+    }
+
+    /// Ends strongSwan as a crash would.
+    pub(crate) fn crash(&self) {
+        self.script("peer-down.sh", &["e", "kill"]);
     }
 
     /// strongSwan's log so far.

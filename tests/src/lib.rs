@@ -1,5 +1,9 @@
 //! What the tests share: the built binary, and an honest way to say that a test cannot run here.
 
+pub mod names;
+pub mod node;
+pub mod place;
+
 use std::path::PathBuf;
 use std::process::Command;
 

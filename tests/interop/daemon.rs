@@ -1,0 +1,340 @@
+//! The whole daemon with strongSwan: keys from DNS, IKE, ESP, and applications' own packets.
+//!
+//! West runs `oe-node run`, and asks an NSD behind a validating Unbound who east is. East is
+//! strongSwan, which has west's key by configuration and ESP in its own userspace.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tests::names::Names;
+use tests::node::{Node, Setup, text};
+use tests::place::{self, Capture};
+
+use crate::rig::{self, Rig};
+
+const WEST: &str = "192.0.2.1";
+const EAST: &str = "192.0.2.2";
+const WEST6: &str = "2001:db8::1";
+const EAST6: &str = "2001:db8::2";
+
+fn can_run(test: &str) -> bool {
+    let needs = ["tcpdump", "ping", "python3", "nsd", "unbound", "ldns-keygen", "ldns-signzone"];
+    let why = tests::missing(&needs)
+        .or_else(|| (!tests::names::rigs().join("dns").exists()).then(|| "no rig".to_owned()));
+    rig::can_run(test) && !tests::skipped(test, why)
+}
+
+/// oe-node in west and strongSwan in east. The fields are dropped in this order.
+struct Scene {
+    node: Node,
+    wire: Capture,
+    _names: Names,
+    rig: Rig,
+}
+
+impl Scene {
+    /// Keys of this size; strongSwan with these options.
+    fn up(bits: &str, options: &[&str]) -> Self {
+        let mut rig = Rig::up("direct");
+        rig.key("west", bits);
+        rig.key("east", bits);
+        rig.strongswan(&strongswan(options));
+        let (west, directory) = (rig.namespace("west"), rig.directory().to_path_buf());
+        let names = Names::serve(&west, &directory.join("dns"), &zones(&rig));
+        let mut setup = Setup::new(directory.clone(), Names::RESOLVER, names.trust_anchors());
+        setup.key = Some(rig.file("west", "key.pem").into());
+        let wire = Capture::start(&west, "veth0", &directory.join("wire.pcap"));
+        let node = setup.start(&west);
+        Self { node, wire, _names: names, rig }
+    }
+
+    fn ping(&self) -> bool {
+        place::ping(&self.rig.namespace("west"), EAST)
+    }
+
+    fn ping_back(&self) -> bool {
+        place::ping(&self.rig.namespace("east"), WEST)
+    }
+
+    /// So many octets there and as many back, every one of them checked.
+    fn transfer(&self, octets: &str) {
+        self.transfer_to(&format!("{EAST}:7000"), octets);
+    }
+
+    fn transfer_to(&self, address: &str, octets: &str) {
+        let binary = env!("CARGO_BIN_EXE_traffic");
+        let east = self.rig.namespace("east");
+        let mut server =
+            place::command(&east, &[binary, "serve", address]).spawn().expect("server");
+        let port = address.rsplit(':').next().expect("port");
+        place::await_some("the server listens", Duration::from_secs(10), || {
+            let listening = place::ok(&east, &["ss", "-Hltn", "sport", "=", port]);
+            (!listening.is_empty()).then_some(())
+        });
+        let west = self.rig.namespace("west");
+        let (done, said) = place::run(&west, &[binary, "transfer", address, octets]);
+        if !done {
+            let _ = server.kill();
+        }
+        let served = server.wait().expect("server");
+        assert!(done && served.success(), "{said}");
+    }
+
+    /// Waits for the pair, and gives what the node says of it.
+    fn await_keyed(&self) -> Value {
+        let keyed = self.node.await_state(EAST, "keyed");
+        assert_eq!(text(&keyed, "trust"), "dnssec", "{keyed}");
+        assert_eq!(text(&keyed, "identity"), EAST, "{keyed}");
+        keyed
+    }
+
+    /// Waits for this in strongSwan's log behind what is there already.
+    fn expect_log_after(&self, mark: usize, words: &str) {
+        place::await_some(&format!("{words:?} in strongSwan's log"), PATIENCE, || {
+            self.rig.log().get(mark..).is_some_and(|log| log.contains(words)).then_some(())
+        });
+    }
+
+    fn assert_nothing_in_clear(&self) {
+        let clear = self.wire.in_clear();
+        assert!(clear.is_empty(), "in the clear: {clear:#?}");
+        assert!(!self.wire.esp().is_empty(), "no ESP on the wire, and nothing else");
+    }
+}
+
+/// The peers' own addresses are what is encrypted, which strongSwan has to be told.
+fn strongswan<'a>(options: &[&'a str]) -> Vec<&'a str> {
+    let hosts = ["h2h=yes", "child:local_ts=192.0.2.2/32", "child:remote_ts=192.0.2.1/32"];
+    [&hosts[..], options].concat()
+}
+
+/// Both hosts' reverse zones, as `oe-node showhostkey` prints them.
+fn zones(rig: &Rig) -> Vec<(&'static str, Vec<[String; 2]>)> {
+    let txt = |name: &str, address: &str| {
+        let file = rig.file(name, "pub.pem");
+        let said = std::process::Command::new(tests::oe_node())
+            .args(["showhostkey", "--format", "nsd", "--txt", address, "--owner", address])
+            .args(["--key-file", &file])
+            .output()
+            .expect("oe-node");
+        let line = String::from_utf8(said.stdout).expect("text");
+        let (owner, record) = line.trim().split_once(char::is_whitespace).expect("a record");
+        [owner.to_owned(), record.to_owned()]
+    };
+    vec![
+        ("2.0.192.in-addr.arpa", vec![txt("west", WEST), txt("east", EAST)]),
+        ("8.b.d.0.1.0.0.2.ip6.arpa", vec![txt("west", WEST6), txt("east", EAST6)]),
+    ]
+}
+
+#[test]
+fn the_first_packet_makes_a_pair_and_arrives() {
+    if !can_run("the_first_packet_makes_a_pair_and_arrives") {
+        return;
+    }
+    let scene = Scene::up("3072", &[]);
+    assert!(scene.ping(), "the first packet is not answered");
+    let pair = scene.await_keyed();
+    assert_eq!(text(&pair, "gateway"), EAST);
+    assert_eq!(pair["pairs"], 1);
+    scene.transfer("100000000");
+    assert!(scene.ping_back());
+    assert_eq!(scene.node.happened("keyed"), 1);
+    scene.assert_nothing_in_clear();
+}
+
+#[test]
+fn strongswan_calls_a_node_that_does_not_know_it() {
+    if !can_run("strongswan_calls_a_node_that_does_not_know_it") {
+        return;
+    }
+    let scene = Scene::up("2048", &[]);
+    let said = scene.rig.control(&["init"]);
+    assert!(said.contains("initiate completed successfully"), "{said}");
+    scene.await_keyed();
+    assert!(scene.ping_back(), "strongSwan's packet is not answered");
+    assert!(scene.ping());
+    scene.transfer("20000000");
+    assert_eq!(scene.node.happened("calling"), 0);
+    scene.assert_nothing_in_clear();
+}
+
+#[test]
+fn either_signature_scheme_and_key_size() {
+    if !can_run("either_signature_scheme_and_key_size") {
+        return;
+    }
+    for (bits, options, scheme) in [
+        ("2048", &[][..], "RSA_EMSA_PKCS1_SHA2_256"),
+        ("2048", &["pss=yes"], "RSA_EMSA_PSS_SHA2_256_SALT_32"),
+        ("3072", &[], "RSA_EMSA_PKCS1_SHA2_256"),
+        ("3072", &["pss=yes"], "RSA_EMSA_PSS_SHA2_256_SALT_32"),
+    ] {
+        let scene = Scene::up(bits, options);
+        assert!(scene.ping(), "{bits} {options:?}");
+        scene.await_keyed();
+        let own = format!("authentication of '{EAST}' (myself) with {scheme}");
+        scene.rig.expect_log(&own);
+        scene.rig.expect_log("with RSA_EMSA_PSS_SHA2_256_SALT_32 successful");
+        // And the other way around.
+        scene.rig.control(&["term"]);
+        scene.node.await_state(EAST, "");
+        let mark = scene.rig.log().len();
+        scene.rig.control(&["init"]);
+        scene.expect_log_after(mark, &own);
+        scene.await_keyed();
+        assert!(scene.ping_back());
+        scene.assert_nothing_in_clear();
+    }
+}
+
+#[test]
+fn what_either_side_deletes_comes_back_with_traffic() {
+    if !can_run("what_either_side_deletes_comes_back_with_traffic") {
+        return;
+    }
+    let mut scene = Scene::up("2048", &[]);
+    assert!(scene.ping());
+    let mut pairs = 1;
+    for delete in ["term-child", "term", "forget"] {
+        scene.await_keyed();
+        let mark = scene.rig.log().len();
+        if delete == "forget" {
+            let _ = scene.node.ask(&format!(r#"{{"request":"forget","address":"{EAST}"}}"#));
+            scene.expect_log_after(mark, "received DELETE for IKE_SA");
+        } else {
+            scene.rig.control(&[delete]);
+        }
+        scene.node.await_state(EAST, "");
+        assert!(scene.ping(), "after {delete}");
+        pairs += 1;
+        assert_eq!(scene.node.happened("keyed"), pairs, "after {delete}");
+    }
+    scene.transfer("1000000");
+    scene.assert_nothing_in_clear();
+
+    let mark = scene.rig.log().len();
+    assert!(scene.node.terminate().success());
+    scene.expect_log_after(mark, "received DELETE for IKE_SA");
+    let left = scene.rig.control(&["sas"]);
+    assert!(!left.contains("ESTABLISHED"), "{left}");
+}
+
+#[test]
+fn a_cookie_and_another_group_cost_no_packet() {
+    if !can_run("a_cookie_and_another_group_cost_no_packet") {
+        return;
+    }
+    let scene = Scene::up("2048", &["cookie=1", "ike=aes128gcm16-prfsha256-ecp256"]);
+    scene.rig.halfopen();
+    assert!(scene.ping());
+    scene.await_keyed();
+    scene.rig.expect_log("DH group CURVE_25519 unacceptable, requesting ECP_256");
+    scene.rig.expect_log("generating IKE_SA_INIT response 0 [ N(COOKIE) ]");
+    scene.assert_nothing_in_clear();
+}
+
+#[test]
+fn strongswan_guesses_the_wrong_group() {
+    if !can_run("strongswan_guesses_the_wrong_group") {
+        return;
+    }
+    let scene = Scene::up("2048", &["ike=aes128gcm16-prfsha384-modp2048-ecp384"]);
+    scene.rig.control(&["init"]);
+    scene.rig.expect_log("peer didn't accept DH group MODP_2048, it requested ECP_384");
+    scene.await_keyed();
+    assert!(scene.ping() && scene.ping_back());
+    scene.assert_nothing_in_clear();
+}
+
+#[test]
+fn rekeys_lose_nothing() {
+    if !can_run("rekeys_lose_nothing") {
+        return;
+    }
+    let scene = Scene::up("2048", &["esp=aes128gcm16-x25519"]);
+    assert!(scene.ping());
+    let west = scene.rig.namespace("west");
+    let pinging = place::command(&west, &["ping", "-n", "-q", "-i", "0.02", "-c", "400", EAST])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("ping");
+    for what in ["rekey-child", "rekey-ike", "rekey-child", "rekey-ike"] {
+        scene.rig.control(&[what]);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let said = pinging.wait_with_output().expect("ping").stdout;
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("400 packets transmitted, 400 received"), "{said}");
+    scene.await_keyed();
+    assert_eq!(scene.node.happened("calling"), 1);
+    scene.assert_nothing_in_clear();
+}
+
+#[test]
+fn a_peer_that_lives_is_found_alive() {
+    if !can_run("a_peer_that_lives_is_found_alive") {
+        return;
+    }
+    let scene = Scene::up("2048", &["dpd=1"]);
+    assert!(scene.ping());
+    let mark = scene.rig.log().len();
+    scene.expect_log_after(mark, "sending DPD request");
+    scene.expect_log_after(mark, "parsed INFORMATIONAL response");
+    assert!(!scene.rig.log().contains("retransmit"), "{}", scene.rig.log());
+    scene.await_keyed();
+}
+
+#[test]
+fn a_peer_that_crashed_is_called_again() {
+    if !can_run("a_peer_that_crashed_is_called_again") {
+        return;
+    }
+    let mut scene = Scene::up("2048", &[]);
+    assert!(scene.ping());
+    scene.await_keyed();
+    scene.rig.crash();
+    scene.rig.strongswan(&strongswan(&[]));
+    let start = Instant::now();
+    let west = scene.rig.namespace("west");
+    let back = place::await_some("traffic flows again", Duration::from_secs(30), || {
+        let once = ["ping", "-n", "-c", "1", "-W", "0.5", EAST];
+        place::run(&west, &once).0.then(|| start.elapsed())
+    });
+    assert!(back < Duration::from_secs(15), "{back:?}");
+    println!("back after {back:?}");
+    scene.await_keyed();
+    scene.transfer("1000000");
+    scene.assert_nothing_in_clear();
+}
+
+#[test]
+fn over_ipv6() {
+    if !can_run("over_ipv6") {
+        return;
+    }
+    let scene = Scene::up(
+        "2048",
+        &[
+            "conn:local_addrs=2001:db8::2",
+            "conn:remote_addrs=2001:db8::1",
+            "local_id=2001:db8::2",
+            "remote_id=2001:db8::1",
+            "child:local_ts=2001:db8::2/128",
+            "child:remote_ts=2001:db8::1/128",
+        ],
+    );
+    assert!(place::ping(&scene.rig.namespace("west"), EAST6));
+    let pair = scene.node.await_state(EAST6, "keyed");
+    assert_eq!(text(&pair, "trust"), "dnssec");
+    scene.transfer_to(&format!("[{EAST6}]:7000"), "10000000");
+    scene.rig.control(&["term"]);
+    scene.node.await_state(EAST6, "");
+    scene.rig.control(&["init"]);
+    scene.node.await_state(EAST6, "keyed");
+    assert!(place::ping(&scene.rig.namespace("east"), WEST6));
+    scene.assert_nothing_in_clear();
+}
+
+/// A loaded machine takes its time.
+const PATIENCE: Duration = Duration::from_secs(20);
