@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
@@ -268,29 +268,32 @@ fn protocol_50_over_ipv6() {
 #[test]
 fn no_packet_is_lost_while_keys_are_asked_for() {
     let Some(mut nodes) = two("hold", true) else { return };
-    for family in 0..2 {
+    let clear = [(A[0], B[0], false), (A[1], B[1], false)];
+    let sealed = [(A_INSIDE[0], B_INSIDE[0], true), (A_INSIDE[1], B_INSIDE[1], true)];
+    for (src, dst, seal) in clear.into_iter().chain(sealed) {
         let namespace = nodes[0].namespace.clone();
         let ping = std::thread::spawn(move || {
-            try_run(&format!("ip netns exec {namespace} ping -c 1 -W 5 {}", B[family]))
+            try_run(&format!("ip netns exec {namespace} ping -c 1 -W 5 -I {src} {dst}"))
         });
-        let flow = Flow::new(ip(A[family]), ip(B[family])).unwrap();
+        let flow = Flow::new(ip(src), ip(dst)).unwrap();
         nodes[0].notice(|n| matches!(n, Notice::Acquire { flow: f, .. } if *f == flow));
-        std::thread::sleep(Duration::from_millis(300));
-        if family == 0 {
-            // Found to be in the clear: the answer needs the same decision there.
-            nodes[0].policy(A[0], B[0], Policy::Pass);
-            nodes[1].policy(B[0], A[0], Policy::Pass);
-        } else {
+        std::thread::sleep(Duration::from_millis(200));
+        // The answer needs the same decision at the other end.
+        let policy = if seal { Policy::Encrypt(SaId(1)) } else { Policy::Pass };
+        if seal {
             let pair = pair(&nodes, EspCipher::Aes128Gcm16, 0, true);
-            protect(&nodes, pair);
-            nodes[1].notice(|n| *n == Notice::FirstPacket(SaId(1)));
+            nodes[1].plane.command(Command::AddSa(Box::new(mirrored(&pair))));
+            nodes[0].plane.command(Command::AddSa(Box::new(pair)));
         }
+        nodes[1].policy(dst, src, policy);
+        nodes[0].policy(src, dst, policy);
         let (ok, output) = ping.join().unwrap();
         assert!(ok, "{output}");
     }
+    nodes[1].notice(|n| *n == Notice::FirstPacket(SaId(1)));
     std::thread::sleep(Duration::from_millis(50));
     let counters = nodes[0].plane.counters().forwarding;
-    assert_eq!((counters.released, counters.hold_expired), (2, 0), "{counters:?}");
+    assert_eq!((counters.released, counters.hold_expired), (4, 0), "{counters:?}");
 }
 
 #[test]
@@ -319,6 +322,48 @@ fn too_large_a_packet_is_answered() {
         B[0]
     );
     assert!(!try_run(&line).0);
+}
+
+#[test]
+fn a_narrow_wire_is_no_black_hole() {
+    for (test, outer, udp) in [("mtu4", 0, true), ("mtu6", 1, true), ("mtu50", 0, false)] {
+        let Some(nodes) = two(test, true) else { return };
+        for node in &nodes {
+            run(&format!("ip -n {} link set wire mtu 1400", node.namespace));
+        }
+        protect(&nodes, pair(&nodes, EspCipher::Aes128Gcm16, outer, udp));
+        nodes[0].ping(B[0], "-c 1 -M do -s 1390");
+        tcp_echo(&nodes, B[0], 500_000);
+    }
+}
+
+#[test]
+fn datagrams_of_any_size_are_survived() {
+    let Some(nodes) = two("odd", true) else { return };
+    protect(&nodes, pair(&nodes, EspCipher::Aes128Gcm16, 0, true));
+    let socket = inside(&nodes[0].namespace, || UdpSocket::bind((A[0], 0))).unwrap();
+    let mark = libc::c_int::try_from(MARK).unwrap();
+    // What is marked does not go through the device.
+    // SAFETY: the option takes an int, whose size is given.
+    let marked = unsafe {
+        let (level, name) = (libc::SOL_SOCKET, libc::SO_MARK);
+        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const mark).cast(), 4)
+    };
+    assert_eq!(marked, 0);
+    let sizes = (0..100).chain((100..65_507).step_by(997)).chain([65_507]);
+    let spi = 0x2222u32.to_be_bytes();
+    for size in sizes {
+        let mut octets = vec![0x5a; size];
+        let len = size.min(4);
+        octets[..len].copy_from_slice(&spi[..len]);
+        for port in [500, 4500] {
+            socket.send_to(&octets, (B[0], port)).unwrap();
+        }
+    }
+    nodes[0].ping(B[0], "-c 1");
+    std::thread::sleep(Duration::from_millis(50));
+    let counters = nodes[1].plane.counters().forwarding;
+    assert!(counters.unauthentic > 100 && counters.opened >= 1, "{counters:?}");
 }
 
 #[test]

@@ -626,6 +626,52 @@ fn the_devices_mtu_leaves_room_for_esp_in_udp() {
 }
 
 proptest! {
+    /// Whatever the device or the wire brings, and whatever a peer seals.
+    #[test]
+    fn any_octets_are_survived(
+        octets in proptest::collection::vec(any::<u8>(), 0..300),
+        first in prop_oneof![Just(0x45u8), Just(0x46), Just(0x60), any::<u8>()],
+        header in any::<[u8; 10]>(),
+        kind in 0u8..6,
+        small in any::<bool>(),
+        next_header in prop_oneof![Just(IP_IN_IP), Just(IPV6), any::<u8>()],
+    ) {
+        let (mut a, mut b) = both();
+        let mut packet = octets.clone();
+        if let Some(octet) = packet.first_mut() {
+            *octet = first;
+        }
+        if small && packet.len() >= 40 {
+            // Lengths that fit lead further in.
+            let len = u16::try_from(packet.len()).unwrap();
+            let (at, len) = if first >> 4 == 4 { (2, len) } else { (4, len - 40) };
+            packet[at..at + 2].copy_from_slice(&len.to_be_bytes());
+        }
+        for policy in [Policy::Encrypt(SaId(1)), Policy::Pass, Policy::Deny] {
+            if let Ok(inner) = Inner::parse(&packet) {
+                a.command(Command::SetPolicy { flow: inner.flow, policy });
+            }
+            let mut header = header;
+            header[1] = kind;
+            if small {
+                // Offsets within the packet.
+                header[5] = 0;
+                header[7] = 0;
+                header[9] = 0;
+            }
+            if let Some(offload) = Offload::parse(header) {
+                a.send_super(&offload, &packet);
+            }
+        }
+        let sa = a.fwd.sad.get_mut(SaId(1)).unwrap();
+        let mut slot = vec![0; esp::sealed_len(packet.len())];
+        slot[esp::HEADER..esp::HEADER + packet.len()].copy_from_slice(&packet);
+        let number = sa.sealer.number().unwrap();
+        sa.sealer.seal(number, &mut slot, packet.len(), next_header).unwrap();
+        let spi = 0x2001u32.to_be_bytes();
+        b.receive(&[[&spi[..], &octets].concat(), octets, slot]);
+    }
+
     /// Cut, sealed, opened, joined: what the device at the other end gets is what cutting alone
     /// gives, whatever the super-packet.
     #[test]
