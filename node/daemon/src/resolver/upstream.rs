@@ -1,10 +1,11 @@
 //! Questions to the configured servers: UDP, then TCP if the answer did not fit.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dnskeys::Failure;
@@ -18,6 +19,7 @@ use hickory_proto::rr::{Name, Record, RecordType};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::sync::watch;
 
 /// How long one server has for one answer over UDP. Two rounds over two servers fit the time of a
 /// lookup.
@@ -106,6 +108,44 @@ struct Servers {
     mark: Option<u32>,
     /// Index of the server that answered last: the first to be asked.
     preferred: AtomicUsize,
+    /// Questions under way, as they are on the wire but for their id, and where their answers
+    /// will be. At most one for each lookup.
+    flights: Mutex<HashMap<Vec<u8>, watch::Receiver<Landed>>>,
+}
+
+/// What came of a question, once something has.
+type Landed = Option<Result<DnsResponse, Failure>>;
+
+/// A question under way; over when dropped.
+struct Flight<'a> {
+    servers: &'a Servers,
+    question: &'a [u8],
+    landed: watch::Sender<Landed>,
+}
+
+/// Whether to ask or to wait for who asks.
+enum Berth<'a> {
+    Steering(Flight<'a>),
+    Waiting(watch::Receiver<Landed>),
+}
+
+impl Servers {
+    fn board<'a>(&'a self, question: &'a [u8]) -> Berth<'a> {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = flights.get(question) {
+            return Berth::Waiting(answer.clone());
+        }
+        let (landed, answer) = watch::channel(None);
+        flights.insert(question.to_vec(), answer);
+        Berth::Steering(Flight { servers: self, question, landed })
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        let mut flights = self.servers.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        flights.remove(self.question);
+    }
 }
 
 /// The servers of `/etc/resolv.conf`.
@@ -144,7 +184,12 @@ fn as_net_error(failure: Failure) -> NetError {
 
 impl Upstream {
     pub(super) fn new(addresses: Vec<SocketAddr>, mark: Option<u32>) -> Self {
-        Self(Arc::new(Servers { addresses, mark, preferred: AtomicUsize::new(0) }))
+        Self(Arc::new(Servers {
+            addresses,
+            mark,
+            preferred: AtomicUsize::new(0),
+            flights: Mutex::default(),
+        }))
     }
 
     /// The keys at a name, not validated: the raw material of a DS anchor.
@@ -203,10 +248,10 @@ impl Upstream {
             within_budget = e.questions <= MAX_QUESTIONS;
         });
         let result = if within_budget {
-            match self.ask_each(&mut message).await {
+            match self.ask_together(&mut message).await {
                 Err(Failure::ServFail) => {
                     message.metadata.checking_disabled = true;
-                    self.ask_each(&mut message).await
+                    self.ask_together(&mut message).await
                 }
                 other => other,
             }
@@ -217,6 +262,29 @@ impl Upstream {
             note(|e| e.failure = Some(*failure));
         }
         result
+    }
+
+    /// Asks once for all who ask the same at the same time: lookups that start together all want
+    /// the keys of the zones above, and a burst of a thousand questions loses some on the way.
+    async fn ask_together(&self, message: &mut Message) -> Result<DnsResponse, Failure> {
+        message.metadata.id = 0;
+        let question = message.to_vec().map_err(|_| Failure::Unreachable)?;
+        loop {
+            let mut answer = match self.0.board(&question) {
+                Berth::Steering(flight) => {
+                    let result = self.ask_each(message).await;
+                    flight.landed.send_replace(Some(result.clone()));
+                    return result;
+                }
+                Berth::Waiting(answer) => answer,
+            };
+            // Who asked may have given up: then somebody else has to.
+            if let Ok(result) = answer.wait_for(Option::is_some).await
+                && let Some(result) = result.clone()
+            {
+                return result;
+            }
+        }
     }
 
     /// Asks the servers in turn until one answers. If none does, says what the first that said
@@ -338,5 +406,63 @@ fn checked(response: DnsResponse) -> Result<DnsResponse, Failure> {
         ResponseCode::NoError | ResponseCode::NXDomain => Ok(response),
         ResponseCode::ServFail => Err(Failure::ServFail),
         _ => Err(Failure::Refused),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr as _;
+
+    use super::*;
+
+    /// A server that answers each question after a while, with nothing; and how many came.
+    async fn slow_server() -> (Upstream, Arc<AtomicUsize>) {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let upstream = Upstream::new(vec![socket.local_addr().unwrap()], None);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            while let Ok((len, peer)) = socket.recv_from(&mut buffer).await {
+                count.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                buffer[2] |= 0x80;
+                socket.send_to(&buffer[..len], peer).await.unwrap();
+            }
+        });
+        (upstream, asked)
+    }
+
+    fn ask(upstream: &Upstream) -> tokio::task::JoinHandle<Result<Reply, Failure>> {
+        let upstream = upstream.clone();
+        let name = Name::from_str("in-addr.arpa.").unwrap();
+        tokio::spawn(async move { upstream.ask_unvalidated(name, RecordType::DNSKEY).await })
+    }
+
+    #[tokio::test]
+    async fn the_same_question_at_the_same_time_is_asked_once() {
+        let (upstream, asked) = slow_server().await;
+        let asking: Vec<_> = (0..20).map(|_| ask(&upstream)).collect();
+        for answer in asking {
+            assert_eq!(answer.await.unwrap().unwrap().code, ResponseCode::NoError);
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        ask(&upstream).await.unwrap().unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 2, "what is over is no cache");
+        assert!(upstream.0.flights.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_takes_nobody_along() {
+        let (upstream, asked) = slow_server().await;
+        let first = ask(&upstream);
+        while asked.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let second = ask(&upstream);
+        tokio::task::yield_now().await;
+        first.abort();
+        assert_eq!(second.await.unwrap().unwrap().code, ResponseCode::NoError);
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
     }
 }
