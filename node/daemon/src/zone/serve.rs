@@ -45,6 +45,8 @@ impl Sockets {
                 Ok(udp) => {
                     tcp.set_nonblocking(true)?;
                     udp.set_nonblocking(true)?;
+                    // As much as the system allows: resolvers ask in bursts.
+                    socket2::SockRef::from(&udp).set_recv_buffer_size(RECEIVE_BUFFER)?;
                     return Ok(Self { udp, tcp });
                 }
                 Err(e) => last = e,
@@ -213,6 +215,8 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 
 /// A query is a name and an OPT record; cookies and padding need room too.
 const MAX_QUERY: usize = 4096;
+/// Some four thousand queries, with what the kernel adds to each.
+const RECEIVE_BUFFER: usize = 4 << 20;
 /// Two file descriptors each would be the whole default limit at 512.
 const MAX_CONNECTIONS: usize = 256;
 /// RFC 7766 §6.2.3 asks for a few seconds at least.
