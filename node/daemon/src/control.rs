@@ -1,8 +1,10 @@
 //! The control socket: one JSON line asks, JSON lines answer.
 //!
-//! `{"request":"status"}` gets one document. `{"request":"events"}` gets a line for each
-//! transition until the asker hangs up. `{"request":"forget","address":"192.0.2.12"}` closes what
-//! there is with an address. Only who may open the socket (its owner, mode 0600) may ask.
+//! `{"request":"status"}` and `{"request":"peers"}` get one document.
+//! `{"request":"explain","address":"192.0.2.12"}` says why an address is treated as it is,
+//! `{"request":"forget","address":"192.0.2.12"}` closes what there is with it.
+//! `{"request":"reload"}` reads the policy groups anew. `{"request":"events"}` gets a line for each
+//! transition until the asker hangs up. Only who may open the socket (its owner, mode 0600) may ask.
 
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -24,11 +26,20 @@ pub(crate) enum Request {
     Status,
     /// Every transition from now on.
     Events,
+    /// Why this address is treated as it is.
+    Explain {
+        /// The destination.
+        address: IpAddr,
+    },
+    /// The other ends of established IKE SAs.
+    Peers,
     /// Close what there is with this address.
     Forget {
         /// The destination.
         address: IpAddr,
     },
+    /// Read the policy groups anew.
+    Reload,
 }
 
 /// A request on its way to the main loop, and where its answer goes.
@@ -116,13 +127,22 @@ async fn serve(
     }
 }
 
-/// Asks a running daemon one thing; blocking, for the command line.
-pub(crate) fn ask(path: &Path, request: &Request) -> anyhow::Result<Value> {
-    use std::io::{BufRead as _, Write as _};
+/// Puts a request to a running daemon; blocking, for the command line.
+pub(crate) fn put(path: &Path, request: &Request) -> anyhow::Result<impl std::io::Read + use<>> {
+    use std::io::Write as _;
     let mut stream = std::os::unix::net::UnixStream::connect(path)
         .with_context(|| format!("{}: is oe-node running?", path.display()))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    if *request != Request::Events {
+        stream.set_read_timeout(Some(PATIENCE))?;
+    }
     writeln!(stream, "{}", serde_json::to_string(request)?)?;
+    Ok(stream)
+}
+
+/// Asks a running daemon one thing; blocking, for the command line.
+pub(crate) fn ask(path: &Path, request: &Request) -> anyhow::Result<Value> {
+    use std::io::BufRead as _;
+    let stream = put(path, request)?;
     let mut line = String::new();
     std::io::BufReader::new(stream).read_line(&mut line).context("the daemon does not answer")?;
     let answer: Value = serde_json::from_str(&line).context("the daemon's answer is not JSON")?;

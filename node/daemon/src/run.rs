@@ -42,7 +42,11 @@ async fn start(
     made: bool,
 ) -> anyhow::Result<()> {
     // Before anything is made that would have to be unmade.
-    let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let signals = Signals {
+        terminate: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
+        hang_up: signal(SignalKind::hangup())?,
+    };
     let resolver = Arc::new(Resolver::new(&view::resolver_config(config))?);
     let (events, _) = broadcast::channel(EVENTS);
     let (asked, requests) = mpsc::channel(16);
@@ -58,6 +62,7 @@ async fn start(
     let (answers_in, answers) = mpsc::channel(64);
     let (signatures_in, signatures) = mpsc::channel(64);
     let mut node = Node {
+        config: config.clone(),
         keying: Keying::new(keying_config, view::seed()?, Instant::now()),
         plane,
         ground,
@@ -77,8 +82,16 @@ async fn start(
     served
 }
 
+/// The signals that mean something to us.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
 /// Everything the main loop touches.
 struct Node {
+    config: Config,
     keying: Keying,
     plane: Plane,
     ground: Ground,
@@ -99,7 +112,7 @@ impl Node {
         mut answers: mpsc::Receiver<dnskeys::Answer>,
         mut signatures: mpsc::Receiver<(ike::IkeId, Option<Vec<u8>>)>,
         mut requests: mpsc::Receiver<Asked>,
-        (mut terminate, mut interrupt): (Signal, Signal),
+        mut signals: Signals,
     ) -> anyhow::Result<()> {
         loop {
             while let Some(output) = self.keying.poll_output() {
@@ -123,8 +136,11 @@ impl Node {
                     self.follow_addresses();
                 }
                 () = tokio::time::sleep_until(due) => self.keying.handle_timeout(now()),
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = signals.hang_up.recv() => {
+                    self.reload();
+                }
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
             }
         }
         self.say_goodbye().await;
@@ -241,12 +257,42 @@ impl Node {
                 self.refresh_use().await;
                 view::status(&self.keying, &self.plane, Instant::now())
             }
+            Request::Explain { address } => {
+                self.refresh_use().await;
+                view::explanation(&self.keying.explain(Instant::now(), address))
+            }
+            Request::Peers => view::peers(&self.keying, now),
+            Request::Reload => self.reload(),
             Request::Forget { address } => {
                 self.keying.forget(now, address);
                 serde_json::json!({ "forgotten": address.to_string() })
             }
             // Served by the socket itself.
             Request::Events => serde_json::Value::Null,
+        }
+    }
+
+    /// Reads the policy groups anew; a bad line leaves the old ones in force.
+    fn reload(&mut self) -> serde_json::Value {
+        match self.config.groups() {
+            Ok(groups) => {
+                let done = self.keying.handle_groups(Instant::now(), groups);
+                tracing::info!(
+                    "policy groups read anew: {} prefixes changed, {} removed, {} flows start anew",
+                    done.changed,
+                    done.removed,
+                    done.flows
+                );
+                serde_json::json!({
+                    "changed": done.changed,
+                    "removed": done.removed,
+                    "flows": done.flows,
+                })
+            }
+            Err(error) => {
+                tracing::error!("{error}; the old policy groups stay in force");
+                serde_json::json!({ "error": format!("{error}; the old groups stay in force") })
+            }
         }
     }
 

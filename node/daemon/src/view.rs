@@ -134,8 +134,64 @@ pub(crate) fn status(keying: &Keying, plane: &Plane, now: Instant) -> Value {
     })
 }
 
+/// The peers as one document.
+pub(crate) fn peers(keying: &Keying, now: Instant) -> Value {
+    let peers: Vec<Value> = keying
+        .peers(now)
+        .iter()
+        .map(|peer| {
+            let speaks_for: Vec<String> = peer.speaks_for.iter().map(IpAddr::to_string).collect();
+            json!({
+                "identity": identity(&peer.identity),
+                "gateway": peer.gateway.map(|a| a.to_string()),
+                "called_by": if peer.initiator { "us" } else { "them" },
+                "since_s": seconds(peer.since),
+                "speaks_for": speaks_for,
+                "pairs": peer.pairs,
+            })
+        })
+        .collect();
+    json!({ "peers": peers })
+}
+
+/// Why an address is treated as it is.
+pub(crate) fn explanation(e: &keying::Explanation) -> Value {
+    let history: Vec<Value> = e
+        .history
+        .iter()
+        .map(|(ago, what)| {
+            let (event, detail) = name_and_detail(what);
+            json!({ "ago_s": seconds(*ago), "event": event, "detail": detail })
+        })
+        .collect();
+    let destinations: Vec<Value> = e.destinations.iter().map(destination).collect();
+    json!({
+        "address": e.address.to_string(),
+        "group": e.group.name(),
+        "prefix": e.listed.map(|(prefix, _)| prefix.to_string()),
+        "line": e.listed.and_then(|(_, listed)| listed.line),
+        "next_packet": next_packet(e.next),
+        "destinations": destinations,
+        "history": history,
+    })
+}
+
+fn next_packet(next: keying::NextPacket) -> &'static str {
+    match next {
+        keying::NextPacket::Own => "never leaves this host",
+        keying::NextPacket::Clear => "goes in the clear",
+        keying::NextPacket::Refused => "is refused",
+        keying::NextPacket::Asked => "is held while DNS is asked",
+        keying::NextPacket::Held => "is held until what is under way is decided",
+        keying::NextPacket::Encrypted => "goes through ESP",
+    }
+}
+
+fn seconds(t: std::time::Duration) -> f64 {
+    (t.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
 fn destination(d: &keying::Destination) -> Value {
-    let seconds = |t: std::time::Duration| (t.as_secs_f64() * 1000.0).round() / 1000.0;
     json!({
         "source": d.source.to_string(),
         "destination": d.destination.to_string(),

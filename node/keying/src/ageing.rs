@@ -28,7 +28,7 @@ impl Keying {
                 }
                 self.failed(now, flow);
             }
-            State::ClearText(_) | State::Deny(_) => self.expire(flow),
+            State::ClearText(_) | State::Deny(_) => self.expire(now, flow),
             State::Keyed { current, quiet: true, .. } => {
                 let current = *current;
                 self.switch(now, flow, current);

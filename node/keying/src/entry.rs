@@ -9,7 +9,7 @@ use ike::{End, Identity, IkeId, NeedPeer, PublicKey};
 use sa::{Envelope, EspCipher, Flow, SaId, Spi, Trust, Use};
 
 use crate::group::Group;
-use crate::report::Why;
+use crate::report::{What, Why};
 
 /// An instance of a policy class for one flow (RFC 4322 §3.2.1).
 #[derive(Debug)]
@@ -20,7 +20,13 @@ pub(crate) struct Entry {
     pub(crate) since: Instant,
     /// When its state must be looked at again; kept in step with `Keying::deadlines`.
     pub(crate) deadline: Option<Instant>,
+    /// What happened to it, oldest first; bounded by [`HISTORY`].
+    pub(crate) history: VecDeque<(Instant, What)>,
 }
+
+/// Transitions remembered of one flow, for `explain`: the longest way from trap to pair, and the
+/// way back, are in it.
+pub(crate) const HISTORY: usize = 12;
 
 /// RFC 4322 §3.2: what is known of a flow's destination.
 #[derive(Debug)]

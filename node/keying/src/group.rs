@@ -2,6 +2,7 @@
 //! (RFC 4322 §1.2, §3.2; the classic files of FreeS/WAN).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -82,7 +83,16 @@ impl fmt::Display for Group {
 /// Which prefixes belong to which group.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Groups {
-    entries: BTreeMap<Prefix, Group>,
+    entries: BTreeMap<Prefix, Listed>,
+}
+
+/// A prefix's place in the group files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// The group it belongs to.
+    pub group: Group,
+    /// The line of the group's file that says so; `None` if no file does.
+    pub line: Option<usize>,
 }
 
 /// A line of a group file that cannot be used.
@@ -121,10 +131,14 @@ impl Groups {
     /// Puts a prefix into a group. A prefix belongs to one group only: an earlier one is kept and
     /// returned (the first file read wins, as with the classic implementations).
     pub fn insert(&mut self, prefix: Prefix, group: Group) -> Option<Group> {
+        self.list(prefix, Listed { group, line: None })
+    }
+
+    fn list(&mut self, prefix: Prefix, listed: Listed) -> Option<Group> {
         match self.entries.entry(prefix) {
-            std::collections::btree_map::Entry::Occupied(held) => Some(*held.get()),
-            std::collections::btree_map::Entry::Vacant(free) => {
-                free.insert(group);
+            Entry::Occupied(held) => Some(held.get().group),
+            Entry::Vacant(free) => {
+                free.insert(listed);
                 None
             }
         }
@@ -149,7 +163,8 @@ impl Groups {
             found.push((index, prefix));
         }
         for (index, prefix) in found {
-            if let Some(held) = self.insert(prefix, group)
+            let listed = Listed { group, line: Some(index + 1) };
+            if let Some(held) = self.list(prefix, listed)
                 && held != group
             {
                 let why = format!("{prefix} already belongs to group {held}");
@@ -162,16 +177,22 @@ impl Groups {
     /// The group of an address and the prefix that decided; `None` if no prefix covers it.
     #[must_use]
     pub fn lookup(&self, addr: IpAddr) -> Option<(Prefix, Group)> {
+        self.listed(addr).map(|(prefix, listed)| (prefix, listed.group))
+    }
+
+    /// As [`Self::lookup`], with the place in the files.
+    #[must_use]
+    pub fn listed(&self, addr: IpAddr) -> Option<(Prefix, Listed)> {
         let longest = Prefix::host(addr).len();
         (0..=longest).rev().find_map(|len| {
             let prefix = Prefix::new(addr, len).ok()?;
-            self.entries.get(&prefix).map(|group| (prefix, *group))
+            self.entries.get(&prefix).map(|listed| (prefix, *listed))
         })
     }
 
     /// Every prefix with its group.
     pub fn iter(&self) -> impl Iterator<Item = (Prefix, Group)> {
-        self.entries.iter().map(|(prefix, group)| (*prefix, *group))
+        self.entries.iter().map(|(prefix, listed)| (*prefix, listed.group))
     }
 }
 

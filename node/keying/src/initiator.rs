@@ -47,7 +47,7 @@ impl Keying {
                 Strictness::Paranoid => self.go_deny(now, flow, Why::Group, life),
             };
         }
-        self.make_room();
+        self.make_room(now);
         if self.asked.len() + self.calls.len() >= MAX_PENDING {
             self.counters.over_budget += 1;
             let life = self.config.lives.short;
@@ -59,12 +59,12 @@ impl Keying {
         self.counters.trapped += 1;
         self.enter(now, flow, State::PotentialOe, Some(now + PATIENCE));
         self.set_policy(flow, Policy::Hold);
-        self.report(Some(flow), What::Trapped);
+        self.report(now, Some(flow), What::Trapped);
         self.ask(Name::reverse(flow.dst()), Asker::Destination(flow));
     }
 
     /// Keeps the table of flows bounded: the clear or denied flow that ends soonest goes first.
-    fn make_room(&mut self) {
+    fn make_room(&mut self, now: Instant) {
         if self.flows.len() < MAX_FLOWS {
             return;
         }
@@ -74,7 +74,7 @@ impl Keying {
                 .is_some_and(|e| matches!(e.state, State::ClearText(_) | State::Deny(_)))
         });
         if let Some(flow) = ending {
-            self.expire(flow);
+            self.expire(now, flow);
         }
     }
 
@@ -90,7 +90,7 @@ impl Keying {
             Outcome::NoRecord | Outcome::NoName | Outcome::Bogus | Outcome::Failed(_) => 0,
         };
         let (name, security) = (answer.owner.clone(), answer.security);
-        self.report(Some(flow), What::DnsAnswer { name, security, records });
+        self.report(now, Some(flow), What::DnsAnswer { name, security, records });
         match dnskeys::decide(flow.dst(), answer, &self.config.rules, strict) {
             Verdict::Negotiate { mut candidates, security, life } => {
                 self.shuffle_ties(&mut candidates);
@@ -198,7 +198,7 @@ impl Keying {
         }
         let identity = self.config.identity.clone().unwrap_or(Identity::Address(local));
         self.counters.calls += 1;
-        self.report(Some(flow), What::Calling { gateway });
+        self.report(now, Some(flow), What::Calling { gateway });
         let ike = self.ike.initiate(
             now,
             Initiate {
@@ -266,12 +266,12 @@ impl Keying {
     }
 
     /// IKE_SA_INIT of a call is done.
-    pub(crate) fn call_keyed(&mut self, ike: IkeId) {
+    pub(crate) fn call_keyed(&mut self, now: Instant, ike: IkeId) {
         let Some(call) = self.calls.get_mut(&ike) else { return };
         call.keyed = true;
         let (flows, gateway) = (call.flows.clone(), call.gateway);
         for flow in flows {
-            self.report(Some(flow), What::InitDone { gateway });
+            self.report(now, Some(flow), What::InitDone { gateway });
         }
     }
 
@@ -287,6 +287,7 @@ impl Keying {
         let mut flows = call.flows.into_iter();
         if let Some(first) = flows.next() {
             self.report(
+                now,
                 Some(first),
                 What::Authenticated { gateway: call.gateway, identity, initiator: true },
             );
@@ -370,14 +371,14 @@ impl Keying {
         self.counters.clear += 1;
         self.enter(now, flow, State::ClearText(why), Some(now + life));
         self.set_policy(flow, Policy::Pass);
-        self.report(Some(flow), What::ClearText(why));
+        self.report(now, Some(flow), What::ClearText(why));
     }
 
     pub(crate) fn go_deny(&mut self, now: Instant, flow: Flow, why: Why, life: Duration) {
         self.counters.denied += 1;
         self.enter(now, flow, State::Deny(why), Some(now + life));
         self.set_policy(flow, Policy::Deny);
-        self.report(Some(flow), What::Denied(why));
+        self.report(now, Some(flow), What::Denied(why));
     }
 
     pub(crate) fn pending(&mut self, flow: Flow) -> Option<&mut Pending> {

@@ -11,7 +11,7 @@ use rand_core::{Rng as _, SeedableRng as _};
 use sa::{Command, Flow, Notice, Policy, SaId};
 
 use crate::config::Config;
-use crate::entry::{Asker, Call, Entry, Pair, Peer, State, Visitor};
+use crate::entry::{Asker, Call, Entry, HISTORY, Pair, Peer, State, Visitor};
 use crate::report::{Report, What};
 use crate::responder::Proof;
 
@@ -275,7 +275,7 @@ impl Keying {
 
     fn ike_event(&mut self, now: Instant, event: Event) {
         match event {
-            Event::Keyed { ike } => self.call_keyed(ike),
+            Event::Keyed { ike } => self.call_keyed(now, ike),
             Event::Established { ike, initiator, identity, key, lowest_nonce, initial_contact } => {
                 let peer = Peer {
                     identity,
@@ -310,7 +310,13 @@ impl Keying {
         self.outputs.push_back(Output::Command(command));
     }
 
-    pub(crate) fn report(&mut self, flow: Option<Flow>, what: What) {
+    pub(crate) fn report(&mut self, now: Instant, flow: Option<Flow>, what: What) {
+        if let Some(entry) = flow.and_then(|flow| self.flows.get_mut(&flow)) {
+            if entry.history.len() >= HISTORY {
+                entry.history.pop_front();
+            }
+            entry.history.push_back((now, what.clone()));
+        }
         self.outputs.push_back(Output::Report(Report { flow, what }));
     }
 
@@ -341,6 +347,7 @@ impl Keying {
             state: State::PotentialOe,
             since: now,
             deadline: None,
+            history: VecDeque::new(),
         });
         entry.state = state;
         entry.since = now;
@@ -359,11 +366,11 @@ impl Keying {
     }
 
     /// Forgets a flow that has no pair left.
-    pub(crate) fn expire(&mut self, flow: Flow) {
+    pub(crate) fn expire(&mut self, now: Instant, flow: Flow) {
         self.set_deadline(flow, None);
         if self.flows.remove(&flow).is_some() {
             self.command(Command::ClearPolicy { flow });
-            self.report(Some(flow), What::Expired);
+            self.report(now, Some(flow), What::Expired);
         }
     }
 

@@ -11,22 +11,27 @@
 //! - [`responder`]: a stranger calls (RFC 4322 §3.3).
 //! - [`pairs`]: pairs of SAs come and go; calls that crossed are settled.
 //! - [`ageing`]: what ends by time (RFC 4322 §3.2.7, §3.4).
-//! - [`status`]: what a person is shown. [`report`]: what is logged.
+//! - [`reload`]: new groups for a running node.
+//! - [`status`], [`explain`]: what a person is shown. [`report`]: what is logged.
 #![forbid(unsafe_code)]
 
 pub mod ageing;
 pub mod config;
 mod entry;
+pub mod explain;
 pub mod group;
 pub mod initiator;
 pub mod keying;
 pub mod pairs;
+pub mod reload;
 pub mod report;
 pub mod responder;
 pub mod status;
 
 pub use config::{Config, Lives, WhenAdvertised};
-pub use group::{Group, Groups, LineError};
+pub use explain::{Explanation, NextPacket};
+pub use group::{Group, Groups, LineError, Listed};
 pub use keying::{Counters, Keying, Output, Timer};
+pub use reload::Reloaded;
 pub use report::{Report, What, Why};
-pub use status::{Destination, StateName};
+pub use status::{Destination, PeerView, StateName};

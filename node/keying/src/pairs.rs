@@ -132,7 +132,7 @@ impl Keying {
         let state = State::Keyed { current: sa, next: None, quiet: false };
         self.enter(now, flow, state, Some(first_look));
         self.set_policy(flow, Policy::Encrypt(sa));
-        self.report(Some(flow), What::Keyed { sa, trust });
+        self.report(now, Some(flow), What::Keyed { sa, trust });
         self.reap(now, flow);
     }
 
@@ -221,7 +221,7 @@ impl Keying {
             .map(|(sa, _)| sa)
             .collect();
         for sa in doomed {
-            self.report(Some(flow), What::PairDropped { sa });
+            self.report(now, Some(flow), What::PairDropped { sa });
             self.close_pair(now, sa);
         }
     }
@@ -262,7 +262,7 @@ impl Keying {
 
     /// Forgets a flow and closes all its pairs; the trap stands before the pairs go.
     pub(crate) fn close_flow(&mut self, now: Instant, flow: Flow) {
-        self.expire(flow);
+        self.expire(now, flow);
         let pairs: Vec<SaId> = self.pairs_of(flow).map(|(sa, _)| sa).collect();
         for sa in pairs {
             self.close_pair(now, sa);
@@ -284,7 +284,7 @@ impl Keying {
                 self.pairs_of(flow).max_by_key(|(id, p)| (!p.doomed, *id)).map(|(id, _)| id);
             match other {
                 Some(other) => self.switch(now, flow, other),
-                None => self.expire(flow),
+                None => self.expire(now, flow),
             }
         }
         if replaced && self.lingering.len() < MAX_LINGERING {

@@ -72,7 +72,7 @@ impl Keying {
                 Outcome::NoRecord | Outcome::NoName | Outcome::Bogus | Outcome::Failed(_) => 0,
             };
             let (name, security) = (answer.owner.clone(), answer.security);
-            self.report(None, What::DnsAnswer { name, security, records });
+            self.report(now, None, What::DnsAnswer { name, security, records });
         }
         let local: Vec<TrafficSelector> =
             self.config.addresses.iter().map(|addr| TrafficSelector::host(*addr)).collect();
@@ -120,7 +120,7 @@ impl Keying {
     fn refuse(&mut self, now: Instant, need: &NeedPeer, why: Why) {
         self.counters.visitors_refused += 1;
         let (remote, identity) = (need.remote.ip(), need.identity.clone());
-        self.report(None, What::Refused { remote, identity, why });
+        self.report(now, None, What::Refused { remote, identity, why });
         self.ike.handle_peer(now, need.ike, PeerVerdict::Unknown);
     }
 

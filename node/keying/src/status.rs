@@ -75,7 +75,38 @@ pub struct Destination {
     pub used: Use,
 }
 
+/// The other end of an established IKE SA.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerView {
+    /// Who it is.
+    pub identity: Identity,
+    /// Its outer address, once it has a pair or was called.
+    pub gateway: Option<IpAddr>,
+    /// Whether we called.
+    pub initiator: bool,
+    /// For how long it has been established.
+    pub since: Duration,
+    /// The inner addresses it may speak for.
+    pub speaks_for: Vec<IpAddr>,
+    /// Its pairs.
+    pub pairs: usize,
+}
+
 impl Keying {
+    /// Every peer, in the order in which they came.
+    #[must_use]
+    pub fn peers(&self, now: Instant) -> Vec<PeerView> {
+        let view = |peer: &crate::entry::Peer| PeerView {
+            identity: peer.identity.clone(),
+            gateway: Some(peer.gateway).filter(|gateway| !gateway.is_unspecified()),
+            initiator: peer.initiator,
+            since: now.saturating_duration_since(peer.established),
+            speaks_for: peer.proofs.iter().map(dnskeys::Authorized::address).collect(),
+            pairs: peer.pairs.len(),
+        };
+        self.peers.values().map(view).collect()
+    }
+
     /// Every destination, in order of address.
     #[must_use]
     pub fn destinations(&self, now: Instant) -> Vec<Destination> {

@@ -1,17 +1,28 @@
 //! The command line: one file for each command.
 
 mod config;
+mod events;
+mod explain;
+mod forget;
 mod keygen;
 mod lab;
+mod peers;
+mod reload;
 mod run;
 mod showhostkey;
 mod status;
 mod verify;
 mod zone;
 
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::control::{self, Request};
 
 pub(crate) use keygen::write_records;
 
@@ -31,6 +42,16 @@ enum Command {
     Run(run::Args),
     /// Asks the running daemon what it knows.
     Status(status::Args),
+    /// Says why an address is treated as it is, and what would happen to the next packet.
+    Explain(explain::Args),
+    /// Lists the other ends of established IKE SAs.
+    Peers(peers::Args),
+    /// Closes what there is with an address; the next packet to it starts anew.
+    Forget(forget::Args),
+    /// Makes the daemon read its policy groups anew.
+    Reload(reload::Args),
+    /// Prints every transition as a JSON line, from now on.
+    Events(events::Args),
     /// Creates the host key.
     Keygen(keygen::Args),
     /// Prints the host's public key in a published form.
@@ -43,9 +64,64 @@ enum Command {
     Config(config::Args),
 }
 
+/// Where the running daemon is.
+#[derive(clap::Args)]
+struct Daemon {
+    /// Configuration file, for the control socket's place.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Daemon {
+    fn socket(&self) -> anyhow::Result<PathBuf> {
+        Ok(Config::load(self.config.as_deref())?.node.control_socket)
+    }
+
+    fn ask(&self, request: &Request) -> anyhow::Result<Value> {
+        control::ask(&self.socket()?, request)
+    }
+}
+
+/// Prints a text, or says why there is none.
+fn show(text: anyhow::Result<String>) -> ExitCode {
+    let text = match text {
+        Ok(text) => text,
+        Err(error) => return fail(&format!("{error:#}")),
+    };
+    let written = std::io::stdout().write_all(text.as_bytes());
+    written.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+}
+
+/// Rows of cells as a table with a heading; columns as wide as they must be.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// A JSON value as a cell.
+fn cell(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(items)) => {
+            items.iter().map(|item| cell(Some(item))).collect::<Vec<_>>().join(" ")
+        }
+        Some(other) => other.to_string(),
+    }
+}
+
 /// Prints one line about what went wrong; exit code 1.
 pub(crate) fn fail(why: &impl std::fmt::Display) -> ExitCode {
-    use std::io::Write as _;
     let _ = writeln!(std::io::stderr(), "oe-node: {why}");
     ExitCode::FAILURE
 }
@@ -56,6 +132,11 @@ pub(crate) fn main() -> ExitCode {
         Command::Lab(args) => lab::main(args),
         Command::Run(args) => run::main(args),
         Command::Status(args) => status::main(args),
+        Command::Explain(args) => explain::main(args),
+        Command::Peers(args) => peers::main(args),
+        Command::Forget(args) => forget::main(args),
+        Command::Reload(args) => reload::main(args),
+        Command::Events(args) => events::main(args),
         Command::Keygen(args) => keygen::main(args),
         Command::Showhostkey(args) => showhostkey::main(args),
         Command::Verify(args) => verify::main(args),

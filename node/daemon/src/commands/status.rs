@@ -1,20 +1,16 @@
 //! `oe-node status`: what the daemon knows of each destination.
 
-use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::Value;
 
-use crate::config::Config;
-use crate::control::{self, Request};
+use crate::control::Request;
 
 /// Arguments of `oe-node status`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Configuration file, for the control socket's place.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    daemon: super::Daemon,
     /// Print everything as JSON.
     #[arg(long)]
     json: bool,
@@ -22,17 +18,8 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn main(args: Args) -> ExitCode {
-    let config = match Config::load(args.config.as_deref()) {
-        Ok(config) => config,
-        Err(error) => return super::fail(&error),
-    };
-    let answer = match control::ask(&config.node.control_socket, &Request::Status) {
-        Ok(answer) => answer,
-        Err(error) => return super::fail(&format!("{error:#}")),
-    };
-    let text = if args.json { format!("{answer:#}\n") } else { table(&answer) };
-    let written = std::io::stdout().write_all(text.as_bytes());
-    written.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+    let answer = args.daemon.ask(&Request::Status);
+    super::show(answer.map(|a| if args.json { format!("{a:#}\n") } else { table(&a) }))
 }
 
 /// The columns a person wants, in this order.
@@ -53,35 +40,16 @@ fn table(answer: &Value) -> String {
     let destinations = answer.get("destinations").and_then(Value::as_array).unwrap_or(&none);
     let mut rows: Vec<Vec<String>> = vec![COLUMNS.iter().map(|c| c.0.to_owned()).collect()];
     for destination in destinations {
-        let cell = |key: &str| match destination.get(key) {
-            None | Some(Value::Null) => "-".to_owned(),
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Number(number)) => number.to_string(),
-            Some(other) => other.to_string(),
-        };
-        rows.push(
-            COLUMNS
-                .iter()
-                .map(|(_, key)| match *key {
-                    "since_s" => {
-                        let seconds = destination.get(*key).and_then(Value::as_f64);
-                        format!("{:.0} s", seconds.unwrap_or_default())
-                    }
-                    key => cell(key),
-                })
-                .collect(),
-        );
+        let cells = COLUMNS.iter().map(|(_, key)| match *key {
+            "since_s" => {
+                let seconds = destination.get(*key).and_then(Value::as_f64);
+                format!("{:.0} s", seconds.unwrap_or_default())
+            }
+            key => super::cell(destination.get(key)),
+        });
+        rows.push(cells.collect());
     }
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
+    let mut text = super::table(&rows);
     if destinations.is_empty() {
         text.push_str("no destination has been talked to yet\n");
     }

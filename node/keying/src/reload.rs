@@ -1,0 +1,75 @@
+//! New policy groups for a running node: what changed is changed, and nothing else is touched.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use sa::{Class, Command, Flow, Prefix};
+
+use crate::entry::State;
+use crate::group::{Group, Groups};
+use crate::keying::Keying;
+
+/// What a reload did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reloaded {
+    /// Prefixes that are new or in another group now.
+    pub changed: usize,
+    /// Prefixes that are in no group any more.
+    pub removed: usize,
+    /// Flows that started anew because their group changed.
+    pub flows: usize,
+}
+
+impl Keying {
+    /// Puts new groups into force. What is new is added before what is old goes, so that no
+    /// packet finds the ground open in between; pairs that the new groups still allow stay.
+    pub fn handle_groups(&mut self, now: Instant, groups: Groups) -> Reloaded {
+        let classes = |groups: &Groups| -> BTreeMap<Prefix, Class> {
+            groups.iter().map(|(prefix, group)| (prefix, group.class())).collect()
+        };
+        let (old, new) = (classes(&self.config.groups), classes(&groups));
+        let mut done = Reloaded::default();
+        for (prefix, class) in &new {
+            if old.get(prefix) != Some(class) {
+                self.command(Command::SetClass { prefix: *prefix, class: *class });
+                done.changed += 1;
+            }
+        }
+        self.config.groups = groups;
+        // Flows before the prefixes under them: a flow that was denied by itself is denied by its
+        // new class before the old class goes.
+        let affected: Vec<(Flow, Group)> = self
+            .flows
+            .iter()
+            .map(|(flow, entry)| (*flow, entry.group, self.group_of(flow.dst())))
+            .filter(|(_, was, is)| was != is)
+            .map(|(flow, _, is)| (flow, is))
+            .collect();
+        for (flow, group) in affected {
+            done.flows += usize::from(self.regroup(now, flow, group));
+        }
+        for prefix in old.keys().filter(|prefix| !new.contains_key(prefix)) {
+            self.command(Command::ClearClass { prefix: *prefix });
+            done.removed += 1;
+        }
+        self.drain(now);
+        done
+    }
+
+    /// A flow is in another group now; whether it starts anew.
+    fn regroup(&mut self, now: Instant, flow: Flow, group: Group) -> bool {
+        let Some(entry) = self.flows.get_mut(&flow) else { return false };
+        entry.group = group;
+        match entry.state {
+            State::Keyed { .. } if group.accepts() => false,
+            State::Keyed { .. }
+            | State::PotentialOe
+            | State::PendingOe(_)
+            | State::ClearText(_)
+            | State::Deny(_) => {
+                self.close_flow(now, flow);
+                true
+            }
+        }
+    }
+}
