@@ -2,4 +2,5 @@
 
 mod bed;
 mod keys;
+mod machine;
 mod verify;

@@ -10,7 +10,7 @@ use crate::bed::{Bed, PROGRAMS, RESOLVER, Signing, Zone};
 use crate::keys::{Dir, make_key, oe, stdout};
 
 /// The record that `showhostkey` prints, on one line with blanks.
-fn txt(key_file: &str, gateway: &str) -> String {
+pub(crate) fn txt(key_file: &str, gateway: &str) -> String {
     let output = oe(&["showhostkey", "--key-file", key_file, "--txt", gateway]);
     stdout(&output).trim().replace('\t', " ")
 }
