@@ -7,10 +7,12 @@ mod dns;
 mod fallback;
 mod first_packet;
 mod lossy;
+mod mesh;
 mod net;
 mod node;
 mod packet;
 mod plane;
+mod reload;
 
 use std::net::IpAddr;
 
