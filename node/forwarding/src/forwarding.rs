@@ -1,29 +1,26 @@
 //! The plane itself: commands in, packets through, notices out.
 
+mod incoming;
+mod outgoing;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
-use sa::{Command, Envelope, Flow, Notice, Policy, SaId, SaPair, Spi};
+use sa::{Command, Envelope, Flow, Notice, Policy, SaId, SaPair};
 
 use crate::aead::Provider;
 use crate::batch::{Batch, To};
-use crate::coalesce::Delivery;
 use crate::counters::{Counters, Reason};
-use crate::ecn;
 use crate::esp;
 use crate::hash::Seeded;
 use crate::hold::{Hold, Packet};
-use crate::icmp;
-use crate::offload::Offload;
-use crate::packet::{IP_IN_IP, IPV6, Inner, NO_NEXT_HEADER, is_holdable};
+use crate::packet::Inner;
 use crate::rate::Rate;
-use crate::sad::{Expiry, Refused, Sa, Sad};
-use crate::segment::Plan;
-use crate::spd::{Spd, Verdict};
+use crate::sad::{Expiry, Refused, Sad};
+use crate::spd::Spd;
 
 /// The forwarding plane of one device.
 ///
@@ -178,53 +175,6 @@ impl Forwarding {
         }
     }
 
-    /// A packet from the device, on its way out: cut, sealed and put into `batch`, or passed, or
-    /// held, or dropped. `packet` is scratch space afterwards.
-    #[inline]
-    pub fn outgoing(
-        &mut self,
-        now: Instant,
-        offload: &Offload,
-        packet: &mut [u8],
-        batch: &mut Batch,
-    ) {
-        let Ok(inner) = Inner::parse(packet) else {
-            return self.counters.count(Reason::Malformed);
-        };
-        match self.spd.verdict(now, &inner.flow) {
-            Verdict::Encrypt(sa) => match self.seal(now, sa, offload, packet, &inner, batch) {
-                Ok(()) => {}
-                Err(Reason::SaSpent) => self.trap(now, offload, packet, &inner),
-                Err(reason) => self.counters.count(reason),
-            },
-            Verdict::Pass => self.pass(offload, packet, &inner, batch),
-            Verdict::Hold => self.trap(now, offload, packet, &inner),
-            Verdict::Deny => {
-                self.counters.count(Reason::Denied);
-                if self.config.unreachable {
-                    self.complain(now, icmp::Error::Prohibited, packet, &inner, batch);
-                }
-            }
-            Verdict::Unknown => self.counters.count(Reason::NoClass),
-        }
-    }
-
-    /// An ESP packet from the wire, at `at` of the arena: opened in place, judged, and put into
-    /// `delivery` if it may pass.
-    #[inline]
-    pub fn incoming(
-        &mut self,
-        now: Instant,
-        outer: &Outer,
-        arena: &mut [u8],
-        at: Range<usize>,
-        delivery: &mut Delivery,
-    ) {
-        if let Err(reason) = self.open(now, outer, arena, at, delivery) {
-            self.counters.count(reason);
-        }
-    }
-
     /// The next thing to do on behalf of the plane, in order, until `None`.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -328,172 +278,6 @@ impl Forwarding {
         }
     }
 
-    /// Holds a packet of a flow without usable policy, and asks for one.
-    #[cold]
-    fn trap(&mut self, now: Instant, offload: &Offload, packet: &[u8], inner: &Inner) {
-        if !is_holdable(inner.flow.dst()) {
-            return self.counters.count(Reason::NotHoldable);
-        }
-        let octets = packet.get(..inner.len).unwrap_or(&[]).into();
-        let packet = Packet { offload: *offload, octets };
-        let mut evicted = Vec::new();
-        let kept = self.hold.put(now, inner.flow, packet, &mut self.counters, &mut evicted);
-        for flow in &evicted {
-            self.spd.clear_hold(flow);
-        }
-        if !kept {
-            return;
-        }
-        match self.spd.hold(now, inner.flow) {
-            Some(true) => {
-                self.tell(Output::Trace(Trace::Trapped(inner.flow)));
-                self.notify(Notice::Acquire {
-                    flow: inner.flow,
-                    protocol: inner.protocol,
-                    ports: acquire_ports(inner),
-                });
-            }
-            Some(false) => {}
-            None => self.discard(&inner.flow, Reason::TableFull),
-        }
-    }
-
-    /// Cuts a packet and seals the parts. `SaSpent` if the pair cannot carry it: nothing was sent.
-    #[inline]
-    fn seal(
-        &mut self,
-        now: Instant,
-        id: SaId,
-        offload: &Offload,
-        packet: &mut [u8],
-        inner: &Inner,
-        batch: &mut Batch,
-    ) -> Result<(), Reason> {
-        let sa = self.sad.get_mut(id).ok_or(Reason::SaSpent)?;
-        if sa.usage.spent {
-            return Err(Reason::SaSpent);
-        }
-        let plan = Plan::new(offload, packet, inner).map_err(|_| Reason::Malformed)?;
-        let largest = plan.largest();
-        if largest > sa.mtu && inner.df && (inner.is_v4() || largest > IPV6_MIN_MTU) {
-            let mtu = if inner.is_v4() { sa.mtu } else { sa.mtu.max(IPV6_MIN_MTU) };
-            let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-            self.complain(now, icmp::Error::TooBig(mtu), packet, inner, batch);
-            return Err(Reason::TooBig);
-        }
-        let parts = plan.parts();
-        if sa.usage.packets_left() < parts as u64 {
-            let expiry = sa.usage.spend();
-            self.expire(id, expiry);
-            return Err(Reason::SaSpent);
-        }
-        let first = sa.usage.packets_out == 0;
-        let tos = ecn::outer(inner.tos, self.config.copy_dscp);
-        let (sealed, bytes) = seal_parts(sa, &plan, packet, inner, tos, batch);
-        let expiry = sa.usage.sent(now, sealed, bytes);
-        let unanswered = sa.usage.is_unanswered(now);
-        self.counters.sealed += sealed;
-        self.counters.sealed_bytes += bytes;
-        if first {
-            self.tell(Output::Trace(Trace::FirstOut(id)));
-        }
-        if unanswered {
-            self.notify(Notice::Unanswered(id));
-        }
-        self.expire(id, expiry);
-        if sealed < parts as u64 { Err(Reason::Malformed) } else { Ok(()) }
-    }
-
-    /// Sends a packet in the clear.
-    fn pass(&mut self, offload: &Offload, packet: &mut [u8], inner: &Inner, batch: &mut Batch) {
-        let Ok(plan) = Plan::new(offload, packet, inner) else {
-            return self.counters.count(Reason::Malformed);
-        };
-        for index in 0..plan.parts() {
-            let len = plan.part_len(index);
-            if plan.write(index, packet, batch.slot(len)).is_err() {
-                return self.counters.count(Reason::Malformed);
-            }
-            batch.keep(To::Clear(inner.flow.dst()), inner.tos, len);
-            self.counters.passed += 1;
-        }
-    }
-
-    /// Tells the sender of a packet why it goes no further.
-    #[cold]
-    fn complain(
-        &mut self,
-        now: Instant,
-        error: icmp::Error,
-        packet: &[u8],
-        inner: &Inner,
-        batch: &mut Batch,
-    ) {
-        if !self.errors.allow(now) {
-            return;
-        }
-        if let Some(answer) = icmp::error(error, inner, packet) {
-            batch.slot(answer.len()).copy_from_slice(&answer);
-            batch.keep(To::Device, 0, answer.len());
-        }
-    }
-
-    #[inline]
-    fn open(
-        &mut self,
-        now: Instant,
-        outer: &Outer,
-        arena: &mut [u8],
-        at: Range<usize>,
-        delivery: &mut Delivery,
-    ) -> Result<(), Reason> {
-        let datagram = arena.get_mut(at.clone()).ok_or(Reason::Malformed)?;
-        let spi = u32::from_be_bytes(*datagram.first_chunk().ok_or(Reason::Malformed)?);
-        let Some(mut inbound) = self.sad.by_spi(spi) else {
-            return Err(self.unknown_spi(now, spi, outer));
-        };
-        if inbound.sa.usage.spent {
-            return Err(Reason::SaSpent);
-        }
-        let opened = inbound.sa.opener.open(datagram)?;
-        // From here on the packet is the peer's own.
-        let id = inbound.sa.id;
-        let first = inbound.sa.usage.packets_in == 0;
-        let expiry = inbound.sa.usage.received(now, opened.len as u64);
-        let told = |at: Instant| now.saturating_duration_since(at) < TELL_AGAIN;
-        let moved =
-            opened.newest && has_moved(inbound.sa, outer) && !inbound.sa.moved.is_some_and(told);
-        if moved {
-            inbound.sa.moved = Some(now);
-        }
-
-        let judged = judge(&mut inbound, outer.tos, datagram, opened);
-        if first {
-            self.tell(Output::Trace(Trace::FirstIn(id)));
-            self.notify(Notice::FirstPacket(id));
-        }
-        if moved {
-            self.notify(Notice::PeerMoved { sa: id, remote: outer.remote });
-        }
-        self.expire(id, expiry);
-        let inner = judged?;
-        let start = at.start + esp::HEADER;
-        delivery.push(arena, start..start + inner.len, &inner);
-        self.counters.opened += 1;
-        self.counters.opened_bytes += inner.len as u64;
-        Ok(())
-    }
-
-    #[cold]
-    fn unknown_spi(&mut self, now: Instant, spi: u32, outer: &Outer) -> Reason {
-        if let Some(spi) = Spi::new(spi)
-            && self.unknown_spis.allow(now)
-        {
-            self.notify(Notice::UnknownSpi { spi, from: outer.remote.ip() });
-        }
-        Reason::UnknownSpi
-    }
-
     #[inline]
     fn expire(&mut self, id: SaId, expiry: Option<Expiry>) {
         match expiry {
@@ -512,76 +296,6 @@ impl Forwarding {
             return self.counters.count(Reason::OutputFull);
         }
         self.outputs.push_back(output);
-    }
-}
-
-/// Seals every part of a plan; returns packets and inner octets. Stops at the first that fails.
-#[inline]
-fn seal_parts(
-    sa: &mut Sa,
-    plan: &Plan,
-    packet: &[u8],
-    inner: &Inner,
-    tos: u8,
-    batch: &mut Batch,
-) -> (u64, u64) {
-    let next_header = if inner.is_v4() { IP_IN_IP } else { IPV6 };
-    let (mut sealed, mut bytes) = (0, 0);
-    for index in 0..plan.parts() {
-        let len = plan.part_len(index);
-        let outer = esp::sealed_len(len);
-        let slot = batch.slot(outer);
-        let Some(number) = sa.sealer.number() else { break };
-        let Some(text) = slot.get_mut(esp::HEADER..esp::HEADER + len) else { break };
-        if plan.write(index, packet, text).is_err()
-            || sa.sealer.seal(number, slot, len, next_header).is_err()
-        {
-            break;
-        }
-        batch.keep(To::Peer(sa.envelope), tos, outer);
-        sealed += 1;
-        bytes += len as u64;
-    }
-    (sealed, bytes)
-}
-
-/// Everything that is checked of an opened packet (RFC 4301 §5.2).
-#[inline]
-fn judge(
-    inbound: &mut crate::sad::Inbound<'_>,
-    outer_tos: u8,
-    datagram: &mut [u8],
-    opened: esp::Opened,
-) -> Result<Inner, Reason> {
-    let packet =
-        datagram.get_mut(esp::HEADER..esp::HEADER + opened.len).ok_or(Reason::BadTrailer)?;
-    let is_v4 = match opened.next_header {
-        IP_IN_IP => true,
-        IPV6 => false,
-        NO_NEXT_HEADER => return Err(Reason::Dummy),
-        _ => return Err(Reason::InnerMalformed),
-    };
-    let inner = Inner::parse(packet).map_err(|_| Reason::InnerMalformed)?;
-    if inner.is_v4() != is_v4 {
-        return Err(Reason::InnerMalformed);
-    }
-    inbound.admit(&inner, packet)?;
-    ecn::decapsulate(packet, inner.tos, outer_tos).ok_or(Reason::Congestion)?;
-    Ok(inner)
-}
-
-/// Whether the packet came from where the envelope says.
-fn has_moved(sa: &Sa, outer: &Outer) -> bool {
-    let known = sa.envelope.remote;
-    sa.envelope.udp == outer.udp
-        && (known.ip() != outer.remote.ip() || (outer.udp && known.port() != outer.remote.port()))
-}
-
-/// The ports as a notice shows them: 0 where the protocol has none.
-fn acquire_ports(inner: &Inner) -> (u16, u16) {
-    match inner.protocol {
-        crate::packet::ICMP | crate::packet::ICMP_V6 => (0, 0),
-        _ => inner.ports,
     }
 }
 
@@ -610,8 +324,6 @@ const MAX_OUTPUTS: usize = 8192;
 const UNKNOWN_SPIS_PER_SECOND: u32 = 4;
 /// ICMP errors towards the device; Linux itself sends a thousand a second at most.
 const ERRORS_PER_SECOND: u32 = 200;
-/// A peer that has moved is reported about once a second until keying reacts.
-const TELL_AGAIN: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

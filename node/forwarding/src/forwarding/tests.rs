@@ -1,12 +1,16 @@
 //! Two planes face to face, without a wire between them.
 
 use super::*;
+use std::time::Duration;
+
+use crate::coalesce::Delivery;
 use crate::offload::Cut;
+use crate::offload::Offload;
 use crate::packet::tests::{ip, packet, udp};
-use crate::packet::{ICMP, UDP};
+use crate::packet::{ICMP, IP_IN_IP, IPV6, NO_NEXT_HEADER, UDP};
 use crate::segment::tests::{payload, tcp};
 use proptest::prelude::*;
-use sa::{Class, EspCipher, EspKey, Limits, Mode, TrafficSelector, Trust};
+use sa::{Class, EspCipher, EspKey, Limits, Mode, Spi, TrafficSelector, Trust};
 
 const A: &str = "192.0.2.1";
 const B: &str = "198.51.100.7";

@@ -1,0 +1,123 @@
+//! From the wire to the device: pair, window, ICV, selectors, owner (RFC 4301 §5.2).
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use sa::{Notice, Spi};
+
+use super::{Forwarding, Outer, Output, Trace};
+use crate::coalesce::Delivery;
+use crate::counters::Reason;
+use crate::ecn;
+use crate::esp;
+use crate::packet::{IP_IN_IP, IPV6, Inner, NO_NEXT_HEADER};
+use crate::sad::{Inbound, Sa};
+
+impl Forwarding {
+    /// An ESP packet from the wire, at `at` of the arena: opened in place, judged, and put into
+    /// `delivery` if it may pass.
+    #[inline]
+    pub fn incoming(
+        &mut self,
+        now: Instant,
+        outer: &Outer,
+        arena: &mut [u8],
+        at: Range<usize>,
+        delivery: &mut Delivery,
+    ) {
+        if let Err(reason) = self.open(now, outer, arena, at, delivery) {
+            self.counters.count(reason);
+        }
+    }
+
+    #[inline]
+    fn open(
+        &mut self,
+        now: Instant,
+        outer: &Outer,
+        arena: &mut [u8],
+        at: Range<usize>,
+        delivery: &mut Delivery,
+    ) -> Result<(), Reason> {
+        let datagram = arena.get_mut(at.clone()).ok_or(Reason::Malformed)?;
+        let spi = u32::from_be_bytes(*datagram.first_chunk().ok_or(Reason::Malformed)?);
+        let Some(mut inbound) = self.sad.by_spi(spi) else {
+            return Err(self.unknown_spi(now, spi, outer));
+        };
+        if inbound.sa.usage.spent {
+            return Err(Reason::SaSpent);
+        }
+        let opened = inbound.sa.opener.open(datagram)?;
+        // From here on the packet is the peer's own.
+        let id = inbound.sa.id;
+        let first = inbound.sa.usage.packets_in == 0;
+        let expiry = inbound.sa.usage.received(now, opened.len as u64);
+        let told = |at: Instant| now.saturating_duration_since(at) < TELL_AGAIN;
+        let moved =
+            opened.newest && has_moved(inbound.sa, outer) && !inbound.sa.moved.is_some_and(told);
+        if moved {
+            inbound.sa.moved = Some(now);
+        }
+
+        let judged = judge(&mut inbound, outer.tos, datagram, opened);
+        if first {
+            self.tell(Output::Trace(Trace::FirstIn(id)));
+            self.notify(Notice::FirstPacket(id));
+        }
+        if moved {
+            self.notify(Notice::PeerMoved { sa: id, remote: outer.remote });
+        }
+        self.expire(id, expiry);
+        let inner = judged?;
+        let start = at.start + esp::HEADER;
+        delivery.push(arena, start..start + inner.len, &inner);
+        self.counters.opened += 1;
+        self.counters.opened_bytes += inner.len as u64;
+        Ok(())
+    }
+
+    #[cold]
+    fn unknown_spi(&mut self, now: Instant, spi: u32, outer: &Outer) -> Reason {
+        if let Some(spi) = Spi::new(spi)
+            && self.unknown_spis.allow(now)
+        {
+            self.notify(Notice::UnknownSpi { spi, from: outer.remote.ip() });
+        }
+        Reason::UnknownSpi
+    }
+}
+
+/// Everything that is checked of an opened packet (RFC 4301 §5.2).
+#[inline]
+fn judge(
+    inbound: &mut Inbound<'_>,
+    outer_tos: u8,
+    datagram: &mut [u8],
+    opened: esp::Opened,
+) -> Result<Inner, Reason> {
+    let packet =
+        datagram.get_mut(esp::HEADER..esp::HEADER + opened.len).ok_or(Reason::BadTrailer)?;
+    let is_v4 = match opened.next_header {
+        IP_IN_IP => true,
+        IPV6 => false,
+        NO_NEXT_HEADER => return Err(Reason::Dummy),
+        _ => return Err(Reason::InnerMalformed),
+    };
+    let inner = Inner::parse(packet).map_err(|_| Reason::InnerMalformed)?;
+    if inner.is_v4() != is_v4 {
+        return Err(Reason::InnerMalformed);
+    }
+    inbound.admit(&inner, packet)?;
+    ecn::decapsulate(packet, inner.tos, outer_tos).ok_or(Reason::Congestion)?;
+    Ok(inner)
+}
+
+/// Whether the packet came from where the envelope says.
+fn has_moved(sa: &Sa, outer: &Outer) -> bool {
+    let known = sa.envelope.remote;
+    sa.envelope.udp == outer.udp
+        && (known.ip() != outer.remote.ip() || (outer.udp && known.port() != outer.remote.port()))
+}
+
+/// A peer that has moved is reported about once a second until keying reacts.
+const TELL_AGAIN: Duration = Duration::from_secs(1);

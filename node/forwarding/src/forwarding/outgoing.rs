@@ -1,0 +1,205 @@
+//! From the device to the wire: verdict, cut, seal; or hold, or pass (RFC 4301 §5.1).
+
+use std::time::Instant;
+
+use sa::{Notice, SaId};
+
+use super::{Forwarding, IPV6_MIN_MTU, Output, Trace};
+use crate::batch::{Batch, To};
+use crate::counters::Reason;
+use crate::ecn;
+use crate::esp;
+use crate::hold::Packet;
+use crate::icmp;
+use crate::offload::Offload;
+use crate::packet::{ICMP, ICMP_V6, IP_IN_IP, IPV6, Inner, is_holdable};
+use crate::sad::Sa;
+use crate::segment::Plan;
+use crate::spd::Verdict;
+
+impl Forwarding {
+    /// A packet from the device, on its way out: cut, sealed and put into `batch`, or passed, or
+    /// held, or dropped. `packet` is scratch space afterwards.
+    #[inline]
+    pub fn outgoing(
+        &mut self,
+        now: Instant,
+        offload: &Offload,
+        packet: &mut [u8],
+        batch: &mut Batch,
+    ) {
+        let Ok(inner) = Inner::parse(packet) else {
+            return self.counters.count(Reason::Malformed);
+        };
+        match self.spd.verdict(now, &inner.flow) {
+            Verdict::Encrypt(sa) => match self.seal(now, sa, offload, packet, &inner, batch) {
+                Ok(()) => {}
+                Err(Reason::SaSpent) => self.trap(now, offload, packet, &inner),
+                Err(reason) => self.counters.count(reason),
+            },
+            Verdict::Pass => self.pass(offload, packet, &inner, batch),
+            Verdict::Hold => self.trap(now, offload, packet, &inner),
+            Verdict::Deny => {
+                self.counters.count(Reason::Denied);
+                if self.config.unreachable {
+                    self.complain(now, icmp::Error::Prohibited, packet, &inner, batch);
+                }
+            }
+            Verdict::Unknown => self.counters.count(Reason::NoClass),
+        }
+    }
+
+    /// Holds a packet of a flow without usable policy, and asks for one.
+    #[cold]
+    fn trap(&mut self, now: Instant, offload: &Offload, packet: &[u8], inner: &Inner) {
+        if !is_holdable(inner.flow.dst()) {
+            return self.counters.count(Reason::NotHoldable);
+        }
+        let octets = packet.get(..inner.len).unwrap_or(&[]).into();
+        let packet = Packet { offload: *offload, octets };
+        let mut evicted = Vec::new();
+        let kept = self.hold.put(now, inner.flow, packet, &mut self.counters, &mut evicted);
+        for flow in &evicted {
+            self.spd.clear_hold(flow);
+        }
+        if !kept {
+            return;
+        }
+        match self.spd.hold(now, inner.flow) {
+            Some(true) => {
+                self.tell(Output::Trace(Trace::Trapped(inner.flow)));
+                self.notify(Notice::Acquire {
+                    flow: inner.flow,
+                    protocol: inner.protocol,
+                    ports: acquire_ports(inner),
+                });
+            }
+            Some(false) => {}
+            None => self.discard(&inner.flow, Reason::TableFull),
+        }
+    }
+
+    /// Cuts a packet and seals the parts. `SaSpent` if the pair cannot carry it: nothing was sent.
+    #[inline]
+    pub(super) fn seal(
+        &mut self,
+        now: Instant,
+        id: SaId,
+        offload: &Offload,
+        packet: &mut [u8],
+        inner: &Inner,
+        batch: &mut Batch,
+    ) -> Result<(), Reason> {
+        let sa = self.sad.get_mut(id).ok_or(Reason::SaSpent)?;
+        if sa.usage.spent {
+            return Err(Reason::SaSpent);
+        }
+        let plan = Plan::new(offload, packet, inner).map_err(|_| Reason::Malformed)?;
+        let largest = plan.largest();
+        if largest > sa.mtu && inner.df && (inner.is_v4() || largest > IPV6_MIN_MTU) {
+            let mtu = if inner.is_v4() { sa.mtu } else { sa.mtu.max(IPV6_MIN_MTU) };
+            let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+            self.complain(now, icmp::Error::TooBig(mtu), packet, inner, batch);
+            return Err(Reason::TooBig);
+        }
+        let parts = plan.parts();
+        if sa.usage.packets_left() < parts as u64 {
+            let expiry = sa.usage.spend();
+            self.expire(id, expiry);
+            return Err(Reason::SaSpent);
+        }
+        let first = sa.usage.packets_out == 0;
+        let tos = ecn::outer(inner.tos, self.config.copy_dscp);
+        let (sealed, bytes) = seal_parts(sa, &plan, packet, inner, tos, batch);
+        let expiry = sa.usage.sent(now, sealed, bytes);
+        let unanswered = sa.usage.is_unanswered(now);
+        self.counters.sealed += sealed;
+        self.counters.sealed_bytes += bytes;
+        if first {
+            self.tell(Output::Trace(Trace::FirstOut(id)));
+        }
+        if unanswered {
+            self.notify(Notice::Unanswered(id));
+        }
+        self.expire(id, expiry);
+        if sealed < parts as u64 { Err(Reason::Malformed) } else { Ok(()) }
+    }
+
+    /// Sends a packet in the clear.
+    pub(super) fn pass(
+        &mut self,
+        offload: &Offload,
+        packet: &mut [u8],
+        inner: &Inner,
+        batch: &mut Batch,
+    ) {
+        let Ok(plan) = Plan::new(offload, packet, inner) else {
+            return self.counters.count(Reason::Malformed);
+        };
+        for index in 0..plan.parts() {
+            let len = plan.part_len(index);
+            if plan.write(index, packet, batch.slot(len)).is_err() {
+                return self.counters.count(Reason::Malformed);
+            }
+            batch.keep(To::Clear(inner.flow.dst()), inner.tos, len);
+            self.counters.passed += 1;
+        }
+    }
+
+    /// Tells the sender of a packet why it goes no further.
+    #[cold]
+    fn complain(
+        &mut self,
+        now: Instant,
+        error: icmp::Error,
+        packet: &[u8],
+        inner: &Inner,
+        batch: &mut Batch,
+    ) {
+        if !self.errors.allow(now) {
+            return;
+        }
+        if let Some(answer) = icmp::error(error, inner, packet) {
+            batch.slot(answer.len()).copy_from_slice(&answer);
+            batch.keep(To::Device, 0, answer.len());
+        }
+    }
+}
+
+/// Seals every part of a plan; returns packets and inner octets. Stops at the first that fails.
+#[inline]
+fn seal_parts(
+    sa: &mut Sa,
+    plan: &Plan,
+    packet: &[u8],
+    inner: &Inner,
+    tos: u8,
+    batch: &mut Batch,
+) -> (u64, u64) {
+    let next_header = if inner.is_v4() { IP_IN_IP } else { IPV6 };
+    let (mut sealed, mut bytes) = (0, 0);
+    for index in 0..plan.parts() {
+        let len = plan.part_len(index);
+        let outer = esp::sealed_len(len);
+        let slot = batch.slot(outer);
+        let Some(number) = sa.sealer.number() else { break };
+        let Some(text) = slot.get_mut(esp::HEADER..esp::HEADER + len) else { break };
+        if plan.write(index, packet, text).is_err()
+            || sa.sealer.seal(number, slot, len, next_header).is_err()
+        {
+            break;
+        }
+        batch.keep(To::Peer(sa.envelope), tos, outer);
+        sealed += 1;
+        bytes += len as u64;
+    }
+    (sealed, bytes)
+}
+
+/// The ports as a notice shows them: 0 where the protocol has none.
+fn acquire_ports(inner: &Inner) -> (u16, u16) {
+    match inner.protocol {
+        ICMP | ICMP_V6 => (0, 0),
+        _ => inner.ports,
+    }
+}
