@@ -85,11 +85,16 @@ impl Rig {
     pub(crate) fn strongswan(&mut self, options: &[&str]) {
         let namespace = format!("{}east", self.prefix);
         let (own, peer) = (self.file("east", "key.pem"), self.file("west", "pub.pem"));
-        let remote = if options.contains(&"any=yes") { "%any" } else { "192.0.2.1" };
+        let has = |option: &str| options.contains(&option);
+        let (local, remote) = match (has("v6=yes"), has("any=yes")) {
+            (true, _) => ("2001:db8::2", "2001:db8::1"),
+            (_, true) => ("192.0.2.2", "%any"),
+            _ => ("192.0.2.2", "192.0.2.1"),
+        };
         let mut arguments =
-            vec![namespace.as_str(), "e", "192.0.2.2", remote, "10.2.0.1/32", "10.1.0.1/32"];
+            vec![namespace.as_str(), "e", local, remote, "10.2.0.1/32", "10.1.0.1/32"];
         arguments.extend([own.as_str(), peer.as_str()]);
-        arguments.extend(options.iter().filter(|o| **o != "any=yes"));
+        arguments.extend(options.iter().filter(|o| !["any=yes", "v6=yes"].contains(o)));
         // What comes before the connection is loaded would be refused.
         self.script("peer-up.sh", &arguments);
         self.peers.push("e".to_owned());
@@ -217,6 +222,12 @@ impl Ours {
                 Err(_) => panic!("waited for {start:?}, saw {:#?}", self.seen),
             }
         }
+    }
+
+    /// Waits until it has done what it was told so far.
+    pub(crate) fn catch_up(&mut self) {
+        self.tell("counters");
+        self.expect("Counters");
     }
 
     /// Whether a line that begins so has come by.

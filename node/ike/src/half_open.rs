@@ -34,7 +34,7 @@ impl HalfOpen {
         limit: usize,
     ) -> Admission {
         let here = self.by_source.get(&prefix(source)).copied().unwrap_or(0);
-        if self.total >= limit || here >= SOURCE_LIMIT {
+        if self.total >= limit || here >= limit / SOURCE_SHARE {
             Admission::Refuse
         } else if !proven && (self.total >= cookie_threshold || here >= SOURCE_COOKIES) {
             Admission::AskCookie
@@ -65,8 +65,8 @@ fn prefix(source: IpAddr) -> Prefix {
     Prefix::new(source, len).unwrap_or_else(|_| Prefix::host(source))
 }
 
-/// One prefix may not use up what others need; a LAN that starts at once still gets in.
-const SOURCE_LIMIT: usize = 64;
+/// One prefix may have this part of what there is; a LAN that starts at once still gets in.
+const SOURCE_SHARE: usize = 4;
 /// One flooding prefix is asked for cookies while the others are not.
 const SOURCE_COOKIES: usize = 16;
 
@@ -90,14 +90,15 @@ mod tests {
         );
         assert_eq!(half_open.judge(flood, true, 1000, 2000), Admission::Admit);
         assert_eq!(half_open.judge(other, false, 1000, 2000), Admission::Admit);
-        for _ in SOURCE_COOKIES..SOURCE_LIMIT {
+        for _ in SOURCE_COOKIES..64 {
             half_open.add(flood);
         }
-        assert_eq!(half_open.judge(flood, true, 1000, 2000), Admission::Refuse);
+        assert_eq!(half_open.judge(flood, true, 1000, 2000), Admission::Admit);
+        assert_eq!(half_open.judge(flood, true, 1000, 256), Admission::Refuse);
         assert_eq!(half_open.judge(other, false, 1000, 2000), Admission::Admit);
         assert_eq!(half_open.judge(other, false, 10, 2000), Admission::AskCookie);
         assert_eq!(half_open.judge(other, true, 10, 64), Admission::Refuse);
-        for _ in 0..SOURCE_LIMIT {
+        for _ in 0..64 {
             half_open.remove(flood);
         }
         assert_eq!(half_open.total(), 0);

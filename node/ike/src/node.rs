@@ -1,4 +1,6 @@
-//! Every IKE SA of a node as one machine: who a datagram belongs to, whose deadline is next.
+//! Every IKE SA of a node as one machine: the verbs, the books, and whose deadline is next.
+
+mod arrivals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -17,11 +19,7 @@ use crate::exchange::{
     Ask, Pending, ike_auth_initiator, ike_auth_responder, ike_sa_init_initiator,
     ike_sa_init_responder,
 };
-use crate::half_open::Admission;
-use crate::ike_sa::{Dropped, Received};
-use crate::message::{
-    Body, Delete, ExchangeType, InvalidMessage, Message, Notify, NotifyType, Payload, Payloads,
-};
+use crate::message::{Delete, Payload};
 use crate::path::{IKE_PORT, Path};
 use crate::peering::{Link, Peering, State, Turn};
 use crate::shared::{Counters, Shared};
@@ -57,30 +55,7 @@ impl Ike {
 
     /// Takes a datagram from the network.
     pub fn handle_datagram(&mut self, now: Instant, datagram: Datagram<'_>) {
-        // A NAT keepalive (RFC 3948 §2.3).
-        if datagram.octets == [0xff] {
-            return;
-        }
-        self.shared.counters.messages_in += 1;
-        let message = match Message::read(datagram.octets) {
-            Ok(message) => message,
-            Err(error) => {
-                self.shared.count(error.into());
-                if error == InvalidMessage::MajorVersion {
-                    self.refuse_version(datagram);
-                }
-                return;
-            }
-        };
-        if message.header.exchange == ExchangeType::IKE_SA_INIT {
-            if message.header.response {
-                self.init_response(now, datagram, &message);
-            } else {
-                self.init_request(now, datagram, &message);
-            }
-        } else {
-            self.sealed(now, datagram, &message);
-        }
+        self.arrived(now, datagram);
     }
 
     /// Answers [`Output::NeedPeer`].
@@ -371,246 +346,6 @@ impl Ike {
             }
             state
         });
-    }
-
-    /// RFC 7296 §2.5: a first request of a later major version is told ours. Later ones are
-    /// dropped: who has an SA with us knows our version.
-    fn refuse_version(&mut self, datagram: Datagram<'_>) {
-        const FLAGS: usize = 19;
-        let is_response = datagram.octets.get(FLAGS).is_none_or(|flags| flags & 0x20 != 0);
-        let mut octets = datagram.octets.to_vec();
-        if let Some(version) = octets.get_mut(17) {
-            *version = 0x20;
-        }
-        if let Ok(Message { header, .. }) = Message::read(&octets)
-            && header.exchange == ExchangeType::IKE_SA_INIT
-            && !is_response
-        {
-            let notify = Notify::new(NotifyType::INVALID_MAJOR_VERSION, []);
-            self.answer_stateless(datagram, &header, notify);
-        }
-    }
-
-    fn answer_stateless(
-        &mut self,
-        datagram: Datagram<'_>,
-        header: &crate::message::Header,
-        notify: Notify,
-    ) {
-        let octets = ike_sa_init_responder::stateless(header, notify);
-        self.shared.send(datagram.local, datagram.remote, vec![octets]);
-    }
-
-    fn init_response(&mut self, now: Instant, datagram: Datagram<'_>, message: &Message<'_>) {
-        let Body::Clear { first, octets } = message.body else {
-            return self.shared.count(InvalidMessage::Value("next payload").into());
-        };
-        let Some(ike) = self.shared.spis.get(&message.header.spi_i).copied() else {
-            self.shared.counters.dropped_unknown_spi += 1;
-            return;
-        };
-        let payloads = match Payloads::read(first, octets) {
-            Ok(payloads) => payloads,
-            Err(error) => return self.shared.count(error.into()),
-        };
-        if message.header.initiator || message.header.message_id != 0 {
-            return self.shared.count(Dropped::Stray);
-        }
-        self.with(now, ike, Some(datagram), |state, turn| match state {
-            State::InitSent(state) if turn.reply.1 == turn.link.path.remote => {
-                ike_sa_init_initiator::receive(state, turn, message, &payloads)
-            }
-            state => {
-                turn.shared.count(Dropped::Stray);
-                state
-            }
-        });
-    }
-
-    fn init_request(&mut self, now: Instant, datagram: Datagram<'_>, message: &Message<'_>) {
-        let header = message.header;
-        let Body::Clear { first, octets } = message.body else {
-            return self.shared.count(InvalidMessage::Value("next payload").into());
-        };
-        // Our own request, reflected, has an SPI of ours.
-        if !header.initiator
-            || header.message_id != 0
-            || header.spi_r != 0
-            || self.shared.spis.contains_key(&header.spi_i)
-        {
-            return self.shared.count(Dropped::Stray);
-        }
-        let digest = ike_sa_init_responder::digest(datagram.remote, datagram.octets);
-        if let Some(ike) = self.inits.get(&digest).copied() {
-            return self.with(now, ike, Some(datagram), |state, turn| {
-                if let State::HalfOpen(half_open) = &state {
-                    turn.answer(vec![half_open.response.clone()]);
-                }
-                state
-            });
-        }
-        let payloads = match Payloads::read(first, octets) {
-            Ok(payloads) => payloads,
-            Err(error) => {
-                self.shared.count(error.into());
-                // The one answer that says which payload it was (RFC 7296 §2.5).
-                if let InvalidMessage::Critical(_) = error {
-                    let notify = crate::failure::Failure::from(error).notify();
-                    self.answer_stateless(datagram, &header, notify);
-                }
-                return;
-            }
-        };
-        let request = match ike_sa_init_responder::read(message, &payloads) {
-            Ok(request) => request,
-            Err(failure @ crate::failure::Failure::InvalidSyntax(_)) => {
-                // No answer to what nobody honest sends (RFC 7296 §2.21.1).
-                let _ = failure;
-                self.shared.counters.dropped_invalid += 1;
-                return;
-            }
-            Err(failure) => {
-                return self.answer_stateless(datagram, &header, failure.notify());
-            }
-        };
-        if self.admit(now, datagram, message, &payloads) {
-            self.begin(now, datagram, digest, &request);
-        }
-    }
-
-    /// Whether one more stranger may come in. Asks for a cookie if it has to bring one.
-    fn admit(
-        &mut self,
-        now: Instant,
-        datagram: Datagram<'_>,
-        message: &Message<'_>,
-        payloads: &Payloads,
-    ) -> bool {
-        let nonce = payloads.nonce.as_deref().unwrap_or_default();
-        let spi = message.header.spi_i;
-        let brought = payloads.notify(NotifyType::COOKIE).map(|n| n.data.as_slice());
-        let proven = brought.is_some_and(|cookie| {
-            let good = self.shared.cookies.check(now, datagram.remote, spi, nonce, cookie);
-            if !good {
-                self.shared.counters.cookies_refused += 1;
-            }
-            good
-        });
-        let config = &self.shared.config;
-        let (threshold, limit) = (config.cookie_threshold, config.half_open_limit);
-        match self.shared.half_open.judge(datagram.remote.ip(), proven, threshold, limit) {
-            Admission::Admit => true,
-            Admission::Refuse => {
-                self.shared.counters.dropped_half_open += 1;
-                false
-            }
-            Admission::AskCookie => {
-                self.shared.counters.cookies_sent += 1;
-                let Shared { cookies, rng, .. } = &mut self.shared;
-                let cookie = cookies.bake(now, rng, datagram.remote, spi, nonce);
-                let notify = Notify::new(NotifyType::COOKIE, cookie);
-                self.answer_stateless(datagram, &message.header, notify);
-                false
-            }
-        }
-    }
-
-    /// Makes a half-open SA.
-    fn begin(
-        &mut self,
-        now: Instant,
-        datagram: Datagram<'_>,
-        digest: Vec<u8>,
-        request: &ike_sa_init_responder::Request<'_>,
-    ) {
-        let id = self.shared.fresh_ike_id();
-        let source = datagram.remote.ip();
-        let mut link = Link::new(id, false, Path::new(datagram.local, datagram.remote));
-        link.half_open = Some(source);
-        link.init_digest = Some(digest.clone());
-        self.shared.half_open.add(source);
-        self.shared.add_remote(source);
-        self.inits.insert(digest, id);
-        self.peerings.insert(id, Peering { link, state: State::Over });
-        self.with(now, id, Some(datagram), |_, turn| {
-            ike_sa_init_responder::accept(request, turn).unwrap_or_else(|_| {
-                turn.shared.counters.dropped_invalid += 1;
-                State::Over
-            })
-        });
-    }
-
-    /// A message of an SA that has keys.
-    fn sealed(&mut self, now: Instant, datagram: Datagram<'_>, message: &Message<'_>) {
-        let header = message.header;
-        let own_spi = if header.initiator { header.spi_r } else { header.spi_i };
-        let Some(ike) = self.shared.spis.get(&own_spi).copied() else {
-            let digest = ike_sa_init_responder::digest(datagram.remote, datagram.octets);
-            match self.shared.graves.get(&own_spi) {
-                Some(grave) if grave.request == digest => {
-                    let datagrams = grave.datagrams.clone();
-                    self.shared.send(datagram.local, datagram.remote, datagrams);
-                }
-                _ => self.shared.counters.dropped_unknown_spi += 1,
-            }
-            return;
-        };
-        self.with(now, ike, Some(datagram), |state, turn| receive(state, turn, message, own_spi));
-    }
-}
-
-/// A message of an SA that has keys, in whatever state that is.
-fn receive(state: State, turn: &mut Turn<'_>, message: &Message<'_>, own_spi: u64) -> State {
-    match state {
-        State::Established(mut established) => match established.receive(turn, message, own_spi) {
-            ControlFlow::Continue(()) => State::Established(established),
-            ControlFlow::Break(why) => {
-                if let End::Misbehaved(_) = why {
-                    // The peer may be of another opinion: it is told, once.
-                    let delete = [Payload::Delete(Delete::Ike)];
-                    let datagrams = established.current.last_request(&delete);
-                    turn.send(datagrams);
-                }
-                established.end(turn, why);
-                State::Over
-            }
-        },
-        State::HalfOpen(mut half_open) => match half_open.sa.receive(message) {
-            Ok(Received::Request(ExchangeType::IKE_AUTH, payloads)) => {
-                ike_auth_responder::receive(*half_open, turn, payloads)
-            }
-            outcome => {
-                drop_unless_fragment(turn, outcome);
-                State::HalfOpen(half_open)
-            }
-        },
-        State::AuthSent(mut sent) => match sent.sa.receive(message) {
-            Ok(Received::Response(_, Ok(payloads))) => {
-                ike_auth_initiator::receive(*sent, turn, &payloads)
-            }
-            Ok(Received::Response(_, Err(error))) => {
-                sent.abandon(turn);
-                turn.ended(crate::failure::Failure::from(error).end());
-                State::Over
-            }
-            outcome => {
-                drop_unless_fragment(turn, outcome);
-                State::AuthSent(sent)
-            }
-        },
-        // A repeated IKE_AUTH while we wait for our own side is left alone.
-        state => {
-            turn.shared.count(Dropped::Stray);
-            state
-        }
-    }
-}
-
-fn drop_unless_fragment(turn: &mut Turn<'_>, outcome: Result<Received, Dropped>) {
-    match outcome {
-        Ok(Received::Fragment) => {}
-        Ok(_) => turn.shared.count(Dropped::Stray),
-        Err(dropped) => turn.shared.count(dropped),
     }
 }
 
