@@ -2,6 +2,11 @@
 //! checkers that they run.
 //!
 //! Everything happens on loopback and in temporary directories, so none of it needs root.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on should panic"
+)]
 
 mod check;
 mod generate;

@@ -107,7 +107,7 @@ fn unbound_validates_down_a_chain() {
             "server:\n directory: \"{directory}\"\n chroot: \"\"\n username: \"\"\n pidfile: \"\"\n\
              interface: 127.0.0.1@{own}\n do-not-query-localhost: no\n use-syslog: no\n\
              module-config: \"validator iterator\"\n trust-anchor-file: \"ta\"\n\
-             local-zone: \"2.0.192.in-addr.arpa\" nodefault\n qname-minimisation: no\n\
+             local-zone: \"2.0.192.in-addr.arpa\" nodefault\n qname-minimisation: yes\n\
              stub-zone:\n name: \"0.192.in-addr.arpa\"\n stub-addr: 127.0.0.1@{port}\n"
         ),
     );

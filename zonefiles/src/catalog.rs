@@ -275,7 +275,11 @@ impl<'a> Found<'a> {
             .unwrap_or(&zone.origin);
         let wildcard = encloser.prepend(b"*").ok()?;
         let Some(sets) = zone.nodes.get(&wildcard) else {
-            self.rcode = Rcode::NxDomain;
+            // A wildcard that is only on the way to others has no records, but it exists
+            // (RFC 4592 §4.9).
+            if !zone.has_below(&wildcard) {
+                self.rcode = Rcode::NxDomain;
+            }
             self.deny(zone, name, Some(&wildcard));
             return None;
         };
@@ -472,3 +476,6 @@ const MAX_TRANSFER: usize = 65_535;
 const TRANSFER_TARGET: usize = 16_384;
 /// Longer chains are loops or mistakes; resolvers stop between 8 and 16.
 const MAX_ALIASES: usize = 8;
+
+#[cfg(test)]
+mod tests;

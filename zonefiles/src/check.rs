@@ -309,7 +309,7 @@ impl Checker {
         }
         if let Gateway::Address(gateway) = says.gateway {
             // Below a classless apex the address is not in the name: judged as a public host.
-            let judged = host.unwrap_or(IpAddr::from([192, 0, 2, 1]));
+            let judged = host.unwrap_or_else(|| IpAddr::from([192, 0, 2, 1]));
             if let Some(fault) = gateway_fault(judged, gateway) {
                 self.find(located, What::Host(fault));
             } else if host.is_some_and(|host| host != gateway) && self.delegates.is_none() {

@@ -227,11 +227,12 @@ impl Reader {
                 (owner.ok_or_else(|| fail(first, MasterError::NoOwner))?, tokens.as_slice())
             }
         };
-        let head = Head::read(rest).map_err(|(at, e)| fail(rest.get(at).or(tokens.last()), e))?;
+        let head =
+            Head::read(rest).map_err(|(at, e)| fail(rest.get(at).or_else(|| tokens.last()), e))?;
         let data = rest.get(head.used..).unwrap_or_default();
         let rtype = head.rtype;
         let rdata = rdata::parse(rtype, data, source.origin.as_ref()).map_err(|(at, error)| {
-            fail(data.get(at).or(tokens.last()), MasterError::Rdata { rtype, error })
+            fail(data.get(at).or_else(|| tokens.last()), MasterError::Rdata { rtype, error })
         })?;
         let mut record = Record::new(owner, 0, rtype, rdata);
         if let Some(soa) = record.as_soa() {

@@ -7,4 +7,6 @@ mod write;
 pub(crate) use encoding::write_bitmap;
 pub use read::RdataError;
 pub(crate) use read::{Token, parse, parse_period, plain};
-pub(crate) use write::{canonical, is_of_type, write, write_quoted};
+#[cfg(test)]
+pub(crate) use write::is_of_type;
+pub(crate) use write::{canonical, write};

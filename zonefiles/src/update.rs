@@ -153,9 +153,13 @@ mod tests {
         assert!(
             reconcile(std::slice::from_ref(&newer), &[foreign.clone(), newer.clone()]).is_empty()
         );
-        let changes = reconcile(&[txt("X-IPsec-Server(5)=192.0.2.11", 61)], &[newer.clone()]);
+        let changes =
+            reconcile(&[txt("X-IPsec-Server(5)=192.0.2.11", 61)], std::slice::from_ref(&newer));
         assert!(matches!(changes.as_slice(), [Change::Ttl { was: 60, .. }]));
-        assert_eq!(withdraw(&[ours.clone()], &[foreign, ours.clone()]), [Change::Remove(ours)]);
+        assert_eq!(
+            withdraw(std::slice::from_ref(&ours), &[foreign, ours.clone()]),
+            [Change::Remove(ours)]
+        );
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub(crate) fn canonical(rtype: Rtype, wire: &[u8]) -> Vec<u8> {
 }
 
 /// One quoted `<character-string>`.
-pub(crate) fn write_quoted(out: &mut dyn Write, text: &[u8]) -> fmt::Result {
+fn write_quoted(out: &mut dyn Write, text: &[u8]) -> fmt::Result {
     out.write_char('"')?;
     for &byte in text {
         match byte {

@@ -190,7 +190,7 @@ impl<'a> Job<'a> {
         let apex = Apex {
             servers: args.ns.clone(),
             mailbox: args.mailbox.clone(),
-            serial: args.serial.unwrap_or(u32::try_from(now).unwrap_or(u32::MAX)),
+            serial: args.serial.unwrap_or_else(|| u32::try_from(now).unwrap_or(u32::MAX)),
             ttl: args.ttl,
             minimum: args.minimum,
         };

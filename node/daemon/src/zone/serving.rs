@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use tokio::net::UdpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 use zonefiles::catalog::notify;
-use zonefiles::{Catalog, Name, Prefix, Record, Zone};
+use zonefiles::{Catalog, Prefix, Record, Zone};
 
 use super::files::read_zone_of;
 use super::keys::{ZoneKeys, file_stem};
@@ -178,7 +178,8 @@ impl Source {
             if self.sign {
                 self.advance_serial(&mut zone)?;
             }
-            zones.push(ServedZone { zone, sign: self.sign });
+            let served = if self.sign { ServedZone::signed } else { ServedZone::as_is };
+            zones.push(served(zone));
         }
         sign_zones(zones, &mut self.keys, self.lifetime, None)
     }

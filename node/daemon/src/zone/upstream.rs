@@ -159,7 +159,7 @@ impl Upstream {
         octets: &[u8],
         answer: &Message,
     ) -> anyhow::Result<()> {
-        let refused = answer.signature().and_then(|signature| signature.data.error.clone());
+        let refused = answer.signature().and_then(|signature| signature.data.error);
         if let Some(error) = refused {
             bail!(
                 "{} refused the TSIG key {}: {error:?} (BadKey: it does not know the name; BadSig: \

@@ -170,7 +170,9 @@ const MAX_LINE: u64 = 64 * 1024;
 mod tests {
     use super::*;
 
-    fn rows(text: &str) -> Vec<Result<Vec<(usize, String, u32)>, (u32, u32, String)>> {
+    type Fields = Vec<(usize, String, u32)>;
+
+    fn rows(text: &str) -> Vec<Result<Fields, (u32, u32, String)>> {
         let input = Box::new(std::io::Cursor::new(text.as_bytes().to_vec()));
         Rows::new(input)
             .map(|row| {
