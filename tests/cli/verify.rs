@@ -65,7 +65,11 @@ fn zones(key: &str, other: &str) -> Vec<Zone> {
             .with("west", "IN A 192.0.2.11")
             .with("west", txt(key, "@west.hosts.test"))
             .with("plain", "IN A 192.0.2.12")
-            .with("road", txt(key, "@road.hosts.test")),
+            .with("road", txt(key, "@road.hosts.test"))
+            .with("both", "IN A 192.0.2.11")
+            .with("both", "IN AAAA 2001:db8::b"),
+        Zone::new("8.b.d.0.1.0.0.2.ip6.arpa", Signing::Good)
+            .with("b.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0", txt(key, "2001:db8::b")),
     ]
 }
 
@@ -114,6 +118,7 @@ Would a stranger encrypt to 192.0.2.11?                          \t[OK]
     assert_eq!(status, 0);
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn findings(bed: &Bed, key: &str, other: &str) {
     let rows: &[(&[&str], i32, &[&str])] = &[
         (
@@ -190,6 +195,15 @@ fn findings(bed: &Bed, key: &str, other: &str) {
         ),
         (&["--ip", "192.0.2.11", "--key-file", key], 0, &["is published here"]),
         (&["--ip", "192.0.2.11", "--key-file", other], 1, &["is not among those published"]),
+        (
+            &["--host", "both.hosts.test"],
+            0,
+            &[
+                "Would a stranger encrypt to 192.0.2.11?",
+                "Looking for TXT in reverse map: b.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.\t[OK]",
+                "private negotiates with 2001:db8::b",
+            ],
+        ),
         (&["--host", "a..b"], 2, &["oe-node verify: --host a..b: empty name or label"]),
         (&["--ip", "192.0.2.11", "--probe"], 1, &["Is a daemon there: IKE_SA_INIT to 192.0.2.11"]),
     ];

@@ -99,7 +99,8 @@ pub(super) async fn at(resolver: &Arc<Resolver>, name: &Name, compare: bool) -> 
     );
     let weakest = if txt.security <= ipseckey.security { &txt } else { &ipseckey };
     let (chain, servers) = tokio::join!(chain_end(resolver, weakest), async {
-        if compare && !txt.records().is_empty() {
+        // Also for what is missing: it may be there already, and not yet seen by everybody.
+        if compare && !matches!(txt.found, Found::Failed(_)) {
             servers::compare(resolver, &txt.owner).await
         } else {
             Vec::new()

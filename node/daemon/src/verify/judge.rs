@@ -471,35 +471,54 @@ fn bogus(chain: Option<&ChainEnd>, now: u64) -> Note {
 }
 
 fn server_notes(servers: &[ServerSaid], seen: &Seen) -> Vec<Note> {
+    let said: Vec<&Vec<String>> = servers.iter().filter_map(|s| s.said.as_ref().ok()).collect();
     let mut notes = Vec::new();
-    let mut agree = 0;
-    for server in servers {
-        let who = format!("{} ({})", server.name, server.address.ip());
-        match &server.said {
-            Ok(texts) if *texts == seen.texts => agree += 1,
-            Ok(texts) => notes.push(Note::wrong(
-                format!(
-                    "{who} has {} record(s) of ours, and not the same as the answer",
-                    texts.len()
-                ),
-                "compare the zone's serial numbers on its servers, and transfer it again",
-            )),
-            Err(ServerSilence::Lame) => notes.push(Note::weak(
-                format!("{who} is named as a server of the zone, and is not authoritative for it"),
-                "serve the zone there, or remove it from the NS records",
-            )),
-            Err(ServerSilence::Failed(failure)) => {
-                notes.push(Note::info(format!(
-                    "{who} gave no answer from here: {}",
-                    word(*failure)
-                )));
+    match said.split_first() {
+        Some((first, rest)) if rest.iter().all(|other| other == first) => {
+            if **first == seen.texts {
+                if !rest.is_empty() && seen.present() {
+                    notes.push(Note::info(format!("{} authoritative servers agree", said.len())));
+                }
+            } else if seen.outcome != SeenOutcome::Bogus {
+                notes.push(Note::weak(
+                    format!(
+                        "the zone's servers have {} record(s) of ours by now, and the resolver an older answer",
+                        first.len()
+                    ),
+                    format!("wait {} s, or clear the resolver's cache", seen.ttl.as_secs()),
+                ));
             }
         }
+        _ => notes.extend(servers.iter().filter_map(|server| differs(server, seen))),
     }
-    if agree > 1 {
-        notes.push(Note::info(format!("{agree} authoritative servers agree")));
-    }
+    notes.extend(servers.iter().filter_map(silence));
     notes
+}
+
+fn differs(server: &ServerSaid, seen: &Seen) -> Option<Note> {
+    let texts = server.said.as_ref().ok().filter(|texts| **texts != seen.texts)?;
+    Some(Note::wrong(
+        format!(
+            "{} ({}) has {} record(s) of ours, and not the same as the answer",
+            server.name,
+            server.address.ip(),
+            texts.len()
+        ),
+        "compare the zone's serial numbers on its servers, and transfer it again",
+    ))
+}
+
+fn silence(server: &ServerSaid) -> Option<Note> {
+    let who = format!("{} ({})", server.name, server.address.ip());
+    match server.said.as_ref().err()? {
+        ServerSilence::Lame => Some(Note::weak(
+            format!("{who} is named as a server of the zone, and is not authoritative for it"),
+            "serve the zone there, or remove it from the NS records",
+        )),
+        ServerSilence::Failed(failure) => {
+            Some(Note::info(format!("{who} gave no answer from here: {}", word(*failure))))
+        }
+    }
 }
 
 fn probe_check(gateway: IpAddr, probed: Probed) -> Check {

@@ -35,25 +35,22 @@ pub(super) async fn compare(
 
 /// The names of the servers of the nearest zone above.
 async fn servers_of(resolver: &Resolver, owner: &Name) -> Vec<Name> {
-    let labels: Vec<&str> = owner.labels().collect();
-    for from in 0..labels.len() {
-        let Some(Ok(zone)) = labels.get(from..).map(|l| l.join(".").parse::<Name>()) else {
-            continue;
-        };
-        let found = resolver.lookup(&zone, RecordType::NS).await;
-        let names: Vec<Name> = found
-            .records()
-            .iter()
-            .filter_map(|record| match &record.data {
-                RData::NS(ns) => from_hickory(&ns.0),
-                _ => None,
-            })
-            .collect();
-        if !names.is_empty() {
-            return names;
-        }
-    }
-    Vec::new()
+    let Some(zone) = zone_of(resolver, owner).await else { return Vec::new() };
+    let found = resolver.lookup(&zone, RecordType::NS).await;
+    let server = |record: &Record| match &record.data {
+        RData::NS(ns) => from_hickory(&ns.0),
+        _ => None,
+    };
+    found.records().iter().filter_map(server).collect()
+}
+
+/// The zone in which a name lies, by what nobody validated: an SOA stands at its top, and in every
+/// denial.
+async fn zone_of(resolver: &Resolver, owner: &Name) -> Option<Name> {
+    let reply = resolver.unvalidated(owner, RecordType::SOA).await.ok()?;
+    let mut records = reply.answers.iter().chain(&reply.authorities);
+    let soa = records.find(|record| record.record_type() == RecordType::SOA)?;
+    from_hickory(&soa.name).filter(|zone| owner.is_within(zone))
 }
 
 async fn ask(resolver: &Resolver, name: String, address: IpAddr, owner: &Name) -> ServerSaid {

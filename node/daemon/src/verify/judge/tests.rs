@@ -330,6 +330,15 @@ fn findings() {
             Well,
         ),
         (
+            change(facts(SeenOutcome::NoRecord), &|f| {
+                f.reverse.txt.texts.clear();
+                f.reverse.servers = vec![said("a.", Ok(vec!["one".to_owned()])); 2];
+            }),
+            Weak,
+            "the zone's servers have 1 record(s) of ours by now",
+            Failed,
+        ),
+        (
             change(good(), &|f| f.reverse.servers = vec![said("a.", Err(ServerSilence::Lame))]),
             Weak,
             "not authoritative",
