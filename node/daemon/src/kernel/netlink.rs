@@ -13,6 +13,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
+use zeroize::Zeroizing;
 
 /// The kernel answers at once; what takes longer is lost, and must not hang the daemon.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,12 +33,17 @@ const NLMSG_MIN_TYPE: u16 = 0x10;
 pub(super) trait Family: NetlinkSerializable + NetlinkDeserializable {
     /// Whether a message of this type, with this much payload, is to be decoded.
     fn is_whole(kind: u16, payload: usize) -> bool;
+
+    /// Wipes the keys in it: once it is sent, or read, nobody needs them here.
+    fn wipe(&mut self);
 }
 
 impl Family for RouteNetlinkMessage {
     fn is_whole(_: u16, _: usize) -> bool {
         true
     }
+
+    fn wipe(&mut self) {}
 }
 
 /// A socket for requests of one netlink family.
@@ -54,6 +60,8 @@ impl<T: Family> Netlink<T> {
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         socket2::SockRef::from(&socket).set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        // Keeps errors from repeating the request, and the keys in it.
+        let _ = socket.set_cap_ack(true);
         // Lets dumps be narrowed by the kernel; older ones send everything, and we look ourselves.
         let _ = socket.set_netlink_get_strict_chk(true);
         Ok(Self { socket, sequence: 0, messages: PhantomData })
@@ -81,13 +89,17 @@ impl<T: Family> Netlink<T> {
         header.sequence_number = self.sequence;
         let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
         message.finalize();
-        let mut octets = vec![0; message.buffer_len()];
+        let mut octets = Zeroizing::new(vec![0; message.buffer_len()]);
         message.serialize(&mut octets);
+        if let NetlinkPayload::InnerMessage(message) = &mut message.payload {
+            message.wipe();
+        }
         self.socket.send(&octets, 0)?;
 
         let mut received = Vec::new();
         loop {
             let (datagram, from) = self.socket.recv_from_full()?;
+            let datagram = Zeroizing::new(datagram);
             if from.port_number() != 0 {
                 continue;
             }
@@ -97,7 +109,10 @@ impl<T: Family> Netlink<T> {
                     continue;
                 }
                 match payload {
-                    NetlinkPayload::InnerMessage(message) => received.push(message),
+                    NetlinkPayload::InnerMessage(mut message) => {
+                        message.wipe();
+                        received.push(message);
+                    }
                     NetlinkPayload::Done(_) => return Ok(received),
                     NetlinkPayload::Error(error) if error.code.is_some() => {
                         return Err(error.to_io());

@@ -13,6 +13,8 @@ use netlink_packet_xfrm::{
 };
 use netlink_sys::protocols::NETLINK_XFRM;
 
+use zeroize::Zeroize;
+
 use super::netlink::{Family, Netlink};
 
 /// The priorities that tell our policies from those of others; the kernel takes the smallest
@@ -43,6 +45,15 @@ impl Family for XfrmMessage {
             _ => return false,
         };
         payload >= fixed
+    }
+
+    fn wipe(&mut self) {
+        let (Self::AddSa(state) | Self::UpdateSa(state)) = self else { return };
+        for nla in &mut state.nlas {
+            if let XfrmAttrs::EncryptionAlgAead(aead) = nla {
+                aead.alg_key.zeroize();
+            }
+        }
     }
 }
 

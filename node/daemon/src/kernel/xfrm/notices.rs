@@ -67,7 +67,7 @@ impl Xfrm {
         if !self.flows.contains_key(&flow)
             && let Err(error) = self.set_policy(flow, Policy::Hold)
         {
-            tracing::warn!(%error, %flow, "cannot hold a flow for itself");
+            tracing::debug!(%error, %flow, "cannot hold a flow for itself");
         }
         // Bounded as flows are: one for each.
         if self.flows.contains_key(&flow) {
