@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use aws_lc_rs::signature::{
     RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
     RSA_PSS_SHA512, RsaKeyPair, RsaSignatureEncoding,
@@ -236,6 +236,14 @@ impl fmt::Debug for HostKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HostKey({:?})", self.public)
     }
+}
+
+/// Lets the library seed its random generator, which takes it some 70 ms once in a process: no
+/// first packet should wait for that inside its first signature.
+pub(crate) fn warm_up() {
+    let mut octet = [0];
+    // If there is no randomness, signing will say so.
+    let _ = SystemRandom::new().fill(&mut octet);
 }
 
 /// Reads the public half from a file: PEM of a public key, or of a private one that only its

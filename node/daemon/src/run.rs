@@ -22,6 +22,8 @@ use crate::view;
 /// made before is unmade on the way out.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     crate::log::start();
+    // Beside everything else that has to be done first.
+    std::thread::spawn(crate::hostkey::warm_up);
     let groups = config.groups()?;
     let (key, made) = view::host_key(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
