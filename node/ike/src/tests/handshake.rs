@@ -90,8 +90,8 @@ fn the_responders_events_come_before_its_answer() {
 #[test]
 fn a_forced_encapsulation_moves_to_4500() {
     for forcing in 0..2 {
-        let now = Instant::now();
         let mut net = Net::pair();
+        let now = net.now;
         let mut config = config(forcing);
         config.encapsulation = Encapsulation::Force;
         let verdicts = net.nodes[forcing].verdicts.clone();
