@@ -124,7 +124,10 @@ impl Node {
             let due = tokio::time::Instant::from_std(due.unwrap_or_else(|| Instant::now() + IDLE));
             let now = Instant::now;
             tokio::select! {
-                Some(notice) = self.plane.notices.recv() => self.keying.handle_notice(now(), notice),
+                notice = self.plane.notices.recv() => {
+                    let notice = notice.context("the packet thread has ended")?;
+                    self.keying.handle_notice(now(), notice);
+                }
                 Some(datagram) = self.plane.datagrams.recv() => self.datagram(&datagram),
                 Some(answer) = answers.recv() => self.keying.handle_answer(now(), &answer),
                 Some((ike, signature)) = signatures.recv() => {

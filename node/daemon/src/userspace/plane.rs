@@ -52,7 +52,7 @@ impl Default for Config {
 
 /// A running plane. When it is dropped the thread ends and the device disappears.
 pub(crate) struct Plane {
-    /// What the plane has to say, in order.
+    /// What the plane has to say, in order. Ends when the thread does.
     pub(crate) notices: mpsc::Receiver<Notice>,
     /// IKE datagrams, without the non-ESP marker.
     pub(crate) datagrams: mpsc::Receiver<Datagram>,
@@ -233,7 +233,12 @@ impl Worker {
                             return;
                         }
                     }
-                    DEVICE => self.read_device(),
+                    DEVICE => {
+                        if let Err(error) = self.read_device() {
+                            tracing::error!("the device is lost: {error}");
+                            return;
+                        }
+                    }
                     number if number >= ESP => self.receive_esp(number - ESP),
                     number => self.receive_udp(number - UDP),
                 }
@@ -263,13 +268,18 @@ impl Worker {
 
     /// Reads the device until it is empty or the batch is full, then sends: one wake-up carries as
     /// much as has gathered.
-    fn read_device(&mut self) {
+    ///
+    /// # Errors
+    /// When somebody has deleted the device: nothing can be protected any more, and the daemon's
+    /// owner must know.
+    fn read_device(&mut self) -> std::io::Result<()> {
         let now = Instant::now();
         while !self.batch.is_full() {
             let len = match self.tun.read(&mut self.buffer) {
                 Ok(len) => len,
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => break,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e),
             };
             let header = self.buffer.get_mut(..len).and_then(<[u8]>::split_first_chunk_mut);
             let Some((header, packet)) = header else { break };
@@ -281,6 +291,7 @@ impl Worker {
             }
         }
         self.flush();
+        Ok(())
     }
 
     fn flush(&mut self) {

@@ -404,12 +404,15 @@ fn it_works_without_ipv6() {
 
 #[test]
 fn the_device_goes_with_the_plane() {
-    let Some([a, _b]) = two("stop", true) else { return };
+    let Some([a, mut b]) = two("stop", true) else { return };
     let line = format!("ip -n {} link show ipsec0", a.namespace);
     assert!(run(&line).contains("ipsec0"));
     let config = Config { mark: MARK, ..Config::default() };
     let taken = inside(&a.namespace, || start(config)).err().unwrap();
     assert!(format!("{taken:#}").contains("in use"), "{taken:#}");
+    // Who deletes the device under the plane ends the plane, and its owner hears of it.
+    run(&format!("ip -n {} link del ipsec0", b.namespace));
+    while b.plane.notices.blocking_recv().is_some() {}
     let namespace = a.namespace.clone();
     // A node is taken apart by hand here, because its namespace must outlive its plane.
     let node = std::mem::ManuallyDrop::new(a);
