@@ -235,12 +235,12 @@ impl Forwarding {
     /// Sends what is held of a flow, first before last.
     fn release(&mut self, now: Instant, flow: &Flow, policy: Policy) {
         let held = self.hold.take(flow);
-        if held.iter().all(Option::is_none) {
+        if held.is_empty() {
             return;
         }
         self.tell(Output::Trace(Trace::Released(*flow)));
         let mut batch = std::mem::take(&mut self.scratch);
-        for Packet { offload, mut octets } in held.into_iter().flatten() {
+        for Packet { offload, mut octets } in held {
             let Ok(inner) = Inner::parse(&octets) else { continue };
             let sent = match policy {
                 Policy::Encrypt(sa) => {
@@ -273,7 +273,7 @@ impl Forwarding {
     }
 
     fn discard(&mut self, flow: &Flow, reason: Reason) {
-        for _ in self.hold.take(flow).into_iter().flatten() {
+        for _ in self.hold.take(flow) {
             self.counters.count(reason);
         }
     }

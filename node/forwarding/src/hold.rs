@@ -1,7 +1,10 @@
-//! Packets that wait for a decision: the first and the last of each flow (RFC 4322 §3.1.1,
+//! Packets that wait for a decision: the first and the last few of each flow (RFC 4322 §3.1.1,
 //! §3.1.2), within budgets that no flood can exceed.
+//!
+//! RFC 4322 keeps one last packet. Where two ends call each other at once that is one too few: the
+//! answers to what the peer's hold has released wait here behind packets of our own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -32,7 +35,7 @@ pub(crate) struct Hold {
 /// What is held of one flow.
 struct Held {
     first: Packet,
-    last: Option<Packet>,
+    last: VecDeque<Packet>,
     age: u64,
     since: Instant,
 }
@@ -62,7 +65,10 @@ impl Hold {
         let len = packet.octets.len();
         if let Some(held) = self.flows.get_mut(&flow) {
             self.bytes += len;
-            if let Some(old) = held.last.replace(packet) {
+            held.last.push_back(packet);
+            if held.last.len() > MAX_LAST
+                && let Some(old) = held.last.pop_front()
+            {
                 self.bytes = self.bytes.saturating_sub(old.octets.len());
                 counters.count(Reason::HoldReplaced);
             }
@@ -82,13 +88,13 @@ impl Hold {
             self.ages.insert(age, flow);
             *self.by_source.entry(source).or_default() += 1;
             *self.by_destination.entry(destination).or_default() += 1;
-            self.flows.insert(flow, Held { first: packet, last: None, age, since: now });
+            self.flows.insert(flow, Held { first: packet, last: VecDeque::new(), age, since: now });
         }
         counters.held += 1;
         while self.flows.len() > MAX_FLOWS || self.bytes > MAX_BYTES {
             let Some((_, oldest)) = self.ages.first_key_value() else { break };
             let oldest = *oldest;
-            for _ in self.take(&oldest).into_iter().flatten() {
+            for _ in self.take(&oldest) {
                 counters.count(Reason::HoldOverBudget);
             }
             evicted.push(oldest);
@@ -96,17 +102,16 @@ impl Hold {
         true
     }
 
-    /// Takes out what is held of a flow: first, then last.
-    pub(crate) fn take(&mut self, flow: &Flow) -> [Option<Packet>; 2] {
-        let Some(held) = self.flows.remove(flow) else { return [None, None] };
+    /// Takes out what is held of a flow, in the order it came.
+    pub(crate) fn take(&mut self, flow: &Flow) -> VecDeque<Packet> {
+        let Some(mut held) = self.flows.remove(flow) else { return VecDeque::new() };
         self.ages.remove(&held.age);
         let (source, destination) = neighbourhoods(*flow);
         forget(&mut self.by_source, source);
         forget(&mut self.by_destination, destination);
-        let len = |packet: &Packet| packet.octets.len();
-        let bytes = len(&held.first) + held.last.as_ref().map_or(0, len);
-        self.bytes = self.bytes.saturating_sub(bytes);
-        [Some(held.first), held.last]
+        self.bytes = self.bytes.saturating_sub(held.bytes());
+        held.last.push_front(held.first);
+        held.last
     }
 
     /// When the oldest flow will have waited long enough.
@@ -121,7 +126,7 @@ impl Hold {
             return None;
         }
         let flow = *self.ages.first_key_value()?.1;
-        for _ in self.take(&flow).into_iter().flatten() {
+        for _ in self.take(&flow) {
             counters.count(Reason::HoldExpired);
         }
         Some(flow)
@@ -129,15 +134,17 @@ impl Hold {
 
     #[cfg(test)]
     fn is_consistent(&self) -> bool {
-        let bytes: usize = self
-            .flows
-            .values()
-            .map(|h| h.first.octets.len() + h.last.as_ref().map_or(0, |p| p.octets.len()))
-            .sum();
+        let bytes: usize = self.flows.values().map(Held::bytes).sum();
         bytes == self.bytes
             && self.ages.len() == self.flows.len()
             && self.by_source.values().sum::<usize>() == self.flows.len()
             && self.by_destination.values().sum::<usize>() == self.flows.len()
+    }
+}
+
+impl Held {
+    fn bytes(&self) -> usize {
+        self.first.octets.len() + self.last.iter().map(|p| p.octets.len()).sum::<usize>()
     }
 }
 
@@ -160,6 +167,8 @@ fn neighbourhoods(flow: Flow) -> (Prefix, Prefix) {
     (of(flow.src(), 56), of(flow.dst(), 48))
 }
 
+/// Packets kept of a flow besides the first: a few seconds of what retries, and their answers.
+pub(crate) const MAX_LAST: usize = 4;
 /// Flows with held packets. A host opens far fewer connections to strangers within the seconds
 /// that a negotiation takes.
 pub(crate) const MAX_FLOWS: usize = 4096;
@@ -207,15 +216,15 @@ mod tests {
     }
 
     #[test]
-    fn first_and_last_are_kept() {
+    fn the_first_and_the_last_few_are_kept() {
         let mut bench = Bench::new();
-        for tag in 1..=5 {
+        for tag in 1..=8 {
             bench.put(flow(1), packet(100, tag));
         }
-        let tags = bench.hold.take(&flow(1)).map(|p| p.map(|p| p.octets[0]));
-        assert_eq!(tags, [Some(1), Some(5)]);
-        assert_eq!((bench.counters.held, bench.counters.hold_replaced), (5, 3));
-        assert_eq!(bench.hold.take(&flow(1)), [None, None]);
+        let tags: Vec<u8> = bench.hold.take(&flow(1)).iter().map(|p| p.octets[0]).collect();
+        assert_eq!(tags, [1, 5, 6, 7, 8]);
+        assert_eq!((bench.counters.held, bench.counters.hold_replaced), (8, 3));
+        assert!(bench.hold.take(&flow(1)).is_empty());
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub enum Class {
 /// What happens to packets of one flow (RFC 4322 §3.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Policy {
-    /// Keep the first and the last packet, forward none.
+    /// Keep the first packet and the last few, forward none.
     Hold,
     /// Forward in the clear.
     Pass,
