@@ -6,6 +6,7 @@
 //! - [`gather`]: the questions to DNS that fill it in.
 //! - [`servers`]: whether the authoritative servers agree.
 //! - [`judge`]: from facts to findings; pure, so that every finding has a test without a network.
+//! - [`notes`]: what is said below the lines.
 //! - [`machine`]: facts of this machine, and their findings.
 //! - [`probe`]: is a daemon there?
 //! - [`report`]: findings as lines or JSON.
@@ -15,6 +16,7 @@ pub(crate) mod facts;
 pub(crate) mod gather;
 pub(crate) mod judge;
 pub(crate) mod machine;
+mod notes;
 pub(crate) mod probe;
 pub(crate) mod report;
 mod servers;
