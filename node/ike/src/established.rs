@@ -363,7 +363,9 @@ impl Established {
     /// Our own rekey is void: the peer's takes over, if it made one.
     pub(crate) fn adopt_candidate(&mut self, turn: &mut Turn<'_>) -> bool {
         let Some(candidate) = self.candidate.take() else { return false };
-        self.current.abandon();
+        if let Some(Pending::RekeyIke(ours)) = self.current.abandon() {
+            turn.drop_ike_spi(ours.spi);
+        }
         self.succeed(turn, candidate.sa, false);
         true
     }

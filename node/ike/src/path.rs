@@ -31,9 +31,24 @@ pub(crate) struct Nat {
     pub(crate) theirs: bool,
 }
 
+/// What NAT detection found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Detected {
+    pub(crate) nat: Nat,
+    /// The peer pretends to be behind a NAT, to get UDP encapsulation, and we know that it is not.
+    pub(crate) pretends: bool,
+}
+
 impl Path {
     pub(crate) fn new(local: SocketAddr, remote: SocketAddr) -> Self {
         Self { local, remote, nat: Nat::default(), encapsulate: false }
+    }
+
+    /// Takes note of what NAT detection found; `force` if we pretend ourselves.
+    pub(crate) fn note(&mut self, detected: Detected, force: bool) {
+        let Detected { nat, pretends } = detected;
+        self.nat = nat;
+        self.encapsulate = nat.ours || nat.theirs || pretends || force;
     }
 
     /// To port 4500 on both sides.
@@ -67,6 +82,13 @@ pub(crate) fn detection_hash(spi_i: u64, spi_r: u64, addr: SocketAddr) -> Vec<u8
     digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &octets).as_ref().to_vec()
 }
 
+/// The content of a NAT_DETECTION_SOURCE_IP that can match no packet, for who wants UDP
+/// encapsulation without NAT. It is our address with port 0, so that a node of our own kind can
+/// tell it from a NAT; to others it is one.
+pub(crate) fn pretended_hash(spi_i: u64, spi_r: u64, addr: SocketAddr) -> Vec<u8> {
+    detection_hash(spi_i, spi_r, SocketAddr::new(addr.ip(), 0))
+}
+
 /// What the NAT_DETECTION notifies of a message say; `None` if it has none, and its sender
 /// knows no NAT traversal.
 pub(crate) fn detect(
@@ -74,14 +96,18 @@ pub(crate) fn detect(
     header: &Header,
     local: SocketAddr,
     remote: SocketAddr,
-) -> Option<Nat> {
+) -> Option<Detected> {
     let of = |kind: NotifyType| payloads.notifies.iter().filter(move |n| n.kind == kind);
     let source = detection_hash(header.spi_i, header.spi_r, remote);
     let destination = detection_hash(header.spi_i, header.spi_r, local);
     of(NotifyType::NAT_DETECTION_SOURCE_IP).next()?;
     of(NotifyType::NAT_DETECTION_DESTINATION_IP).next()?;
-    Some(Nat {
+    let pretended = pretended_hash(header.spi_i, header.spi_r, remote);
+    let source_is = |hash: &[u8]| of(NotifyType::NAT_DETECTION_SOURCE_IP).any(|n| n.data == hash);
+    let pretends = !source_is(&source) && source_is(&pretended);
+    let nat = Nat {
         ours: !of(NotifyType::NAT_DETECTION_DESTINATION_IP).any(|n| n.data == destination),
-        theirs: !of(NotifyType::NAT_DETECTION_SOURCE_IP).any(|n| n.data == source),
-    })
+        theirs: !source_is(&source) && !pretends,
+    };
+    Some(Detected { nat, pretends })
 }

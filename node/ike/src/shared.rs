@@ -191,6 +191,11 @@ impl Shared {
         }
     }
 
+    /// Whether this address has as many IKE SAs as one address may have.
+    pub(crate) fn is_full(&self, remote: IpAddr) -> bool {
+        self.remotes.get(&remote).is_some_and(|count| *count >= MAX_PER_ADDRESS)
+    }
+
     /// Whether no other IKE SA, in whatever state, is with this address.
     pub(crate) fn is_alone(&self, remote: IpAddr) -> bool {
         self.remotes.get(&remote).is_none_or(|count| *count <= 1)
@@ -205,6 +210,8 @@ impl Shared {
     }
 }
 
+/// In opportunism every stranger can authenticate. A NAT may have many honest ones behind it.
+const MAX_PER_ADDRESS: usize = 256;
 /// RFC 7296 §2.25 leaves the time open; long enough for the other's exchange to end.
 const RETRY_LEAST: Duration = Duration::from_millis(500);
 /// A lost answer to a Delete costs the peer some retransmissions and nothing else.

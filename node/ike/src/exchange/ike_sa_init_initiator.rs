@@ -3,8 +3,6 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use rand_core::Rng;
-
 use crate::api::{Encapsulation, End, Event, Initiate, Output, Sign, Timer};
 use crate::crypto::{
     Agreement, Group, HASH_ALGORITHMS, IkeKeys, Mix, confirm_ike, offer_ike, scheme_for,
@@ -15,7 +13,7 @@ use crate::message::{
     ExchangeType, Header, Identification, InvalidMessage, KeyExchange, Message, Notify, NotifyType,
     Payload, Payloads,
 };
-use crate::path::{Nat, detect, detection_hash};
+use crate::path::{Detected, detect, detection_hash, pretended_hash};
 use crate::peering::{HALF_OPEN_LIFE, State, Turn};
 
 /// IKE_SA_INIT is sent.
@@ -125,7 +123,7 @@ impl InitSent {
 
 /// What both sides say of themselves: NAT detection, fragmentation, hash algorithms.
 pub(crate) fn announcements(
-    turn: &mut Turn<'_>,
+    turn: &Turn<'_>,
     spi_i: u64,
     spi_r: u64,
     local: std::net::SocketAddr,
@@ -133,11 +131,7 @@ pub(crate) fn announcements(
 ) -> Vec<Payload> {
     let source = match turn.shared.config.encapsulation {
         Encapsulation::WhenNatted => detection_hash(spi_i, spi_r, local),
-        Encapsulation::Force => {
-            let mut octets = vec![0; 20];
-            turn.shared.rng.fill_bytes(&mut octets);
-            octets
-        }
+        Encapsulation::Force => pretended_hash(spi_i, spi_r, local),
     };
     let destination = detection_hash(spi_i, spi_r, remote);
     let hashes: Vec<u8> = HASH_ALGORITHMS.into_iter().flat_map(u16::to_be_bytes).collect();
@@ -223,7 +217,7 @@ struct Answer {
     sa: IkeSa,
     nonce_r: Vec<u8>,
     hashes: Vec<u16>,
-    nat: Option<Nat>,
+    detected: Option<Detected>,
 }
 
 impl Answer {
@@ -263,8 +257,8 @@ impl Answer {
             fragmentation: payloads.notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED).is_some(),
         })
         .map_err(|_| InvalidMessage::Value("KE"))?;
-        let nat = detect(payloads, &header, turn.reply.0, turn.reply.1);
-        Ok(Self { sa, nonce_r, hashes: announced_hashes(payloads), nat })
+        let detected = detect(payloads, &header, turn.reply.0, turn.reply.1);
+        Ok(Self { sa, nonce_r, hashes: announced_hashes(payloads), detected })
     }
 }
 
@@ -281,9 +275,8 @@ fn accept(
         return State::InitSent(Box::new(state));
     };
     let force = turn.shared.config.encapsulation == Encapsulation::Force;
-    if let Some(nat) = answer.nat {
-        turn.link.path.nat = nat;
-        turn.link.path.encapsulate = nat.ours || nat.theirs || force;
+    if let Some(detected) = answer.detected {
+        turn.link.path.note(detected, force);
     }
     if turn.link.path.encapsulate {
         turn.link.path.float();

@@ -90,10 +90,9 @@ pub(crate) fn accept(request: &Request<'_>, turn: &mut Turn<'_>) -> Result<State
         fragmentation: payloads.notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED).is_some(),
     })
     .map_err(invalid)?;
-    if let Some(nat) = detect(payloads, &message.header, local, remote) {
+    if let Some(detected) = detect(payloads, &message.header, local, remote) {
         let force = turn.shared.config.encapsulation == Encapsulation::Force;
-        turn.link.path.nat = nat;
-        turn.link.path.encapsulate = nat.ours || nat.theirs || force;
+        turn.link.path.note(detected, force);
     }
     turn.answer(vec![response.clone()]);
     Ok(State::HalfOpen(Box::new(HalfOpenSa {

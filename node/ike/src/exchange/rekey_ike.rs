@@ -17,7 +17,7 @@ use crate::peering::{Queued, Turn};
 pub(crate) struct RekeyIke {
     agreement: Agreement,
     nonce: Vec<u8>,
-    spi: u64,
+    pub(crate) spi: u64,
     put_off: u8,
 }
 

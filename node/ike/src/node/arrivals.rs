@@ -166,6 +166,10 @@ impl Ike {
             }
             good
         });
+        if self.peerings.len() >= MAX_PEERINGS || self.shared.is_full(datagram.remote.ip()) {
+            self.shared.counters.dropped_half_open += 1;
+            return false;
+        }
         let config = &self.shared.config;
         let (threshold, limit) = (config.cookie_threshold, config.half_open_limit);
         match self.shared.half_open.judge(datagram.remote.ip(), proven, threshold, limit) {
@@ -283,3 +287,6 @@ fn drop_unless_fragment(turn: &mut Turn<'_>, outcome: Result<Received, Dropped>)
         Err(dropped) => turn.shared.count(dropped),
     }
 }
+
+/// More peers than one node can serve, at some ten kilobytes each.
+const MAX_PEERINGS: usize = 1 << 16;

@@ -105,6 +105,8 @@ fn a_forced_encapsulation_moves_to_4500() {
             assert!(envelope.udp);
             assert_eq!((envelope.local.port(), envelope.remote.port()), (4500, 4500));
         }
+        // Pretended, and known to be.
+        assert!(!net.nodes[1].asked[0].peer_natted);
         assert_eq!(net.seen[2].from.port(), 4500);
         assert_eq!(net.seen[3].to.port(), 4500);
         // Nobody pretends to be behind a NAT himself: no keepalives.
