@@ -9,7 +9,7 @@
 //! ```
 //!
 //! - [`ground`]: the table and the policies, from `up` to `down`.
-//! - [`look`]: what stands now, for `oe-node verify`.
+//! - [`mod@look`]: what stands now, for `oe-node verify`.
 //! - [`plan`]: which routes the table must hold, as a pure function.
 //! - [`policies`]: XFRM blocks for what a protected peer sends in the clear.
 //! - [`xfrm`]: the kernel as the data plane itself.
