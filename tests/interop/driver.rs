@@ -70,7 +70,7 @@ impl Driver {
             child_life: Duration::from_secs(
                 setting("CHILD_LIFE", "3600").parse().expect("seconds"),
             ),
-            retransmit_tries: 5,
+            retransmit_tries: setting("TRIES", "5").parse().expect("number"),
             ..Config::new(of_rsa(&private.to_public_key()))
         };
         let mut seed = [0; 32];
@@ -139,6 +139,9 @@ impl Driver {
             "rekey-child" => self.ike.rekey_child(now, child),
             "rekey-ike" => self.ike.rekey_ike(now, ike),
             "probe" => self.ike.probe(now, ike),
+            "probe-first" => {
+                self.ike.probe(now, self.ikes.first().copied().unwrap_or(IkeId(0)));
+            }
             "close-child" => self.ike.close_child(now, child),
             "close" => self.ike.close(now, ike),
             "shutdown" => self.ike.shutdown(now),

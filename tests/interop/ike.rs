@@ -286,6 +286,44 @@ fn both_rekey_at_once() {
 }
 
 #[test]
+fn strongswan_starts_childless_and_authenticates_again() {
+    if !can_run("strongswan_starts_childless_and_authenticates_again") {
+        return;
+    }
+    let rig = rig("2048", &["childless=force"]);
+    let mut ours = rig.ours(&[]);
+    rig.control(&["init"]);
+    ours.expect("Established initiator false");
+    ours.expect("ChildUp");
+    rig.expect_log("parsed IKE_AUTH response 1 [ IDr AUTH ]");
+    rig.control(&["reauth"]);
+    ours.expect("Ended DeletedByPeer");
+    ours.expect("Established initiator false");
+    ours.expect("ChildUp");
+}
+
+#[test]
+fn strongswan_crashes_and_returns() {
+    if !can_run("strongswan_crashes_and_returns") {
+        return;
+    }
+    let mut rig = rig("2048", &[]);
+    let mut ours = rig.ours(&[("TRIES", "3")]);
+    ours.tell("initiate");
+    ours.expect("ChildUp");
+    rig.script("peer-down.sh", &["e", "kill"]);
+    rig.strongswan(&[]);
+    rig.control(&["init"]);
+    let back = ours.expect("Established initiator false");
+    assert!(back.ends_with("initial contact true"), "{back}");
+    ours.expect("ChildUp");
+    // The old one answers no more.
+    ours.tell("probe-first");
+    ours.expect("ChildDown SaId(1) Timeout");
+    ours.expect("Ended Timeout");
+}
+
+#[test]
 fn behind_a_nat() {
     if !can_run("behind_a_nat") {
         return;

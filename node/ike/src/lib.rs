@@ -6,10 +6,44 @@
 //! ([`Output::Sign`]) and waits for the answers in states of their own; it knows nothing of DNS or
 //! policy groups.
 //!
+//! ```no_run
+//! # use std::time::Instant;
+//! # use ike::{Config, Datagram, Event, Ike, Initiate, NeedPeer, Output, PeerVerdict, Sign, Transmit};
+//! # fn clock() -> Instant { unimplemented!() }
+//! # fn config() -> Config { unimplemented!() }
+//! # fn call() -> Initiate { unimplemented!() }
+//! # fn send(_: Transmit) {}
+//! # fn sign(_: &Sign) -> Option<Vec<u8>> { None }
+//! # fn look_up(_: &NeedPeer) -> PeerVerdict { PeerVerdict::Unknown }
+//! # fn note(_: Event) {}
+//! # fn receive(_until: Option<Instant>) -> Option<Datagram<'static>> { None }
+//! let mut ike = Ike::new(config(), [7; 32], clock());
+//! ike.initiate(clock(), call());
+//! loop {
+//!     while let Some(output) = ike.poll_output() {
+//!         let now = clock();
+//!         match output {
+//!             Output::Transmit(transmit) => send(transmit),
+//!             Output::Sign(job) => ike.handle_signature(now, job.ike, sign(&job)),
+//!             Output::NeedPeer(need) => ike.handle_peer(now, need.ike, look_up(&need)),
+//!             Output::Event(event) => note(event),
+//!         }
+//!     }
+//!     match receive(ike.poll_timeout().map(|(at, _)| at)) {
+//!         Some(datagram) => ike.handle_datagram(clock(), datagram),
+//!         None => ike.handle_timeout(clock()),
+//!     }
+//! }
+//! ```
+//!
 //! From the wire inwards: `message` reads and writes octets; `crypto` is what the exchanges need
 //! of it; `ike_sa` is one pair of SPIs with its keys and windows; `exchange` has a file for each
 //! side of each exchange; `peering` says what state a peer is in, `established` holds it from
-//! IKE_AUTH on; `node` finds out whom a datagram concerns.
+//! IKE_AUTH on; `node` has the verbs and finds out whom a datagram concerns.
+//!
+//! Not spoken: IKEv1, certificates, EAP, shared keys, NULL authentication, SHA-1, MOBIKE, IPComp,
+//! AH, address configuration, ciphers that are not AEADs. Transport mode is asked for when the owner
+//! wants it and not granted to others.
 #![forbid(unsafe_code)]
 
 pub mod api;

@@ -295,6 +295,12 @@ impl Ike {
         self.peerings.is_empty()
     }
 
+    /// How many IKE and ESP SPIs of ours are taken.
+    #[cfg(test)]
+    pub(crate) fn reserved(&self) -> (usize, usize) {
+        (self.shared.spis.len(), self.shared.esp_spis.len())
+    }
+
     /// Runs one step of one peer relation, and keeps the books.
     fn with(
         &mut self,

@@ -63,7 +63,8 @@ pub(crate) struct Shared {
     pub(crate) children: BTreeMap<SaId, IkeId>,
     /// IKE SAs of whatever state, by the peer's address.
     remotes: BTreeMap<IpAddr, usize>,
-    esp_spis: BTreeSet<u32>,
+    /// Our own ESP SPIs.
+    pub(crate) esp_spis: BTreeSet<u32>,
     next_ike: u64,
     next_sa: u64,
     /// Answers to the last requests of SAs that are gone.

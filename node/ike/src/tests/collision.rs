@@ -132,3 +132,43 @@ fn whatever_crosses_both_sides_agree_in_the_end() {
         }
     }
 }
+
+#[test]
+fn a_long_life_of_crossing_wishes_on_a_bad_link() {
+    for seed in 1..60_u64 {
+        let (mut net, a, b) = Net::established();
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for _ in 0..40 {
+            let which = usize::try_from(next() % 2).unwrap();
+            let what = WISHES[usize::try_from(next() % 5).unwrap()];
+            wish(&mut net, which, if which == 0 { a } else { b }, what);
+            // A wish of the other side while this one is under way.
+            if next() % 2 == 0 {
+                let what = WISHES[usize::try_from(next() % 5).unwrap()];
+                wish(&mut net, 1 - which, if which == 0 { b } else { a }, what);
+            }
+            let time = Duration::from_millis(next() % 3000);
+            shuffle(&mut net, next() | 1, next() % 4 == 0, time);
+        }
+        net.run(Duration::from_secs(300));
+        for (node, id) in [(0, a), (1, b)] {
+            wish(&mut net, node, id, Wish::Probe);
+        }
+        net.run(Duration::from_secs(60));
+        let gone = net.nodes.iter().filter(|n| n.ike.is_empty()).count();
+        assert!(gone != 1, "seed {seed}: {:?} {:?}", net.nodes[0].ended(), net.nodes[1].ended());
+        net.assert_children_fit();
+        // All that was ever reserved is free again, or in use.
+        for node in &net.nodes {
+            let (ike_spis, esp_spis) = node.ike.reserved();
+            assert_eq!(ike_spis, node.ike.len(), "seed {seed}");
+            assert_eq!(esp_spis, node.children.len(), "seed {seed}");
+        }
+    }
+}
