@@ -31,6 +31,15 @@ pub struct Validity {
     pub expiration: u32,
 }
 
+/// Signatures that are there already and may be used again for what did not change.
+#[derive(Clone, Copy, Debug)]
+pub struct Previous<'a> {
+    /// The zone as it was signed last.
+    pub zone: &'a SortedZone,
+    /// A signature that ends earlier is made anew.
+    pub until: u32,
+}
+
 /// Why a zone could not be signed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SignError {
@@ -186,11 +195,18 @@ impl SortedZone {
         }
     }
 
-    /// Signs it anew: whatever DNSSEC records it had but DS are replaced.
+    /// Signs it: whatever DNSSEC records it had but DS are replaced. The work is spread over
+    /// `threads`. Gives the earliest end of a signature.
     ///
     /// # Errors
     /// [`SignError::Key`].
-    pub fn sign(&mut self, key: &ZoneKey, validity: Validity) -> Result<(), SignError> {
+    pub fn sign(
+        &mut self,
+        key: &ZoneKey,
+        validity: Validity,
+        previous: Option<Previous<'_>>,
+        threads: usize,
+    ) -> Result<u32, SignError> {
         for sets in self.nodes.values_mut() {
             sets.retain(|set| !matches!(set.rtype.0, 47 | 48 | 50 | 51));
             sets.iter_mut().for_each(|set| set.signatures.clear());
@@ -207,19 +223,29 @@ impl SortedZone {
         self.chain();
         let Self { origin, nodes, cuts, signed } = self;
         *signed = true;
-        for (owner, sets) in nodes.iter_mut() {
-            // Glue, and what lies hidden under a cut, is not ours to sign (RFC 4035 §2.2).
-            if is_occluded(cuts, origin, owner) {
-                continue;
-            }
-            let is_cut = cuts.contains(owner);
-            for set in sets {
-                if !is_cut || matches!(set.rtype, Rtype::DS | Rtype::NSEC) {
-                    set.signatures = vec![key.sign(origin, owner, set, validity)?];
-                }
-            }
-        }
-        Ok(())
+        // Glue, and what lies hidden under a cut, is not ours to sign (RFC 4035 §2.2).
+        let mut work: Vec<(&Name, bool, &mut Vec<Rrset>)> = nodes
+            .iter_mut()
+            .filter(|(owner, _)| !is_occluded(cuts, origin, owner))
+            .map(|(owner, sets)| (owner, cuts.contains(owner), sets))
+            .collect();
+        // Two keys can have the same tag.
+        let previous = previous.filter(|previous| {
+            let before = previous.zone.set(&previous.zone.origin, Rtype::DNSKEY);
+            before.is_some_and(|set| set.rdata.iter().any(|rdata| **rdata == *key.dnskey))
+        });
+        let share = work.len().div_ceil(threads.max(1)).max(1);
+        let origin = &*origin;
+        std::thread::scope(|scope| {
+            let parts: Vec<_> = work
+                .chunks_mut(share)
+                .map(|part| scope.spawn(move || sign_part(part, origin, key, validity, previous)))
+                .collect();
+            parts.into_iter().try_fold(validity.expiration, |earliest, part| {
+                let ends = part.join().map_err(|_| SignError::Key)??;
+                Ok(earlier(earliest, ends))
+            })
+        })
     }
 
     /// Every record, signatures included, the SOA first and the rest in canonical order.
@@ -295,6 +321,55 @@ impl SortedZone {
             sets.push(Rrset { rtype: Rtype::NSEC, ttl, rdata, signatures });
         }
     }
+}
+
+fn sign_part(
+    part: &mut [(&Name, bool, &mut Vec<Rrset>)],
+    origin: &Name,
+    key: &ZoneKey,
+    validity: Validity,
+    previous: Option<Previous<'_>>,
+) -> Result<u32, SignError> {
+    let mut earliest = validity.expiration;
+    for (owner, is_cut, sets) in part {
+        for set in sets.iter_mut() {
+            if *is_cut && !matches!(set.rtype, Rtype::DS | Rtype::NSEC) {
+                continue;
+            }
+            let kept = previous.and_then(|p| p.signature(owner, set, key.tag));
+            let signature = match kept {
+                Some((signature, ends)) => {
+                    earliest = earlier(earliest, ends);
+                    signature.into()
+                }
+                None => key.sign(origin, owner, set, validity)?,
+            };
+            set.signatures = vec![signature];
+        }
+    }
+    Ok(earliest)
+}
+
+impl<'a> Previous<'a> {
+    /// The signature over the same set by the same key, and when it ends.
+    fn signature(&self, owner: &Name, set: &Rrset, tag: u16) -> Option<(&'a [u8], u32)> {
+        let before = self.zone.set(owner, set.rtype)?;
+        if before.rdata != set.rdata || before.ttl != set.ttl {
+            return None;
+        }
+        let [signature] = before.signatures.as_slice() else { return None };
+        let number = |at: usize| signature.get(at..)?.first_chunk().copied();
+        let ends = u32::from_be_bytes(number(8)?);
+        let [high, low, ..] = number(16)?;
+        let same_key = u16::from_be_bytes([high, low]) == tag;
+        let lasts = earlier(ends, self.until) == self.until;
+        (same_key && lasts).then_some((&**signature, ends))
+    }
+}
+
+/// The earlier of two times (RFC 1982).
+fn earlier(a: u32, b: u32) -> u32 {
+    if b.wrapping_sub(a) < 1 << 31 { a } else { b }
 }
 
 /// Whether a name lies below a cut.

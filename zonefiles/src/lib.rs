@@ -34,7 +34,7 @@ mod wire;
 pub mod zone;
 
 pub use catalog::{Catalog, Reply, Transport};
-pub use dnssec::{SignError, SortedZone, Validity, ZoneKey};
+pub use dnssec::{Previous, SignError, SortedZone, Validity, ZoneKey};
 pub use host::{Host, Kinds, reverse_zone};
 pub use master::{Located, MasterError, Position, Problem, Reader};
 pub use name::{Name, NameError};

@@ -7,7 +7,7 @@ use hickory_proto::rr::{self as hickory, RecordType};
 use proptest::prelude::*;
 
 use super::*;
-use crate::dnssec::{Validity, ZoneKey};
+use crate::dnssec::{Previous, Validity, ZoneKey};
 use crate::master::Reader;
 use crate::record::Record;
 use crate::zone::Zone;
@@ -26,7 +26,7 @@ fn sorted(text: &str, key: Option<&ZoneKey>) -> SortedZone {
     let records: Vec<Record> = Reader::of_text(text, None).map(|r| r.unwrap().record).collect();
     let mut sorted = SortedZone::new(&Zone { origin: records[0].owner.clone(), records }).unwrap();
     if let Some(key) = key {
-        sorted.sign(key, Validity { inception: 0, expiration: 1 << 30 }).unwrap();
+        sorted.sign(key, Validity { inception: 0, expiration: 1 << 30 }, None, 2).unwrap();
     }
     sorted
 }
@@ -126,6 +126,32 @@ fn only_what_is_ours_is_signed() {
         }
     }
     assert_eq!(seen, ["e.", "al.e.", "bare.e.", "d.e.", "ns.e.", "sub.e.", "*.wild.e.", "w.x.e."]);
+}
+
+#[test]
+fn signatures_over_what_did_not_change_are_kept() {
+    let key = key();
+    let before = sorted(PARENT, Some(&key));
+    let sign = |text: &str, key: &ZoneKey, until| {
+        let mut zone = sorted(text, None);
+        let validity = Validity { inception: 5, expiration: (1 << 30) + 100 };
+        let ends = zone.sign(key, validity, Some(Previous { zone: &before, until }), 2).unwrap();
+        (zone, ends)
+    };
+    let signature = |zone: &SortedZone, owner: &str, rtype| {
+        zone.set(&name(owner), rtype).unwrap().signatures.clone()
+    };
+    let (after, ends) = sign(&PARENT.replace("TXT a", "TXT aa"), &key, 1 << 30);
+    assert_eq!(ends, 1 << 30);
+    assert_eq!(signature(&after, "e", Rtype::NS), signature(&before, "e", Rtype::NS));
+    assert_ne!(signature(&after, "w.x.e", Rtype::TXT), signature(&before, "w.x.e", Rtype::TXT));
+    assert_eq!(signature(&after, "w.x.e", Rtype::NSEC), signature(&before, "w.x.e", Rtype::NSEC));
+    // Too near its end, or another key's.
+    let (after, ends) = sign(PARENT, &key, (1 << 30) + 1);
+    assert_eq!(ends, (1 << 30) + 100);
+    assert_ne!(signature(&after, "e", Rtype::NS), signature(&before, "e", Rtype::NS));
+    let (after, _) = sign(PARENT, &self::key(), 1 << 30);
+    assert_ne!(signature(&after, "e", Rtype::NS), signature(&before, "e", Rtype::NS));
 }
 
 #[test]

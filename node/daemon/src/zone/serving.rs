@@ -19,7 +19,7 @@ use zonefiles::{Catalog, Prefix, Record, Zone};
 use super::files::read_zone_of;
 use super::keys::{ZoneKeys, file_stem};
 use super::serve::{Sockets, ZoneServer};
-use super::signed::{ServedZone, SignedZones, sign_zones};
+use super::signed::{ServedZone, SignedZones, sign_zones_again};
 
 /// Arguments of `oe-node zone serve`.
 #[derive(clap::Args)]
@@ -75,7 +75,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         .map(|address| Sockets::bind(*address).with_context(|| format!("cannot bind {address}")))
         .collect::<anyhow::Result<Vec<Sockets>>>()?;
     let mut source = Source::new(args);
-    let signed = source.load()?;
+    let signed = source.load(None)?;
     let prefixes = args.secondary.iter().map(|secondary| secondary.prefix).collect();
     announce(args, &signed)?;
     let mut due = renewal(args, &signed);
@@ -106,8 +106,9 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         };
         // Signing takes processor time; queries go on being answered meanwhile.
         let loaded;
+        let previous = server.catalog();
         (source, loaded) = tokio::task::spawn_blocking(move || {
-            let loaded = source.load();
+            let loaded = source.load(Some(&previous));
             (source, loaded)
         })
         .await?;
@@ -159,7 +160,7 @@ impl Source {
     }
 
     /// Reads and signs everything.
-    fn load(&mut self) -> anyhow::Result<SignedZones> {
+    fn load(&mut self, previous: Option<&Catalog>) -> anyhow::Result<SignedZones> {
         self.seen.clear();
         let mut zones = Vec::with_capacity(self.files.len());
         for path in &self.files {
@@ -181,7 +182,7 @@ impl Source {
             let served = if self.sign { ServedZone::signed } else { ServedZone::as_is };
             zones.push(served(zone));
         }
-        sign_zones(zones, &mut self.keys, self.lifetime, None)
+        sign_zones_again(zones, &mut self.keys, self.lifetime, previous, None)
     }
 
     fn changed(&self) -> bool {

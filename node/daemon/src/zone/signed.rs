@@ -1,9 +1,10 @@
 //! Signing a family of zones: each child's DS goes into its parent, then each zone is signed.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use zonefiles::{Catalog, Name, Record, Rtype, SortedZone, Validity, Zone, ZoneKey};
+use zonefiles::{Catalog, Name, Previous, Record, Rtype, SortedZone, Validity, Zone, ZoneKey};
 
 use super::keys::ZoneKeys;
 
@@ -47,6 +48,18 @@ pub(crate) fn sign_zones(
     lifetime: Duration,
     tamper: Option<Tamper<'_>>,
 ) -> anyhow::Result<SignedZones> {
+    sign_zones_again(zones, keys, lifetime, None, tamper)
+}
+
+/// The same, and signatures of `previous` that last another half of `lifetime` are used again for
+/// what did not change.
+pub(crate) fn sign_zones_again(
+    zones: Vec<ServedZone>,
+    keys: &mut ZoneKeys,
+    lifetime: Duration,
+    previous: Option<&Catalog>,
+    tamper: Option<Tamper<'_>>,
+) -> anyhow::Result<SignedZones> {
     let now = SystemTime::now();
     let mut zones = zones;
     let signing: Vec<(Name, Option<Arc<ZoneKey>>)> = zones
@@ -67,6 +80,9 @@ pub(crate) fn sign_zones(
             delegation_signers.push_str(&format!("{ds}\n"));
         }
     }
+    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let until = dns_time(now + lifetime / 2);
+    let mut earliest = lifetime;
     let expires = now + lifetime;
     let validity =
         Validity { inception: dns_time(now - CLOCK_SKEW), expiration: dns_time(expires) };
@@ -74,14 +90,18 @@ pub(crate) fn sign_zones(
     for (served, (_, key)) in zones.iter().zip(&signing) {
         let mut sorted = SortedZone::new(&served.zone)?;
         if let Some(key) = key {
-            sorted.sign(key, validity)?;
+            let before = previous.and_then(|catalog| catalog.get(&sorted.origin));
+            let before = before.map(|zone| Previous { zone, until });
+            let ends = sorted.sign(key, validity, before, threads)?;
+            let left = ends.wrapping_sub(dns_time(now));
+            earliest = earliest.min(Duration::from_secs(u64::from(left)));
         }
         if let Some(tamper) = tamper {
             tamper(&mut sorted);
         }
         catalog.insert(Arc::new(sorted));
     }
-    let expires = signing.iter().any(|(_, key)| key.is_some()).then_some(expires);
+    let expires = signing.iter().any(|(_, key)| key.is_some()).then_some(now + earliest);
     Ok(SignedZones { catalog, trust_anchors, delegation_signers, expires })
 }
 
