@@ -107,15 +107,21 @@ Looking for TXT in reverse map: 11.2.0.192.in-addr.arpa.         \t[OK]
     2 authoritative servers agree
 Looking for IPSECKEY in reverse map: 11.2.0.192.in-addr.arpa.    \t[OK]
     gateway 192.0.2.11, itself; precedence 10; {key}
+    libreswan reads only IPSECKEY records whose gateway is \".\"
     agrees with TXT
 Would a stranger encrypt to 192.0.2.11?                          \t[OK]
     private-or-clear negotiates with 192.0.2.11
     private negotiates with 192.0.2.11
 "
     );
-    // The TTL counts down in the resolver.
-    assert_eq!(text.replace("TTL 3599 s", "TTL 3600 s"), expected);
+    assert_eq!(full_ttl(&text), expected);
     assert_eq!(status, 0);
+}
+
+/// The TTL counts down in the resolver while we ask.
+fn full_ttl(text: &str) -> String {
+    (3590..3600)
+        .fold(text.to_owned(), |text, ttl| text.replace(&format!("TTL {ttl} s"), "TTL 3600 s"))
 }
 
 #[expect(clippy::too_many_lines, reason = "a table")]

@@ -134,12 +134,12 @@ impl HostKey {
             return Err("no PEM in it");
         };
         let text = text.get(start..).unwrap_or("").trim_end();
-        let (label, der) =
-            SecretDocument::from_pem(text).map_err(|_| "PEM that cannot be decoded")?;
-        match label {
-            "PRIVATE KEY" => Self::from_pkcs8(der),
+        // By its label first: what is not ours may not even be strict PEM.
+        let label = text.trim_start_matches('-').split("-----").next().unwrap_or("");
+        match label.trim_start_matches("BEGIN ") {
+            "PRIVATE KEY" => Self::from_pkcs8(decode_pem(text)?),
             "RSA PRIVATE KEY" => {
-                let key = RsaPrivateKey::from_pkcs1_der(der.as_bytes())
+                let key = RsaPrivateKey::from_pkcs1_der(decode_pem(text)?.as_bytes())
                     .map_err(|_| "not a private RSA key")?;
                 Self::from_pkcs8(key.to_pkcs8_der().map_err(|_| "not a private RSA key")?)
             }
@@ -244,6 +244,11 @@ pub(crate) fn warm_up() {
     let mut octet = [0];
     // If there is no randomness, signing will say so.
     let _ = SystemRandom::new().fill(&mut octet);
+}
+
+fn decode_pem(text: &str) -> Result<SecretDocument, &'static str> {
+    let decoded = SecretDocument::from_pem(text).map_err(|_| "PEM that cannot be decoded")?;
+    Ok(decoded.1)
 }
 
 /// Reads the public half from a file: PEM of a public key, or of a private one that only its

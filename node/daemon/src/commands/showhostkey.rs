@@ -17,7 +17,10 @@ use crate::hostkey;
 
 /// Arguments of `oe-node showhostkey`.
 #[derive(clap::Args)]
-#[command(group = clap::ArgGroup::new("form").multiple(false))]
+#[command(
+    group = clap::ArgGroup::new("form").multiple(false),
+    after_help = "Exit status: 0 printed, 1 no usable key or gateway, 2 wrong options."
+)]
 pub(crate) struct Args {
     /// TXT record that names this gateway: the host's own address, its gateway's, or @FQDN.
     #[arg(long, value_name = "GW", group = "form")]

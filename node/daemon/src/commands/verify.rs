@@ -21,6 +21,10 @@ use crate::verify::{crowd, machine};
 
 /// Arguments of `oe-node verify`.
 #[derive(clap::Args)]
+#[command(
+    after_help = "Without --host, --ip or --hosts this machine is checked, which takes root.\n\
+    Exit status: 0 all well, 1 a check failed, 2 something could not be checked."
+)]
 pub(crate) struct Args {
     /// Check this name, its addresses and their gateways.
     #[arg(long, value_name = "NAME")]

@@ -108,6 +108,17 @@ fn contents_that_are_no_key() {
         ("words", "this is no key\n", "no PEM in it"),
         ("public", &public, "a public key; the private one is needed"),
         ("half", &private[..private.len() / 2], "PEM that cannot be decoded"),
+        (
+            "ssh",
+            "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----\n",
+            "in OpenSSH's format; convert with: ssh-keygen -p -m PKCS8 -f FILE",
+        ),
+        ("ec", "-----BEGIN EC PARAMETERS-----\n", "not a private RSA key"),
+        (
+            "sealed",
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\n",
+            "encrypted, and there is nobody to ask for the passphrase",
+        ),
         ("small", &small, "below 2048 bits, which no peer accepts"),
         ("large", &" ".repeat(MAX_FILE + 1), "too large for a key"),
     ] {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use dnskeys::{Failure, Gateway, GatewayRecord, PublicKey, Security, Weakness, unusable};
+use dnskeys::{Failure, Gateway, GatewayRecord, PublicKey, Security, Source, Weakness, unusable};
 
 use super::facts::{ChainEnd, NameFacts, Seen, SeenOutcome, ServerSaid, ServerSilence};
 use super::judge::Against;
@@ -24,6 +24,9 @@ pub(super) fn record_notes(
         notes.push(Note::info(describe(record, address)));
         notes.extend(gateway_note(record, address, own_name));
         notes.extend(key_note(record));
+        if record.source == Source::Ipseckey && record.gateway != Gateway::Own {
+            notes.push(Note::info("libreswan reads only IPSECKEY records whose gateway is \".\""));
+        }
     }
     notes.extend(set.malformed.iter().map(|m| malformed_note(m.why)));
     notes
