@@ -34,6 +34,35 @@ fn servers_accept_a_whole_zone() {
     ));
 }
 
+/// What an ISP generates is what the host would have printed for itself.
+#[test]
+fn generated_records_are_those_of_showhostkey() {
+    let place = Place::new();
+    for bits in [1024, 2048, 2192, 4096] {
+        place.key("host.pem", bits, 1);
+        let show = |args: &[&str]| {
+            let all = [&["showhostkey", "--key-file", "host.pem"][..], args].concat();
+            let line = run(&place, tests::oe_node(), &all).good();
+            let line = line.lines().last().unwrap().to_owned();
+            line.split_once("TXT\t").map_or_else(|| line.clone(), |(_, rdata)| rdata.to_owned())
+        };
+        let args = ["generate", "--hosts", "list", "--fragment", "--keep-going"];
+        place.write("list", "192.0.2.11,,self,host.pem\n192.0.2.12,,@gw.example.net,host.pem\n");
+        let text = zone(&place, &args).out;
+        if bits < 2048 {
+            assert!(!text.contains("TXT"), "a key that nobody accepts was written");
+            continue;
+        }
+        for (owner, gateway) in [("11", "192.0.2.11"), ("12", "@gw.example.net")] {
+            let rdata = show(&["--txt", gateway]);
+            assert!(
+                text.contains(&format!("\n{owner}\t3600\tIN\tTXT\t{rdata}\n")),
+                "{rdata}\n{text}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_classless_zone_and_what_its_parent_needs() {
     let place = Place::new();

@@ -113,6 +113,9 @@ pub enum What {
     /// The tree before RFC 3152.
     #[error("ip6.int is gone: peers look in ip6.arpa")]
     Ip6Int,
+    /// RFC 4592 §3.3.1: the closest name that exists has no wildcard of its own.
+    #[error("names near this one that do not exist no longer match the wildcard above")]
+    UnderWildcard,
     /// Rough size of the answer.
     #[error("the answer has more than 1232 octets: it is fetched by TCP")]
     Large,
@@ -129,6 +132,8 @@ pub struct Checker {
     counts: Counts,
     signed: bool,
     delegates: Option<Finding>,
+    /// Parents of wildcards, until the first name deeper than one label below is met.
+    wildcards: Vec<Name>,
 }
 
 /// How much was seen.
@@ -192,6 +197,7 @@ impl Checker {
             self.signed = true;
         }
         self.place(located);
+        self.wildcard(located);
         let says = match record.rtype {
             Rtype::TXT => self.txt(located),
             Rtype::IPSECKEY => self.ipseckey(located),
@@ -225,6 +231,24 @@ impl Checker {
             Some(_) if *rtype == Rtype::SOA => self.find(located, What::SecondSoa),
             Some(zone) if !owner.is_within(zone) => self.find(located, What::OutOfZone),
             _ => {}
+        }
+    }
+
+    /// An IPv6 host beside a wildcard makes its nibbles exist, and with them most of the addresses
+    /// near it stop to match.
+    fn wildcard(&mut self, located: &Located) {
+        let owner = &located.record.owner;
+        let Some(parent) = owner.parent() else { return };
+        if owner.is_wildcard() {
+            if self.wildcards.len() < MAX_WILDCARDS && !self.wildcards.contains(&parent) {
+                self.wildcards.push(parent);
+            }
+            return;
+        }
+        let under = |wildcard: &Name| parent != *wildcard && parent.is_within(wildcard);
+        if let Some(at) = self.wildcards.iter().position(under) {
+            self.wildcards.swap_remove(at);
+            self.find(located, What::UnderWildcard);
         }
     }
 
@@ -451,6 +475,8 @@ fn as_pluto_reads(text: &[u8], txt: &ServerTxt) -> Option<What> {
 const MAX_OLD_KEY: usize = 514;
 /// Records of one name that are compared with each other; nobody has more gateways.
 const MAX_TOGETHER: usize = 64;
+/// Zones have one wildcard, or one for each /64.
+const MAX_WILDCARDS: usize = 64;
 /// Type, class, TTL, length and a compressed owner.
 const RR_OVERHEAD: usize = 12;
 /// What resolvers ask for, less header, question and OPT.

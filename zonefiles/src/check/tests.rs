@@ -115,6 +115,15 @@ fn what_stands_together_is_compared() {
 }
 
 #[test]
+fn hosts_under_a_wildcard_take_its_place() {
+    let found = check("* TXT x\n1 TXT a\n1.2.3 TXT b\n1.2.4 TXT c\n");
+    assert_eq!(
+        found,
+        ["3: warning names near this one that do not exist no longer match the wildcard above"]
+    );
+}
+
+#[test]
 fn zones_and_names() {
     let good = key(2048, &[1, 0, 1]);
     let lines = format!(
