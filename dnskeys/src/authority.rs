@@ -28,8 +28,8 @@ pub struct Claim<'a> {
     pub speaker: &'a Speaker,
     /// The key that verified its signature.
     pub key: &'a PublicKey,
-    /// Its outer address if nothing was seen to translate it: the one address that a
-    /// [`Speaker::Name`] may have by its forward record alone.
+    /// The outer address it calls from: what unsigned evidence and a [`Speaker::Name`]'s forward
+    /// record can give it. `None` if it was we who called, at an address that is its gateway.
     pub outer: Option<IpAddr>,
 }
 
@@ -94,8 +94,15 @@ pub fn authorize(
     }
     let found = by_reverse_name(claim, evidence)
         .or_else(|refusal| by_forward_name(claim, evidence, refusal, strict))?;
-    if found.security != Security::Secure && demands_signature(rules, strict) {
-        return Err(Refusal::Unsigned);
+    if found.security != Security::Secure {
+        if demands_signature(rules, strict) {
+            return Err(Refusal::Unsigned);
+        }
+        // Whoever can forge an unsigned answer can call from elsewhere under a forged key: what is
+        // not signed may speak for the address it calls from, and for no other.
+        if claim.outer.is_some_and(|outer| outer != claim.address) {
+            return Err(Refusal::UnsignedDelegation);
+        }
     }
     Ok(Authorized {
         address: claim.address,
@@ -263,7 +270,9 @@ fn by_forward_name(
     };
     let named = matches!(claim.speaker, Speaker::Name(_));
     if silent && named && claim.outer == Some(claim.address) {
-        by_own_record(claim, evidence)
+        // A name says who calls, not that it may have this address: no better than unsigned.
+        let found = by_own_record(claim, evidence)?;
+        Ok(Found { security: found.security.min(Security::Insecure), ..found })
     } else {
         Err(refusal)
     }

@@ -228,7 +228,7 @@ impl Net {
             match output {
                 Output::Command(command) => self.hosts[host].obey(now, command),
                 Output::Transmit(transmit) => self.put_on_wire(Sent::ike(transmit)),
-                Output::Query(name) => self.query(host, &name),
+                Output::Query { name, .. } => self.query(host, &name),
                 Output::Sign(job) => {
                     let signature = node.key.sign(job.scheme, &job.octets);
                     let arrival = Arrival::Signature { to: host, ike: job.ike, signature };

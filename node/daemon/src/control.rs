@@ -70,7 +70,12 @@ impl Control {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
             .with_context(|| format!("node.control-socket: {}", path.display()))?;
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else {
+                    // Too many open files, most likely: they will be fewer.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
                 let (requests, events) = (requests.clone(), events.clone());
                 tokio::spawn(async move {
                     // A client that breaks off is its own affair.

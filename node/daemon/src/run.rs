@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use keying::{Keying, Output};
-use sa::{Command, Policy};
+use sa::Command;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc};
 
 use crate::config::Config;
 use crate::control::{Asked, Control, Request};
@@ -70,6 +70,7 @@ async fn start(
         ground,
         changes,
         resolver,
+        visitors: Arc::new(Semaphore::new(VISITOR_QUERIES)),
         key: Arc::new(key),
         events,
         trace: trace_file()?,
@@ -99,6 +100,8 @@ struct Node {
     ground: Ground,
     changes: Changes,
     resolver: Arc<Resolver>,
+    /// What strangers may ask of DNS at once, through us.
+    visitors: Arc<Semaphore>,
     key: Arc<HostKey>,
     events: broadcast::Sender<String>,
     /// Every event is also written here, if `OE_NODE_TRACE` names a file.
@@ -190,9 +193,15 @@ impl Node {
         match output {
             Output::Command(command) => self.obey(command),
             Output::Transmit(t) => self.plane.transmit(t.local, t.remote, t.marker, &t.octets),
-            Output::Query(name) => {
+            Output::Query { name, for_visitor } => {
                 let (resolver, answers) = (Arc::clone(&self.resolver), self.answers_in.clone());
+                let visitors = for_visitor.then(|| Arc::clone(&self.visitors));
                 tokio::spawn(async move {
+                    // Never closed, so that waiting for it cannot fail.
+                    let _permit = match visitors {
+                        Some(visitors) => visitors.acquire_owned().await.ok(),
+                        None => None,
+                    };
                     // The loop ends before its channels do: nobody misses this answer then.
                     let _ = answers.send(resolver.answer(&name).await).await;
                 });
@@ -224,17 +233,8 @@ impl Node {
         let done = match &command {
             Command::SetClass { prefix, class } => ground.set_class(*prefix, *class),
             Command::ClearClass { prefix } => ground.clear_class(*prefix),
-            Command::SetPolicy { flow, policy: Policy::Hold } => ground.clear(flow.dst()),
-            Command::SetPolicy { flow, policy: Policy::Pass } => {
-                ground.unprotect(*flow).and_then(|()| ground.pass(flow.dst()))
-            }
-            Command::SetPolicy { flow, policy: Policy::Deny } => ground.deny(flow.dst()),
-            Command::SetPolicy { flow, policy: Policy::Encrypt(_) } => {
-                ground.clear(flow.dst()).and_then(|()| ground.protect(*flow))
-            }
-            Command::ClearPolicy { flow } => {
-                ground.clear(flow.dst()).and_then(|()| ground.unprotect(*flow))
-            }
+            Command::SetPolicy { flow, policy } => ground.set_policy(*flow, Some(*policy)),
+            Command::ClearPolicy { flow } => ground.set_policy(*flow, None),
             Command::AddSa(_)
             | Command::MoveSa { .. }
             | Command::RemoveSa(_)
@@ -338,6 +338,9 @@ fn reachable(ground: &Ground) -> Vec<IpAddr> {
 
 /// How long the loop sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
+/// Questions to DNS on behalf of strangers, at once: a quarter of what the resolver takes, so that
+/// ours find room.
+const VISITOR_QUERIES: usize = 32;
 /// Events an `events` listener may lag behind.
 const EVENTS: usize = 4096;
 /// How long peers may take to answer our Delete when we stop: one retransmission.

@@ -301,6 +301,9 @@ fn name_and_detail(what: &What) -> (&'static str, Value) {
             ("keyed", json!({ "pair": sa.0, "trust": trust(Some(*t)) }))
         }
         What::PairDropped { sa } => ("pair-dropped", json!({ "pair": sa.0 })),
+        What::NoLongerAuthorized(why) => {
+            ("no-longer-authorized", json!({ "reason": why.to_string() }))
+        }
         What::ClearText(why) => ("clear", json!({ "reason": why.to_string() })),
         What::Denied(why) => ("deny", json!({ "reason": why.to_string() })),
         What::Expired => ("expired", Value::Null),
@@ -320,10 +323,11 @@ pub(crate) fn log(report: &Report) {
     let (name, detail) = name_and_detail(&report.what);
     let far = report.flow.map_or_else(|| "-".to_owned(), |flow| flow.dst().to_string());
     match &report.what {
-        What::Keyed { .. } | What::ClearText(_) | What::Denied(_) => {
+        What::Keyed { .. } | What::ClearText(_) | What::Denied(_) | What::NoLongerAuthorized(_) => {
             tracing::info!("{far}: {name} {detail}");
         }
-        What::Refused { .. } => tracing::info!("{name} {detail}"),
+        // As often as strangers like: counted, and not worth a line each.
+        What::Refused { .. } => tracing::debug!("{name} {detail}"),
         What::Trapped
         | What::DnsAnswer { .. }
         | What::Calling { .. }

@@ -1,13 +1,17 @@
 //! What ends by time (RFC 4322 §3.2.7, §3.4; oe-rules 34, 36, 50, 51).
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
+use dnskeys::{Answer, Claim, Name, Refusal, Speaker};
 use ike::End;
 use sa::{Command, Flow, SaId, Use};
 
-use crate::entry::State;
+use crate::entry::{Asker, Recheck, State};
+use crate::initiator::from_ike_key;
 use crate::keying::Keying;
-use crate::pairs::CROSSING;
+use crate::pairs::{CROSSING, MIN_PROOF};
+use crate::report::What;
 
 impl Keying {
     /// A flow's deadline has come.
@@ -59,8 +63,66 @@ impl Keying {
             self.close_pair(now, sa);
         }
         self.command(Command::AskUse(current));
-        let next_look = now + self.config.lives.next_look;
+        let mut next_look = now + self.config.lives.next_look;
+        if let Some(pair) = self.pairs.get_mut(&current) {
+            pair.looked_at = true;
+            next_look = next_look.min(pair.proof_until.max(now + MIN_PROOF));
+            if pair.proof_until <= now {
+                self.recheck(flow, current);
+            }
+        }
         self.set_deadline(flow, Some(next_look));
+    }
+
+    /// The evidence for a pair has aged: asks for it again (rule 35; removal of the record ends the
+    /// pair).
+    fn recheck(&mut self, flow: Flow, current: SaId) {
+        let Some(speaker) = self.pairs.get(&current).map(|pair| pair.proof.speaker().clone())
+        else {
+            return;
+        };
+        let own = match speaker {
+            Speaker::Address(addr) => Name::reverse(addr),
+            Speaker::Name(name) => name,
+        };
+        let names: BTreeSet<Name> = [Name::reverse(flow.dst()), own].into();
+        let answers = names.iter().map(|name| (name.clone(), None)).collect();
+        self.rechecks.insert(flow, Recheck { answers });
+        for name in names {
+            self.ask(name, Asker::Recheck(flow));
+        }
+    }
+
+    /// One of the records behind a pair is known again.
+    pub(crate) fn recheck_answered(&mut self, now: Instant, flow: Flow, answer: &Answer) {
+        let Some(recheck) = self.rechecks.get_mut(&flow) else { return };
+        if let Some(slot) = recheck.answers.get_mut(&answer.owner) {
+            *slot = Some(answer.clone());
+        }
+        if recheck.answers.values().any(Option::is_none) {
+            return;
+        }
+        let Some(recheck) = self.rechecks.remove(&flow) else { return };
+        let evidence: Vec<&Answer> = recheck.answers.values().flatten().collect();
+        let strict = self.group_of(flow.dst()).strictness();
+        let Some(pair) = self.current(flow).and_then(|sa| self.pairs.get_mut(&sa)) else { return };
+        let Some(peer) = self.peers.get(&pair.ike) else { return };
+        let Some(key) = from_ike_key(&peer.key) else { return };
+        let outer = (!peer.initiator).then_some(peer.gateway);
+        let speaker = pair.proof.speaker().clone();
+        let claim = Claim { address: flow.dst(), speaker: &speaker, key: &key, outer };
+        match dnskeys::authorize(claim, &evidence, &self.config.rules, strict) {
+            Ok(proof) => {
+                pair.proof_until = now + proof.life().max(MIN_PROOF);
+                pair.proof = proof;
+            }
+            // Whoever can stop DNS could end every pair: that decides nothing.
+            Err(Refusal::DnsFailed) => pair.proof_until = now + MIN_PROOF,
+            Err(why) => {
+                self.report(now, Some(flow), What::NoLongerAuthorized(why));
+                self.close_flow(now, flow);
+            }
+        }
     }
 
     fn pair_proven_by_time(&mut self, now: Instant, flow: Flow, sa: SaId) {
@@ -73,6 +135,10 @@ impl Keying {
     pub(crate) fn last_use(&mut self, now: Instant, sa: SaId, used: Use) {
         let Some(pair) = self.pairs.get_mut(&sa) else { return };
         pair.used = used;
+        // Somebody may only have wanted to see the counters.
+        if !std::mem::take(&mut pair.looked_at) {
+            return;
+        }
         let (flow, since) = (pair.flow, pair.since);
         let idle = self.config.lives.idle;
         let old = now.saturating_duration_since(since) >= self.config.lives.first_look;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use dnskeys::{Answer, Authorized, Candidate, Name, Security};
+use dnskeys::{Answer, Authorized, Candidate, Name, Reason, Security};
 use ike::{End, Identity, IkeId, NeedPeer, PublicKey};
 use sa::{Envelope, EspCipher, Flow, SaId, Spi, Trust, Use};
 
@@ -68,6 +68,8 @@ pub(crate) struct Pending {
     pub(crate) last_end: Option<End>,
     /// Whether a gateway that fell silent half-way has been called once more.
     pub(crate) called_again: bool,
+    /// A gateway's own record was bogus or malformed: no failure may end in the clear then.
+    pub(crate) spoilt: Option<Reason>,
 }
 
 /// A call of ours that is not answered yet; flows to the same gateway share it.
@@ -75,6 +77,9 @@ pub(crate) struct Pending {
 pub(crate) struct Call {
     pub(crate) gateway: IpAddr,
     pub(crate) local: IpAddr,
+    /// Any of which the gateway may sign with. Only who accepts the same keys shares a call:
+    /// another zone's record must not spoil it.
+    pub(crate) keys: Vec<PublicKey>,
     /// The first is negotiated within IKE_AUTH.
     pub(crate) flows: Vec<Flow>,
     /// The answers that led here. Kept with the call, because a flow may have moved on by the time
@@ -100,6 +105,22 @@ pub(crate) struct Peer {
     pub(crate) pairs: BTreeSet<SaId>,
     /// Flows whose child has been asked for.
     pub(crate) waiting: Vec<Flow>,
+    /// Whether we are deleting it: of no use for anything new.
+    pub(crate) closing: bool,
+}
+
+/// What a visitor whose signature is being verified would prove, and where it calls from and to.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    pub(crate) local: IpAddr,
+    pub(crate) gateway: IpAddr,
+    pub(crate) proofs: Vec<(PublicKey, Authorized)>,
+}
+
+/// A pair whose evidence has aged: its records are being asked again.
+#[derive(Debug)]
+pub(crate) struct Recheck {
+    pub(crate) answers: BTreeMap<Name, Option<Answer>>,
 }
 
 /// A stranger whose records are being asked.
@@ -119,6 +140,8 @@ pub(crate) struct Pair {
     pub(crate) ike: IkeId,
     pub(crate) trust: Trust,
     pub(crate) proof: Authorized,
+    /// When the proof has to be made anew.
+    pub(crate) proof_until: Instant,
     pub(crate) since: Instant,
     pub(crate) cipher: EspCipher,
     pub(crate) spi_in: Spi,
@@ -128,6 +151,8 @@ pub(crate) struct Pair {
     pub(crate) proven: bool,
     /// Lost against another pair; ours to close once that one is proven.
     pub(crate) doomed: bool,
+    /// Whether its use was asked for to see whether it is idle.
+    pub(crate) looked_at: bool,
     pub(crate) used: Use,
 }
 
@@ -140,4 +165,6 @@ pub(crate) enum Asker {
     Gateway(Flow),
     /// A stranger.
     Visitor(IkeId),
+    /// A keyed flow, whose evidence has aged.
+    Recheck(Flow),
 }

@@ -8,7 +8,8 @@
 use std::time::{Duration, Instant};
 
 use dnskeys::{
-    Answer, Candidate, Claim, Gateway, Life, Name, Outcome, Security, Speaker, Strictness, Verdict,
+    Answer, Candidate, Claim, Gateway, Life, Name, Outcome, Reason, Security, Speaker, Strictness,
+    Verdict,
 };
 use ike::{ChildRequest, End, Identity, IkeId, Initiate, PublicKey};
 use rand_core::Rng as _;
@@ -48,7 +49,7 @@ impl Keying {
             };
         }
         self.make_room(now);
-        if self.asked.len() + self.calls.len() >= MAX_PENDING {
+        if self.undecided >= MAX_PENDING {
             self.counters.over_budget += 1;
             let life = self.config.lives.short;
             return match group.strictness() {
@@ -102,13 +103,14 @@ impl Keying {
                     ttl: self.life(life),
                     last_end: None,
                     called_again: false,
+                    spoilt: None,
                 };
                 let state = State::PendingOe(Box::new(pending));
                 self.enter(now, flow, state, Some(now + PATIENCE));
                 self.next_candidate(now, flow);
             }
             Verdict::Clear { reason, life } => {
-                if reason == dnskeys::Reason::DnsFailed {
+                if reason == Reason::DnsFailed {
                     self.counters.downgrades += 1;
                 }
                 let life = self.life(life);
@@ -168,6 +170,7 @@ impl Keying {
             return;
         }
         candidate.keys = keys_of(answer, &Speaker::Address(candidate.gateway));
+        pending.spoilt = pending.spoilt.or(spoilt(answer));
         pending.evidence.push(answer.clone());
         pending.gateway = Some(candidate.clone());
         if candidate.keys.is_empty() || !self.call_gateway(now, flow, &candidate) {
@@ -183,17 +186,22 @@ impl Keying {
         if let Some(ike) = self.peer_at(local, gateway, candidate) {
             return self.add_child(now, flow, ike, &evidence);
         }
-        let shared = self.calls.values_mut().find(|c| c.gateway == gateway && c.local == local);
+        let mut keys: Vec<PublicKey> = candidate.keys.iter().filter_map(to_ike_key).collect();
+        keys.sort();
+        keys.dedup();
+        let to_gateway = |c: &&mut Call| c.gateway == gateway && c.local == local;
+        let shared = self
+            .calls
+            .values_mut()
+            .filter(to_gateway)
+            .find(|c| c.keys == keys && c.flows.len() < MAX_FLOWS_OF_CALL);
         if let Some(call) = shared {
-            if call.flows.len() >= MAX_FLOWS_OF_CALL {
-                return false;
-            }
             call.flows.push(flow);
             call.evidence.extend(evidence);
             return true;
         }
-        let keys: Vec<PublicKey> = candidate.keys.iter().filter_map(to_ike_key).collect();
-        if keys.is_empty() {
+        let calls = self.calls.values_mut().filter(to_gateway).count();
+        if keys.is_empty() || calls >= MAX_CALLS_TO_GATEWAY {
             return false;
         }
         let identity = self.config.identity.clone().unwrap_or(Identity::Address(local));
@@ -206,11 +214,12 @@ impl Keying {
                 remote: gateway,
                 identity,
                 peer: Identity::Address(gateway),
-                keys,
+                keys: keys.clone(),
                 child: child_request(flow),
             },
         );
-        self.calls.insert(ike, Call { gateway, local, flows: vec![flow], evidence, keyed: false });
+        let call = Call { gateway, local, keys, flows: vec![flow], evidence, keyed: false };
+        self.calls.insert(ike, call);
         true
     }
 
@@ -225,7 +234,8 @@ impl Keying {
         self.peers
             .iter()
             .find(|(_, peer)| {
-                peer.gateway == gateway
+                !peer.closing
+                    && peer.gateway == gateway
                     && peer.local == local
                     && peer.identity == Identity::Address(gateway)
                     && keys.contains(&peer.key)
@@ -297,6 +307,7 @@ impl Keying {
                 }
             } else {
                 self.gateway_ended(now, first, End::NotAuthorized);
+                self.close_if_bare(now, ike);
             }
         }
         for flow in flows {
@@ -319,6 +330,7 @@ impl Keying {
             peer.waiting.retain(|f| *f != flow);
         }
         self.gateway_ended(now, flow, why);
+        self.close_if_bare(now, ike);
     }
 
     /// The gateway being tried for a flow is of no use.
@@ -328,9 +340,10 @@ impl Keying {
         self.next_candidate(now, flow);
     }
 
-    /// A gateway fell silent between IKE_SA_INIT and IKE_AUTH: somebody was there, and may have
-    /// restarted. It is called once more before that counts as silence.
-    pub(crate) fn gateway_fell_silent(&mut self, now: Instant, flow: Flow) {
+    /// A gateway fell silent between IKE_SA_INIT and IKE_AUTH, or the IKE SA that a child was asked
+    /// of went away: somebody was there, and may have restarted. It is called once more, anew,
+    /// before that counts as its answer.
+    pub(crate) fn call_again(&mut self, now: Instant, flow: Flow, why: End) {
         let Some(pending) = self.pending(flow) else { return };
         if !pending.called_again
             && let Some(candidate) = pending.gateway.take()
@@ -339,7 +352,7 @@ impl Keying {
             pending.candidates.push_front(candidate);
         }
         self.set_deadline(flow, Some(now + PATIENCE));
-        self.gateway_ended(now, flow, End::Timeout);
+        self.gateway_ended(now, flow, why);
     }
 
     /// No gateway is left (rules 25 to 29).
@@ -354,7 +367,11 @@ impl Keying {
             _ => lives.short,
         };
         let secure = pending.security == Security::Secure;
-        let why = pending.last_end.map_or(Why::Dns(dnskeys::Reason::NoUsableGateway), Why::Gateway);
+        let why = pending.last_end.map_or(Why::Dns(Reason::NoUsableGateway), Why::Gateway);
+        if let Some(reason) = pending.spoilt {
+            let life = lives.short;
+            return self.go_deny(now, flow, Why::Dns(reason), life);
+        }
         let insist = secure && self.config.when_advertised == WhenAdvertised::Insist;
         match entry.group.strictness() {
             Strictness::Permissive if !insist => {
@@ -386,6 +403,18 @@ impl Keying {
             State::PendingOe(pending) => Some(pending),
             State::PotentialOe | State::Keyed { .. } | State::ClearText(_) | State::Deny(_) => None,
         }
+    }
+}
+
+/// Why an answer that should have carried a gateway's key spoils the whole (rules 20, 22).
+fn spoilt(answer: &Answer) -> Option<Reason> {
+    match &answer.outcome {
+        _ if answer.security == Security::Bogus => Some(Reason::Bogus),
+        Outcome::Bogus => Some(Reason::Bogus),
+        Outcome::Records(set) if set.gateways.is_empty() && !set.malformed.is_empty() => {
+            Some(Reason::Malformed)
+        }
+        Outcome::Records(_) | Outcome::NoRecord | Outcome::NoName | Outcome::Failed(_) => None,
     }
 }
 
@@ -460,7 +489,9 @@ const MAX_FLOWS: usize = 65_536;
 const ROOM_SEARCH: usize = 64;
 /// Names asked and gateways called at once. A scan must not turn us into a flood of either.
 const MAX_PENDING: usize = 1024;
-/// Flows that wait for one gateway.
+/// Calls to one gateway at once. Records of many zones may name it, some of them to its harm.
+const MAX_CALLS_TO_GATEWAY: usize = 4;
+/// Flows that share one call.
 const MAX_FLOWS_OF_CALL: usize = 64;
 /// A flow is never held for longer than this, whatever DNS and gateways do.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -2,18 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dnskeys::{Answer, Name};
 use ike::{Datagram, Event, Ike, IkeId};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
-use sa::{Command, Flow, Notice, Policy, SaId};
+use sa::{Command, Flow, Notice, Policy, SaId, Trust};
 
 use crate::config::Config;
-use crate::entry::{Asker, Call, Entry, HISTORY, Pair, Peer, State, Visitor};
-use crate::report::{Report, What};
-use crate::responder::Proof;
+use crate::entry::{Asker, Call, Entry, HISTORY, Pair, Peer, Recheck, State, Visit, Visitor};
+use crate::report::{Report, What, Why};
 
 /// What the machine wants done, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,7 +22,13 @@ pub enum Output {
     /// Send this IKE datagram.
     Transmit(ike::Transmit),
     /// Ask DNS for this name; answer with [`Keying::handle_answer`].
-    Query(Name),
+    Query {
+        /// The name.
+        name: Name,
+        /// Whether only a stranger's claim depends on it. Strangers cost what they like, so their
+        /// questions must not keep ours waiting.
+        for_visitor: bool,
+    },
     /// Sign with the host key; answer with [`Keying::handle_signature`].
     Sign(ike::Sign),
     /// Tell the operator.
@@ -39,6 +44,8 @@ pub enum Timer {
     Flow,
     /// A replaced pair has received for long enough.
     Linger,
+    /// An IKE SA should have a pair by now.
+    Bare,
 }
 
 /// What has happened since the start.
@@ -82,8 +89,14 @@ pub struct Keying {
     pub(crate) calls: BTreeMap<IkeId, Call>,
     pub(crate) peers: BTreeMap<IkeId, Peer>,
     pub(crate) visitors: BTreeMap<IkeId, Visitor>,
-    /// What each key would prove, of visitors whose signature is being verified.
-    pub(crate) proofs: BTreeMap<IkeId, Vec<Proof>>,
+    /// Visitors whose signature is being verified.
+    pub(crate) visits: BTreeMap<IkeId, Visit>,
+    /// Pairs whose evidence is being asked for again.
+    pub(crate) rechecks: BTreeMap<Flow, Recheck>,
+    /// IKE SAs that must have a pair by then.
+    pub(crate) bare: VecDeque<(Instant, IkeId)>,
+    /// Flows whose fate is open: DNS is asked or a gateway called.
+    pub(crate) undecided: usize,
     pub(crate) pairs: BTreeMap<SaId, Pair>,
     /// Replaced pairs that still receive, by the time they go.
     pub(crate) lingering: VecDeque<(Instant, SaId)>,
@@ -111,7 +124,10 @@ impl Keying {
             calls: BTreeMap::new(),
             peers: BTreeMap::new(),
             visitors: BTreeMap::new(),
-            proofs: BTreeMap::new(),
+            visits: BTreeMap::new(),
+            rechecks: BTreeMap::new(),
+            bare: VecDeque::new(),
+            undecided: 0,
             pairs: BTreeMap::new(),
             lingering: VecDeque::new(),
             after_drain: Vec::new(),
@@ -138,7 +154,12 @@ impl Keying {
                     self.ike.probe(now, pair.ike);
                 }
             }
-            Notice::PeerMoved { sa, remote } => self.ike.handle_moved(now, sa, remote),
+            // What nobody signed for speaks for the address it came from, and moves nowhere else.
+            Notice::PeerMoved { sa, remote } => {
+                if self.pairs.get(&sa).is_some_and(|pair| pair.trust > Trust::Unauthenticated) {
+                    self.ike.handle_moved(now, sa, remote);
+                }
+            }
             // Forgeable: a peer that we lost calls again when its own liveness check fails.
             Notice::UnknownSpi { .. } => self.counters.unknown_spis += 1,
         }
@@ -158,6 +179,7 @@ impl Keying {
                 Asker::Destination(flow) => self.destination_answered(now, flow, answer),
                 Asker::Gateway(flow) => self.gateway_answered(now, flow, answer),
                 Asker::Visitor(ike) => self.visitor_answered(now, ike, answer),
+                Asker::Recheck(flow) => self.recheck_answered(now, flow, answer),
             }
         }
         self.drain(now);
@@ -180,6 +202,8 @@ impl Keying {
         self.ike.handle_timeout(now);
         self.drain(now);
         self.remove_lingering(now);
+        self.close_bare(now);
+        self.drain(now);
         while let Some(&(due, flow)) = self.deadlines.first() {
             if due > now {
                 break;
@@ -196,7 +220,8 @@ impl Keying {
         let ike = self.ike.poll_timeout().map(|(at, timer)| (at, Timer::Ike(timer)));
         let flow = self.deadlines.first().map(|(at, _)| (*at, Timer::Flow));
         let linger = self.lingering.front().map(|(at, _)| (*at, Timer::Linger));
-        ike.into_iter().chain(flow).chain(linger).min_by_key(|(at, _)| *at)
+        let bare = self.bare.front().map(|(at, _)| (*at, Timer::Bare));
+        ike.into_iter().chain(flow).chain(linger).chain(bare).min_by_key(|(at, _)| *at)
     }
 
     /// The next thing to do.
@@ -213,7 +238,7 @@ impl Keying {
         }
         let peers: Vec<IkeId> = self.peers.keys().chain(self.calls.keys()).copied().collect();
         for ike in peers {
-            self.ike.close(now, ike);
+            self.close_ike(now, ike);
         }
         self.drain(now);
     }
@@ -241,6 +266,7 @@ impl Keying {
 
     /// Asks the data plane how every pair is used; the answers come as notices.
     pub fn ask_use(&mut self) {
+        // Only for showing: see `last_use` for what an idle pair comes to.
         for sa in self.pairs.keys() {
             self.outputs.push_back(Output::Command(Command::AskUse(*sa)));
         }
@@ -288,21 +314,57 @@ impl Keying {
                     proofs: Vec::new(),
                     pairs: BTreeSet::new(),
                     waiting: Vec::new(),
+                    closing: false,
                 };
-                if initial_contact {
-                    self.initial_contact(now, ike, &peer);
-                }
-                if initiator {
-                    self.call_answered(now, ike, peer);
-                } else {
-                    self.visitor_authenticated(ike, peer);
-                }
+                self.established(now, ike, peer, initial_contact);
             }
             Event::ChildUp(child) => self.child_up(now, *child),
             Event::ChildDown { sa, why } => self.child_down(now, sa, why),
             Event::ChildFailed { ike, request, why } => self.child_failed(now, ike, &request, why),
             Event::Moved { children, envelope, .. } => self.moved(&children, envelope),
             Event::Ended { ike, why } => self.ike_ended(now, ike, why),
+        }
+    }
+
+    fn established(&mut self, now: Instant, ike: IkeId, peer: Peer, initial_contact: bool) {
+        if self.peers.len() >= MAX_PEERS {
+            self.counters.over_budget += 1;
+            return self.ike.close(now, ike);
+        }
+        if peer.initiator {
+            self.call_answered(now, ike, peer);
+        } else {
+            self.visitor_authenticated(ike, peer);
+        }
+        if initial_contact {
+            self.initial_contact(now, ike);
+        }
+        self.bare.push_back((now + BARE, ike));
+    }
+
+    /// Deletes an IKE SA at both ends; nothing new is asked of it meanwhile.
+    pub(crate) fn close_ike(&mut self, now: Instant, ike: IkeId) {
+        if let Some(peer) = self.peers.get_mut(&ike) {
+            peer.closing = true;
+        }
+        self.ike.close(now, ike);
+    }
+
+    /// Deletes an IKE SA that serves nothing.
+    pub(crate) fn close_if_bare(&mut self, now: Instant, ike: IkeId) {
+        let bare = |peer: &Peer| !peer.closing && peer.pairs.is_empty() && peer.waiting.is_empty();
+        if self.peers.get(&ike).is_some_and(bare) {
+            self.close_ike(now, ike);
+        }
+    }
+
+    fn close_bare(&mut self, now: Instant) {
+        while let Some((at, ike)) = self.bare.front().copied() {
+            if at > now {
+                break;
+            }
+            self.bare.pop_front();
+            self.close_if_bare(now, ike);
         }
     }
 
@@ -330,7 +392,8 @@ impl Keying {
         }
         self.counters.queries += 1;
         self.asked.insert(name.clone(), vec![asker]);
-        self.outputs.push_back(Output::Query(name));
+        let for_visitor = matches!(asker, Asker::Visitor(_));
+        self.outputs.push_back(Output::Query { name, for_visitor });
     }
 
     /// Puts a flow into a state; the data plane is told by the caller.
@@ -344,11 +407,18 @@ impl Keying {
         let group = self.group_of(flow.dst());
         let entry = self.flows.entry(flow).or_insert(Entry {
             group,
-            state: State::PotentialOe,
+            // A state that counts for nothing; the one to enter follows.
+            state: State::ClearText(Why::Group),
             since: now,
             deadline: None,
             history: VecDeque::new(),
         });
+        let open = |state: &State| matches!(state, State::PotentialOe | State::PendingOe(_));
+        match (open(&entry.state), open(&state)) {
+            (false, true) => self.undecided += 1,
+            (true, false) => self.undecided = self.undecided.saturating_sub(1),
+            (true, true) | (false, false) => {}
+        }
         entry.state = state;
         entry.since = now;
         self.set_deadline(flow, deadline);
@@ -368,7 +438,11 @@ impl Keying {
     /// Forgets a flow that has no pair left.
     pub(crate) fn expire(&mut self, now: Instant, flow: Flow) {
         self.set_deadline(flow, None);
-        if self.flows.remove(&flow).is_some() {
+        self.rechecks.remove(&flow);
+        if let Some(entry) = self.flows.remove(&flow) {
+            if matches!(entry.state, State::PotentialOe | State::PendingOe(_)) {
+                self.undecided = self.undecided.saturating_sub(1);
+            }
             self.command(Command::ClearPolicy { flow });
             self.report(now, Some(flow), What::Expired);
         }
@@ -392,3 +466,8 @@ impl Keying {
             .or_else(|| self.config.addresses.iter().copied().find(fits))
     }
 }
+
+/// Established IKE SAs at once; each costs some KiB.
+const MAX_PEERS: usize = 65_536;
+/// How long an IKE SA may be without a pair.
+const BARE: Duration = Duration::from_secs(30);

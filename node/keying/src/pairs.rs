@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use dnskeys::{Authorized, Security};
 use ike::{Child, End, IkeId};
-use sa::{Command, Envelope, Flow, Limits, Policy, SaId, SaPair, Trust};
+use sa::{Command, Envelope, Flow, Limits, Policy, SaId, SaPair, TrafficSelector, Trust};
 
 use crate::entry::{Pair, State};
 use crate::initiator::flow_of;
@@ -37,13 +37,15 @@ impl Keying {
     pub(crate) fn child_up(&mut self, now: Instant, child: Child) {
         let Some((flow, proof)) = self.proof_for(&child) else {
             // Nothing may be installed without a proof: the peer is told that it is gone.
-            return self.ike.close_child(now, child.id);
+            self.ike.close_child(now, child.id);
+            return self.close_if_bare(now, child.ike);
         };
         let (id, trust, proven) = (child.id, trust_of(&proof), child.initiator);
         let pair = Pair {
             flow,
             ike: child.ike,
             trust,
+            proof_until: now + proof.life().max(MIN_PROOF),
             proof,
             since: now,
             cipher: child.cipher,
@@ -52,16 +54,12 @@ impl Keying {
             envelope: child.envelope,
             proven,
             doomed: false,
+            looked_at: false,
             used: sa::Use::default(),
         };
         if let Some(peer) = self.peers.get_mut(&child.ike) {
             peer.pairs.insert(id);
             peer.waiting.retain(|f| *f != flow);
-            if !peer.initiator {
-                // The visitor's gateway is where it calls from.
-                peer.gateway = child.envelope.remote.ip();
-                peer.local = child.envelope.local.ip();
-            }
         }
         self.counters.pairs += 1;
         self.pairs.insert(id, pair);
@@ -103,6 +101,11 @@ impl Keying {
     /// The flow of a child, and why its peer may carry it.
     fn proof_for(&self, child: &Child) -> Option<(Flow, Authorized)> {
         let flow = flow_of(&child.local, &child.remote)?;
+        // The whole flow is sent into it: one that carries a part only would lose the rest.
+        let whole = |ts: &TrafficSelector| ts.protocol() == 0 && ts.ports() == (0, u16::MAX);
+        if !child.local.iter().any(whole) || !child.remote.iter().any(whole) {
+            return None;
+        }
         if let Some(old) = child.rekeys.and_then(|old| self.pairs.get(&old))
             && old.flow == flow
         {
@@ -254,7 +257,7 @@ impl Keying {
             .get(&ike)
             .is_none_or(|peer| peer.waiting.is_empty() && peer.pairs.iter().all(|p| *p == sa));
         if alone {
-            self.ike.close(now, ike);
+            self.close_ike(now, ike);
         } else {
             self.ike.close_child(now, sa);
         }
@@ -275,6 +278,21 @@ impl Keying {
         let flow = pair.flow;
         if let Some(peer) = self.peers.get_mut(&pair.ike) {
             peer.pairs.remove(&sa);
+            let address = flow.dst();
+            let spoken_for = peer
+                .pairs
+                .iter()
+                .filter_map(|p| self.pairs.get(p))
+                .any(|p| p.flow.dst() == address);
+            if !spoken_for && peer.waiting.iter().all(|f| f.dst() != address) {
+                peer.proofs.retain(|proof| proof.address() != address);
+            }
+        }
+        if let Some(entry) = self.flows.get_mut(&flow)
+            && let State::Keyed { next, .. } = &mut entry.state
+            && *next == Some(sa)
+        {
+            *next = None;
         }
         // Packets under way on a pair that another replaces still arrive.
         let replaced = self.pairs_of(flow).next().is_some();
@@ -292,6 +310,7 @@ impl Keying {
         } else {
             self.command(Command::RemoveSa(sa));
         }
+        self.close_if_bare(now, pair.ike);
     }
 
     /// Removes the replaced pairs whose last packets have arrived by now.
@@ -308,21 +327,20 @@ impl Keying {
     /// An IKE SA is gone; its children went before it.
     pub(crate) fn ike_ended(&mut self, now: Instant, ike: IkeId, why: End) {
         self.visitors.remove(&ike);
-        self.proofs.remove(&ike);
-        let mut waiting = Vec::new();
-        if let Some(call) = self.calls.remove(&ike) {
-            if call.keyed && why == End::Timeout {
-                for flow in call.flows {
-                    self.gateway_fell_silent(now, flow);
-                }
-            } else {
-                waiting = call.flows;
-            }
+        self.visits.remove(&ike);
+        let (mut failed, mut again) = (Vec::new(), Vec::new());
+        match self.calls.remove(&ike) {
+            Some(call) if call.keyed && why == End::Timeout => again = call.flows,
+            Some(call) => failed = call.flows,
+            None => {}
         }
         if let Some(peer) = self.peers.remove(&ike) {
-            waiting.extend(peer.waiting);
+            again.extend(peer.waiting);
         }
-        for flow in waiting {
+        for flow in again {
+            self.call_again(now, flow, why);
+        }
+        for flow in failed {
             self.gateway_ended(now, flow, why);
         }
     }
@@ -381,6 +399,8 @@ fn to_pair(child: Child, trust: Trust) -> SaPair {
 /// Calls made within this time of each other may have crossed: longer than all retransmissions of
 /// a call together.
 pub(crate) const CROSSING: Duration = Duration::from_secs(30);
+/// The shortest time after which evidence is asked for again, whatever its TTL.
+pub(crate) const MIN_PROOF: Duration = Duration::from_secs(60);
 /// How long a replaced pair still receives: longer than any packet is under way.
 const LINGER: Duration = Duration::from_secs(2);
 /// Replaced pairs that still receive, at once; more are removed at once.

@@ -61,6 +61,8 @@ pub enum What {
         /// The pair.
         sa: SaId,
     },
+    /// The records behind a pair are gone or changed.
+    NoLongerAuthorized(Refusal),
     /// The flow goes in the clear.
     ClearText(Why),
     /// The flow goes nowhere.

@@ -10,11 +10,11 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use dnskeys::{Answer, Authorized, Claim, Name, Outcome, Refusal, Speaker};
-use ike::{Grant, Identity, IkeId, NeedPeer, PeerVerdict, PublicKey};
+use ike::{Grant, Identity, IkeId, NeedPeer, PeerVerdict};
 use sa::TrafficSelector;
 
-use crate::entry::{Asker, Peer, Visitor};
-use crate::initiator::{keys_of, to_ike_key, to_speaker};
+use crate::entry::{Asker, Peer, Visit, Visitor};
+use crate::initiator::{to_ike_key, to_speaker};
 use crate::keying::Keying;
 use crate::report::{What, Why};
 
@@ -74,31 +74,33 @@ impl Keying {
             let (name, security) = (answer.owner.clone(), answer.security);
             self.report(now, None, What::DnsAnswer { name, security, records });
         }
-        let local: Vec<TrafficSelector> =
-            self.config.addresses.iter().map(|addr| TrafficSelector::host(*addr)).collect();
+        let Some(ours) = self.wanted_address(&visitor.need) else {
+            return self.refuse(now, &visitor.need, Why::NoLocalAddress);
+        };
+        let local = vec![TrafficSelector::host(ours)];
         let mut refusal = Refusal::NoEvidence;
         let (mut grants, mut proofs) = (Vec::new(), Vec::new());
         for key in published_keys(visitor) {
             let Some(ike_key) = to_ike_key(&key) else { continue };
-            let mut remote = Vec::new();
+            // One child, one address: the first that the key may speak for.
             for address in &visitor.claims {
                 match self.check(visitor, *address, &key) {
                     Ok(proof) => {
-                        remote.push(TrafficSelector::host(*address));
+                        let remote = vec![TrafficSelector::host(*address)];
                         proofs.push((ike_key.clone(), proof));
+                        grants.push(Grant { key: ike_key, remote, local: local.clone() });
+                        break;
                     }
                     Err(why) => refusal = why,
                 }
-            }
-            if !remote.is_empty() {
-                grants.push(Grant { key: ike_key, remote, local: local.clone() });
             }
         }
         if grants.is_empty() {
             return self.refuse(now, &visitor.need, Why::Authority(refusal));
         }
-        self.proofs.insert(visitor.need.ike, proofs);
-        let ours = Identity::Address(visitor.need.local.ip());
+        let (local, gateway) = (visitor.need.local.ip(), visitor.need.remote.ip());
+        self.visits.insert(visitor.need.ike, Visit { local, gateway, proofs });
+        let ours = Identity::Address(local);
         let identity = self.config.identity.clone().unwrap_or(ours);
         let verdict = PeerVerdict::Known { identity, grants };
         self.ike.handle_peer(now, visitor.need.ike, verdict);
@@ -111,7 +113,9 @@ impl Keying {
         key: &dnskeys::PublicKey,
     ) -> Result<Authorized, Refusal> {
         let strict = self.group_of(address).strictness();
-        let outer = (!visitor.need.peer_natted).then_some(visitor.need.remote.ip());
+        // Seen from here. Whether a NAT made it so is the identity's affair: an address that was
+        // translated is not the one that the identity names.
+        let outer = Some(visitor.need.remote.ip());
         let claim = Claim { address, speaker: &visitor.speaker, key, outer };
         let evidence: Vec<&Answer> = visitor.answers.values().flatten().collect();
         dnskeys::authorize(claim, &evidence, &self.config.rules, strict)
@@ -126,20 +130,27 @@ impl Keying {
 
     /// A stranger's signature verified under one of the granted keys.
     pub(crate) fn visitor_authenticated(&mut self, ike: IkeId, mut peer: Peer) {
-        let proofs = self.proofs.remove(&ike).unwrap_or_default();
-        peer.proofs =
-            proofs.into_iter().filter(|(key, _)| *key == peer.key).map(|(_, p)| p).collect();
+        if let Some(visit) = self.visits.remove(&ike) {
+            (peer.local, peer.gateway) = (visit.local, visit.gateway);
+            let ours = visit.proofs.into_iter().filter(|(key, _)| *key == peer.key);
+            peer.proofs = ours.map(|(_, proof)| proof).collect();
+        }
         self.counters.visitors_accepted += 1;
         self.peers.insert(ike, peer);
     }
 
     /// The peer says that it knows no other SA with us. What is old is stale, the peer has
     /// restarted; what is young may be the other of two calls that crossed, and must prove itself.
-    pub(crate) fn initial_contact(&mut self, now: Instant, ike: IkeId, peer: &Peer) {
+    pub(crate) fn initial_contact(&mut self, now: Instant, ike: IkeId) {
+        let Some(peer) = self.peers.get(&ike) else { return };
+        // Between the same two addresses: the peer may know us by another of ours.
         let others: Vec<(IkeId, Instant)> = self
             .peers
             .iter()
-            .filter(|(id, p)| **id != ike && p.identity == peer.identity && p.key == peer.key)
+            .filter(|(id, p)| {
+                **id != ike
+                    && (&p.identity, &p.key, p.local) == (&peer.identity, &peer.key, peer.local)
+            })
             .map(|(id, p)| (*id, p.established))
             .collect();
         for (other, established) in others {
@@ -149,6 +160,19 @@ impl Keying {
                 self.ike.probe(now, other);
             }
         }
+    }
+}
+
+impl Keying {
+    /// The address of ours that a stranger wants to talk to.
+    fn wanted_address(&self, need: &NeedPeer) -> Option<IpAddr> {
+        let wanted = |addr: &IpAddr| need.local_selectors.iter().any(|ts| ts.contains(*addr));
+        let called = need.local.ip();
+        let own = self.config.addresses.iter().copied();
+        Some(called).filter(wanted).or_else(|| own.into_iter().find(wanted)).filter(|addr| {
+            // What it calls may be a translated address; what it wants must be ours.
+            self.config.addresses.contains(addr)
+        })
     }
 }
 
@@ -179,9 +203,11 @@ fn claims(need: &NeedPeer, speaker: &Speaker) -> Vec<IpAddr> {
 fn published_keys(visitor: &Visitor) -> Vec<dnskeys::PublicKey> {
     let mut keys: Vec<dnskeys::PublicKey> = Vec::new();
     for answer in visitor.answers.values().flatten() {
-        for key in keys_of(answer, &visitor.speaker) {
-            if !keys.contains(&key) && keys.len() < MAX_KEYS {
-                keys.push(key);
+        let Outcome::Records(set) = &answer.outcome else { continue };
+        // Whether a key entitles to anything is for `authorize` to say.
+        for key in set.gateways.iter().filter_map(|record| record.key.as_ref()) {
+            if !keys.contains(key) && keys.len() < MAX_KEYS {
+                keys.push(key.clone());
             }
         }
     }
@@ -191,9 +217,6 @@ fn published_keys(visitor: &Visitor) -> Vec<dnskeys::PublicKey> {
 /// Addresses one stranger may claim in one call; each costs a DNS question.
 const MAX_CLAIMS: usize = 4;
 /// Strangers whose records are being asked at once.
-const MAX_VISITORS: usize = 512;
+const MAX_VISITORS: usize = 128;
 /// Keys tried for one stranger: each costs a signature check.
 const MAX_KEYS: usize = 8;
-
-/// The key with which a proof was made; see [`Keying::visitor_authenticated`].
-pub(crate) type Proof = (PublicKey, Authorized);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_sys::protocols::NETLINK_ROUTE;
+use tokio::time::Instant;
 
 use super::netlink::Events;
 use super::routes::table_of;
@@ -29,6 +30,9 @@ const LOCAL: u32 = 255;
 pub(crate) struct Changes {
     events: Events<Message>,
     table: u32,
+    /// Something has changed; the burst is over at this time. Kept here, so that whoever stops
+    /// waiting loses nothing.
+    settled: Option<Instant>,
 }
 
 impl Changes {
@@ -37,23 +41,26 @@ impl Changes {
     /// # Errors
     /// If the kernel gives no such socket.
     pub(crate) fn watch(table: u32) -> io::Result<Self> {
-        Ok(Self { events: Events::join(NETLINK_ROUTE, &GROUPS)?, table })
+        Ok(Self { events: Events::join(NETLINK_ROUTE, &GROUPS)?, table, settled: None })
     }
 
-    /// Waits until something has changed and the burst is over. Cancel-safe but for the burst
-    /// that is being waited out.
+    /// Waits until something has changed and the burst is over. Cancel-safe.
     ///
     /// # Errors
     /// If the socket fails.
     pub(crate) async fn next(&mut self) -> io::Result<()> {
-        loop {
-            let events = self.events.next().await?;
-            // Events that were lost may have been any.
-            if events.is_none_or(|events| events.iter().any(|event| self.counts(event))) {
-                break;
-            }
-        }
-        tokio::time::sleep(SETTLE).await;
+        let settled = match self.settled {
+            Some(settled) => settled,
+            None => loop {
+                let events = self.events.next().await?;
+                // Events that were lost may have been any.
+                if events.is_none_or(|events| events.iter().any(|event| self.counts(event))) {
+                    break *self.settled.insert(Instant::now() + SETTLE);
+                }
+            },
+        };
+        tokio::time::sleep_until(settled).await;
+        self.settled = None;
         while self.events.pending().is_some() {}
         Ok(())
     }

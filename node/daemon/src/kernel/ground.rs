@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 
-use sa::{Class, Flow, Prefix};
+use sa::{Class, Flow, Policy, Prefix};
 
 use super::plan::{self, LIVE, MainRoute, Plan, Target};
 use super::policies::Policies;
@@ -58,9 +58,11 @@ pub(super) fn doing(doing: &'static str) -> impl FnOnce(io::Error) -> KernelErro
 
 /// What becomes of one destination, whatever its class.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Host {
+pub(super) enum Host {
     Pass,
     Deny,
+    /// To the device, with this source, although its class says otherwise: a peer that called.
+    Device(IpAddr),
 }
 
 impl Host {
@@ -68,6 +70,7 @@ impl Host {
         match self {
             Self::Pass => Target::Throw,
             Self::Deny => Target::Blackhole,
+            Self::Device(source) => Target::Device { source: Some(source) },
         }
     }
 }
@@ -85,6 +88,8 @@ pub(crate) struct Ground {
     sysctls: Sysctls,
     classes: BTreeMap<Prefix, Class>,
     hosts: HashMap<IpAddr, Host>,
+    /// Policies of flows, by destination and then source: routes know destinations only.
+    flows: HashMap<IpAddr, BTreeMap<IpAddr, Policy>>,
     /// The main table, as last read.
     main: BTreeMap<Prefix, MainRoute>,
     /// Addresses whose packets are never ours to trap, as last read.
@@ -124,6 +129,7 @@ impl Ground {
             sysctls: Sysctls::default(),
             classes: BTreeMap::new(),
             hosts: HashMap::new(),
+            flows: HashMap::new(),
             main: BTreeMap::new(),
             never: Vec::new(),
             base: Plan::new(),
@@ -202,6 +208,7 @@ impl Ground {
         self.sysctls.restore();
         self.classes.clear();
         self.hosts.clear();
+        self.flows.clear();
         self.base.clear();
         self.protected.clear();
     }
@@ -224,31 +231,59 @@ impl Ground {
         self.follow()
     }
 
-    /// Leaves one destination to the main table: clear, at full speed, unseen by us.
+    /// Follows a flow's policy; `None` leaves it to its class. A destination is thrown or
+    /// black-holed only when all flows to it agree: a route knows no source, and one flow's
+    /// failure must not take another's protection away.
     ///
     /// # Errors
-    /// If the kernel refuses the route.
-    pub(crate) fn pass(&mut self, dst: IpAddr) -> Result<(), KernelError> {
-        self.set_host(dst, Some(Host::Pass))
+    /// If the kernel refuses a route or a policy.
+    pub(crate) fn set_policy(
+        &mut self,
+        flow: Flow,
+        policy: Option<Policy>,
+    ) -> Result<(), KernelError> {
+        let flows = self.flows.entry(flow.dst()).or_default();
+        match policy {
+            Some(policy) => flows.insert(flow.src(), policy),
+            None => flows.remove(&flow.src()),
+        };
+        if flows.is_empty() {
+            self.flows.remove(&flow.dst());
+        }
+        // Protection first when it comes, last when it goes.
+        if matches!(policy, Some(Policy::Encrypt(_))) {
+            self.protect(flow)?;
+        }
+        self.set_host(flow.dst(), self.host_for(flow.dst()))?;
+        match policy {
+            Some(Policy::Pass) | None => self.unprotect(flow),
+            Some(Policy::Hold | Policy::Deny | Policy::Encrypt(_)) => Ok(()),
+        }
     }
 
-    /// Black-holes one destination.
-    ///
-    /// # Errors
-    /// If the kernel refuses the route.
-    pub(crate) fn deny(&mut self, dst: IpAddr) -> Result<(), KernelError> {
-        self.set_host(dst, Some(Host::Deny))
+    /// The route that a destination needs of its own.
+    fn host_for(&self, dst: IpAddr) -> Option<Host> {
+        let flows = self.flows.get(&dst)?;
+        if flows.values().all(|policy| *policy == Policy::Pass) {
+            return Some(Host::Pass);
+        }
+        if flows.values().all(|policy| *policy == Policy::Deny) {
+            return Some(Host::Deny);
+        }
+        let (source, _) = flows.iter().find(|(_, policy)| matches!(policy, Policy::Encrypt(_)))?;
+        (!self.leads_to_device(dst)).then_some(Host::Device(*source))
     }
 
-    /// Ends [`Self::pass`] or [`Self::deny`]: the destination's class decides again.
-    ///
-    /// # Errors
-    /// If the kernel refuses the change.
-    pub(crate) fn clear(&mut self, dst: IpAddr) -> Result<(), KernelError> {
-        self.set_host(dst, None)
+    /// Whether the class of a destination sends it to the device.
+    fn leads_to_device(&self, dst: IpAddr) -> bool {
+        let longest = Prefix::host(dst).len();
+        (0..=longest)
+            .rev()
+            .find_map(|len| self.base.get(&(Prefix::new(dst, len).ok()?, LIVE)))
+            .is_some_and(|target| matches!(target, Target::Device { .. }))
     }
 
-    fn set_host(&mut self, dst: IpAddr, host: Option<Host>) -> Result<(), KernelError> {
+    pub(super) fn set_host(&mut self, dst: IpAddr, host: Option<Host>) -> Result<(), KernelError> {
         match host {
             Some(_) if self.hosts.len() >= MAX_HOSTS && !self.hosts.contains_key(&dst) => {
                 let error = io::Error::from(io::ErrorKind::QuotaExceeded);
@@ -268,7 +303,7 @@ impl Ground {
     ///
     /// # Errors
     /// If the kernel refuses the policy.
-    pub(crate) fn protect(&mut self, flow: Flow) -> Result<(), KernelError> {
+    pub(super) fn protect(&mut self, flow: Flow) -> Result<(), KernelError> {
         if !self.protected.insert(flow) {
             return Ok(());
         }
@@ -282,7 +317,7 @@ impl Ground {
     ///
     /// # Errors
     /// If the kernel refuses to remove the policy.
-    pub(crate) fn unprotect(&mut self, flow: Flow) -> Result<(), KernelError> {
+    pub(super) fn unprotect(&mut self, flow: Flow) -> Result<(), KernelError> {
         if !self.protected.remove(&flow) {
             return Ok(());
         }
@@ -344,6 +379,13 @@ impl Ground {
     /// One route that the kernel refuses does not keep the others from it.
     fn follow(&mut self) -> Result<(), KernelError> {
         self.base = plan::plan(&self.classes, &self.main, &self.never);
+        let called: Vec<IpAddr> = self.flows.keys().copied().collect();
+        for dst in called {
+            match self.host_for(dst) {
+                Some(host) => self.hosts.insert(dst, host),
+                None => self.hosts.remove(&dst),
+            };
+        }
         let mut result = Ok(());
         let keys: BTreeSet<(Prefix, u32)> = self
             .base

@@ -78,12 +78,7 @@ pub(super) fn plan(
                 // What the main table cannot reach is not trapped: a host without IPv6 must go on
                 // saying so at once, not after a negotiation that cannot be had.
                 if let Some(way) = covering(main, prefix, 0) {
-                    let target = if way.unicast {
-                        Target::Device { source: way.source }
-                    } else {
-                        Target::Throw
-                    };
-                    plan.insert((*prefix, LIVE), target);
+                    plan.insert((*prefix, LIVE), target_of(way, *fail_closed));
                 }
                 if *fail_closed {
                     plan.insert((*prefix, BACKSTOP), Target::Blackhole);
@@ -115,18 +110,28 @@ fn mirror(plan: &mut Plan, classes: &BTreeMap<Prefix, Class>, route: &MainRoute)
         let prefix = Prefix::new(route.dst.addr(), len).ok()?;
         Some((prefix, *classes.get(&prefix)?))
     });
-    let Some((prefix, Class::Trap { .. })) = class else { return };
+    let Some((prefix, Class::Trap { fail_closed })) = class else { return };
     // A connected fe80::/64 would be longer than the throw that must win over it.
     if prefix == route.dst || never().any(|never| never.covers(&route.dst)) {
         return;
     }
-    let target =
-        if route.unicast { Target::Device { source: route.source } } else { Target::Throw };
+    let target = target_of(route, fail_closed);
     let around = (prefix.len()..route.dst.len())
         .rev()
         .find_map(|len| plan.get(&(Prefix::new(route.dst.addr(), len).ok()?, LIVE)).copied());
     if around != Some(target) {
         plan.insert((route.dst, LIVE), target);
+    }
+}
+
+/// Where a trapping prefix leads that the main table reaches like this. A main table that says
+/// "unreachable" today may say something else before we hear of it, so what must never go in the
+/// clear is not left to it.
+fn target_of(route: &MainRoute, fail_closed: bool) -> Target {
+    match (route.unicast, fail_closed) {
+        (true, _) => Target::Device { source: route.source },
+        (false, true) => Target::Blackhole,
+        (false, false) => Target::Throw,
     }
 }
 

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
-use sa::{Class, Flow, Prefix};
+use sa::{Class, Flow, Policy, Prefix, SaId};
 
+use super::ground::Host;
 use super::namespace::{Peer, Tun, has, in_namespace, run, try_run};
 use super::*;
 
@@ -121,14 +122,14 @@ fn prefixes_and_destinations_go_where_policy_says() {
             send(trapped, None);
             assert!(tun.read(|packet| is_for(packet, trapped)).is_some(), "{trapped}");
 
-            ground.pass(ip(trapped)).unwrap();
+            ground.set_host(ip(trapped), Some(Host::Pass)).unwrap();
             leads(trapped, "up0");
             leads(other, "ipsec0");
-            ground.deny(ip(trapped)).unwrap();
+            ground.set_host(ip(trapped), Some(Host::Deny)).unwrap();
             refused(trapped);
             leads(&format!("{trapped} mark {MARK}"), "up0");
-            ground.clear(ip(trapped)).unwrap();
-            ground.clear(ip(trapped)).unwrap();
+            ground.set_host(ip(trapped), None).unwrap();
+            ground.set_host(ip(trapped), None).unwrap();
             leads(trapped, "ipsec0");
         }
         trapped("198.51.100.7", "192.0.2.1");
@@ -177,7 +178,7 @@ fn without_the_daemon_private_is_closed_and_the_rest_open() {
         for dst in private {
             leads(dst, "ipsec0");
         }
-        ground.pass(ip("198.51.100.9")).unwrap();
+        ground.set_host(ip("198.51.100.9"), Some(Host::Pass)).unwrap();
 
         // SIGKILL: nothing of ours runs any more.
         std::mem::forget(ground);
@@ -239,7 +240,7 @@ fn changes_of_others_are_followed() {
 
         // Duplicate detection of link-local addresses is still being told.
         while tokio::time::timeout(Duration::from_secs(2), changes.next()).await.is_ok() {}
-        ground.pass(ip("192.0.2.78")).unwrap();
+        ground.set_host(ip("192.0.2.78"), Some(Host::Pass)).unwrap();
         let own = tokio::time::timeout(Duration::from_millis(300), changes.next()).await;
         assert!(own.is_err(), "our own routes are no news");
         ground.down();
@@ -308,18 +309,18 @@ fn a_protected_peer_is_not_heard_in_the_clear() {
         for (us, them) in [("192.0.2.1", "192.0.2.2"), ("2001:db8:1::1", "2001:db8:1::2")] {
             let ping = || peer.try_run(&format!("ping -c 1 -W 1 {us}")).0;
             let flow = Flow::new(ip(us), ip(them)).unwrap();
-            ground.pass(ip(them)).unwrap();
+            ground.set_host(ip(them), Some(Host::Pass)).unwrap();
             assert!(ping(), "before");
-            ground.clear(ip(them)).unwrap();
+            ground.set_host(ip(them), None).unwrap();
 
             ground.protect(flow).unwrap();
             ground.protect(flow).unwrap();
             // What leads back is not what is tested here.
-            ground.pass(ip(them)).unwrap();
+            ground.set_host(ip(them), Some(Host::Pass)).unwrap();
             let count = blocked();
             assert!(!ping(), "{them} is protected");
             assert!(blocked() > count);
-            ground.clear(ip(them)).unwrap();
+            ground.set_host(ip(them), None).unwrap();
 
             let is_reply = |packet: &[u8]| {
                 let (header, echo_reply) = if us.contains(':') { (40, 129) } else { (20, 0) };
@@ -340,7 +341,7 @@ fn a_protected_peer_is_not_heard_in_the_clear() {
 
             ground.unprotect(flow).unwrap();
             ground.unprotect(flow).unwrap();
-            ground.pass(ip(them)).unwrap();
+            ground.set_host(ip(them), Some(Host::Pass)).unwrap();
             assert!(ping(), "after");
         }
         ground.protect(Flow::new(ip("192.0.2.1"), ip("192.0.2.2")).unwrap()).unwrap();
@@ -400,3 +401,34 @@ fn a_strict_reverse_path_filter_does_not_deafen_us() {
 /// Sends three octets to port 500 of its argument; without blanks, for [`run`].
 const UDP_TO_500: &str = "s=__import__('socket');a=__import__('sys').argv[1];\
     s.socket([s.AF_INET,s.AF_INET6][':'in(a)],s.SOCK_DGRAM).sendto(b'ike',(a,500))";
+
+/// A route knows no source: what one flow to a destination is denied or falls back to must not
+/// take another's protection away.
+#[test]
+fn flows_to_one_destination_share_its_route() {
+    in_namespace(|| async {
+        let peer = Peer::new("shared");
+        uplink(&peer);
+        let (_tun, mut ground) = up();
+        ground.set_class(Prefix::ALL_V4, Class::Trap { fail_closed: false }).unwrap();
+        let flow = |src: &str| Flow::new(ip(src), ip("198.51.100.9")).unwrap();
+        let route = || run("ip route show table 4322 198.51.100.9");
+        let keyed = Policy::Encrypt(SaId(1));
+        ground.set_policy(flow("192.0.2.1"), Some(keyed)).unwrap();
+        ground.set_policy(flow("192.0.2.5"), Some(Policy::Pass)).unwrap();
+        assert_eq!(route(), "", "one is keyed: no throw");
+        ground.set_policy(flow("192.0.2.5"), Some(Policy::Deny)).unwrap();
+        assert_eq!(route(), "", "one is keyed: no blackhole");
+        ground.set_policy(flow("192.0.2.1"), None).unwrap();
+        assert!(route().starts_with("blackhole 198.51.100.9"), "{}", route());
+        ground.set_policy(flow("192.0.2.5"), None).unwrap();
+        assert_eq!(route(), "");
+        // A destination that is passed by its class, and calls.
+        ground.set_class("198.51.100.0/24".parse().unwrap(), Class::Pass).unwrap();
+        ground.set_policy(flow("192.0.2.1"), Some(keyed)).unwrap();
+        assert!(route().starts_with("198.51.100.9 dev ipsec0"), "{}", route());
+        ground.set_policy(flow("192.0.2.1"), None).unwrap();
+        assert_eq!(route(), "");
+        ground.down();
+    });
+}

@@ -108,7 +108,8 @@ fn authenticate(
     let (Some(id), Some(auth)) = (&payloads.id_responder, &payloads.auth) else {
         return Err(payloads.error().map_or(
             End::Misbehaved("IKE_AUTH response without AUTH"),
-            |error| End::Refused { notify: error.kind.0, authentic: true },
+            // Under the keys that were agreed, but from nobody who has proved who he is.
+            |error| End::Refused { notify: error.kind.0, authentic: false },
         ));
     };
     if id.identity != state.initiate.peer || auth.method != AUTH_DIGITAL_SIGNATURE {

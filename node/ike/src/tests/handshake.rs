@@ -156,7 +156,7 @@ fn a_wrong_key_is_refused_by_the_responder() {
     }
     net.initiate(0, 1);
     net.settle();
-    assert_eq!(net.nodes[0].ended(), [End::Refused { notify: 24, authentic: true }]);
+    assert_eq!(net.nodes[0].ended(), [End::Refused { notify: 24, authentic: false }]);
     assert_eq!(net.nodes[1].ended(), [End::AuthenticationFailed]);
     assert!(net.nodes.iter().all(|n| n.ike.is_empty() && n.ike.half_open() == 0));
 }
@@ -170,7 +170,7 @@ fn a_wrong_key_is_refused_by_the_initiator_and_the_responder_hears_of_it() {
     net.nodes[0].ike.initiate(now, call);
     net.settle();
     assert_eq!(net.nodes[0].ended(), [End::AuthenticationFailed]);
-    assert_eq!(net.nodes[1].ended(), [End::Refused { notify: 24, authentic: true }]);
+    assert_eq!(net.nodes[1].ended(), [End::Refused { notify: 24, authentic: false }]);
     assert!(net.nodes.iter().all(|n| n.ike.is_empty() && n.children.is_empty()));
 }
 
@@ -204,7 +204,7 @@ fn a_stranger_is_not_authorized() {
     net.initiate(0, 1);
     net.settle();
     assert_eq!(net.nodes[1].ended(), [End::NotAuthorized]);
-    assert_eq!(net.nodes[0].ended(), [End::Refused { notify: 24, authentic: true }]);
+    assert_eq!(net.nodes[0].ended(), [End::Refused { notify: 24, authentic: false }]);
 }
 
 #[test]
