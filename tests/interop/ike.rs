@@ -342,6 +342,32 @@ fn behind_a_nat() {
 }
 
 #[test]
+fn strongswan_behind_a_nat() {
+    if !can_run("strongswan_behind_a_nat") {
+        return;
+    }
+    let mut rig = Rig::up("nat");
+    rig.swap();
+    rig.key("west", "2048");
+    rig.key("east", "2048");
+    rig.strongswan(&["mobike=no"]);
+    let mut ours =
+        rig.ours(&[("LOCAL", "192.0.2.2"), ("REMOTE", "10.9.0.2"), ("ENCAPSULATION", "natted")]);
+    rig.control(&["init"]);
+    ours.expect("NeedPeer Address(10.9.0.2) natted true");
+    let up = ours.expect("ChildUp");
+    assert!(up.contains("udp true") && !up.ends_with("4500 4500"), "{up}");
+    // The NAT forgets its mapping: the next authenticated message comes from elsewhere, and what
+    // we ask then finds its way.
+    rig.forget_mappings();
+    rig.control(&["rekey-child"]);
+    ours.expect("Moved 192.0.2.1:");
+    ours.expect("ChildUp");
+    ours.tell("close");
+    ours.expect("Ended Closed");
+}
+
+#[test]
 fn over_ipv6() {
     if !can_run("over_ipv6") {
         return;

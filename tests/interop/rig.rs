@@ -29,6 +29,7 @@ pub(crate) struct Rig {
     state: PathBuf,
     prefix: String,
     peers: Vec<String>,
+    swapped: bool,
 }
 
 impl Rig {
@@ -38,7 +39,7 @@ impl Rig {
         let name = format!("oei-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let state = std::env::temp_dir().join(&name);
         std::fs::create_dir_all(&state).expect("temporary directory");
-        let rig = Self { state, prefix: format!("{name}-"), peers: Vec::new() };
+        let rig = Self { state, prefix: format!("{name}-"), peers: Vec::new(), swapped: false };
         rig.script("topo.sh", &["up", topology]);
         rig
     }
@@ -51,6 +52,36 @@ impl Rig {
     /// Where everything of this rig lies.
     pub(crate) fn directory(&self) -> &Path {
         &self.state
+    }
+
+    /// From now on strongSwan is in west and we are in east.
+    pub(crate) fn swap(&mut self) {
+        self.swapped = true;
+        // strongSwan wants its inner address on its own side.
+        let add = ["exec", "west", "ip", "addr", "add", "10.2.0.1/32", "dev", "lo"];
+        self.script("topo.sh", &add);
+    }
+
+    /// The NAT forgets its mappings: what comes next through it comes from another port.
+    pub(crate) fn forget_mappings(&self) {
+        let table = "add table ip nat; \
+                     add chain ip nat post { type nat hook postrouting priority 100; }; \
+                     add rule ip nat post oifname out0 ip protocol udp \
+                     masquerade to :20000-20100 random";
+        for command in [
+            &["nft", "delete table ip nat"][..],
+            &["nft", table],
+            &["ip", "link", "set", "out0", "down"],
+            &["ip", "link", "set", "out0", "up"],
+            &["ip", "addr", "replace", "192.0.2.1/24", "dev", "out0"],
+        ] {
+            self.script("topo.sh", &[&["exec", "nat"], command].concat());
+        }
+    }
+
+    fn namespaces(&self) -> (String, String) {
+        let (ours, theirs) = if self.swapped { ("east", "west") } else { ("west", "east") };
+        (format!("{}{ours}", self.prefix), format!("{}{theirs}", self.prefix))
     }
 
     fn command(&self, script: &str, arguments: &[&str]) -> Command {
@@ -83,10 +114,11 @@ impl Rig {
 
     /// Starts strongSwan in east, with `east`'s key and `west`'s public key.
     pub(crate) fn strongswan(&mut self, options: &[&str]) {
-        let namespace = format!("{}east", self.prefix);
+        let (_, namespace) = self.namespaces();
         let (own, peer) = (self.file("east", "key.pem"), self.file("west", "pub.pem"));
         let has = |option: &str| options.contains(&option);
         let (local, remote) = match (has("v6=yes"), has("any=yes")) {
+            _ if self.swapped => ("10.9.0.2", "192.0.2.2"),
             (true, _) => ("2001:db8::2", "2001:db8::1"),
             (_, true) => ("192.0.2.2", "%any"),
             _ => ("192.0.2.2", "192.0.2.1"),
@@ -150,7 +182,7 @@ impl Rig {
     pub(crate) fn ours(&self, options: &[(&str, &str)]) -> Ours {
         let mut command = Command::new("ip");
         command
-            .args(["netns", "exec", &format!("{}west", self.prefix)])
+            .args(["netns", "exec", &self.namespaces().0])
             .arg(std::env::current_exe().expect("own path"))
             .args(["driver::inside_a_namespace", "--exact", "--nocapture"])
             .env("OE_INTEROP_DRIVER", "1")

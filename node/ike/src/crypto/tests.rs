@@ -474,3 +474,69 @@ fn prf_is_hmac() {
     assert_eq!(long[..100], short[..]);
     assert!(Prf::HmacSha2_512.plus(b"key", &[b"seed"], 255 * 64 + 1).is_err());
 }
+
+/// Just enough arithmetic to forge a signature: numbers as octets, the most significant first.
+mod forgery {
+    pub(super) fn cube(n: &[u8]) -> Vec<u8> {
+        multiply(&multiply(n, n), n)
+    }
+
+    fn multiply(a: &[u8], b: &[u8]) -> Vec<u8> {
+        let mut sums = vec![0_u64; a.len() + b.len()];
+        for (i, x) in a.iter().rev().enumerate() {
+            for (j, y) in b.iter().rev().enumerate() {
+                sums[i + j] += u64::from(*x) * u64::from(*y);
+            }
+        }
+        let mut carry = 0;
+        let mut out: Vec<u8> = sums
+            .into_iter()
+            .map(|sum| {
+                carry += sum;
+                let octet = u8::try_from(carry & 0xff).unwrap();
+                carry >>= 8;
+                octet
+            })
+            .collect();
+        out.reverse();
+        out
+    }
+
+    /// The largest number whose cube is no larger than `limit`.
+    pub(super) fn cube_root(limit: &[u8]) -> Vec<u8> {
+        let mut root = vec![0; limit.len().div_ceil(3)];
+        for bit in 0..root.len() * 8 {
+            root[bit / 8] |= 0x80 >> (bit % 8);
+            let cube = cube(&root);
+            let skip = cube.len() - limit.len();
+            if cube[..skip].iter().any(|o| *o != 0) || cube[skip..] > *limit {
+                root[bit / 8] &= !(0x80 >> (bit % 8));
+            }
+        }
+        root
+    }
+}
+
+/// With e = 3, the cube root of a block that merely begins well passes for a signature with those
+/// who parse the padding instead of comparing all of it (CVE-2006-4339 and its many heirs).
+#[test]
+fn a_signature_forged_by_cube_root_is_refused() {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"text");
+    for (octets, padding) in [(256, 8), (256, 0)] {
+        // Any modulus does: the cube of the forgery is smaller than it.
+        let key = PublicKey::Rsa { exponent: vec![3], modulus: vec![0xff; octets] };
+        let mut block = vec![0, 1];
+        block.extend(vec![0xff; padding]);
+        block.push(0);
+        block.extend(unhex("3031300d060960864801650304020105000420"));
+        block.extend_from_slice(digest.as_ref());
+        let head = block.clone();
+        block.resize(octets, 0xff);
+        let root = forgery::cube_root(&block);
+        let cube = forgery::cube(&root);
+        assert_eq!(cube[cube.len() - octets..][..head.len()], head, "a forgery worth its name");
+        let mut signature = vec![0; octets - root.len()];
+        signature.extend(root);
+        assert!(!verify(&key, SignatureScheme::RsaPkcs1Sha256, b"text", &signature));
+    }
+}
