@@ -23,6 +23,19 @@ fn servers_accept_a_whole_zone() {
         if !lacks("servers_accept_a_whole_zone", &["nsd-checkzone"]) {
             run(&place, "nsd-checkzone", &["2.0.192.in-addr.arpa", "z"]).good();
         }
+        if !lacks("servers_accept_a_whole_zone", &["knotc"]) {
+            let directory = place.path("");
+            let directory = directory.display();
+            let domain = "2.0.192.in-addr.arpa";
+            place.write(
+                "knot.conf",
+                &format!(
+                    "server:\n  rundir: {directory}\ndatabase:\n  storage: {directory}\n\
+                     zone:\n  - domain: {domain}\n    file: {directory}/z\n"
+                ),
+            );
+            run(&place, "knotc", &["-c", "knot.conf", "zone-check"]).good();
+        }
         if !lacks("servers_accept_a_whole_zone", &["ldns-read-zone"]) {
             let read = run(&place, "ldns-read-zone", &["z"]).good();
             assert_eq!(read.lines().count(), 2 + 3 * 256);
