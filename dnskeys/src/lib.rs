@@ -12,6 +12,28 @@
 //! - [`answer`]: what a lookup came back with, as data.
 //! - [`decision`]: the decision table: what an answer means for a destination.
 //! - [`authority`]: who may speak for an address, and the proof, [`Authorized`].
+//!
+//! ```
+//! use std::time::Duration;
+//! use dnskeys::{Answer, Name, Reason, RecordSet, Rules, Security, Strictness, Verdict, decide};
+//!
+//! // At 11.2.0.192.in-addr.arpa. there is a record that names a gateway.
+//! let dest = "192.0.2.11".parse()?;
+//! let mut records = RecordSet::default();
+//! records.add_txt_strings(&["X-IPsec-Server(10)=198.51.100.1"]);
+//! let answer = |security| {
+//!     Answer::new(Name::reverse(dest), security, Duration::from_secs(3600), records.clone())
+//! };
+//!
+//! // Signed: the gateway is called (its own record has the key, because this one has none).
+//! let signed = decide(dest, &answer(Security::Secure), &Rules::default(), Strictness::Permissive);
+//! assert!(matches!(signed, Verdict::Negotiate { .. }));
+//!
+//! // Unsigned: nobody is sent to a third address.
+//! let unsigned = decide(dest, &answer(Security::Insecure), &Rules::default(), Strictness::Permissive);
+//! assert!(matches!(unsigned, Verdict::Clear { reason: Reason::UnsignedDelegation, .. }));
+//! # Ok::<(), std::net::AddrParseError>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod answer;

@@ -233,6 +233,11 @@ fn documents(bed: &Bed) {
     assert_eq!(value["verdict"], "failed");
     assert_eq!(value["reports"][0]["subject"], "192.0.2.11");
     assert_eq!(value["reports"][0]["verdict"], "well");
+    let facts = &value["reports"][0]["facts"];
+    assert_eq!(facts["reverse"]["txt"]["dnssec"], "secure");
+    assert_eq!(facts["reverse"]["txt"]["records"][0]["key"]["bits"], 2048);
+    assert_eq!(facts["private"]["with"][0], "192.0.2.11");
+    assert_eq!(value["reports"][1]["facts"]["private-or-clear"]["does"], "clear");
     let check = &value["reports"][1]["checks"][0];
     assert_eq!(check["check"], "Looking for TXT in reverse map: 12.2.0.192.in-addr.arpa.");
     assert_eq!(check["status"], "missing");

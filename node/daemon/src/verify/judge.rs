@@ -7,6 +7,7 @@ use dnskeys::{
     Gateway, GatewayRecord, Life, Name, PublicKey, Reason, Rules, Security, Strictness, decide,
 };
 
+use super::document;
 use super::facts::{AddressFacts, GatewayFacts, HostFacts, Seen, SeenOutcome};
 use super::notes::{common, dnssec, ids, malformed_note, record_notes, unanswered};
 use super::probe::{Answer, Probed};
@@ -29,13 +30,14 @@ pub(crate) fn host(facts: &HostFacts, against: &Against) -> Report {
         checks.extend(address_checks(address, against));
     }
     let title = format!("Checking {name} for Opportunistic Encryption:");
-    Report::new(name.to_owned(), title, checks)
+    Report::new(name.to_owned(), title, checks).with_facts(document::host(facts, &against.rules))
 }
 
 /// Judges an address.
 pub(crate) fn address(facts: &AddressFacts, against: &Against) -> Report {
     let title = format!("Checking IP {} for Opportunistic Encryption:", facts.address);
     Report::new(facts.address.to_string(), title, address_checks(facts, against))
+        .with_facts(document::address(facts, &against.rules))
 }
 
 /// The forward map's part.

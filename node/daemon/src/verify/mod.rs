@@ -2,6 +2,7 @@
 //! what the classic command never said.
 //!
 //! - [`crowd`]: many hosts at once.
+//! - [`document`]: the facts for programs.
 //! - [`facts`]: what was seen, as data.
 //! - [`gather`]: the questions to DNS that fill it in.
 //! - [`servers`]: whether the authoritative servers agree.
@@ -12,6 +13,7 @@
 //! - [`report`]: findings as lines or JSON.
 
 pub(crate) mod crowd;
+mod document;
 pub(crate) mod facts;
 pub(crate) mod gather;
 pub(crate) mod judge;

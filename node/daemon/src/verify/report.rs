@@ -75,6 +75,9 @@ pub(crate) struct Report {
     pub(crate) checks: Vec<Check>,
     /// What it comes to.
     pub(crate) verdict: Verdict,
+    /// What was seen, for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) facts: Option<serde_json::Value>,
 }
 
 /// What a report comes to; the exit status of the command is the greatest.
@@ -127,7 +130,11 @@ impl Report {
     /// Sums up: what is wrong goes before what is unknown.
     pub(crate) fn new(subject: String, title: String, checks: Vec<Check>) -> Self {
         let verdict = checks.iter().map(Check::verdict).max().unwrap_or(Verdict::Well);
-        Self { subject, title, checks, verdict }
+        Self { subject, title, checks, verdict, facts: None }
+    }
+
+    pub(crate) fn with_facts(self, facts: serde_json::Value) -> Self {
+        Self { facts: Some(facts), ..self }
     }
 
     /// Prints it as the classic command would have, notes below.
