@@ -430,6 +430,8 @@ fn inbound_policies(wanted: Inbound) -> Vec<(UserPolicyInfo, Vec<XfrmAttrs>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -441,7 +443,7 @@ mod tests {
             seen.look(start + after, packets_in, packets_out).map(|notice| notice(sa))
         };
         let tick = UNANSWERED / 2;
-        assert_eq!(look(tick * 0, 0, 1), None);
+        assert_eq!(look(Duration::ZERO, 0, 1), None);
         assert_eq!(look(tick, 0, 2), None);
         assert_eq!(look(tick * 2, 0, 2), Some(Notice::Unanswered(sa)));
         assert_eq!(look(tick * 3, 0, 9), None, "told once");
