@@ -13,6 +13,7 @@ mod node;
 mod packet;
 mod plane;
 mod reload;
+mod strangers;
 
 use std::net::IpAddr;
 

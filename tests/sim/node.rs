@@ -107,10 +107,16 @@ pub(crate) struct Node {
     pub(crate) reports: Vec<Report>,
     /// Routing, as the daemon sets it: classes by prefix, flows thrown past the plane or refused.
     classes: BTreeMap<Prefix, Class>,
-    passed: BTreeSet<IpAddr>,
-    denied: BTreeSet<IpAddr>,
+    policies: BTreeMap<IpAddr, BTreeMap<IpAddr, Policy>>,
     /// Flows whose clear packets are refused on the way in.
     protected: BTreeSet<Flow>,
+}
+
+/// Where a packet goes.
+enum Way {
+    Clear,
+    Nowhere,
+    Device,
 }
 
 /// A host.
@@ -178,8 +184,7 @@ impl Host {
             key,
             reports: Vec::new(),
             classes: BTreeMap::new(),
-            passed: BTreeSet::new(),
-            denied: BTreeSet::new(),
+            policies: BTreeMap::new(),
             protected: BTreeSet::new(),
         });
     }
@@ -205,17 +210,19 @@ impl Host {
     /// An application sends: the kernel's routing decides, then the plane.
     pub(crate) fn send(&mut self, now: Instant, to: IpAddr, text: &str) {
         let from = self.addresses.iter().copied().find(|a| a.is_ipv4() == to.is_ipv4());
-        let octets = packet::build(from.expect("an address of the family"), to, text);
+        self.send_from(now, from.expect("an address of the family"), to, text);
+    }
+
+    /// An application sends from one of the host's addresses.
+    pub(crate) fn send_from(&mut self, now: Instant, from: IpAddr, to: IpAddr, text: &str) {
+        let octets = packet::build(from, to, text);
         let Some(node) = &mut self.node else {
             return self.outbox.push_back(Sent::Clear(octets));
         };
-        if node.denied.contains(&to) {
-            return;
-        }
-        match (node.passed.contains(&to), node.class(to)) {
-            (true, _) | (_, None | Some(Class::Pass)) => self.outbox.push_back(Sent::Clear(octets)),
-            (_, Some(Class::Block)) => {}
-            (_, Some(Class::Trap { .. })) => node.plane.send(now, &octets),
+        match node.way(to) {
+            Way::Clear => self.outbox.push_back(Sent::Clear(octets)),
+            Way::Nowhere => {}
+            Way::Device => node.plane.send(now, &octets),
         }
         self.collect();
     }
@@ -283,12 +290,8 @@ impl Host {
             Command::ClearClass { prefix } => {
                 node.classes.remove(prefix);
             }
-            Command::SetPolicy { flow, policy } => node.set_policy(*flow, *policy),
-            Command::ClearPolicy { flow } => {
-                node.passed.remove(&flow.dst());
-                node.denied.remove(&flow.dst());
-                node.protected.remove(flow);
-            }
+            Command::SetPolicy { flow, policy } => node.set_policy(*flow, Some(*policy)),
+            Command::ClearPolicy { flow } => node.set_policy(*flow, None),
             Command::AddSa(_)
             | Command::MoveSa { .. }
             | Command::RemoveSa(_)
@@ -316,21 +319,41 @@ impl Node {
         covering.max_by_key(|(prefix, _)| prefix.len()).map(|(_, class)| *class)
     }
 
-    fn set_policy(&mut self, flow: Flow, policy: Policy) {
-        self.passed.remove(&flow.dst());
-        self.denied.remove(&flow.dst());
+    /// Where the node's routes lead: as the daemon lays the ground.
+    fn way(&self, to: IpAddr) -> Way {
+        let policies: Vec<Policy> =
+            self.policies.get(&to).into_iter().flat_map(BTreeMap::values).copied().collect();
+        let all = |policy| !policies.is_empty() && policies.iter().all(|p| *p == policy);
+        if all(Policy::Pass) {
+            return Way::Clear;
+        }
+        if all(Policy::Deny) {
+            return Way::Nowhere;
+        }
+        if policies.iter().any(|p| matches!(p, Policy::Encrypt(_))) {
+            return Way::Device;
+        }
+        match self.class(to) {
+            None | Some(Class::Pass) => Way::Clear,
+            Some(Class::Block) => Way::Nowhere,
+            Some(Class::Trap { .. }) => Way::Device,
+        }
+    }
+
+    fn set_policy(&mut self, flow: Flow, policy: Option<Policy>) {
+        let policies = self.policies.entry(flow.dst()).or_default();
         match policy {
-            Policy::Hold => {}
-            Policy::Pass => {
-                self.passed.insert(flow.dst());
-                self.protected.remove(&flow);
-            }
-            Policy::Deny => {
-                self.denied.insert(flow.dst());
-            }
-            Policy::Encrypt(_) => {
+            Some(policy) => policies.insert(flow.src(), policy),
+            None => policies.remove(&flow.src()),
+        };
+        match policy {
+            Some(Policy::Encrypt(_)) => {
                 self.protected.insert(flow);
             }
+            Some(Policy::Pass) | None => {
+                self.protected.remove(&flow);
+            }
+            Some(Policy::Hold | Policy::Deny) => {}
         }
     }
 

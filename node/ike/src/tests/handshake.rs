@@ -170,7 +170,7 @@ fn a_wrong_key_is_refused_by_the_initiator_and_the_responder_hears_of_it() {
     net.nodes[0].ike.initiate(now, call);
     net.settle();
     assert_eq!(net.nodes[0].ended(), [End::AuthenticationFailed]);
-    assert_eq!(net.nodes[1].ended(), [End::Refused { notify: 24, authentic: false }]);
+    assert_eq!(net.nodes[1].ended(), [End::Refused { notify: 24, authentic: true }]);
     assert!(net.nodes.iter().all(|n| n.ike.is_empty() && n.children.is_empty()));
 }
 
