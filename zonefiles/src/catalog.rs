@@ -298,7 +298,8 @@ impl<'a> Found<'a> {
         sets: &'a [Rrset],
         rtype: Rtype,
     ) -> Option<Name> {
-        if rtype == Rtype::ANY {
+        // Signatures have no set of their own here: who asks for them gets them with what they sign.
+        if matches!(rtype, Rtype::ANY | Rtype::RRSIG) {
             // RFC 8482: over UDP one set says that there is something, and amplifies little.
             for set in sets.iter().take(if self.minimal { 1 } else { usize::MAX }) {
                 self.add(Section::Answer, name, set);
