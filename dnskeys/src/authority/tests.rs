@@ -366,6 +366,7 @@ fn nobody_speaks_for_anothers_address() {
 /// Who forges an unsigned answer can put his key into it, but he cannot call from the address.
 #[test]
 fn unsigned_evidence_speaks_only_for_the_address_that_calls() {
+    use Security::{Insecure, Secure};
     let v = "192.0.2.11";
     for (security, outer, expected) in [
         (Insecure, Some(v), Ok(Insecure)),
@@ -378,7 +379,7 @@ fn unsigned_evidence_speaks_only_for_the_address_that_calls() {
             address: v,
             speaker: v,
             outer,
-            evidence: vec![rev(v, security, vec![at(v, k())])],
+            evidence: vec![rev(v, security, vec![at(v, Some(good()))])],
             expected,
         };
         let got = check(&case, &good(), &Rules::default(), Strictness::Permissive);
