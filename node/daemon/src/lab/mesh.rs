@@ -42,6 +42,8 @@ pub(crate) struct MeshReport {
     pub(crate) first_packets: usize,
     /// Those that got no answer.
     pub(crate) first_packets_lost: usize,
+    /// From and to whom those were.
+    pub(crate) lost: Vec<(IpAddr, IpAddr)>,
     /// Median and slowest answer to a first packet.
     pub(crate) first_packet_ms: Option<(f64, f64)>,
     /// SA pairs that were made, whether kept or not: outbound SPIs seen on the wire, halved.
@@ -154,11 +156,15 @@ fn summarize(internet: &Internet, sweeps: &[Sweep], record: &Record) -> MeshRepo
     let mut working: BTreeSet<(IpAddr, IpAddr)> = BTreeSet::new();
     let mut first: Vec<Duration> = Vec::new();
     let mut first_packets = 0;
+    let mut lost = Vec::new();
     let mut last = Duration::ZERO;
     for sweep in sweeps {
         for peer in &sweep.peers {
             first_packets += 1;
             first.extend(peer.first);
+            if peer.first.is_none() {
+                lost.push((sweep.own, peer.address));
+            }
             if let Some(time) = peer.working {
                 working.insert((sweep.own, peer.address));
                 last = last.max(time);
@@ -190,7 +196,8 @@ fn summarize(internet: &Internet, sweeps: &[Sweep], record: &Record) -> MeshRepo
         working: both,
         full_mesh_ms: (both * 2 == first_packets).then_some(ms(last)),
         first_packets,
-        first_packets_lost: first_packets - first.len(),
+        first_packets_lost: lost.len(),
+        lost,
         first_packet_ms: middle.map(|(median, slowest)| (ms(*median), ms(*slowest))),
         tunnels_seen: spis.len().div_ceil(2),
         tunnels: 0,
@@ -214,6 +221,6 @@ fn claims(report: &MeshReport) -> Vec<Claim> {
 }
 
 /// For the last pair of the largest mesh on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// For nodes to drop what they have twice.
 const SETTLE: Duration = Duration::from_secs(3);

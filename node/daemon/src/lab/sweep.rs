@@ -28,8 +28,8 @@ pub(crate) struct Peer {
     pub(crate) working: Option<Duration>,
 }
 
-/// Sends one echo request to each peer, and another whenever there has been no answer at all for
-/// a while, until all first requests are answered or `patience` is over. Runs on the calling
+/// Sends one echo request to each peer, and another only where there has been no answer at all
+/// for long, until all first requests are answered or `patience` is over. Runs on the calling
 /// thread, in its namespace.
 pub(crate) fn run(
     own: IpAddr,
@@ -63,11 +63,14 @@ pub(crate) fn run(
                 note(&mut sweep, &sent, begin, index, round);
             }
         }
+        let last = sweep.peers.iter().map(|peer| peer.working).max().flatten();
+        if sweep.peers.iter().all(|peer| peer.working.is_some())
+            && last.is_some_and(|last| begin.elapsed() > last + LATE)
+        {
+            // All works, and what is still missing is lost.
+            break;
+        }
         if Instant::now() >= next_round {
-            // What works but lost its first packet needs no other; waiting ends with patience.
-            if sweep.peers.iter().all(|peer| peer.working.is_some()) && round >= LATE_ROUNDS {
-                break;
-            }
             round += 1;
             next_round += AGAIN;
             for (index, peer) in sweep.peers.iter().enumerate() {
@@ -110,10 +113,10 @@ const IDENTIFIER: u16 = 0x6d65;
 const PAYLOAD: &[u8] = b"oe-node lab mesh";
 /// How long a reading waits.
 const TURN: Duration = Duration::from_millis(50);
-/// As impatient as `ping` is.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How many rounds a late answer to a first request is waited for when all else works.
-const LATE_ROUNDS: u8 = 3;
+/// Long enough for a whole mesh to come up: one packet each, held and then answered, is the point.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How long after all others an answer may come.
+const LATE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
