@@ -118,6 +118,7 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
         epoll,
         wake: Arc::clone(&wake),
         orders,
+        stopped: false,
         notices: notices_in,
         datagrams: datagrams_in,
         counted: Counters::default(),
@@ -213,6 +214,8 @@ struct Worker {
     epoll: Epoll,
     wake: Arc<Wake>,
     orders: sync_mpsc::Receiver<Order>,
+    /// Whether it was ordered to stop.
+    stopped: bool,
     notices: mpsc::Sender<Notice>,
     datagrams: mpsc::Sender<Datagram>,
     counted: Counters,
@@ -229,9 +232,8 @@ impl Worker {
             for number in self.epoll.wait(limit) {
                 match number {
                     WAKE => {
-                        if !self.obey() {
-                            return;
-                        }
+                        self.wake.clear();
+                        self.obey();
                     }
                     DEVICE => {
                         if let Err(error) = self.read_device() {
@@ -243,6 +245,9 @@ impl Worker {
                     number => self.receive_udp(number - UDP),
                 }
                 self.drain();
+                if self.stopped {
+                    return;
+                }
             }
             self.forwarding.handle_timeout(Instant::now());
             self.drain();
@@ -250,18 +255,19 @@ impl Worker {
         }
     }
 
-    /// Carries out what was ordered; `false` when it is time to stop.
-    fn obey(&mut self) -> bool {
-        self.wake.clear();
-        loop {
+    /// Carries out what was ordered. Also after each receive, before what was received is looked
+    /// at: the order that adds a pair came before the message that lets the peer use it, and so
+    /// before all that the peer sends on it.
+    fn obey(&mut self) {
+        while !self.stopped {
             match self.orders.try_recv() {
                 Ok(Order::Obey(command)) => {
                     self.forwarding.handle_command(Instant::now(), command);
                     // What was released must leave before the next order changes anything.
                     self.drain();
                 }
-                Ok(Order::Stop) | Err(sync_mpsc::TryRecvError::Disconnected) => return false,
-                Err(sync_mpsc::TryRecvError::Empty) => return true,
+                Ok(Order::Stop) | Err(sync_mpsc::TryRecvError::Disconnected) => self.stopped = true,
+                Err(sync_mpsc::TryRecvError::Empty) => return,
             }
         }
     }
@@ -323,6 +329,7 @@ impl Worker {
         };
         for _ in 0..ROUNDS {
             let Ok(received) = sys::receive(socket.fd(), &mut self.arena) else { break };
+            self.obey();
             let now = Instant::now();
             let local = socket.local(received.local);
             let outer = Outer { remote: received.remote, tos: received.tos, udp: true };
@@ -361,6 +368,7 @@ impl Worker {
             let Ok(count) = sys::receive_each(socket.fd(), &mut self.arena, &mut packets) else {
                 break;
             };
+            self.obey();
             let now = Instant::now();
             for (start, received) in (0..).step_by(sys::RAW_PACKET).zip(packets) {
                 let Some(received) = received else { continue };
