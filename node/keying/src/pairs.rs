@@ -406,7 +406,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Replaced pairs that still receive, at once; more are removed at once.
 const MAX_LINGERING: usize = 4096;
 /// How long packets that wait go on waiting for a sign that the peer has our answer: longer than
-/// reordering lasts, shorter than anybody notices.
-const QUIET: Duration = Duration::from_millis(250);
+/// a busy peer takes to read it. The sign comes at once as a rule: who calls has something to send.
+const QUIET: Duration = Duration::from_secs(1);
 /// How long a winner may take to prove itself by traffic before it is trusted to be there.
 pub(crate) const GRACE: Duration = Duration::from_secs(3);
