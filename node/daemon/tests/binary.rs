@@ -13,7 +13,23 @@ fn it_says_its_version_and_its_commands() {
     let text = String::from_utf8(version.stdout).unwrap();
     assert_eq!(text.trim(), concat!("oe-node ", env!("CARGO_PKG_VERSION")));
     let help = String::from_utf8(oe_node(&["--help"]).stdout).unwrap();
-    for command in ["lab", "run", "status", "keygen", "showhostkey", "verify", "zone", "config"] {
+    let commands = [
+        "lab",
+        "run",
+        "status",
+        "explain",
+        "peers",
+        "forget",
+        "reload",
+        "events",
+        "keygen",
+        "showhostkey",
+        "verify",
+        "zone",
+        "man",
+        "config",
+    ];
+    for command in commands {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is missing from\n{help}");
     }
 }

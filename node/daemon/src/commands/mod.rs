@@ -6,6 +6,7 @@ mod explain;
 mod forget;
 mod keygen;
 mod lab;
+mod man;
 mod peers;
 mod reload;
 mod run;
@@ -18,7 +19,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::Value;
 
 use crate::config::Config;
@@ -60,6 +61,8 @@ enum Command {
     Verify(verify::Args),
     /// Generates, checks, compares, publishes and serves zone records.
     Zone(zone::Args),
+    /// Writes the man pages of oe-node and of each of its commands.
+    Man(man::Args),
     /// Prints the commented example configuration.
     Config(config::Args),
 }
@@ -141,6 +144,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Showhostkey(args) => showhostkey::main(args),
         Command::Verify(args) => verify::main(args),
         Command::Zone(args) => zone::main(args),
+        Command::Man(args) => man::main(args, Cli::command()),
         Command::Config(args) => config::main(args),
     }
 }

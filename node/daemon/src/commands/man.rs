@@ -1,0 +1,43 @@
+//! `oe-node man`: the man pages, from the same words as `--help`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+/// Arguments of `oe-node man`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Directory to write `oe-node.1`, `oe-node-run.1` and so on into; made if it does not exist.
+    #[arg(value_name = "DIRECTORY")]
+    directory: PathBuf,
+}
+
+/// Runs the command.
+pub(crate) fn main(args: Args, oe_node: clap::Command) -> ExitCode {
+    super::show(write(&args.directory, oe_node).map(|()| String::new()))
+}
+
+fn write(directory: &Path, mut oe_node: clap::Command) -> anyhow::Result<()> {
+    std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    // Names of pages are names of commands: `oe-node-zone-generate.1`.
+    oe_node.build();
+    clap_mangen::generate_to(oe_node.disable_help_subcommand(true), directory)
+        .with_context(|| directory.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn every_command_has_its_page() {
+        let directory = std::env::temp_dir().join(format!("oe-man-{}", std::process::id()));
+        super::write(&directory, crate::commands::Cli::command()).unwrap();
+        for page in ["oe-node.1", "oe-node-run.1", "oe-node-verify.1", "oe-node-zone-generate.1"] {
+            let text = std::fs::read_to_string(directory.join(page)).expect(page);
+            assert!(text.contains(".SH SYNOPSIS"), "{page}");
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}
