@@ -10,12 +10,13 @@ use sa::Command;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, broadcast, mpsc};
 
+use crate::backend::{Backend, Input};
 use crate::config::Config;
 use crate::control::{Asked, Control, Request};
 use crate::hostkey::HostKey;
-use crate::kernel::{Changes, Ground};
+use crate::kernel::Changes;
 use crate::resolver::Resolver;
-use crate::userspace::{self, Plane};
+use crate::userspace;
 use crate::view;
 
 /// Runs the daemon until SIGTERM or SIGINT. Nothing stays half-started: whatever fails, what was
@@ -53,10 +54,9 @@ async fn start(
     let (events, _) = broadcast::channel(EVENTS);
     let (asked, requests) = mpsc::channel(16);
     let _control = Control::listen(&config.node.control_socket, asked, events.clone())?;
-    let plane = userspace::start(view::plane_config(config)?)?;
     let changes = Changes::watch(config.node.table).context("listening for address changes")?;
-    let ground = Ground::up(view::ground_config(config))?;
-    let addresses = reachable(&ground);
+    let backend = Backend::start(config)?;
+    let addresses = reachable(&backend);
     if made {
         view::announce_key(&key, &config.key_file(), &addresses);
     }
@@ -66,8 +66,7 @@ async fn start(
     let mut node = Node {
         config: config.clone(),
         keying: Keying::new(keying_config, view::seed()?, Instant::now()),
-        plane,
-        ground,
+        backend,
         changes,
         resolver,
         visitors: Arc::new(Semaphore::new(VISITOR_QUERIES)),
@@ -79,9 +78,7 @@ async fn start(
     };
     tracing::info!("running on {}", config.node.interface);
     let served = node.serve(answers, signatures, requests, signals).await;
-    // The device goes first, so that nothing is trapped that nobody would answer for.
-    node.plane.stop();
-    node.ground.down();
+    node.backend.stop();
     served
 }
 
@@ -96,8 +93,7 @@ struct Signals {
 struct Node {
     config: Config,
     keying: Keying,
-    plane: Plane,
-    ground: Ground,
+    backend: Backend,
     changes: Changes,
     resolver: Arc<Resolver>,
     /// What strangers may ask of DNS at once, through us.
@@ -127,11 +123,12 @@ impl Node {
             let due = tokio::time::Instant::from_std(due.unwrap_or_else(|| Instant::now() + IDLE));
             let now = Instant::now;
             tokio::select! {
-                notice = self.plane.notices.recv() => {
-                    let notice = notice.context("the packet thread has ended")?;
-                    self.keying.handle_notice(now(), notice);
+                input = self.backend.next() => {
+                    match input.context("the packet thread has ended")? {
+                        Input::Notice(notice) => self.keying.handle_notice(now(), notice),
+                        Input::Datagram(datagram) => self.datagram(&datagram),
+                    }
                 }
-                Some(datagram) = self.plane.datagrams.recv() => self.datagram(&datagram),
                 Some(answer) = answers.recv() => self.keying.handle_answer(now(), &answer),
                 Some((ike, signature)) = signatures.recv() => {
                     self.keying.handle_signature(now(), ike, signature);
@@ -170,7 +167,7 @@ impl Node {
             let due =
                 self.keying.poll_timeout().map_or_else(|| Instant::now() + IDLE, |(at, _)| at);
             tokio::select! {
-                Some(datagram) = self.plane.datagrams.recv() => self.datagram(&datagram),
+                Some(datagram) = self.backend.datagram() => self.datagram(&datagram),
                 () = tokio::time::sleep_until(due.into()) => {
                     self.keying.handle_timeout(Instant::now());
                 }
@@ -191,8 +188,12 @@ impl Node {
 
     fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Command(command) => self.obey(command),
-            Output::Transmit(t) => self.plane.transmit(t.local, t.remote, t.marker, &t.octets),
+            Output::Command(command) => {
+                if let Err(error) = self.backend.obey(command) {
+                    tracing::error!("{error}");
+                }
+            }
+            Output::Transmit(t) => self.backend.transmit(t.local, t.remote, t.marker, &t.octets),
             Output::Query { name, for_visitor } => {
                 let (resolver, answers) = (Arc::clone(&self.resolver), self.answers_in.clone());
                 let visitors = for_visitor.then(|| Arc::clone(&self.visitors));
@@ -226,32 +227,12 @@ impl Node {
         }
     }
 
-    /// A command concerns the kernel's routes and policies, the packet path, or both. The ground
-    /// is laid before the packet path releases what it holds.
-    fn obey(&mut self, command: Command) {
-        let ground = &mut self.ground;
-        let done = match &command {
-            Command::SetClass { prefix, class } => ground.set_class(*prefix, *class),
-            Command::ClearClass { prefix } => ground.clear_class(*prefix),
-            Command::SetPolicy { flow, policy } => ground.set_policy(*flow, Some(*policy)),
-            Command::ClearPolicy { flow } => ground.set_policy(*flow, None),
-            Command::AddSa(_)
-            | Command::MoveSa { .. }
-            | Command::RemoveSa(_)
-            | Command::AskUse(_) => Ok(()),
-        };
-        if let Err(error) = done {
-            tracing::error!("{error}");
-        }
-        self.plane.command(command);
-    }
-
-    /// Addresses or routes changed: the ground follows, and keying learns which are ours.
+    /// Addresses or routes changed: the data plane follows, and keying learns which are ours.
     fn follow_addresses(&mut self) {
-        if let Err(error) = self.ground.refresh() {
+        if let Err(error) = self.backend.refresh() {
             tracing::error!("{error}");
         }
-        let addresses = reachable(&self.ground);
+        let addresses = reachable(&self.backend);
         self.keying.handle_addresses(Instant::now(), addresses);
     }
 
@@ -260,7 +241,7 @@ impl Node {
         match request {
             Request::Status => {
                 self.refresh_use().await;
-                view::status(&self.keying, &self.plane, Instant::now())
+                view::status(&self.keying, &self.backend, Instant::now())
             }
             Request::Explain { address } => {
                 self.refresh_use().await;
@@ -313,7 +294,7 @@ impl Node {
         tokio::pin!(patience);
         while waiting > 0 {
             tokio::select! {
-                Some(notice) = self.plane.notices.recv() => {
+                Some(notice) = self.backend.notice() => {
                     waiting -= usize::from(matches!(notice, sa::Notice::LastUse { .. }));
                     self.keying.handle_notice(Instant::now(), notice);
                 }
@@ -332,8 +313,8 @@ fn trace_file() -> anyhow::Result<Option<std::fs::File>> {
 }
 
 /// Our addresses at which others can talk to us.
-fn reachable(ground: &Ground) -> Vec<IpAddr> {
-    ground.local_addresses().iter().copied().filter(|a| view::is_reachable(*a)).collect()
+fn reachable(backend: &Backend) -> Vec<IpAddr> {
+    backend.local_addresses().iter().copied().filter(|a| view::is_reachable(*a)).collect()
 }
 
 /// How long the loop sleeps when nothing is due.

@@ -8,11 +8,12 @@ use anyhow::Context as _;
 use keying::{Keying, Report, What};
 use serde_json::{Value, json};
 
+use crate::backend::Backend;
 use crate::config::{Config, Encapsulation};
 use crate::hostkey::{Bits, HostKey};
-use crate::kernel::GroundConfig;
+use crate::kernel::{GroundConfig, XfrmConfig};
 use crate::resolver::ResolverConfig;
-use crate::userspace::{self, Plane};
+use crate::userspace;
 
 /// The host key, and whether it had to be made: the first start does.
 pub(crate) fn host_key(config: &Config) -> anyhow::Result<(HostKey, bool)> {
@@ -74,6 +75,15 @@ pub(crate) fn ground_config(config: &Config) -> GroundConfig {
     }
 }
 
+/// The same, when the kernel carries the packets.
+pub(crate) fn xfrm_config(config: &Config) -> XfrmConfig {
+    XfrmConfig {
+        mark: config.node.mark,
+        listen: config.node.listen.clone(),
+        ..XfrmConfig::default()
+    }
+}
+
 /// What the data plane opens.
 pub(crate) fn plane_config(config: &Config) -> anyhow::Result<userspace::Config> {
     Ok(userspace::Config {
@@ -122,7 +132,7 @@ pub(crate) fn keying_config(
 }
 
 /// The whole state as one document.
-pub(crate) fn status(keying: &Keying, plane: &Plane, now: Instant) -> Value {
+pub(crate) fn status(keying: &Keying, plane: &Backend, now: Instant) -> Value {
     let destinations: Vec<Value> = keying.destinations(now).iter().map(destination).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -214,7 +224,7 @@ fn destination(d: &keying::Destination) -> Value {
     })
 }
 
-fn plane_counters(plane: &Plane) -> Value {
+fn plane_counters(plane: &Backend) -> Value {
     let c = plane.counters();
     json!({
         "forwarding": format!("{:?}", c.forwarding),

@@ -38,4 +38,4 @@ mod tests;
 pub(crate) use changes::Changes;
 pub(crate) use ground::{Ground, GroundConfig, KernelError};
 pub(crate) use look::{Looked, look};
-pub(crate) use xfrm::{Xfrm, XfrmConfig, accept_encapsulated};
+pub(crate) use xfrm::{KernelPlane, XfrmConfig};

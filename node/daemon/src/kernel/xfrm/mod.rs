@@ -13,8 +13,10 @@
 //! for each policy. A wide trap therefore hands a flow over to a policy of its own at the first
 //! ACQUIRE, and its queue is looked at anew whenever a flow is decided.
 
+mod ike;
 mod notices;
 mod pairs;
+mod plane;
 mod policy;
 mod sockets;
 mod state;
@@ -36,8 +38,9 @@ use sa::{Class, Command, Flow, Notice, Policy, Prefix};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use self::pairs::{Pairs, Request};
+pub(crate) use self::plane::KernelPlane;
 use self::policy::Action;
-pub(crate) use self::sockets::accept_encapsulated;
+use self::sockets::accept_encapsulated;
 use super::ground::{KernelError, doing};
 use super::netlink::Events;
 use super::plan::{self, BACKSTOP, LIVE, MainRoute, Target};
@@ -61,13 +64,17 @@ const TICKS_PER_RENEWAL: u32 = 5;
 pub(crate) struct XfrmConfig {
     /// The mark (`SO_MARK`) of our own sockets, which no policy concerns.
     pub(crate) mark: u32,
-    /// Our UDP ports, for IKE and encapsulated ESP.
-    pub(crate) ports: Vec<u16>,
+    /// Addresses to listen on for IKE; empty for all of ours.
+    pub(crate) listen: Vec<IpAddr>,
+    /// IKE (RFC 7296 §2): 500.
+    pub(crate) ike_port: u16,
+    /// IKE and ESP in UDP (RFC 3948): 4500.
+    pub(crate) natt_port: u16,
 }
 
 impl Default for XfrmConfig {
     fn default() -> Self {
-        Self { mark: 0x4322, ports: vec![500, 4500] }
+        Self { mark: 0x4322, listen: Vec::new(), ike_port: 500, natt_port: 4500 }
     }
 }
 
@@ -142,7 +149,7 @@ impl Xfrm {
         self.sysctls
             .set("core/xfrm_larval_drop", "0")
             .map_err(doing("having the kernel hold packets"))?;
-        for policy in policies::exceptions(&self.config.ports) {
+        for policy in policies::exceptions(&[self.config.ike_port, self.config.natt_port]) {
             self.spd.add(policy).map_err(doing("adding an exception"))?;
         }
         for (policy, nlas) in self.outbound_exceptions() {

@@ -12,7 +12,7 @@ const ESP_IN_UDP: libc::c_int = 2;
 ///
 /// # Errors
 /// What setsockopt says.
-pub(crate) fn accept_encapsulated(socket: &impl AsFd) -> io::Result<()> {
+pub(super) fn accept_encapsulated(socket: &impl AsFd) -> io::Result<()> {
     const UDP_ENCAP: libc::c_int = 100;
     let value = ESP_IN_UDP;
     let len = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or_default();

@@ -1,0 +1,163 @@
+//! The data plane that the configuration names, as the main loop sees it: our own with its ground
+//! in the kernel's routing, or the kernel's.
+
+use std::net::{IpAddr, SocketAddr};
+
+use sa::{Command, Notice};
+
+use crate::config::{self, Config};
+use crate::kernel::{Ground, KernelError, KernelPlane};
+use crate::userspace::{self, Counters, Datagram, Plane};
+use crate::view;
+
+/// A running data plane.
+pub(crate) enum Backend {
+    /// Ours, over a TUN device.
+    Userspace {
+        /// The packet path.
+        plane: Plane,
+        /// The routes that lead to it.
+        ground: Box<Ground>,
+    },
+    /// The kernel's.
+    Xfrm(Box<KernelPlane>),
+}
+
+/// What comes up from a data plane.
+pub(crate) enum Input {
+    /// Something to decide.
+    Notice(Notice),
+    /// An IKE message.
+    Datagram(Datagram),
+}
+
+impl Backend {
+    /// Starts what the configuration names. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// Says what could not be had; nothing is left behind then.
+    pub(crate) fn start(config: &Config) -> anyhow::Result<Self> {
+        Ok(match config.node.backend {
+            config::Backend::Userspace => {
+                let plane = userspace::start(view::plane_config(config)?)?;
+                let ground = Box::new(Ground::up(view::ground_config(config))?);
+                Self::Userspace { plane, ground }
+            }
+            config::Backend::Xfrm => {
+                Self::Xfrm(Box::new(KernelPlane::start(view::xfrm_config(config))?))
+            }
+        })
+    }
+
+    /// The next input; `None` when the plane is gone. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Option<Input> {
+        match self {
+            Self::Userspace { plane, .. } => tokio::select! {
+                notice = plane.notices.recv() => notice.map(Input::Notice),
+                Some(datagram) = plane.datagrams.recv() => Some(Input::Datagram(datagram)),
+            },
+            Self::Xfrm(plane) => tokio::select! {
+                notice = plane.xfrm.notice() => Some(Input::Notice(notice)),
+                Some(datagram) = plane.datagrams.recv() => Some(Input::Datagram(datagram)),
+            },
+        }
+    }
+
+    /// The next notice; `None` when the plane is gone. Cancel-safe.
+    pub(crate) async fn notice(&mut self) -> Option<Notice> {
+        match self {
+            Self::Userspace { plane, .. } => plane.notices.recv().await,
+            Self::Xfrm(plane) => Some(plane.xfrm.notice().await),
+        }
+    }
+
+    /// The next IKE message; `None` when the plane is gone. Cancel-safe.
+    pub(crate) async fn datagram(&mut self) -> Option<Datagram> {
+        match self {
+            Self::Userspace { plane, .. } => plane.datagrams.recv().await,
+            Self::Xfrm(plane) => plane.datagrams.recv().await,
+        }
+    }
+
+    /// Does what keying says.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(crate) fn obey(&mut self, command: Command) -> Result<(), KernelError> {
+        match self {
+            Self::Userspace { plane, ground } => {
+                let done = lay(ground, &command);
+                plane.command(command);
+                done
+            }
+            Self::Xfrm(plane) => plane.xfrm.command(command),
+        }
+    }
+
+    /// Sends an IKE message.
+    pub(crate) fn transmit(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        marker: bool,
+        octets: &[u8],
+    ) {
+        match self {
+            Self::Userspace { plane, .. } => plane.transmit(local, remote, marker, octets),
+            Self::Xfrm(plane) => plane.transmit(local, remote, marker, octets),
+        }
+    }
+
+    /// Addresses or routes have changed.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read, or refuses.
+    pub(crate) fn refresh(&mut self) -> Result<(), KernelError> {
+        match self {
+            Self::Userspace { ground, .. } => ground.refresh(),
+            Self::Xfrm(plane) => plane.refresh(),
+        }
+    }
+
+    /// The addresses of this host, as last read.
+    pub(crate) fn local_addresses(&self) -> &[IpAddr] {
+        match self {
+            Self::Userspace { ground, .. } => ground.local_addresses(),
+            Self::Xfrm(plane) => plane.xfrm.local_addresses(),
+        }
+    }
+
+    /// What our own packet path counted; the kernel counts for itself (`/proc/net/xfrm_stat`).
+    pub(crate) fn counters(&self) -> Counters {
+        match self {
+            Self::Userspace { plane, .. } => plane.counters(),
+            Self::Xfrm(_) => Counters::default(),
+        }
+    }
+
+    /// Ends it and leaves nothing behind.
+    pub(crate) fn stop(self) {
+        match self {
+            Self::Userspace { plane, mut ground } => {
+                // The device goes first, so that nothing is trapped that nobody would answer for.
+                plane.stop();
+                ground.down();
+            }
+            Self::Xfrm(mut plane) => plane.xfrm.stop(),
+        }
+    }
+}
+
+/// What a command means for routes and inbound policies. They change before the packet path
+/// releases what it holds.
+fn lay(ground: &mut Ground, command: &Command) -> Result<(), KernelError> {
+    match command {
+        Command::SetClass { prefix, class } => ground.set_class(*prefix, *class),
+        Command::ClearClass { prefix } => ground.clear_class(*prefix),
+        Command::SetPolicy { flow, policy } => ground.set_policy(*flow, Some(*policy)),
+        Command::ClearPolicy { flow } => ground.set_policy(*flow, None),
+        Command::AddSa(_) | Command::MoveSa { .. } | Command::RemoveSa(_) | Command::AskUse(_) => {
+            Ok(())
+        }
+    }
+}
