@@ -451,3 +451,28 @@ fn the_first_packet_goes_through_the_pair_it_asked_for() {
         }
     });
 }
+
+#[test]
+#[ignore = "waits for a trap's life to end"]
+fn without_the_daemon_open_traps_end_by_themselves() {
+    in_namespace(|| async {
+        if !has(&["python3"]) {
+            return;
+        }
+        let far = Far::new("alone");
+        let mut xfrm = held();
+        xfrm.command(Command::SetClass { prefix: Prefix::ALL_V4, class: OPEN }).unwrap();
+        let class = CLOSED;
+        xfrm.command(Command::SetClass { prefix: prefix("198.51.100.8/32"), class }).unwrap();
+        send("198.51.100.7", "held", None);
+        assert_eq!(acquired(&mut xfrm).await, flow("192.0.2.1", "198.51.100.7"));
+        // SIGKILL.
+        drop(xfrm);
+        tokio::time::sleep(Duration::from_secs(policy::TRAP_LIFE_SECONDS + 2)).await;
+        send("198.51.100.7", "open", None);
+        send("198.51.100.8", "closed", None);
+        assert!(far.hears("open", SOON).await);
+        assert!(!far.hears("closed", NEVER).await);
+        try_run("ip xfrm policy flush");
+    });
+}
