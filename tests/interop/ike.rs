@@ -162,7 +162,7 @@ fn a_wrong_key_is_refused_both_ways() {
     drop(ours);
     let mut ours = rig.ours(&[("OWN_KEY", &rig.file("east", "key.der"))]);
     ours.tell("initiate");
-    ours.expect("Ended Refused { notify: 24, authentic: true }");
+    ours.expect("Ended Refused { notify: 24, authentic: false }");
 }
 
 #[test]

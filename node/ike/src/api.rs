@@ -258,7 +258,8 @@ pub enum End {
     Refused {
         /// Notify message type (RFC 7296 §3.10.1).
         notify: u16,
-        /// Whether it came under the SA's own keys.
+        /// Whether it came from the peer itself: under the SA's keys, and after it has proved who
+        /// it is.
         authentic: bool,
     },
     /// The peer's signature, identity or key is not what it had to be.

@@ -172,3 +172,33 @@ fn a_long_life_of_crossing_wishes_on_a_bad_link() {
         }
     }
 }
+
+#[test]
+fn a_child_waits_while_the_ike_sa_is_replaced() {
+    for (first, second) in
+        [(Wish::RekeyIke, Wish::CreateChild), (Wish::CreateChild, Wish::RekeyIke)]
+    {
+        let (mut net, a, b) = Net::established();
+        wish(&mut net, 0, a, first);
+        wish(&mut net, 1, b, second);
+        net.collect();
+        // Both have asked before they hear each other.
+        let asked = |net: &Net| {
+            let of_b = |p: &&Packet| p.from.ip() == addr(1) && p.octets[18..20] == [36, 0];
+            let of_b_later = |p: &&Packet| p.from.ip() == addr(1) && p.octets[18..20] == [36, 8];
+            net.seen.iter().filter(of_b).count() + net.seen.iter().filter(of_b_later).count()
+        };
+        net.settle();
+        assert_eq!(asked(&net), 1);
+        net.run(Duration::from_secs(10));
+        // TEMPORARY_FAILURE (RFC 7296 §2.25.2), and once more.
+        assert_eq!(asked(&net), 2, "{second:?}");
+        net.assert_children_fit();
+        assert_eq!(net.nodes[0].children.len(), 2);
+        for (node, id) in [(0, a), (1, b)] {
+            wish(&mut net, node, id, Wish::Probe);
+        }
+        net.run(Duration::from_secs(100));
+        assert!(net.nodes.iter().all(|n| n.ended().is_empty()));
+    }
+}

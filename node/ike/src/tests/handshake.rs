@@ -170,6 +170,7 @@ fn a_wrong_key_is_refused_by_the_initiator_and_the_responder_hears_of_it() {
     net.nodes[0].ike.initiate(now, call);
     net.settle();
     assert_eq!(net.nodes[0].ended(), [End::AuthenticationFailed]);
+    // From an initiator that had proved who it is.
     assert_eq!(net.nodes[1].ended(), [End::Refused { notify: 24, authentic: true }]);
     assert!(net.nodes.iter().all(|n| n.ike.is_empty() && n.children.is_empty()));
 }
@@ -218,6 +219,21 @@ fn our_own_key_is_nobody_elses() {
     net.nodes[1].pair = key_pair(0);
     net.settle();
     assert_eq!(net.nodes[0].ended(), [End::AuthenticationFailed]);
+}
+
+#[test]
+fn our_own_key_opens_no_door() {
+    // A signs with B's key, and B is told that this key is A's.
+    let mut net = Net::pair();
+    net.nodes[0].pair = key_pair(1);
+    for verdict in net.nodes[1].verdicts.values_mut() {
+        if let PeerVerdict::Known { grants, .. } = verdict {
+            grants[0].key = public(key_pair(1));
+        }
+    }
+    net.initiate(0, 1);
+    net.settle();
+    assert_eq!(net.nodes[1].ended(), [End::AuthenticationFailed]);
 }
 
 #[test]
@@ -322,6 +338,32 @@ fn contacts(node: &Node) -> Vec<bool> {
             _ => None,
         })
         .collect()
+}
+
+#[test]
+fn a_cookie_that_we_did_not_bake_is_no_cookie() {
+    let mut net = Net::with(|c| c.cookie_threshold = 0);
+    net.initiate(0, 1);
+    let request = net.wire.pop_front().unwrap();
+    net.deliver(&request);
+    let answer = net.wire.pop_front().unwrap();
+    net.deliver(&answer);
+    let good = net.wire.pop_front().unwrap();
+    // The cookie begins behind the header and the head of its notify.
+    for at in [36, 37, 60, 68] {
+        let mut bad = good.clone();
+        bad.octets[at] ^= 1;
+        net.deliver(&bad);
+        let again = net.wire.pop_front().unwrap();
+        assert!(first_payloads(&again).notify(NotifyType::COOKIE).is_some());
+    }
+    let elsewhere = Packet { from: "192.0.2.77:500".parse().unwrap(), ..good.clone() };
+    net.deliver(&elsewhere);
+    net.wire.clear();
+    assert_eq!(net.nodes[1].ike.half_open(), 0);
+    assert_eq!(net.nodes[1].ike.counters().cookies_refused, 5);
+    net.deliver(&good);
+    assert_eq!(net.nodes[1].ike.half_open(), 1);
 }
 
 #[test]

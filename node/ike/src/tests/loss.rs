@@ -61,6 +61,26 @@ fn a_loss_in_a_rekey_or_delete_is_made_good() {
 }
 
 #[test]
+fn the_answer_to_a_last_request_is_given_again() {
+    // To the Delete of an IKE SA, and to an IKE_AUTH that was refused.
+    let (mut net, a, _) = Net::established();
+    let now = net.now;
+    net.nodes[0].ike.close(now, a);
+    net.collect();
+    run_losing(&mut net, &[5], Duration::from_secs(1));
+    assert_eq!(net.nodes[0].ended(), [End::Closed]);
+
+    let mut net = Net::pair();
+    net.nodes[1].verdicts.clear();
+    net.initiate(0, 1);
+    run_losing(&mut net, &[3], Duration::from_secs(1));
+    assert_eq!(net.nodes[0].ended(), [End::Refused { notify: 24, authentic: false }]);
+    // Not for ever.
+    net.run(Duration::from_secs(31));
+    assert!(net.nodes.iter().all(|n| n.ike.poll_timeout().is_none()));
+}
+
+#[test]
 fn every_message_twice_is_as_good_as_once() {
     let mut net = Net::pair();
     let a = net.initiate(0, 1);
