@@ -50,7 +50,7 @@ async fn start(
         interrupt: signal(SignalKind::interrupt())?,
         hang_up: signal(SignalKind::hangup())?,
     };
-    let resolver = Arc::new(Resolver::new(&view::resolver_config(config))?);
+    let resolver = Arc::new(Resolver::new(&view::resolver_config(config)).context("dns")?);
     let (events, _) = broadcast::channel(EVENTS);
     let (asked, requests) = mpsc::channel(16);
     let _control = Control::listen(&config.node.control_socket, asked, events.clone())?;

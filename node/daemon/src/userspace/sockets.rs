@@ -70,7 +70,8 @@ impl Sockets {
             for (port, natt) in [(wanted.ike_port, false), (wanted.natt_port, true)] {
                 let address = SocketAddr::new(*address, port);
                 let socket = udp(address, wanted.mark);
-                let Some(socket) = unless_missing(socket, address.ip())? else { continue };
+                let what = format!("UDP port {port} of {}", address.ip());
+                let Some(socket) = unless_missing(socket, address.ip(), &what)? else { continue };
                 let address = socket.local_addr()?.as_socket().unwrap_or(address);
                 sockets.udp.push(Udp { socket, address, natt });
             }
@@ -78,12 +79,13 @@ impl Sockets {
         anyhow::ensure!(!sockets.udp.is_empty(), "there is no address to listen on");
         for address in any {
             let is_v4 = address.is_ipv4();
-            if let Some(socket) = unless_missing(raw(is_v4, ESP, wanted.mark), address)? {
+            let raw = |protocol| {
+                unless_missing(raw(is_v4, protocol, wanted.mark), address, "a raw socket")
+            };
+            if let Some(socket) = raw(ESP)? {
                 sockets.esp.push(Raw { socket, is_v4 });
             }
-            if let Some(socket) =
-                unless_missing(raw(is_v4, libc::IPPROTO_RAW, wanted.mark), address)?
-            {
+            if let Some(socket) = raw(libc::IPPROTO_RAW)? {
                 sockets.clear.push(Raw { socket, is_v4 });
             }
         }
@@ -274,7 +276,11 @@ fn domain(is_v4: bool) -> Domain {
 }
 
 /// Makes "there is no IPv6 here" no error.
-fn unless_missing(socket: io::Result<Socket>, address: IpAddr) -> anyhow::Result<Option<Socket>> {
+fn unless_missing(
+    socket: io::Result<Socket>,
+    address: IpAddr,
+    what: &str,
+) -> anyhow::Result<Option<Socket>> {
     match socket {
         Ok(socket) => Ok(Some(socket)),
         Err(e) if address.is_ipv6() && e.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
@@ -289,7 +295,12 @@ fn unless_missing(socket: io::Result<Socket>, address: IpAddr) -> anyhow::Result
             Ok(None)
         }
         Err(e) => {
-            Err(e).with_context(|| format!("cannot open a socket on {address} (root is needed)"))
+            let remedy = match e.kind() {
+                io::ErrorKind::PermissionDenied => ": this needs root",
+                io::ErrorKind::AddrInUse => ": is another IKE daemon running?",
+                _ => "",
+            };
+            Err(e).with_context(|| format!("node.listen: cannot open {what}{remedy}"))
         }
     }
 }

@@ -37,7 +37,7 @@ impl Tun {
         let fd = file.as_raw_fd();
         // SAFETY: TUNSETIFF reads and writes one ifreq, which outlives the call.
         check(unsafe { libc::ioctl(fd, libc::TUNSETIFF, &raw mut request) })
-            .with_context(|| format!("cannot create the device {name} (root is needed)"))?;
+            .map_err(|e| refused(name, e))?;
         let header = libc::c_int::try_from(forwarding::Offload::LEN)?;
         // SAFETY: TUNSETVNETHDRSZ reads one int, which outlives the call.
         check(unsafe { libc::ioctl(fd, libc::TUNSETVNETHDRSZ, &raw const header) })
@@ -67,6 +67,18 @@ impl Tun {
     pub(super) fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         (&self.file).write_vectored(slices)
     }
+}
+
+/// Why there is no such device, and what to do about it.
+fn refused(name: &str, error: io::Error) -> anyhow::Error {
+    let remedy = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => ": this needs root",
+        Some(libc::EBUSY) => ": another program has it",
+        Some(libc::EINVAL) => ": there is a device of that name already",
+        _ => "",
+    };
+    anyhow::Error::new(error)
+        .context(format!("node.interface: cannot create the device {name}{remedy}"))
 }
 
 /// Asks for as much offload as the kernel has; whether UDP is part of it.
