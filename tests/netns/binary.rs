@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,7 @@ pub(crate) struct Ended {
     pub(crate) took: Duration,
 }
 
-/// A command under way, and alone: only one of these tests runs at a time, because they look at
-/// what the whole machine has.
+/// A command under way.
 pub(crate) struct Running {
     child: Child,
     start: Instant,
@@ -29,11 +28,17 @@ pub(crate) struct Running {
     stderr: thread::JoinHandle<String>,
 }
 
-/// Keeps other tests out while this one runs.
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Keeps other tests out while this one runs, because it looks at what the whole machine has.
+pub(crate) fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Keeps tests out that want to be alone.
+pub(crate) fn among_others() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+static MACHINE: RwLock<()> = RwLock::new(());
 
 /// Starts a command with its output collected.
 pub(crate) fn start(command: &mut Command) -> Running {

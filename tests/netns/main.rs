@@ -8,6 +8,9 @@
 )]
 
 mod binary;
+mod daemon;
+mod internet;
 mod lab;
+mod leaks;
 mod leftovers;
 mod pcap;

@@ -185,7 +185,15 @@ impl Node {
     /// # Panics
     /// If it does not end.
     pub fn terminate(&mut self) -> ExitStatus {
-        self.signal("TERM");
+        self.signalled("TERM")
+    }
+
+    /// Sends it a signal, as `kill` names it, and waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn signalled(&mut self, signal: &str) -> ExitStatus {
+        self.signal(signal);
         place::await_some("oe-node ends", PATIENCE, || self.child.try_wait().ok().flatten())
     }
 
@@ -196,10 +204,7 @@ impl Node {
     }
 
     fn signal(&self, signal: &str) {
-        if self.child.id() != 0 {
-            let _ =
-                Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).output();
-        }
+        let _ = Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).output();
     }
 }
 

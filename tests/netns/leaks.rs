@@ -1,0 +1,238 @@
+//! What must never be on the wire in the clear, whatever goes wrong.
+
+use std::fs;
+
+use tests::node::{Node, text};
+use tests::place::{self, Capture};
+
+use crate::internet::{DNS, EAST, Internet, PATIENCE, WEST, can_run};
+
+/// Everything that `private` covers: east, and the DNS host too. DNS itself gets through, because
+/// the node asks on sockets of its own.
+const PRIVATE: &str = "0.0.0.0/0\n::/0\n";
+
+/// West with everything private, and its wire.
+fn private(internet: &Internet, change: impl FnOnce(&mut tests::node::Setup)) -> (Node, Capture) {
+    let mut setup = internet.setup("west");
+    setup.policies = vec![("private", PRIVATE)];
+    change(&mut setup);
+    let wire = internet.capture("west");
+    (setup.start(&internet.namespace("west")), wire)
+}
+
+/// What west sent in the clear, but for its questions to the name server.
+fn sent(wire: &Capture) -> Vec<String> {
+    let packets = wire.packets(
+        "(ip or ip6) and (src host 192.0.2.11 or src host 2001:db8:1::11) \
+         and not (icmp6 and ip6[40] >= 133 and ip6[40] <= 137) and not ip6 multicast \
+         and not ((udp or tcp) and dst host 203.0.113.53 and dst port 53)",
+    );
+    let keyed = |line: &&String| !line.contains(".500: ") && !line.contains(".4500: ");
+    packets.iter().filter(keyed).cloned().collect()
+}
+
+#[track_caller]
+fn assert_none(clear: &[String]) {
+    assert!(clear.is_empty(), "in the clear: {clear:#?}");
+}
+
+/// Knocks at both of east's addresses, and checks what was decided and that nothing got out.
+#[track_caller]
+fn assert_closed(internet: &Internet, node: &Node, wire: &Capture, reason: &str) {
+    for peer in EAST {
+        internet.knock("west", peer);
+        let denied = node.await_state(peer, "deny");
+        assert!(text(&denied, "reason").contains(reason), "{reason:?}: {denied}");
+        // Decided, it stays so.
+        internet.knock("west", peer);
+    }
+    assert_none(&sent(wire));
+}
+
+#[test]
+fn private_without_a_record() {
+    if !can_run("private_without_a_record") {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west"]);
+    let (node, wire) = private(&internet, |_| ());
+    assert_closed(&internet, &node, &wire, "no record");
+}
+
+#[test]
+fn private_without_dns() {
+    if !can_run("private_without_dns") {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west", "east"]);
+    internet.stop_dns();
+    let (node, wire) = private(&internet, |_| ());
+    assert_closed(&internet, &node, &wire, "");
+}
+
+#[test]
+fn private_with_records_that_do_not_validate() {
+    if !can_run("private_with_records_that_do_not_validate") {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west", "east"]);
+    let wrong = internet.wrong_anchor();
+    let (node, wire) = private(&internet, |setup| setup.trust_anchors = wrong);
+    assert_closed(&internet, &node, &wire, "DNSSEC validation failed");
+}
+
+#[test]
+fn what_does_not_validate_is_closed_under_private_or_clear_too() {
+    if !can_run("what_does_not_validate_is_closed_under_private_or_clear_too") {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west", "east"]);
+    let wrong = internet.wrong_anchor();
+    let (node, wire) = private(&internet, |setup| {
+        setup.policies = vec![("private-or-clear", PRIVATE)];
+        setup.trust_anchors = wrong;
+    });
+    assert_closed(&internet, &node, &wire, "DNSSEC validation failed");
+}
+
+/// East publishes a key, but nobody answers there; its kernel even says so, in ICMP.
+#[test]
+fn private_with_a_silent_peer() {
+    if !can_run("private_with_a_silent_peer") {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west", "east"]);
+    let (node, wire) = private(&internet, |_| ());
+    internet.knock("west", EAST[0]);
+    internet.knock("west", EAST[1]);
+    assert_none(&sent(&wire));
+    assert_eq!(node.happened("calling"), 2);
+    assert_eq!(node.happened("clear"), 0);
+}
+
+#[test]
+fn private_after_the_peer_left() {
+    if !can_run("private_after_the_peer_left") {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west", "east"]);
+    let mut east = internet.setup("east").start(&internet.namespace("east"));
+    let (node, wire) = private(&internet, |_| ());
+    for peer in EAST {
+        assert!(internet.ping("west", peer), "{peer}");
+    }
+    assert!(!wire.esp().is_empty());
+    east.terminate();
+    for peer in EAST {
+        node.await_state(peer, "");
+        internet.knock("west", peer);
+    }
+    assert_none(&sent(&wire));
+    assert_eq!(node.happened("clear"), 0);
+}
+
+#[test]
+fn private_after_sigkill_and_open_after_sigterm() {
+    if !can_run("private_after_sigkill_and_open_after_sigterm") {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west", "east"]);
+    let _east = internet.setup("east").start(&internet.namespace("east"));
+    let (mut node, wire) = private(&internet, |_| ());
+    for peer in EAST {
+        assert!(internet.ping("west", peer), "{peer}");
+    }
+    node.kill();
+    for peer in EAST.into_iter().chain(DNS) {
+        internet.knock("west", peer);
+    }
+    assert_none(&sent(&wire));
+    drop(node);
+    drop(wire);
+
+    // An administrator who stops the daemon has the machine as it was without it.
+    let (mut node, wire) = private(&internet, |_| ());
+    internet.knock("west", DNS[0]);
+    assert_none(&sent(&wire));
+    assert!(node.terminate().success());
+    assert!(internet.ping("west", DNS[0]));
+    assert!(!sent(&wire).is_empty());
+}
+
+/// The trap asks for the mark, which only the privileged can set, and never for the port.
+#[test]
+fn nobody_walks_around_the_trap() {
+    if !can_run("nobody_walks_around_the_trap") {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west"]);
+    let (node, wire) = private(&internet, |_| ());
+    let namespace = internet.namespace("west");
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let to = |address: &str| format!("dst host {address} and not dst port 53");
+    for (target, family) in EAST.into_iter().zip(["-4", "-6"]) {
+        for port in ["500", "4500", "53", "9"] {
+            let send = format!("echo around > /dev/udp/{target}/{port}");
+            let _ = place::run(&namespace, &[&nobody[..], &["bash", "-c", &send]].concat());
+            let _ = place::run(&namespace, &["bash", "-c", &send]);
+        }
+        let marked = ["ping", family, "-n", "-c", "1", "-W", "1", "-m", "17186", target];
+        let (_, said) = place::run(&namespace, &[&nobody[..], &marked].concat());
+        assert!(said.contains("not permitted") || said.contains("mark"), "{said}");
+        node.await_state(target, "deny");
+        let got_out = wire.packets(&to(target));
+        assert!(got_out.is_empty(), "{got_out:#?}");
+        // Root can, which also shows that the capture would have seen it.
+        let (answered, said) = place::run(&namespace, &marked);
+        assert!(answered && !wire.packets(&to(target)).is_empty(), "{said}");
+    }
+}
+
+/// Somebody on the way, or the peer itself, puts clear packets in front of a protected address.
+#[test]
+fn clear_packets_of_a_protected_peer_are_dropped() {
+    if !can_run("clear_packets_of_a_protected_peer_are_dropped") {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west", "east"]);
+    let _east = internet.setup("east").start(&internet.namespace("east"));
+    let node = internet.setup("west").start(&internet.namespace("west"));
+    let blocked = || {
+        let file = ["cat", "/proc/net/xfrm_stat"];
+        let text = place::ok(&internet.namespace("west"), &file);
+        let line = text.lines().find(|line| line.starts_with("XfrmInPolBlock")).unwrap();
+        line.split_whitespace().last().unwrap().parse::<u64>().unwrap()
+    };
+    if !fs::exists("/proc/net/xfrm_stat").unwrap() {
+        let why = "the kernel has no /proc/net/xfrm_stat".to_owned();
+        let _ = tests::skipped("clear_packets_of_a_protected_peer_are_dropped", Some(why));
+        return;
+    }
+    for (own, peer) in WEST.into_iter().zip(EAST) {
+        assert!(internet.ping("west", peer));
+        node.await_state(peer, "keyed");
+        let before = blocked();
+        let wire = internet.capture("west");
+        let marked = ["ping", "-n", "-c", "3", "-i", "0.2", "-W", "1", "-m", "17186", own];
+        let (answered, said) = place::run(&internet.namespace("east"), &marked);
+        assert!(!answered, "{said}");
+        assert_eq!(blocked() - before, 3);
+        let seen = |filter: &str| wire.packets(&format!("(icmp or icmp6) and {filter}")).len();
+        place::await_some("the three on the wire", PATIENCE, || {
+            (seen(&format!("src host {peer} and dst host {own}")) == 3).then_some(())
+        });
+        assert_eq!(seen(&format!("src host {own} and dst host {peer}")), 0);
+        // The pair has not suffered.
+        assert!(internet.ping("west", peer) && internet.ping("east", own));
+        assert_eq!(node.destination(peer)["pairs"], 1);
+    }
+}
