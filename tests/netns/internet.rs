@@ -197,14 +197,14 @@ impl Internet {
     pub(crate) fn traces(&self, host: &str) -> String {
         let namespace = self.namespace(host);
         [
-            &["ip", "-j", "rule"][..],
-            &["ip", "-6", "-j", "rule"],
-            &["ip", "-j", "route", "show", "table", "all"],
-            &["ip", "-6", "-j", "route", "show", "table", "all"],
+            &["ip", "rule"][..],
+            &["ip", "-6", "rule"],
+            &["ip", "route", "show", "table", "all"],
+            &["ip", "-6", "route", "show", "table", "all"],
             &["ip", "xfrm", "policy"],
             &["ip", "xfrm", "state"],
-            &["ip", "-j", "link"],
-            &["ip", "-j", "addr"],
+            &["ip", "-o", "link"],
+            &["ip", "-o", "addr"],
             &["ss", "-Hlnxut"],
             &["sysctl", "-e", "-a", "--pattern", r"^net\.ipv[46]\.(conf|ip_forward)"],
         ]

@@ -127,7 +127,7 @@ fn private_after_the_peer_left() {
     for peer in EAST {
         assert!(internet.ping("west", peer), "{peer}");
     }
-    assert!(!wire.esp().is_empty());
+    wire.await_esp();
     east.terminate();
     for peer in EAST {
         node.await_state(peer, "");
@@ -163,7 +163,7 @@ fn private_after_sigkill_and_open_after_sigterm() {
     assert_none(&sent(&wire));
     assert!(node.terminate().success());
     assert!(internet.ping("west", DNS[0]));
-    assert!(!sent(&wire).is_empty());
+    wire.await_packets("icmp and src host 192.0.2.11 and dst host 203.0.113.53");
 }
 
 /// The trap asks for the mark, which only the privileged can set, and never for the port.
@@ -192,7 +192,8 @@ fn nobody_walks_around_the_trap() {
         assert!(got_out.is_empty(), "{got_out:#?}");
         // Root can, which also shows that the capture would have seen it.
         let (answered, said) = place::run(&namespace, &marked);
-        assert!(answered && !wire.packets(&to(target)).is_empty(), "{said}");
+        assert!(answered, "{said}");
+        wire.await_packets(&to(target));
     }
 }
 

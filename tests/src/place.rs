@@ -13,26 +13,31 @@ pub fn command(namespace: &str, words: &[&str]) -> Command {
     command
 }
 
-/// Runs a command in this namespace and gives what it said and whether it succeeded.
+/// Runs a command in this namespace; whether it succeeded, and all that it said.
 ///
 /// # Panics
 /// If it cannot be started.
 #[must_use]
 pub fn run(namespace: &str, words: &[&str]) -> (bool, String) {
-    let output = command(namespace, words).output();
-    let Ok(Output { status, stdout, stderr }) = output else { panic!("{words:?}: {output:?}") };
-    let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    (status.success(), text)
+    let (done, stdout, stderr) = finish(namespace, words);
+    (done, stdout + &stderr)
 }
 
-/// Runs a command in this namespace and gives what it said.
+/// Runs a command in this namespace and gives its standard output.
 ///
 /// # Panics
 /// If it fails.
 pub fn ok(namespace: &str, words: &[&str]) -> String {
-    let (done, text) = run(namespace, words);
-    assert!(done, "{namespace}: {words:?}: {text}");
-    text
+    let (done, stdout, stderr) = finish(namespace, words);
+    assert!(done, "{namespace}: {words:?}: {stdout}{stderr}");
+    stdout
+}
+
+fn finish(namespace: &str, words: &[&str]) -> (bool, String, String) {
+    let output = command(namespace, words).output();
+    let Ok(Output { status, stdout, stderr }) = output else { panic!("{words:?}: {output:?}") };
+    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+    (status.success(), text(&stdout), text(&stderr))
 }
 
 /// Asks until there is an answer.
@@ -113,10 +118,20 @@ impl Capture {
         self.packets(CLEAR)
     }
 
-    /// ESP, bare or in UDP.
-    #[must_use]
-    pub fn esp(&self) -> Vec<String> {
-        self.packets("ip proto 50 or ip6 proto 50 or (udp port 4500 and udp[8:4] != 0) or (ip6 and udp port 4500 and ip6[48:4] != 0)")
+    /// Waits until there is ESP, bare or in UDP: what was sent is in the file a little later.
+    ///
+    /// # Panics
+    /// If none comes.
+    pub fn await_esp(&self) {
+        self.await_packets(ESP);
+    }
+
+    /// Waits until a filter lets packets through.
+    ///
+    /// # Panics
+    /// If none comes.
+    pub fn await_packets(&self, filter: &str) {
+        await_some(filter, PATIENCE, || (!self.packets(filter).is_empty()).then_some(()));
     }
 }
 
@@ -131,3 +146,8 @@ impl Drop for Capture {
 const CLEAR: &str = "(ip or ip6) and not (udp port 500 or udp port 4500) and not ip proto 50 \
     and not ip6 proto 50 and not (icmp6 and ip6[40] >= 133 and ip6[40] <= 137) \
     and not (ip6 multicast)";
+/// The SPI of ESP in UDP is not zero (RFC 3948 §2.2).
+const ESP: &str = "ip proto 50 or ip6 proto 50 or (ip and udp port 4500 and udp[8:4] != 0) \
+    or (ip6 and udp port 4500 and ip6[48:4] != 0)";
+/// A loaded machine takes its time.
+const PATIENCE: Duration = Duration::from_secs(10);
