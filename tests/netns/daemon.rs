@@ -388,8 +388,7 @@ fn people_can_ask_and_change_things() {
 
     assert!(said(&["explain", EAST[0]]).contains("next packet  is held while DNS is asked"));
     assert!(said(&["explain", WEST[0]]).contains("next packet  never leaves this host"));
-    let events =
-        binary::start(Command::new(tests::oe_node()).args(["events", "--config", &file]));
+    let events = binary::start(Command::new(tests::oe_node()).args(["events", "--config", &file]));
     std::thread::sleep(Duration::from_millis(300));
     assert!(internet.ping("west", EAST[0]));
     let why = said(&["explain", EAST[0]]);
