@@ -127,9 +127,9 @@ impl Rig {
             vec![namespace.as_str(), "e", local, remote, "10.2.0.1/32", "10.1.0.1/32"];
         arguments.extend([own.as_str(), peer.as_str()]);
         arguments.extend(options.iter().filter(|o| !["any=yes", "v6=yes"].contains(o)));
-        // What comes before the connection is loaded would be refused.
-        self.script("peer-up.sh", &arguments);
+        // It may run even if the script fails, so it is taken down in any case.
         self.peers.push("e".to_owned());
+        self.script("peer-up.sh", &arguments);
     }
 
     /// Tells strongSwan to do something.
