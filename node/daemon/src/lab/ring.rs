@@ -224,11 +224,12 @@ fn to_u32(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
-/// Holds the largest super-packet several times.
-const BLOCK_SIZE: usize = 1 << 19;
-/// 16 MiB in all: every packet of the largest mesh's first second.
-const BLOCKS: usize = 32;
+/// Holds the largest super-packet twice.
+const BLOCK_SIZE: usize = 1 << 17;
+/// 32 MiB in all. A block is handed over each [`RETIRE_MS`] however little is in it, so this many
+/// bridge two seconds without a turn on a busy machine.
+const BLOCKS: usize = 256;
 /// Only divides blocks on paper; TPACKET_V3 packs frames of any size.
 const FRAME_SIZE: usize = 1 << 11;
 /// A block that is not full is handed over after this.
-const RETIRE_MS: u32 = 5;
+const RETIRE_MS: u32 = 10;
