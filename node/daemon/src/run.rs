@@ -250,6 +250,7 @@ impl Node {
             Request::Peers => view::peers(&self.keying, now),
             Request::Reload => self.reload(),
             Request::Forget { address } => {
+                self.resolver.forget(Some(&dnskeys::Name::reverse(address)));
                 self.keying.forget(now, address);
                 serde_json::json!({ "forgotten": address.to_string() })
             }

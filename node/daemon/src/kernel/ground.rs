@@ -456,11 +456,13 @@ impl Ground {
     }
 
     /// The source address that the main table gives packets for this destination.
+    #[cfg(test)]
     pub(crate) fn source_for(&mut self, dst: IpAddr) -> Option<IpAddr> {
         self.routes.way(dst, None).ok()?.source
     }
 
     /// The path MTU towards this destination: what the kernel has learnt, else the interface's.
+    #[cfg(test)]
     pub(crate) fn mtu_for(&mut self, dst: IpAddr) -> Option<u32> {
         let way = self.routes.way(dst, None).ok()?;
         way.mtu.or_else(|| self.routes.mtu(way.interface?).ok())

@@ -16,9 +16,6 @@
 //! - [`changes`]: addresses, links and routes as others change them.
 //! - [`routes`], [`spd`], [`netlink`], [`sysctl`]: how the kernel is spoken to.
 
-// The main loop comes to use all of it.
-#![allow(dead_code, unused_imports)]
-
 mod changes;
 mod ground;
 mod look;

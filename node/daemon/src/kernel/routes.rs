@@ -86,6 +86,7 @@ impl Routes {
     }
 
     /// MTU of an interface.
+    #[cfg(test)]
     pub(super) fn mtu(&mut self, interface: u32) -> io::Result<u32> {
         let mut message = LinkMessage::default();
         message.header.index = interface;

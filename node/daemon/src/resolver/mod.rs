@@ -11,9 +11,6 @@
 //! question about an unsigned alias from the cache of the signed name behind it, and so show a
 //! spoofed delegation as secure. Here every hop is asked for and judged by itself.
 
-// The commands that use all of it come one by one.
-#![allow(dead_code, unused_imports)]
-
 mod anchors;
 mod cache;
 mod lookup;
@@ -37,7 +34,7 @@ pub(crate) use self::anchors::AnchorError;
 use self::anchors::Anchors;
 use self::cache::Cache;
 use self::lookup::Validator;
-pub(crate) use self::lookup::{Finding, Found, Hop};
+pub(crate) use self::lookup::{Finding, Found};
 pub(crate) use self::records::ours as records_of_ours;
 use self::upstream::Upstream;
 pub(crate) use self::upstream::{Exchange, Reply};

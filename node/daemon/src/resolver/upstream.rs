@@ -83,18 +83,15 @@ pub(crate) struct Reply {
     pub(crate) answers: Vec<Record>,
     /// The authority section.
     pub(crate) authorities: Vec<Record>,
-    /// What asking was like.
-    pub(crate) exchange: Exchange,
 }
 
 impl Reply {
-    fn new(response: &DnsResponse, exchange: Exchange) -> Self {
+    fn new(response: &DnsResponse) -> Self {
         Self {
             code: response.metadata.response_code,
             authoritative: response.metadata.authoritative,
             answers: response.answers.clone(),
             authorities: response.authorities.clone(),
-            exchange,
         }
     }
 }
@@ -210,16 +207,13 @@ impl Upstream {
         let mut options = DnsRequestOptions::default();
         options.recursion_desired = false;
         let mut message = DnsRequest::from_query(Query::query(name, kind), options).into_parts().0;
-        let (response, exchange) = traced(async {
-            let first = self.ask(server, &mut message).await;
-            if matches!(first, Err(Failure::Timeout)) {
-                self.ask(server, &mut message).await
-            } else {
-                first
-            }
-        })
-        .await;
-        Ok(Reply::new(&response?, exchange))
+        let first = self.ask(server, &mut message).await;
+        let response = if matches!(first, Err(Failure::Timeout)) {
+            self.ask(server, &mut message).await
+        } else {
+            first
+        };
+        Ok(Reply::new(&response?))
     }
 
     /// Asks the configured servers for records with their signatures, and to leave the judgement
@@ -233,8 +227,7 @@ impl Upstream {
         options.edns_set_dnssec_ok = true;
         let mut message = DnsRequest::from_query(Query::query(name, kind), options).into_parts().0;
         message.metadata.checking_disabled = true;
-        let (response, exchange) = traced(self.exchange(message)).await;
-        Ok(Reply::new(&response?, exchange))
+        Ok(Reply::new(&self.exchange(message).await?))
     }
 
     /// One question, to one server after the other.

@@ -30,8 +30,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use netlink_packet_xfrm::{
-    Mark, Selector, UserPolicyInfo, XFRM_POLICY_ALLOW, XFRM_POLICY_OUT, XFRMNLGRP_ACQUIRE,
-    XFRMNLGRP_EXPIRE, XFRMNLGRP_MAPPING, XfrmAttrs, XfrmMessage,
+    Mark, UserPolicyInfo, XFRM_POLICY_OUT, XFRMNLGRP_ACQUIRE, XFRMNLGRP_EXPIRE, XFRMNLGRP_MAPPING,
+    XfrmAttrs, XfrmMessage,
 };
 use netlink_sys::protocols::NETLINK_XFRM;
 use sa::{Class, Command, Flow, Notice, Policy, Prefix};
@@ -342,12 +342,6 @@ impl Xfrm {
     /// The addresses of this host, as last read.
     pub(crate) fn local_addresses(&self) -> &[IpAddr] {
         &self.addresses
-    }
-
-    /// The path MTU towards this destination: what the kernel has learnt, else the interface's.
-    pub(crate) fn mtu_for(&mut self, dst: IpAddr) -> Option<u32> {
-        let way = self.routes.way(dst, None).ok()?;
-        way.mtu.or_else(|| self.routes.mtu(way.interface?).ok())
     }
 
     /// The source address that the main table gives packets for this destination.
