@@ -246,12 +246,11 @@ fn median(values: &[Option<f64>]) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
-const EVENTS: [(Event, &str); 9] = [
+const EVENTS: [(Event, &str); 8] = [
     (Event::Trapped, "first packet trapped and held"),
     (Event::DnsAnswer, "DNS answer"),
     (Event::IkeSaInit, "IKE_SA_INIT done"),
     (Event::IkeAuth, "IKE_AUTH done"),
-    (Event::Keyed, "keyed"),
     (Event::FirstEsp, "first ESP packet"),
     (Event::Clear, "decided: in the clear"),
     (Event::Deny, "decided: deny"),
