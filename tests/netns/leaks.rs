@@ -65,11 +65,19 @@ fn private_without_dns() {
     if !can_run("private_without_dns") {
         return;
     }
-    let mut internet = Internet::new();
-    internet.serve_dns(&["west", "east"]);
-    internet.stop_dns();
-    let (node, wire) = private(&internet, |_| ());
-    assert_closed(&internet, &node, &wire, "");
+    // Refused by the name server's host, and no answer of any kind.
+    for silent in [false, true] {
+        let mut internet = Internet::new();
+        internet.serve_dns(&["west", "east"]);
+        if silent {
+            place::ok(&internet.namespace("dns"), &["ip", "link", "set", "eth0", "down"]);
+        } else {
+            internet.stop_dns();
+        }
+        let (node, wire) = private(&internet, |_| ());
+        assert_closed(&internet, &node, &wire, "DNS");
+        assert_eq!(node.happened("clear"), 0);
+    }
 }
 
 #[test]
@@ -195,6 +203,27 @@ fn nobody_walks_around_the_trap() {
         assert!(answered, "{said}");
         wire.await_packets(&to(target));
     }
+}
+
+/// Under private-or-clear, who was in the clear stays reachable. Who was protected is not, because
+/// both ends go on dropping its clear packets, until the daemon is back.
+#[test]
+fn killed_under_private_or_clear_it_comes_back() {
+    if !can_run("killed_under_private_or_clear_it_comes_back") {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west", "east"]);
+    let east = internet.setup("east").start(&internet.namespace("east"));
+    let setup = internet.setup("west");
+    let mut node = setup.start(&internet.namespace("west"));
+    assert!(internet.ping("west", EAST[0]) && internet.ping("west", DNS[0]));
+    node.kill();
+    assert!(internet.ping("west", DNS[0]));
+    let node = setup.start(&internet.namespace("west"));
+    assert!(internet.ping("west", EAST[0]) && internet.ping("east", WEST[0]));
+    assert_eq!(text(&node.destination(EAST[0]), "state"), "keyed");
+    assert_eq!(east.happened("keyed"), 2);
 }
 
 /// Somebody on the way, or the peer itself, puts clear packets in front of a protected address.
