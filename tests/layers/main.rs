@@ -113,7 +113,9 @@ fn unsafe_stands_only_where_the_kernel_is_spoken_to() {
     while let Some(path) = files.pop() {
         if path.is_dir() {
             files.extend(std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path()));
-        } else if std::fs::read_to_string(&path).unwrap().contains("unsafe {") {
+        } else if !path.ends_with("tests.rs")
+            && std::fs::read_to_string(&path).unwrap().contains("unsafe {")
+        {
             found.insert(path.file_name().unwrap().to_string_lossy().into_owned());
         }
     }

@@ -85,10 +85,6 @@ impl Plane {
         std::mem::take(&mut self.notices)
     }
 
-    pub(crate) fn counters(&self) -> forwarding::Counters {
-        self.forwarding.counters()
-    }
-
     fn drain(&mut self) {
         while let Some(output) = self.forwarding.poll_output() {
             match output {

@@ -1,6 +1,8 @@
 //! The built binary, from outside. Standing here makes `cargo test` build it, which the tests of
 //! the `tests` package rely on.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics has found something")]
+
 use std::process::{Command, Output};
 
 fn oe_node(args: &[&str]) -> Output {

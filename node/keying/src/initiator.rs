@@ -170,7 +170,7 @@ impl Keying {
             return;
         }
         candidate.keys = keys_of(answer, &Speaker::Address(candidate.gateway));
-        pending.spoilt = pending.spoilt.or(spoilt(answer));
+        pending.spoilt = pending.spoilt.or_else(|| spoilt(answer));
         pending.evidence.push(answer.clone());
         pending.gateway = Some(candidate.clone());
         if candidate.keys.is_empty() || !self.call_gateway(now, flow, &candidate) {
