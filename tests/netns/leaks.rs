@@ -116,9 +116,7 @@ fn private_with_a_silent_peer() {
     let mut internet = Internet::new();
     internet.serve_dns(&["west", "east"]);
     let (node, wire) = private(&internet, |_| ());
-    internet.knock("west", EAST[0]);
-    internet.knock("west", EAST[1]);
-    assert_none(&sent(&wire));
+    assert_closed(&internet, &node, &wire, "");
     assert_eq!(node.happened("calling"), 2);
     assert_eq!(node.happened("clear"), 0);
 }
@@ -139,9 +137,8 @@ fn private_after_the_peer_left() {
     east.terminate();
     for peer in EAST {
         node.await_state(peer, "");
-        internet.knock("west", peer);
     }
-    assert_none(&sent(&wire));
+    assert_closed(&internet, &node, &wire, "");
     assert_eq!(node.happened("clear"), 0);
 }
 
