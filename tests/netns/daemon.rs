@@ -185,7 +185,6 @@ fn the_first_start_makes_a_key_and_says_what_to_publish() {
     let shown = binary::run(&["showhostkey", "--list", "--key-file", &key]);
     let id = said.split("key id ").nth(1).and_then(|rest| rest.split(')').next()).unwrap();
     assert!(shown.stdout.contains(id), "{id}: {shown:?}");
-    // The packetdefault host: a host without a key is reached in the clear.
     let _ = Command::new("kill").arg(child.id().to_string()).status();
     assert!(child.wait().unwrap().success());
 }
