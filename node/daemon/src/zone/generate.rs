@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// Every address of this prefix, or with --hosts the prefix that they must lie in.
     #[arg(long, value_name = "PREFIX", required_unless_present = "hosts")]
     prefix: Vec<Prefix>,
-    /// Customer list: CSV, JSON (.json, one object to a line) or TOML (.toml, [[host]]), with
+    /// Customer list: CSV, JSON (.json, one object to a line) or TOML (.toml, `[[host]]`), with
     /// address, name, gateway, key, precedence, extruded-to, ttl. - is CSV on standard input.
     #[arg(long, value_name = "FILE")]
     hosts: Option<PathBuf>,
