@@ -23,8 +23,8 @@ use crate::view;
 /// made before is unmade on the way out.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     crate::log::start();
-    // Beside everything else that has to be done first.
-    std::thread::spawn(crate::hostkey::warm_up);
+    // Beside what has to be done first, and over before anybody is told that we run.
+    let warm = std::thread::spawn(crate::hostkey::warm_up);
     let groups = config.groups()?;
     let (key, made) = view::host_key(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -32,6 +32,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("the runtime does not start")?;
+    let _ = warm.join();
     let done = runtime.block_on(start(config, groups, key, made));
     // A DNS question under way must not keep us.
     runtime.shutdown_timeout(Duration::from_millis(100));
