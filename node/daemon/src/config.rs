@@ -100,6 +100,7 @@ pub(crate) struct Policy {
     pub(crate) directory: Option<PathBuf>,
     pub(crate) require_dnssec: RequireDnssec,
     pub(crate) when_advertised: Advertised,
+    pub(crate) allow_exponent_3: bool,
 }
 
 /// When a DNSSEC-secure record is demanded.
@@ -256,6 +257,7 @@ impl Config {
                 RequireDnssec::Private => dnskeys::RequireDnssec::Private,
                 RequireDnssec::Always => dnskeys::RequireDnssec::Always,
             },
+            allow_exponent_3: self.policy.allow_exponent_3,
             ..dnskeys::Rules::default()
         }
     }
@@ -334,6 +336,7 @@ mod tests {
             "trust-anchors",
             "directory",
             "require-dnssec",
+            "allow-exponent-3",
             "when-advertised",
         ] {
             assert!(EXAMPLE.lines().any(|line| line.contains(&format!("{key} ="))), "{key}");
