@@ -94,6 +94,17 @@ impl Backend {
         }
     }
 
+    /// All classes have been set.
+    ///
+    /// # Errors
+    /// If the kernel refuses to remove what a predecessor left.
+    pub(crate) fn settled(&mut self) -> Result<(), KernelError> {
+        match self {
+            Self::Userspace { ground, .. } => ground.settled(),
+            Self::Xfrm(_) => Ok(()),
+        }
+    }
+
     /// Sends an IKE message.
     pub(crate) fn transmit(
         &mut self,

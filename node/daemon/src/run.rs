@@ -116,6 +116,11 @@ impl Node {
         mut requests: mpsc::Receiver<Asked>,
         mut signals: Signals,
     ) -> anyhow::Result<()> {
+        // Keying announces its classes at once.
+        while let Some(output) = self.keying.poll_output() {
+            self.carry_out(output);
+        }
+        self.backend.settled()?;
         loop {
             while let Some(output) = self.keying.poll_output() {
                 self.carry_out(output);

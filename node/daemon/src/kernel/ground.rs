@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use sa::{Class, Flow, Policy, Prefix};
 
-use super::plan::{self, LIVE, MainRoute, Plan, Target};
+use super::plan::{self, BACKSTOP, LIVE, MainRoute, Plan, Target};
 use super::policies::Policies;
 use super::routes::Routes;
 use super::sysctl::{self, Sysctls};
@@ -98,6 +98,8 @@ pub(crate) struct Ground {
     base: Plan,
     /// What it does hold.
     installed: Plan,
+    /// Prefixes that a predecessor's routes still keep closed.
+    leftover: Vec<Prefix>,
     protected: HashSet<Flow>,
     /// Our IPv6 addresses, which the device has too.
     lent: BTreeSet<Ipv6Addr>,
@@ -134,6 +136,7 @@ impl Ground {
             never: Vec::new(),
             base: Plan::new(),
             installed: Plan::new(),
+            leftover: Vec::new(),
             protected: HashSet::new(),
             lent: BTreeSet::new(),
             addresses: Vec::new(),
@@ -147,18 +150,42 @@ impl Ground {
         }
     }
 
+    /// What a predecessor left goes, but for its rule and for what keeps private prefixes closed:
+    /// those stay until [`Self::settled`], so that nothing is open in between.
     fn take_hold(&mut self) -> Result<(), KernelError> {
-        self.clear_leftovers()?;
+        let priority = self.config.priority;
+        self.leftover =
+            self.routes.flush(Some(BACKSTOP)).map_err(doing("emptying the routing table"))?;
+        self.clear_policies()?;
         self.prepare_device()?;
         self.refresh()?;
-        let priority = self.config.priority;
-        self.routes.add_rules(priority).map_err(doing("adding the routing rule"))
+        self.routes.add_rules(priority).map_err(doing("adding the routing rule"))?;
+        self.routes.delete_rules(Some(priority)).map_err(doing("removing old routing rules"))
+    }
+
+    /// All classes have been set: what a predecessor kept closed and we do not is opened.
+    ///
+    /// # Errors
+    /// If the kernel refuses to remove a route.
+    pub(crate) fn settled(&mut self) -> Result<(), KernelError> {
+        for prefix in std::mem::take(&mut self.leftover) {
+            if !self.installed.contains_key(&(prefix, BACKSTOP)) {
+                self.routes
+                    .delete(prefix, BACKSTOP, Target::Blackhole)
+                    .map_err(doing("removing an old route"))?;
+            }
+        }
+        Ok(())
     }
 
     fn clear_leftovers(&mut self) -> Result<(), KernelError> {
-        self.routes.delete_rules().map_err(doing("removing old routing rules"))?;
-        self.routes.flush().map_err(doing("emptying the routing table"))?;
+        self.routes.delete_rules(None).map_err(doing("removing old routing rules"))?;
+        self.routes.flush(None).map_err(doing("emptying the routing table"))?;
         self.installed.clear();
+        self.clear_policies()
+    }
+
+    fn clear_policies(&mut self) -> Result<(), KernelError> {
         if let Some(policies) = &mut self.policies {
             policies.clear().map_err(doing("removing old XFRM policies"))?;
         }

@@ -180,10 +180,16 @@ impl Routes {
         message
     }
 
-    /// Removes every route of our table.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    /// Removes every route of our table, but for the black holes with the metric `keep`, whose
+    /// prefixes it gives back.
+    pub(super) fn flush(&mut self, keep: Option<u32>) -> io::Result<Vec<Prefix>> {
+        let mut kept = Vec::new();
         for family in FAMILIES {
             for mut route in self.dump_table(family, self.table)? {
+                if let Some(prefix) = black_hole(&route, keep) {
+                    kept.push(prefix);
+                    continue;
+                }
                 // What a dump adds for the reader is no part of the key.
                 route.attributes.retain(|attribute| {
                     matches!(
@@ -198,7 +204,7 @@ impl Routes {
                 tolerate(gone, &[libc::ESRCH, libc::ENOENT])?;
             }
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// `not fwmark MARK lookup TABLE`, in both families.
@@ -250,14 +256,21 @@ impl Routes {
         Ok(count)
     }
 
-    /// Removes every rule that leads to our table.
-    pub(super) fn delete_rules(&mut self) -> io::Result<()> {
+    /// Removes every rule that leads to our table, but for the one that [`Self::add_rules`] makes
+    /// with the priority `keep`.
+    pub(super) fn delete_rules(&mut self, keep: Option<u32>) -> io::Result<()> {
         for family in FAMILIES {
             let mut message = RuleMessage::default();
             message.header.family = family;
             for rule in self.netlink.dump(Message::GetRule(message))? {
                 let Message::NewRule(rule) = rule else { continue };
-                if rule.attributes.contains(&RuleAttribute::Table(self.table)) {
+                let ours = |attribute| rule.attributes.contains(&attribute);
+                let kept = keep.is_some_and(|priority| {
+                    ours(RuleAttribute::Priority(priority))
+                        && ours(RuleAttribute::FwMark(self.mark))
+                        && rule.header.flags.contains(RuleFlags::Invert)
+                });
+                if ours(RuleAttribute::Table(self.table)) && !kept {
                     let gone = self.netlink.command(Message::DelRule(rule), 0);
                     tolerate(gone, &[libc::ENOENT])?;
                 }
@@ -412,6 +425,26 @@ impl Attributes {
         }
         read
     }
+}
+
+/// The prefix of a black hole with this metric.
+fn black_hole(route: &RouteMessage, metric: Option<u32>) -> Option<Prefix> {
+    let metric = RouteAttribute::Priority(metric?);
+    let found = route.header.kind == RouteType::BlackHole && route.attributes.contains(&metric);
+    let mut addr = match route.header.address_family {
+        AddressFamily::Inet => Prefix::ALL_V4.addr(),
+        AddressFamily::Inet6 => Prefix::ALL_V6.addr(),
+        _ => return None,
+    };
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(a)) => addr = (*a).into(),
+            RouteAttribute::Destination(RouteAddress::Inet6(a)) => addr = (*a).into(),
+            _ => {}
+        }
+    }
+    let prefix = Prefix::new(addr, route.header.destination_prefix_length).ok()?;
+    found.then_some(prefix)
 }
 
 /// The table of a route: the attribute counts, the header has only eight bits for it.

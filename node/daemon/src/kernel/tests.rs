@@ -190,8 +190,12 @@ fn without_the_daemon_private_is_closed_and_the_rest_open() {
         leads("8.8.8.8", "up0");
         leads("2001:db8:7::7", "up0");
 
-        // The next one starts from a clean ground.
+        // The next one keeps it closed until it has said what it wants, and it wants nothing.
         let (tun, mut ground) = up();
+        for dst in private {
+            refused(dst);
+        }
+        ground.settled().unwrap();
         for dst in private {
             leads(dst, "up0");
         }
@@ -430,5 +434,38 @@ fn flows_to_one_destination_share_its_route() {
         ground.set_policy(flow("192.0.2.1"), None).unwrap();
         assert_eq!(route(), "");
         ground.down();
+    });
+}
+
+/// A node that was killed is started again: nothing private is open in between.
+#[test]
+fn what_a_predecessor_kept_closed_stays_closed_until_the_classes_are_set() {
+    in_namespace(|| async {
+        let peer = Peer::new("again");
+        uplink(&peer);
+        let (tun, mut ground) = up();
+        ground.set_class(p("198.51.100.0/24"), CLOSED).unwrap();
+        ground.set_class(p("203.0.113.0/24"), CLOSED).unwrap();
+        ground.set_class(p("2001:db8:77::/48"), CLOSED).unwrap();
+        // Killed: the device goes, and nothing is undone.
+        std::mem::forget(ground);
+        drop(tun);
+        let closed = |dst: &str| {
+            way(dst).contains("blackhole") || !try_run(&format!("ip route get {dst}")).0
+        };
+        assert!(closed("198.51.100.9") && closed("203.0.113.9") && closed("2001:db8:77::9"));
+        let (_tun, mut ground) = up();
+        assert!(closed("198.51.100.9") && closed("203.0.113.9") && closed("2001:db8:77::9"));
+        ground.set_class(p("198.51.100.0/24"), CLOSED).unwrap();
+        assert!(way("198.51.100.9").contains("ipsec0"), "{}", way("198.51.100.9"));
+        assert!(closed("203.0.113.9"));
+        ground.settled().unwrap();
+        assert!(way("198.51.100.9").contains("ipsec0"));
+        // The new configuration says nothing of these.
+        assert!(way("203.0.113.9").contains("up0"), "{}", way("203.0.113.9"));
+        assert!(way("2001:db8:77::9").contains("up0"), "{}", way("2001:db8:77::9"));
+        assert_eq!(run("ip rule").matches("lookup 4322").count(), 1);
+        ground.down();
+        assert!(!state().contains("4322"), "{}", state());
     });
 }
