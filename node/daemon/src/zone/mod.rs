@@ -1,6 +1,7 @@
 //! The parts of `oe-node zone` that touch files, sockets and the clock. What records mean is in
 //! the crate `zonefiles`.
 
+mod answers;
 pub(crate) mod check;
 pub(crate) mod diff;
 pub(crate) mod files;

@@ -1,13 +1,16 @@
 //! An authoritative name server over UDP and TCP, for `oe-node zone serve` and the lab.
 //!
-//! What to answer is [`zonefiles::Catalog`]'s; here are sockets. Zones are replaced as a whole
-//! while queries go on.
+//! What to answer is [`zonefiles::Catalog`]'s. UDP is hickory-server's, with [`super::answers`]
+//! between the two. TCP is served here, because zone transfers go over it: hickory's listener
+//! queues a whole transfer at once, ends it after one fixed time, and accepts any number of
+//! connections. Zones are replaced as a whole while queries go on.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdTcp, UdpSocket as StdUdp};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use hickory_server::Server;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -15,6 +18,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 use zonefiles::{Catalog, Prefix, Reply, Transport};
+
+use super::answers::Answers;
 
 /// A UDP and a TCP socket on one address and port, bound in whatever namespace the thread is in.
 pub(crate) struct Sockets {
@@ -116,27 +121,11 @@ impl Shared {
 }
 
 async fn serve_udp(socket: UdpSocket, shared: Arc<Shared>) {
-    let mut message = [0; MAX_QUERY];
-    let mut failures = 0;
-    while failures < MAX_FAILURES {
-        let (len, peer) = match socket.recv_from(&mut message).await {
-            Ok(received) => received,
-            Err(e) => {
-                // An ICMP error about an earlier answer is reported here too.
-                debug!("receiving a query: {e}");
-                failures += 1;
-                continue;
-            }
-        };
-        failures = 0;
-        let query = message.get(..len).unwrap_or_default();
-        if let Reply::Message(answer) = shared.catalog().answer(query, Transport::Udp)
-            && let Err(e) = socket.send_to(&answer, peer).await
-        {
-            debug!("answering {peer}: {e}");
-        }
+    let mut server = Server::new(Answers::new(move || shared.catalog()));
+    server.register_socket(socket);
+    if let Err(e) = server.block_until_done().await {
+        warn!("no more queries are answered by UDP: {e}");
     }
-    warn!("the UDP socket fails again and again: no more queries are answered on it");
 }
 
 async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
@@ -213,8 +202,6 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
     }
 }
 
-/// A query is a name and an OPT record; cookies and padding need room too.
-const MAX_QUERY: usize = 4096;
 /// Some four thousand queries, with what the kernel adds to each.
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// Two file descriptors each would be the whole default limit at 512.
@@ -234,6 +221,7 @@ mod tests {
     use std::str::FromStr as _;
 
     use hickory_proto::dnssec::{Proof, TrustAnchors};
+    use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
     use hickory_proto::rr::RecordType;
     use hickory_resolver::config::{
         ConnectionConfig, NameServerConfig, ProtocolConfig, ResolverConfig,
@@ -383,5 +371,53 @@ mod tests {
         let running = start(zones.collect());
         let proofs = ask(&running, "11.2.0.192.in-addr.arpa.").await.unwrap();
         assert_eq!(proofs, [Proof::Secure]);
+    }
+
+    /// One query of type TXT over UDP, with EDNS of that size and DO if there is a size.
+    fn raw(server: SocketAddr, owner: &str, edns: Option<u16>) -> (usize, Message) {
+        let mut query = Message::new(7, MessageType::Query, OpCode::Query);
+        let owner = hickory_proto::rr::Name::from_str(owner).unwrap();
+        query.add_query(Query::query(owner, RecordType::TXT));
+        if let Some(size) = edns {
+            let mut edns = Edns::new();
+            edns.set_max_payload(size).set_dnssec_ok(true);
+            query.edns = Some(edns);
+        }
+        let socket = StdUdp::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.send_to(&query.to_vec().unwrap(), server).unwrap();
+        let mut answer = [0; 4096];
+        let len = socket.recv(&mut answer).unwrap();
+        (len, Message::from_vec(&answer[..len]).unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn udp_keeps_to_size_and_do() {
+        let running = start(world());
+        let server = running._server.addresses()[0];
+        let signed = |m: &Message| {
+            let mut all = m.answers.iter().chain(&m.authorities);
+            all.any(|r| matches!(r.record_type(), RecordType::RRSIG | RecordType::NSEC))
+        };
+        let (_, plain) = raw(server, "11.2.0.192.in-addr.arpa.", None);
+        assert!(plain.metadata.authoritative && plain.edns.is_none() && !signed(&plain));
+        assert_eq!(plain.answers.len(), 1);
+        let (_, with) = raw(server, "11.2.0.192.in-addr.arpa.", Some(1232));
+        assert!(signed(&with) && with.edns.is_some_and(|edns| edns.flags().dnssec_ok));
+        let (_, none) = raw(server, "99.2.0.192.in-addr.arpa.", None);
+        assert_eq!(none.metadata.response_code, ResponseCode::NXDomain);
+        assert_eq!(none.authorities.len(), 1);
+        assert_eq!(none.authorities[0].record_type(), RecordType::SOA);
+        let (len, long) = raw(server, "14.2.0.192.in-addr.arpa.", Some(4096));
+        assert!(len <= 1232 && long.metadata.truncation && long.answers.is_empty());
+        let (len, whole) = raw(server, "99.2.0.192.in-addr.arpa.", Some(1232));
+        assert!(!whole.metadata.truncation && signed(&whole));
+        // Around the size where it stops to fit: whole, or nothing but TC, never more than asked.
+        for size in (512..1232).step_by(8) {
+            let (got, m) = raw(server, "99.2.0.192.in-addr.arpa.", Some(size));
+            assert!(got <= usize::from(size) && m.edns.is_some());
+            let fits = len <= usize::from(size);
+            assert_eq!((m.metadata.truncation, m.authorities.is_empty()), (!fits, !fits), "{size}");
+        }
     }
 }
