@@ -12,7 +12,7 @@ const SERVER: &str = "203.0.113.53";
 
 /// The bed's script, outside the repository.
 fn script() -> Option<PathBuf> {
-    let rigs = std::env::var_os("OE_NODE_RIGS").map_or_else(
+    let rigs = std::env::var_os("OE_RIGS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/rigs"),
         PathBuf::from,
     );
