@@ -117,14 +117,10 @@ impl Node {
         mut signals: Signals,
     ) -> anyhow::Result<()> {
         // Keying announces its classes at once.
-        while let Some(output) = self.keying.poll_output() {
-            self.carry_out(output);
-        }
+        self.carry_out_all();
         self.backend.settled()?;
         loop {
-            while let Some(output) = self.keying.poll_output() {
-                self.carry_out(output);
-            }
+            self.carry_out_all();
             let due = self.keying.poll_timeout().map(|(at, _)| at);
             let due = tokio::time::Instant::from_std(due.unwrap_or_else(|| Instant::now() + IDLE));
             let now = Instant::now;
@@ -164,9 +160,7 @@ impl Node {
         let patience = tokio::time::sleep(GOODBYE);
         tokio::pin!(patience);
         loop {
-            while let Some(output) = self.keying.poll_output() {
-                self.carry_out(output);
-            }
+            self.carry_out_all();
             if self.keying.is_idle() {
                 break;
             }
@@ -181,15 +175,19 @@ impl Node {
             }
         }
         self.keying.shutdown(Instant::now());
-        while let Some(output) = self.keying.poll_output() {
-            self.carry_out(output);
-        }
+        self.carry_out_all();
     }
 
     fn datagram(&mut self, datagram: &userspace::Datagram) {
         let (local, remote, octets) = datagram;
         let (local, remote) = (*local, *remote);
         self.keying.handle_datagram(Instant::now(), ike::Datagram { local, remote, octets });
+    }
+
+    fn carry_out_all(&mut self) {
+        while let Some(output) = self.keying.poll_output() {
+            self.carry_out(output);
+        }
     }
 
     fn carry_out(&mut self, output: Output) {

@@ -95,6 +95,18 @@ fn show(text: anyhow::Result<String>) -> ExitCode {
     written.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }
 
+/// JSON objects as a table: `columns` are headings and the keys under them, `show` makes a cell.
+fn listing(
+    columns: &[(&str, &str)],
+    items: &[Value],
+    show: impl Fn(&str, &Value) -> String,
+) -> String {
+    let heading = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
+    let row = |item: &Value| columns.iter().map(|(_, key)| show(key, item)).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(heading).chain(items.iter().map(row)).collect();
+    table(&rows)
+}
+
 /// Rows of cells as a table with a heading; columns as wide as they must be.
 fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -35,8 +35,5 @@ const COLUMNS: [(&str, &str); 6] = [
 fn table(answer: &Value) -> String {
     let none = Vec::new();
     let peers = answer.get("peers").and_then(Value::as_array).unwrap_or(&none);
-    let heading = COLUMNS.iter().map(|(heading, _)| (*heading).to_owned()).collect();
-    let row = |peer: &Value| COLUMNS.iter().map(|(_, key)| super::cell(peer.get(key))).collect();
-    let rows: Vec<Vec<String>> = std::iter::once(heading).chain(peers.iter().map(row)).collect();
-    super::table(&rows)
+    super::listing(&COLUMNS, peers, |key, peer| super::cell(peer.get(key)))
 }

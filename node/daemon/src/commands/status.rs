@@ -38,18 +38,13 @@ const COLUMNS: [(&str, &str); 9] = [
 fn table(answer: &Value) -> String {
     let none = Vec::new();
     let destinations = answer.get("destinations").and_then(Value::as_array).unwrap_or(&none);
-    let mut rows: Vec<Vec<String>> = vec![COLUMNS.iter().map(|c| c.0.to_owned()).collect()];
-    for destination in destinations {
-        let cells = COLUMNS.iter().map(|(_, key)| match *key {
-            "since_s" => {
-                let seconds = destination.get(*key).and_then(Value::as_f64);
-                format!("{:.0} s", seconds.unwrap_or_default())
-            }
-            key => super::cell(destination.get(key)),
-        });
-        rows.push(cells.collect());
-    }
-    let mut text = super::table(&rows);
+    let mut text = super::listing(&COLUMNS, destinations, |key, destination| match key {
+        "since_s" => {
+            let seconds = destination.get(key).and_then(Value::as_f64);
+            format!("{:.0} s", seconds.unwrap_or_default())
+        }
+        key => super::cell(destination.get(key)),
+    });
     if destinations.is_empty() {
         text.push_str("no destination has been talked to yet\n");
     }
