@@ -1,5 +1,7 @@
 //! Two planes face to face, without a wire between them.
 
+mod at_speed;
+
 use super::*;
 use std::time::Duration;
 
