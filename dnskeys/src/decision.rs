@@ -194,10 +194,14 @@ impl fmt::Display for Reason {
 /// Whether a signature by this key proves anything here.
 #[must_use]
 pub fn authenticates(key: &PublicKey, rules: &Rules) -> bool {
-    match key.rsa().map(|key| key.weakness()) {
-        Some(None) => true,
-        Some(Some(Weakness::SmallExponent)) => rules.allow_exponent_3,
-        Some(Some(Weakness::ShortModulus)) | None => false,
+    match key {
+        PublicKey::Rsa(key) => match key.weakness() {
+            None => true,
+            Some(Weakness::SmallExponent) => rules.allow_exponent_3,
+            Some(Weakness::ShortModulus) => false,
+        },
+        PublicKey::EcdsaP256(_) | PublicKey::EcdsaP384(_) | PublicKey::Ed25519(_) => true,
+        PublicKey::Other { .. } => false,
     }
 }
 
@@ -251,7 +255,7 @@ impl Survey {
                     self.add(record.precedence, gateway, Some(key));
                 }
                 Some(PublicKey::Rsa(_)) => self.weak = true,
-                Some(PublicKey::Other { .. }) => self.unusable = true,
+                Some(_) => self.unusable = true,
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::key::{ALGORITHM_RSA, PublicKey, RsaKey, encode_base64};
+use crate::key::{PublicKey, encode_base64};
 use crate::name::{Name, NameError};
 use crate::record::{Gateway, Malformed, Source};
 
@@ -102,10 +102,9 @@ fn read(rdata: &[u8]) -> Result<Ipseckey, &'static str> {
         (0, []) => None,
         (0, _) => return Err("algorithm: none, yet there is a key"),
         (_, []) => return Err("key: missing, yet an algorithm is named"),
-        (ALGORITHM_RSA, key) => {
-            Some(PublicKey::Rsa(RsaKey::from_rfc3110(key).map_err(|error| error.why())?))
+        (algorithm, key) => {
+            Some(PublicKey::from_octets(algorithm, key).map_err(|error| error.why())?)
         }
-        (algorithm, key) => Some(PublicKey::Other { algorithm, octets: key.to_vec() }),
     };
     Ok(Ipseckey { precedence: *precedence, gateway, key })
 }
@@ -155,9 +154,22 @@ mod tests {
     }
 
     fn any_public_key() -> impl Strategy<Value = Option<PublicKey>> {
-        let other = (3u8.., proptest::collection::vec(any::<u8>(), 1..100))
+        let other = (5u8.., proptest::collection::vec(any::<u8>(), 1..100))
             .prop_map(|(algorithm, octets)| PublicKey::Other { algorithm, octets });
-        prop_oneof![Just(None), any_key().prop_map(|k| Some(k.into())), other.prop_map(Some)]
+        let elliptic = (any::<[u8; 32]>(), any::<u8>()).prop_map(|(octets, kind)| {
+            let long = [octets, octets, octets].concat();
+            match kind % 3 {
+                0 => PublicKey::Ed25519(octets),
+                1 => PublicKey::EcdsaP256(long[..64].try_into().unwrap()),
+                _ => PublicKey::EcdsaP384(long.try_into().unwrap()),
+            }
+        });
+        prop_oneof![
+            Just(None),
+            any_key().prop_map(|k| Some(k.into())),
+            elliptic.prop_map(Some),
+            other.prop_map(Some)
+        ]
     }
 
     proptest! {
@@ -196,6 +208,18 @@ mod tests {
         }
     }
 
+    /// RFC 9373 appendix A.
+    #[test]
+    fn the_example_of_rfc_9373() {
+        let text = "3WTXgUvpn1RlCXnm80gGY2LZ/ErUUEZtZ33IDi8yfhM=";
+        let octets = crate::key::decode_base64(text.as_bytes()).unwrap();
+        let key = PublicKey::from_octets(4, &octets).unwrap();
+        assert_eq!(key.algorithm_name(), "Ed25519");
+        let record = Ipseckey { precedence: 10, gateway: Gateway::Own, key: Some(key) };
+        assert_eq!(record.presentation(), format!("10 0 4 . {text}"));
+        assert_eq!(Ipseckey::from_rdata(&record.to_rdata()), Ok(record));
+    }
+
     #[test]
     fn malformed_rdata() {
         let name = [&[3, 3, 2, 3][..], b"a.b", &[0, 1, 1, 1]].concat();
@@ -208,6 +232,10 @@ mod tests {
             (&[10, 0, 0, 1], "algorithm: none, yet there is a key"),
             (&[10, 0, 2], "key: missing, yet an algorithm is named"),
             (&[10, 0, 2, 1], "key: shorter than it announces"),
+            (&[&[10, 0, 3][..], &[7; 65]].concat(), "key: of no length that its algorithm has"),
+            (&[&[10, 0, 3][..], &[7; 63]].concat(), "key: of no length that its algorithm has"),
+            (&[&[10, 0, 3][..], &[7; 132]].concat(), "key: of no length that its algorithm has"),
+            (&[&[10, 0, 4][..], &[7; 33]].concat(), "key: of no length that its algorithm has"),
             (&[10, 1, 0, 0, 0, 0, 0], "gateway: the unspecified address"),
             (&[10, 3, 0, 0], "gateway: the root, or a name cut short"),
             (&[10, 3, 0, 5, b'a'], "gateway: the root, or a name cut short"),

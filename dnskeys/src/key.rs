@@ -17,9 +17,15 @@ pub struct RsaKey {
 /// A public key of any kind a record can carry.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum PublicKey {
-    /// RSA (RFC 3110), the only kind that authenticates anybody here.
+    /// RSA (RFC 3110).
     Rsa(RsaKey),
-    /// Any other IPSECKEY algorithm, read and written but not used.
+    /// ECDSA on P-256: the point's coordinates, x before y (RFC 8005 §4.6, RFC 6605 §4).
+    EcdsaP256([u8; 64]),
+    /// ECDSA on P-384: the point's coordinates, x before y.
+    EcdsaP384([u8; 96]),
+    /// Ed25519 (RFC 9373, RFC 8080 §3).
+    Ed25519([u8; 32]),
+    /// Any other IPSECKEY key, read and written but not used.
     Other {
         /// The algorithm's number in the IPSECKEY registry: 1 DSA, 3 ECDSA, 4 EdDSA.
         algorithm: u8,
@@ -51,6 +57,8 @@ pub enum KeyError {
     ModulusTooShort,
     /// The modulus has more than 8192 bits: checking a signature would cost too much.
     ModulusTooLong,
+    /// It is of no length that its algorithm has.
+    Length,
     /// Two keys stand one after the other; a record holds one.
     TwoKeys,
     /// The text is not base64.
@@ -183,7 +191,31 @@ impl PublicKey {
     pub fn rsa(&self) -> Option<&RsaKey> {
         match self {
             Self::Rsa(key) => Some(key),
-            Self::Other { .. } => None,
+            Self::EcdsaP256(_) | Self::EcdsaP384(_) | Self::Ed25519(_) | Self::Other { .. } => None,
+        }
+    }
+
+    /// Reads a key as it stands in an IPSECKEY record of this algorithm (RFC 4025 §2.4, §2.6).
+    ///
+    /// # Errors
+    /// Says what is wrong with the octets. Keys of algorithms or curves that nobody here verifies
+    /// with are [`Self::Other`].
+    pub fn from_octets(algorithm: u8, octets: &[u8]) -> Result<Self, KeyError> {
+        let other = || Self::Other { algorithm, octets: octets.to_vec() };
+        match (algorithm, octets.len()) {
+            (_, 0) => Err(KeyError::Truncated),
+            (ALGORITHM_RSA, _) => RsaKey::from_rfc3110(octets).map(Self::Rsa),
+            (ALGORITHM_ECDSA, 64) => {
+                Ok(octets.try_into().map_or_else(|_| other(), Self::EcdsaP256))
+            }
+            (ALGORITHM_ECDSA, 96) => {
+                Ok(octets.try_into().map_or_else(|_| other(), Self::EcdsaP384))
+            }
+            (ALGORITHM_EDDSA, 32) => Ok(octets.try_into().map_or_else(|_| other(), Self::Ed25519)),
+            // Ed448 (RFC 8080 §3).
+            (ALGORITHM_EDDSA, 57) => Ok(other()),
+            (ALGORITHM_ECDSA | ALGORITHM_EDDSA, _) => Err(KeyError::Length),
+            _ => Ok(other()),
         }
     }
 
@@ -192,6 +224,8 @@ impl PublicKey {
     pub fn algorithm(&self) -> u8 {
         match self {
             Self::Rsa(_) => ALGORITHM_RSA,
+            Self::EcdsaP256(_) | Self::EcdsaP384(_) => ALGORITHM_ECDSA,
+            Self::Ed25519(_) => ALGORITHM_EDDSA,
             Self::Other { algorithm, .. } => *algorithm,
         }
     }
@@ -201,6 +235,9 @@ impl PublicKey {
     pub fn octets(&self) -> Vec<u8> {
         match self {
             Self::Rsa(key) => key.to_rfc3110(),
+            Self::EcdsaP256(point) => point.to_vec(),
+            Self::EcdsaP384(point) => point.to_vec(),
+            Self::Ed25519(point) => point.to_vec(),
             Self::Other { octets, .. } => octets.clone(),
         }
     }
@@ -222,12 +259,15 @@ impl PublicKey {
     /// The name of the algorithm, as people know it.
     #[must_use]
     pub fn algorithm_name(&self) -> &'static str {
-        match self.algorithm() {
-            1 => "DSA",
-            ALGORITHM_RSA => "RSA",
-            3 => "ECDSA",
-            4 => "EdDSA",
-            _ => "unknown algorithm",
+        match self {
+            Self::EcdsaP256(_) => "ECDSA P-256",
+            Self::EcdsaP384(_) => "ECDSA P-384",
+            Self::Ed25519(_) => "Ed25519",
+            Self::Rsa(_) => "RSA",
+            Self::Other { algorithm: 1, .. } => "DSA",
+            Self::Other { algorithm: ALGORITHM_ECDSA, .. } => "ECDSA",
+            Self::Other { algorithm: ALGORITHM_EDDSA, .. } => "EdDSA",
+            Self::Other { .. } => "unknown algorithm",
         }
     }
 }
@@ -253,6 +293,7 @@ impl KeyError {
             Self::ModulusEven => "key: modulus is even",
             Self::ModulusTooShort => "key: modulus below 512 bits",
             Self::ModulusTooLong => "key: modulus above 8192 bits",
+            Self::Length => "key: of no length that its algorithm has",
             Self::TwoKeys => "key: two keys in one record",
             Self::Base64 => "key: not base64",
             Self::ZeroS => "key: starts with 0s, which belongs in ipsec.conf and not in DNS",
@@ -350,6 +391,10 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// IPSECKEY algorithm type of RSA (RFC 4025 §2.4).
 pub(crate) const ALGORITHM_RSA: u8 = 2;
+/// ECDSA's (RFC 8005 §6).
+const ALGORITHM_ECDSA: u8 = 3;
+/// EdDSA's (RFC 9373 §2).
+const ALGORITHM_EDDSA: u8 = 4;
 
 /// What FreeS/WAN's Pluto read at least; smaller ones are not keys but mistakes.
 const MIN_BITS: usize = 512;

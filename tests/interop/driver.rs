@@ -130,7 +130,7 @@ impl Driver {
                     remote: self.remote,
                     identity: identity("OWN_ID", self.local),
                     peer: identity("PEER_ID", self.remote),
-                    keys: vec![self.peer_key.clone()],
+                    keys: vec![self.peer_key.clone().into()],
                     child: request(),
                 };
                 self.ike.initiate(now, initiate);
@@ -160,9 +160,10 @@ impl Driver {
                     let verdict = PeerVerdict::Known {
                         identity: identity("OWN_ID", self.local),
                         grants: vec![Grant {
-                            key: self.peer_key.clone(),
+                            key: self.peer_key.clone().into(),
                             remote: request().remote,
                             local: request().local,
+                            transport: false,
                         }],
                     };
                     self.ike.handle_peer(now, need.ike, verdict);
@@ -221,6 +222,7 @@ impl Driver {
             SignatureScheme::RsaPkcs1Sha256 => &signature::RSA_PKCS1_SHA256,
             SignatureScheme::RsaPkcs1Sha384 => &signature::RSA_PKCS1_SHA384,
             SignatureScheme::RsaPkcs1Sha512 => &signature::RSA_PKCS1_SHA512,
+            other => panic!("{other:?} is not RSA's"),
         };
         let mut out = vec![0; self.pair.public_modulus_len()];
         self.pair.sign(encoding, &SystemRandom::new(), octets, &mut out).expect("signature");

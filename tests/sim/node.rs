@@ -92,6 +92,7 @@ impl TestKey {
             SignatureScheme::RsaPkcs1Sha256 => &signature::RSA_PKCS1_SHA256,
             SignatureScheme::RsaPkcs1Sha384 => &signature::RSA_PKCS1_SHA384,
             SignatureScheme::RsaPkcs1Sha512 => &signature::RSA_PKCS1_SHA512,
+            other => panic!("{other:?} is not RSA's"),
         };
         let mut out = vec![0; self.pair.public_modulus_len()];
         self.pair.sign(encoding, &SystemRandom::new(), message, &mut out).unwrap();

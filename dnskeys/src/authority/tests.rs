@@ -392,7 +392,7 @@ fn weak_keys_authenticate_nobody() {
     let v = "192.0.2.11";
     let e3: PublicKey = key_e3(2192, 0).into();
     let short: PublicKey = key(1024, 0).into();
-    let ec = PublicKey::Other { algorithm: 3, octets: vec![7; 64] };
+    let ec = PublicKey::Other { algorithm: 4, octets: vec![7; 57] };
     let all = vec![at(v, Some(e3.clone())), at(v, Some(short.clone())), at(v, Some(ec.clone()))];
     let case = Case {
         what: "weak",

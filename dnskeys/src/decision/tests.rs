@@ -60,13 +60,19 @@ fn the_decision_table() {
         || Outcome::Records(RecordSet { gateways: vec![], malformed: vec![broken()] });
     let mixed = |gateways| Outcome::Records(RecordSet { gateways, malformed: vec![broken()] });
     let weak = || key_e3(2192, 0).into();
-    let ecdsa = || PublicKey::Other { algorithm: 3, octets: vec![7; 64] };
+    let ed448 = || PublicKey::Other { algorithm: 4, octets: vec![7; 57] };
     let rows = [
         ("own gateway", Secure, own(), both(Call, Call)),
         (
             "IPSECKEY without gateway",
             Secure,
             records(vec![at("own", Some(good()))]),
+            both(Call, Call),
+        ),
+        (
+            "an elliptic key",
+            Secure,
+            records(vec![at("192.0.2.11", Some(PublicKey::EcdsaP256([7; 64])))]),
             both(Call, Call),
         ),
         ("another gateway", Secure, away(), both(Call, Call)),
@@ -165,7 +171,7 @@ fn the_decision_table() {
         (
             "only another algorithm",
             Secure,
-            records(vec![at("192.0.2.11", Some(ecdsa()))]),
+            records(vec![at("192.0.2.11", Some(ed448()))]),
             falls(Reason::NoUsableGateway, ttl),
         ),
         (

@@ -223,6 +223,7 @@ impl HostKey {
             SignatureScheme::RsaPkcs1Sha256 => &RSA_PKCS1_SHA256,
             SignatureScheme::RsaPkcs1Sha384 => &RSA_PKCS1_SHA384,
             SignatureScheme::RsaPkcs1Sha512 => &RSA_PKCS1_SHA512,
+            _ => return Err(HostKeyError::Library("the key is of another kind")),
         };
         let mut signature = vec![0; self.pair.public_modulus_len()];
         self.pair

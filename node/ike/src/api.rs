@@ -1,9 +1,14 @@
 //! The vocabulary of [`crate::Ike`]: configuration, inputs, outputs.
 
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sa::{Envelope, EspCipher, EspKey, Mode, SaId, Spi, TrafficSelector};
+use zeroize::Zeroizing;
 
 /// The local name of an IKE SA. Never on the wire, never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -37,6 +42,86 @@ pub enum PublicKey {
         /// Modulus.
         modulus: Vec<u8>,
     },
+    /// ECDSA on P-256: the point's coordinates, x before y.
+    EcdsaP256([u8; 64]),
+    /// ECDSA on P-384: the point's coordinates, x before y.
+    EcdsaP384([u8; 96]),
+    /// Ed25519, as RFC 8032 §5.1.2 encodes it.
+    Ed25519([u8; 32]),
+}
+
+/// A secret that both ends know. Wiped when dropped, never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SharedSecret(Arc<Zeroizing<Vec<u8>>>);
+
+impl SharedSecret {
+    /// Fewer octets than this cannot be hard to guess: who answers our call in the peer's place
+    /// can try all secrets on what we sent it (RFC 7296 §2.15).
+    pub const MIN_OCTETS: usize = 16;
+
+    /// `None` if it has fewer than [`Self::MIN_OCTETS`].
+    #[must_use]
+    pub fn new(octets: Vec<u8>) -> Option<Self> {
+        let octets = Zeroizing::new(octets);
+        (octets.len() >= Self::MIN_OCTETS).then(|| Self(Arc::new(octets)))
+    }
+
+    pub(crate) fn octets(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+// Told apart among one's own, as keys of maps are; a peer's knowledge is compared elsewhere.
+impl Ord for SharedSecret {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.octets().cmp(other.octets())
+    }
+}
+
+impl PartialOrd for SharedSecret {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for SharedSecret {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.octets().hash(state);
+    }
+}
+
+impl fmt::Debug for SharedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedSecret(..)")
+    }
+}
+
+/// By what somebody proves who it is.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Credential {
+    /// A signature that this key verifies (RFC 7427, RFC 8420, RFC 4754).
+    Key(PublicKey),
+    /// Knowing this secret (RFC 7296 §2.15).
+    Secret(SharedSecret),
+    /// Nothing: [`Identity::Null`] says so of itself (RFC 7619).
+    Null,
+}
+
+impl Credential {
+    /// The key, if it is one.
+    #[must_use]
+    pub fn key(&self) -> Option<&PublicKey> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::Secret(_) | Self::Null => None,
+        }
+    }
+}
+
+impl From<PublicKey> for Credential {
+    fn from(key: PublicKey) -> Self {
+        Self::Key(key)
+    }
 }
 
 /// Whether ESP is wrapped in UDP (RFC 3948) when no NAT is there.
@@ -124,19 +209,20 @@ pub struct ChildRequest {
     pub mode: Mode,
 }
 
-/// A call to somebody whose keys are known.
+/// A call to somebody who can prove who it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Initiate {
     /// Our outer address.
     pub local: IpAddr,
     /// The gateway's address; port 500.
     pub remote: IpAddr,
-    /// Who we say we are.
+    /// Who we say we are. [`Identity::Null`] proves nothing; everybody else signs, or knows the
+    /// secret if that is what the first of `keys` is.
     pub identity: Identity,
     /// Who the peer must say it is.
     pub peer: Identity,
-    /// Keys any of which may have signed for it.
-    pub keys: Vec<PublicKey>,
+    /// Any of which proves it.
+    pub keys: Vec<Credential>,
     /// The first child, negotiated within IKE_AUTH.
     pub child: ChildRequest,
 }
@@ -165,20 +251,24 @@ pub struct NeedPeer {
 /// What one key would entitle the peer to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Grant {
-    /// If this key verifies the signature,
-    pub key: PublicKey,
-    /// the peer may speak for these,
+    /// If this is what the peer proves itself with,
+    pub key: Credential,
+    /// it may speak for these,
     pub remote: Vec<TrafficSelector>,
     /// with these. The proposal is narrowed to both (RFC 7296 §2.9).
     pub local: Vec<TrafficSelector>,
+    /// Whether transport mode is agreed to if the peer asks for it and it can be had: between the
+    /// outer addresses themselves, with no NAT between. Otherwise it is tunnel mode.
+    pub transport: bool,
 }
 
 /// The answer to [`NeedPeer`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PeerVerdict {
-    /// Go on; the first key that verifies decides.
+    /// Go on; the first grant whose key fits decides.
     Known {
-        /// Who we say we are.
+        /// Who we say we are. [`Identity::Null`] proves nothing; everybody else signs, or knows
+        /// the secret that the peer knew.
         identity: Identity,
         /// Keys, and what each entitles to.
         grants: Vec<Grant>,
@@ -198,7 +288,7 @@ pub struct Sign {
     pub octets: Vec<u8>,
 }
 
-/// A signature scheme of RFC 7427.
+/// A signature scheme of RFC 7427 or RFC 4754.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SignatureScheme {
     /// RSASSA-PSS, SHA2-256, MGF1 with the same hash, salt of the hash's length.
@@ -213,6 +303,18 @@ pub enum SignatureScheme {
     RsaPkcs1Sha384,
     /// RSASSA-PKCS1-v1_5, SHA2-512.
     RsaPkcs1Sha512,
+    /// ECDSA, SHA2-256; the signature is an ASN.1 SEQUENCE of r and s. The key says which curve.
+    EcdsaSha256,
+    /// ECDSA, SHA2-384.
+    EcdsaSha384,
+    /// ECDSA, SHA2-512.
+    EcdsaSha512,
+    /// Ed25519 (RFC 8420).
+    Ed25519,
+    /// ECDSA on P-256 with SHA2-256, r and s side by side (RFC 4754: for peers without RFC 7427).
+    EcdsaP256Bare,
+    /// ECDSA on P-384 with SHA2-384, r and s side by side (RFC 4754).
+    EcdsaP384Bare,
 }
 
 /// A pair of ESP SAs that the peer has agreed to.
@@ -296,8 +398,8 @@ pub enum Event {
         initiator: bool,
         /// Who the peer is.
         identity: Identity,
-        /// The key that verified.
-        key: PublicKey,
+        /// What it proved itself with.
+        key: Credential,
         /// The smaller of the two nonces, to settle simultaneous calls as RFC 7296 §2.8.1 does.
         lowest_nonce: Vec<u8>,
         /// Whether the peer says that it knows no other SA with us (RFC 7296 §2.4). The owner

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use sa::{SaId, TrafficSelector};
+use sa::{Mode, SaId, TrafficSelector};
 
-use crate::api::{ChildRequest, End, Event, Identity, PublicKey, Timer};
+use crate::api::{ChildRequest, Credential, End, Event, Identity, Timer};
 use crate::child::{ChildSa, Standing, child_down, hard_life};
 use crate::crypto::Group;
 use crate::exchange::{Ask, Pending};
@@ -56,6 +56,8 @@ struct Old {
 pub(crate) struct Authority {
     pub(crate) local: Vec<TrafficSelector>,
     pub(crate) remote: Vec<TrafficSelector>,
+    /// Whether transport mode, too.
+    pub(crate) transport: bool,
 }
 
 /// What IKE_AUTH has yielded.
@@ -63,7 +65,7 @@ pub(crate) struct Authority {
 pub(crate) struct Founding {
     pub(crate) sa: IkeSa,
     pub(crate) identity: Identity,
-    pub(crate) key: PublicKey,
+    pub(crate) key: Credential,
     pub(crate) authority: Authority,
     pub(crate) lowest_nonce: Vec<u8>,
     pub(crate) initial_contact: bool,
@@ -327,7 +329,8 @@ impl Established {
 
     /// What we ask the peer for, it may ask us for.
     fn extend_authority(&mut self, request: &ChildRequest) {
-        let Authority { local, remote } = &mut self.authority;
+        let Authority { local, remote, transport } = &mut self.authority;
+        *transport |= request.mode == Mode::Transport;
         for (have, add) in [(local, &request.local), (remote, &request.remote)] {
             for selector in add {
                 if have.len() < crate::narrow::MAX_SELECTORS && !have.contains(selector) {

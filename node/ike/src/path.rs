@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use aws_lc_rs::digest;
-use sa::Envelope;
+use sa::{Envelope, Mode, TrafficSelector};
 
+use crate::api::ChildRequest;
 use crate::message::{Header, NotifyType, Payloads};
 
 /// UDP port of IKE_SA_INIT.
@@ -55,6 +56,32 @@ impl Path {
     pub(crate) fn float(&mut self) {
         self.local.set_port(NAT_PORT);
         self.remote.set_port(NAT_PORT);
+    }
+
+    /// Whether transport mode can be had for these: what is protected goes between the outer
+    /// addresses themselves, and no NAT changes them. RFC 7296 §2.23.1 has a way through NATs; its
+    /// selectors are then whatever the NAT made of them, so we stay out of it.
+    pub(crate) fn carries_transport(
+        &self,
+        local: &[TrafficSelector],
+        remote: &[TrafficSelector],
+    ) -> bool {
+        let only = |selectors: &[TrafficSelector], addr: IpAddr| {
+            selectors.iter().all(|selector| selector.addresses() == (addr, addr))
+        };
+        !self.nat.ours
+            && !self.nat.theirs
+            && only(local, self.local.ip())
+            && only(remote, self.remote.ip())
+    }
+
+    /// The mode to ask for: transport if it is wanted and can be had.
+    pub(crate) fn mode_for(&self, request: &ChildRequest) -> Mode {
+        if self.carries_transport(&request.local, &request.remote) {
+            request.mode
+        } else {
+            Mode::Tunnel
+        }
     }
 
     /// The outer way of children.

@@ -1,5 +1,6 @@
 //! Two machines, or more, and a network between them that loses, repeats and holds back.
 
+mod authentication;
 mod collision;
 mod delete;
 mod handshake;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
-use aws_lc_rs::signature::{self, KeyPair as _};
+use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 use sa::{Mode, SaId, TrafficSelector};
 
 use crate::Ike;
@@ -45,19 +46,61 @@ pub(super) fn set_mangle(mangle: Option<Mangle>) {
     MANGLE.set(mangle);
 }
 
-/// An RSA key pair of a test; making one takes a while.
-pub(super) fn key_pair(which: usize) -> &'static KeyPair {
-    static KEYS: [OnceLock<KeyPair>; 3] = [const { OnceLock::new() }; 3];
-    KEYS[which].get_or_init(|| KeyPair::generate(KeySize::Rsa2048).unwrap())
+/// A key pair of a test.
+pub(super) enum Signer {
+    Rsa(KeyPair),
+    /// Twice the same key: for ASN.1 signatures and for bare ones.
+    Ecdsa(EcdsaKeyPair, EcdsaKeyPair),
+    Ed25519(Ed25519KeyPair),
 }
 
-pub(super) fn public(pair: &KeyPair) -> PublicKey {
-    // RSAPublicKey of 2048 bits: 30 82 LLLL 02 82 LLLL 00 modulus 02 03 exponent.
-    let der = pair.public_key().as_ref();
-    PublicKey::Rsa { modulus: der[9..265].to_vec(), exponent: der[267..].to_vec() }
+/// The kinds of keys that [`key_pair`] has, three of each.
+pub(super) const KINDS: [&str; 4] = ["RSA", "ECDSA P-256", "ECDSA P-384", "Ed25519"];
+
+/// A key pair of a test: 0, 1, 2 are RSA, the next three ECDSA P-256, and so on. Making one of RSA
+/// takes a while.
+pub(super) fn key_pair(which: usize) -> &'static Signer {
+    static KEYS: [OnceLock<Signer>; 12] = [const { OnceLock::new() }; 12];
+    KEYS[which].get_or_init(|| match which / 3 {
+        0 => Signer::Rsa(KeyPair::generate(KeySize::Rsa2048).unwrap()),
+        1 => ecdsa(
+            &signature::ECDSA_P256_SHA256_ASN1_SIGNING,
+            &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+        ),
+        2 => ecdsa(
+            &signature::ECDSA_P384_SHA384_ASN1_SIGNING,
+            &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
+        ),
+        _ => Signer::Ed25519(Ed25519KeyPair::generate().unwrap()),
+    })
 }
 
-pub(super) fn sign(pair: &KeyPair, scheme: SignatureScheme, octets: &[u8]) -> Vec<u8> {
+fn ecdsa(
+    asn1: &'static signature::EcdsaSigningAlgorithm,
+    bare: &'static signature::EcdsaSigningAlgorithm,
+) -> Signer {
+    let document = EcdsaKeyPair::generate(asn1).unwrap().to_pkcs8v1().unwrap();
+    let of = |algorithm| EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref()).unwrap();
+    Signer::Ecdsa(of(asn1), of(bare))
+}
+
+pub(super) fn public(pair: &Signer) -> PublicKey {
+    match pair {
+        Signer::Rsa(pair) => {
+            // RSAPublicKey of 2048 bits: 30 82 LLLL 02 82 LLLL 00 modulus 02 03 exponent.
+            let der = pair.public_key().as_ref();
+            PublicKey::Rsa { modulus: der[9..265].to_vec(), exponent: der[267..].to_vec() }
+        }
+        Signer::Ecdsa(pair, _) => match pair.public_key().as_ref() {
+            point if point.len() == 65 => PublicKey::EcdsaP256(point[1..].try_into().unwrap()),
+            point => PublicKey::EcdsaP384(point[1..].try_into().unwrap()),
+        },
+        Signer::Ed25519(pair) => PublicKey::Ed25519(pair.public_key().as_ref().try_into().unwrap()),
+    }
+}
+
+pub(super) fn sign(pair: &Signer, scheme: SignatureScheme, octets: &[u8]) -> Vec<u8> {
+    let random = SystemRandom::new();
     let padding: &dyn signature::RsaEncoding = match scheme {
         SignatureScheme::RsaPssSha256 => &signature::RSA_PSS_SHA256,
         SignatureScheme::RsaPssSha384 => &signature::RSA_PSS_SHA384,
@@ -65,9 +108,23 @@ pub(super) fn sign(pair: &KeyPair, scheme: SignatureScheme, octets: &[u8]) -> Ve
         SignatureScheme::RsaPkcs1Sha256 => &signature::RSA_PKCS1_SHA256,
         SignatureScheme::RsaPkcs1Sha384 => &signature::RSA_PKCS1_SHA384,
         SignatureScheme::RsaPkcs1Sha512 => &signature::RSA_PKCS1_SHA512,
+        _ => {
+            return match (pair, scheme) {
+                (
+                    Signer::Ecdsa(_, bare),
+                    SignatureScheme::EcdsaP256Bare | SignatureScheme::EcdsaP384Bare,
+                ) => bare.sign(&random, octets).unwrap().as_ref().to_vec(),
+                (Signer::Ecdsa(asn1, _), _) => {
+                    asn1.sign(&random, octets).unwrap().as_ref().to_vec()
+                }
+                (Signer::Ed25519(pair), _) => pair.sign(octets).as_ref().to_vec(),
+                (Signer::Rsa(_), scheme) => panic!("RSA cannot do {scheme:?}"),
+            };
+        }
     };
+    let Signer::Rsa(pair) = pair else { panic!("{scheme:?} takes RSA") };
     let mut out = vec![0; pair.public_modulus_len()];
-    pair.sign(padding, &SystemRandom::new(), octets, &mut out).unwrap();
+    pair.sign(padding, &random, octets, &mut out).unwrap();
     out
 }
 
@@ -75,7 +132,7 @@ pub(super) fn sign(pair: &KeyPair, scheme: SignatureScheme, octets: &[u8]) -> Ve
 pub(super) struct Node {
     pub(super) ike: Ike,
     pub(super) addr: IpAddr,
-    pair: &'static KeyPair,
+    pair: &'static Signer,
     pub(super) verdicts: BTreeMap<Identity, PeerVerdict>,
     pub(super) events: Vec<Event>,
     pub(super) asked: Vec<NeedPeer>,
@@ -239,9 +296,10 @@ impl Net {
                 PeerVerdict::Known {
                     identity: Identity::Address(addr(own)),
                     grants: vec![Grant {
-                        key: public(key_pair(peer)),
+                        key: public(key_pair(peer)).into(),
                         remote: vec![inner(peer)],
                         local: vec![inner(own)],
+                        transport: false,
                     }],
                 },
             );
@@ -255,7 +313,7 @@ impl Net {
             remote: addr(peer),
             identity: Identity::Address(addr(own)),
             peer: Identity::Address(addr(peer)),
-            keys: vec![public(key_pair(peer))],
+            keys: vec![public(key_pair(peer)).into()],
             child: ChildRequest {
                 local: vec![inner(own)],
                 remote: vec![inner(peer)],

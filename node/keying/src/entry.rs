@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use dnskeys::{Answer, Authorized, Candidate, Name, Reason, Security};
-use ike::{End, Identity, IkeId, NeedPeer, PublicKey};
+use ike::{Credential, End, Identity, IkeId, NeedPeer};
 use sa::{Envelope, EspCipher, Flow, SaId, Spi, Trust, Use};
 
 use crate::group::Group;
@@ -79,7 +79,7 @@ pub(crate) struct Call {
     pub(crate) local: IpAddr,
     /// Any of which the gateway may sign with. Only who accepts the same keys shares a call:
     /// another zone's record must not spoil it.
-    pub(crate) keys: Vec<PublicKey>,
+    pub(crate) keys: Vec<Credential>,
     /// The first is negotiated within IKE_AUTH.
     pub(crate) flows: Vec<Flow>,
     /// The answers that led here. Kept with the call, because a flow may have moved on by the time
@@ -93,7 +93,7 @@ pub(crate) struct Call {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) identity: Identity,
-    pub(crate) key: PublicKey,
+    pub(crate) key: Credential,
     /// Whether we called.
     pub(crate) initiator: bool,
     pub(crate) lowest_nonce: Vec<u8>,
@@ -114,7 +114,7 @@ pub(crate) struct Peer {
 pub(crate) struct Visit {
     pub(crate) local: IpAddr,
     pub(crate) gateway: IpAddr,
-    pub(crate) proofs: Vec<(PublicKey, Authorized)>,
+    pub(crate) proofs: Vec<(Credential, Authorized)>,
 }
 
 /// A pair whose evidence has aged: its records are being asked again.

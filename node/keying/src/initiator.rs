@@ -11,7 +11,7 @@ use dnskeys::{
     Answer, Candidate, Claim, Gateway, Life, Name, Outcome, Reason, Security, Speaker, Strictness,
     Verdict,
 };
-use ike::{ChildRequest, End, Identity, IkeId, Initiate, PublicKey};
+use ike::{ChildRequest, Credential, End, Identity, IkeId, Initiate, PublicKey};
 use rand_core::Rng as _;
 use sa::{Flow, Mode, Policy, TrafficSelector};
 
@@ -186,7 +186,7 @@ impl Keying {
         if let Some(ike) = self.peer_at(local, gateway, candidate) {
             return self.add_child(now, flow, ike, &evidence);
         }
-        let mut keys: Vec<PublicKey> = candidate.keys.iter().filter_map(to_ike_key).collect();
+        let mut keys: Vec<Credential> = candidate.keys.iter().filter_map(to_ike_key).collect();
         keys.sort();
         keys.dedup();
         let to_gateway = |c: &&mut Call| c.gateway == gateway && c.local == local;
@@ -230,7 +230,7 @@ impl Keying {
         gateway: std::net::IpAddr,
         candidate: &Candidate,
     ) -> Option<IkeId> {
-        let keys: Vec<PublicKey> = candidate.keys.iter().filter_map(to_ike_key).collect();
+        let keys: Vec<Credential> = candidate.keys.iter().filter_map(to_ike_key).collect();
         self.peers
             .iter()
             .find(|(_, peer)| {
@@ -461,17 +461,30 @@ pub(crate) fn keys_of(answer: &Answer, speaker: &Speaker) -> Vec<dnskeys::Public
     keys
 }
 
-/// The keys that IKE can verify with: RSA, so far.
-pub(crate) fn to_ike_key(key: &dnskeys::PublicKey) -> Option<PublicKey> {
-    let rsa = key.rsa()?;
-    Some(PublicKey::Rsa { exponent: rsa.exponent().to_vec(), modulus: rsa.modulus().to_vec() })
+/// What proves a peer's identity by a key that was published for it; `None` for keys that IKE
+/// cannot verify with.
+pub(crate) fn to_ike_key(key: &dnskeys::PublicKey) -> Option<Credential> {
+    let key = match key {
+        dnskeys::PublicKey::Rsa(rsa) => {
+            PublicKey::Rsa { exponent: rsa.exponent().to_vec(), modulus: rsa.modulus().to_vec() }
+        }
+        dnskeys::PublicKey::EcdsaP256(point) => PublicKey::EcdsaP256(*point),
+        dnskeys::PublicKey::EcdsaP384(point) => PublicKey::EcdsaP384(*point),
+        dnskeys::PublicKey::Ed25519(point) => PublicKey::Ed25519(*point),
+        dnskeys::PublicKey::Other { .. } => return None,
+    };
+    Some(key.into())
 }
 
-pub(crate) fn from_ike_key(key: &PublicKey) -> Option<dnskeys::PublicKey> {
-    match key {
+/// The published key that proved a peer's identity; `None` if something else did.
+pub(crate) fn from_ike_key(key: &Credential) -> Option<dnskeys::PublicKey> {
+    match key.key()? {
         PublicKey::Rsa { exponent, modulus } => {
             dnskeys::RsaKey::new(exponent, modulus).ok().map(dnskeys::PublicKey::Rsa)
         }
+        PublicKey::EcdsaP256(point) => Some(dnskeys::PublicKey::EcdsaP256(*point)),
+        PublicKey::EcdsaP384(point) => Some(dnskeys::PublicKey::EcdsaP384(*point)),
+        PublicKey::Ed25519(point) => Some(dnskeys::PublicKey::Ed25519(*point)),
     }
 }
 

@@ -88,7 +88,8 @@ impl Keying {
                     Ok(proof) => {
                         let remote = vec![TrafficSelector::host(*address)];
                         proofs.push((ike_key.clone(), proof));
-                        grants.push(Grant { key: ike_key, remote, local: local.clone() });
+                        let local = local.clone();
+                        grants.push(Grant { key: ike_key, remote, local, transport: false });
                         break;
                     }
                     Err(why) => refusal = why,

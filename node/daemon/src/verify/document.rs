@@ -83,6 +83,11 @@ fn record(record: &GatewayRecord) -> Value {
             "key_id": key.key_id(),
             "key": key.to_base64(),
         }),
+        elliptic => json!({
+            "algorithm": elliptic.algorithm_name(),
+            "key_id": key.key_id(),
+            "key": key.to_base64(),
+        }),
     });
     let gateway = match &record.gateway {
         Gateway::Own => None,

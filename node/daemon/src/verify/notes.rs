@@ -91,7 +91,12 @@ fn key_note(record: &GatewayRecord) -> Option<Note> {
             ));
         }
         Some(PublicKey::Rsa(key)) => key,
-        Some(_) => return Some(Note::info("only RSA keys authenticate here")),
+        Some(PublicKey::EcdsaP256(_) | PublicKey::EcdsaP384(_) | PublicKey::Ed25519(_)) => {
+            return None;
+        }
+        Some(PublicKey::Other { .. }) => {
+            return Some(Note::info("keys of this kind authenticate nobody here"));
+        }
     };
     match key.weakness() {
         Some(Weakness::ShortModulus) => {

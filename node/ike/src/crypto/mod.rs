@@ -13,9 +13,7 @@ pub(crate) use agreement::{Agreement, Group};
 pub(crate) use schedule::{CipherPair, IkeKeys, Mix, child_keys};
 pub(crate) use seal::{Opener, SEALING_COST, Sealer};
 pub(crate) use secret::Secret;
-pub(crate) use signature::{
-    AUTH_DIGITAL_SIGNATURE, HASH_ALGORITHMS, is_own, read_auth, scheme_for, verify, write_auth,
-};
+pub(crate) use signature::{HASH_ALGORITHMS, is_own, read_auth, scheme_for, verify, write_auth};
 pub(crate) use suite::{
     EspChoice, EspOffer, IkeSuite, answer_esp, choose_esp, choose_ike, confirm_esp, confirm_ike,
     offer_esp, offer_ike,

@@ -161,6 +161,19 @@ impl IkeKeys {
         [message, nonce, &mac].concat()
     }
 
+    /// AUTH without signature: prf(prf(secret, "Key Pad for IKEv2"), octets), where the secret of
+    /// who has none is its own SK_p (RFC 7296 §2.15, RFC 7619 §2.1).
+    pub(crate) fn shared_auth(
+        &self,
+        by_initiator: bool,
+        secret: Option<&[u8]>,
+        octets: &[u8],
+    ) -> Secret {
+        let sk_p = if by_initiator { &self.sk_pi } else { &self.sk_pr };
+        let key = self.prf.of(secret.unwrap_or(sk_p), &[b"Key Pad for IKEv2"]);
+        self.prf.of(&key, &[octets])
+    }
+
     #[cfg(test)]
     pub(super) fn parts(&self) -> (&[u8], &[u8], &[u8]) {
         (&self.sk_d, &self.sk_pi, &self.sk_pr)

@@ -6,8 +6,9 @@ use super::*;
 use crate::api::{Identity, PublicKey, SignatureScheme};
 use crate::crypto::schedule::Prf;
 use crate::crypto::seal::IkeCipher;
-use crate::message::{Body, Message, NotifyType, Payloads};
+use crate::message::{Authentication, Body, Message, NotifyType, Payloads};
 use crate::reassembly::Reassembly;
+use crate::tests::{KINDS, key_pair, public, sign};
 
 /// A recorded story.
 struct Record {
@@ -94,8 +95,8 @@ impl Record {
         ];
         for (who, by_initiator, at, nonce, id, auth) in sides {
             let (id, auth) = (id.unwrap(), auth.unwrap());
-            assert_eq!(auth.method, AUTH_DIGITAL_SIGNATURE);
-            let (scheme, signature) = read_auth(&auth.data).unwrap();
+            assert_eq!(auth.method, 14);
+            let (scheme, signature) = read_auth(auth).unwrap();
             let first = &self.messages[at].1;
             let octets = keys.signed_octets(by_initiator, first, &nonce.unwrap(), &id.octets);
             let key = self.key(who);
@@ -197,7 +198,7 @@ fn strongswans_fragments_and_pss_signatures_are_understood() {
         let answer = record.open(5, &pair, &mut fragments).unwrap();
         record.assert_auth(&keys, &request, &answer);
         let auth = request.auth.unwrap();
-        assert_eq!(read_auth(&auth.data).unwrap().0, SignatureScheme::RsaPssSha384);
+        assert_eq!(read_auth(&auth).unwrap().0, SignatureScheme::RsaPssSha384);
     }
 }
 
@@ -255,16 +256,26 @@ fn algorithm_identifiers_are_compared_to_the_octet() {
     ));
     let pkcs1 = unhex("300d06092a864886f70d01010b0500");
     let bare = unhex("300b06092a864886f70d01010b");
+    let auth = |data: &[u8]| Authentication { method: 14, data: data.to_vec() };
     let data = |identifier: &[u8]| {
         let mut out = vec![u8::try_from(identifier.len()).unwrap()];
         out.extend_from_slice(identifier);
         out.extend_from_slice(&[9; 256]);
-        out
+        auth(&out)
     };
+    // RFC 7427 appendix A.3 and RFC 8420 §3 print these.
+    let p256 = unhex("300a06082a8648ce3d040302");
+    let p384 = unhex("300a06082a8648ce3d040303");
+    let p512 = unhex("300a06082a8648ce3d040304");
+    let edwards = unhex("300506032b6570");
     for (identifier, scheme) in [
         (&pss, SignatureScheme::RsaPssSha256),
         (&pkcs1, SignatureScheme::RsaPkcs1Sha256),
         (&bare, SignatureScheme::RsaPkcs1Sha256),
+        (&p256, SignatureScheme::EcdsaSha256),
+        (&p384, SignatureScheme::EcdsaSha384),
+        (&p512, SignatureScheme::EcdsaSha512),
+        (&edwards, SignatureScheme::Ed25519),
     ] {
         assert_eq!(read_auth(&data(identifier)).unwrap().0, scheme);
         for at in 0..identifier.len() {
@@ -272,13 +283,36 @@ fn algorithm_identifiers_are_compared_to_the_octet() {
             wrong[at] ^= 0x10;
             assert_eq!(read_auth(&data(&wrong)), None, "octet {at}");
         }
+        if *identifier != bare {
+            assert_eq!(write_auth(scheme, &[9; 256]), data(identifier));
+        }
     }
-    assert_eq!(write_auth(SignatureScheme::RsaPssSha256, &[9; 256]), data(&pss));
+    // With NULL parameters, which RFC 5758 §3.2 and RFC 8410 §3 forbid; with SHA-1; Ed448.
+    for wrong in [
+        "300c06082a8648ce3d0403020500",
+        "300706032b65700500",
+        "300906072a8648ce3d0401",
+        "300506032b6571",
+    ] {
+        assert_eq!(read_auth(&data(&unhex(wrong))), None, "{wrong}");
+    }
+    // Methods 9 and 10 have no identifier; no other method is a signature of ours.
+    for (method, scheme) in
+        [(9, SignatureScheme::EcdsaP256Bare), (10, SignatureScheme::EcdsaP384Bare)]
+    {
+        let auth = Authentication { method, data: vec![9; 64] };
+        assert_eq!(read_auth(&auth), Some((scheme, &[9; 64][..])));
+        assert_eq!(write_auth(scheme, &[9; 64]), auth);
+    }
+    for method in (0..=255).filter(|method| ![9, 10, 14].contains(method)) {
+        let auth = Authentication { method, ..data(&pss) };
+        assert_eq!(read_auth(&auth), None, "method {method}");
+    }
     // sha1WithRSAEncryption, and PSS whose parameters are all defaults, which is SHA-1.
     assert_eq!(read_auth(&data(&unhex("300d06092a864886f70d0101050500"))), None);
     assert_eq!(read_auth(&data(&unhex("300d06092a864886f70d01010a3000"))), None);
     for cut in 0..=pss.len() {
-        assert_eq!(read_auth(&data(&pss)[..cut]), None);
+        assert_eq!(read_auth(&auth(&data(&pss).data[..cut])), None);
     }
     // A salt of another length is another scheme.
     let mut salt = pss;
@@ -289,7 +323,7 @@ fn algorithm_identifiers_are_compared_to_the_octet() {
 #[test]
 fn odd_keys_verify_nothing() {
     let record = base();
-    let PublicKey::Rsa { modulus, .. } = record.key("i");
+    let PublicKey::Rsa { modulus, .. } = record.key("i") else { panic!() };
     let mut even = modulus.clone();
     *even.last_mut().unwrap() &= 0xfe;
     let keys = [
@@ -338,6 +372,103 @@ fn hashes_are_chosen_by_key_and_peer() {
     assert_eq!(pss(&key(512), &[2]), Some(SignatureScheme::RsaPssSha256));
     assert_eq!(pss(&key(256), &[1, 5]), None);
     assert_eq!(pss(&key(256), &[]), None);
+    let (p256, p384) = (PublicKey::EcdsaP256([7; 64]), PublicKey::EcdsaP384([7; 96]));
+    let edwards = PublicKey::Ed25519([7; 32]);
+    assert_eq!(pss(&p256, &[2, 3, 4, 5]), Some(SignatureScheme::EcdsaSha256));
+    assert_eq!(pss(&p384, &[2, 3, 4, 5]), Some(SignatureScheme::EcdsaSha384));
+    assert_eq!(pss(&edwards, &[2, 3, 4, 5]), Some(SignatureScheme::Ed25519));
+    assert_eq!(pss(&p256, &[3, 4]), None);
+    assert_eq!(pss(&edwards, &[2, 3, 4]), None);
+    // Before RFC 7427 there were methods 9 and 10, but nothing for Ed25519.
+    assert_eq!(pss(&p256, &[]), Some(SignatureScheme::EcdsaP256Bare));
+    assert_eq!(pss(&p384, &[]), Some(SignatureScheme::EcdsaP384Bare));
+    assert_eq!(pss(&edwards, &[]), None);
+}
+
+/// CVE-2020-16088: a key of one kind must not even be tried on a signature of another.
+#[test]
+fn a_key_verifies_its_own_kind_only() {
+    let schemes = |kind: usize| match kind {
+        0 => &[SignatureScheme::RsaPssSha256, SignatureScheme::RsaPkcs1Sha512][..],
+        1 => &[SignatureScheme::EcdsaSha256, SignatureScheme::EcdsaP256Bare],
+        2 => &[SignatureScheme::EcdsaSha384, SignatureScheme::EcdsaP384Bare],
+        _ => &[SignatureScheme::Ed25519],
+    };
+    for (own, name) in KINDS.iter().enumerate() {
+        let pair = key_pair(own * 3);
+        for scheme in schemes(own) {
+            let signature = sign(pair, *scheme, b"text");
+            assert!(verify(&public(pair), *scheme, b"text", &signature), "{name} {scheme:?}");
+            assert!(!verify(&public(pair), *scheme, b"tex", &signature), "{name} {scheme:?}");
+            for at in 0..signature.len() {
+                let mut wrong = signature.clone();
+                wrong[at] ^= 1;
+                assert!(!verify(&public(pair), *scheme, b"text", &wrong), "{name} {at}");
+            }
+            for cut in 0..signature.len() {
+                assert!(!verify(&public(pair), *scheme, b"text", &signature[..cut]));
+            }
+            assert!(!verify(&public(pair), *scheme, b"text", &[&signature[..], &[0]].concat()));
+            for (other, kind) in KINDS.iter().enumerate() {
+                // Another key of the same kind, and keys of every other kind.
+                let key = public(key_pair(other * 3 + 1));
+                assert!(!verify(&key, *scheme, b"text", &signature), "{name} by {kind}");
+                // And the right signature under the name of another kind's scheme.
+                for scheme in schemes(other).iter().filter(|_| other != own) {
+                    assert!(!verify(&public(pair), *scheme, b"text", &signature));
+                    assert!(!verify(&public(key_pair(other * 3)), *scheme, b"text", &signature));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn points_that_are_none_verify_nothing() {
+    for key in [
+        PublicKey::EcdsaP256([0; 64]),
+        PublicKey::EcdsaP256([7; 64]),
+        PublicKey::EcdsaP256([0xff; 64]),
+        PublicKey::EcdsaP384([0; 96]),
+        PublicKey::EcdsaP384([7; 96]),
+    ] {
+        for scheme in [
+            SignatureScheme::EcdsaSha256,
+            SignatureScheme::EcdsaSha384,
+            SignatureScheme::EcdsaP256Bare,
+            SignatureScheme::EcdsaP384Bare,
+        ] {
+            // r and s of zero and of one.
+            let zero = unhex("3006020100020100");
+            for signature in [vec![], zero, unhex("3006020101020101"), vec![0; 64], vec![0; 96]] {
+                assert!(!verify(&key, scheme, b"text", &signature));
+            }
+        }
+    }
+}
+
+/// Under a key of small order the same signature, R = key and S = 0, fits messages at random.
+#[test]
+fn ed25519_keys_of_small_order_verify_nothing() {
+    let order_eight = "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03";
+    for text in [
+        "0100000000000000000000000000000000000000000000000000000000000000".to_owned(),
+        "0000000000000000000000000000000000000000000000000000000000000080".to_owned(),
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f".to_owned(),
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff".to_owned(),
+        format!("{order_eight}7a"),
+        format!("{order_eight}fa"),
+    ] {
+        let point: [u8; 32] = unhex(&text).try_into().unwrap();
+        let key = PublicKey::Ed25519(point);
+        let mut identity = [0; 64];
+        identity[0] = 1;
+        for message in [&b"a"[..], b"b", b"c", b"d", b"e", b"f", b"g", b"h"] {
+            for signature in [identity, [0; 64]] {
+                assert!(!verify(&key, SignatureScheme::Ed25519, message, &signature), "{text}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -39,11 +39,12 @@ pub(crate) struct Crossed {
 pub(crate) fn start(
     established: &mut Established,
     turn: &mut Turn<'_>,
-    request: ChildRequest,
+    mut request: ChildRequest,
     rekeys: Option<SaId>,
     group: Group,
     put_off: u8,
 ) {
+    request.mode = turn.link.path.mode_for(&request);
     let Ok(agreement) = Agreement::new(group, &mut turn.shared.rng) else { return };
     let spi_in = turn.shared.fresh_esp_spi();
     let nonce = turn.shared.nonce();

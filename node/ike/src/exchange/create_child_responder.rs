@@ -59,11 +59,15 @@ fn agree(
     let ke_group = payloads.ke.as_ref().map(|ke| ke.group);
     let (choice, spi, number) = choose_esp(proposals, ke_group).ok_or(Failure::NoProposalChosen)?;
     let spi_out = Spi::new(spi).ok_or(Failure::NoProposalChosen)?;
-    let (allowed, mode) = allowed(established, old, payloads);
+    let allowed = allowed(established, old);
     let (local, remote) = (narrow(local, &allowed.local), narrow(remote, &allowed.remote));
     if !share_family(&local, &remote) {
         return Err(Failure::TsUnacceptable);
     }
+    let transport = allowed.transport
+        && payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some()
+        && turn.link.path.carries_transport(&local, &remote);
+    let mode = if transport { Mode::Transport } else { Mode::Tunnel };
     let agreement = match (choice.group, &payloads.ke) {
         (Some(group), Some(ke)) if group.number() == ke.group => {
             let agreement = Agreement::new(group, &mut turn.shared.rng)
@@ -135,16 +139,16 @@ fn rekeyed_child(established: &Established, payloads: &Payloads) -> Result<Optio
 }
 
 /// What the peer may have: a replacement what its predecessor had, a new child what the peer was
-/// granted, in tunnel mode.
-fn allowed(established: &Established, old: Option<SaId>, payloads: &Payloads) -> (Authority, Mode) {
-    let Some(old) = old.and_then(|id| established.children.get(&id)) else {
-        return (established.authority.clone(), Mode::Tunnel);
-    };
-    let agreed = &old.agreed;
-    let transport =
-        agreed.mode == Mode::Transport && payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
-    let authority = Authority { local: agreed.local.clone(), remote: agreed.remote.clone() };
-    (authority, if transport { Mode::Transport } else { Mode::Tunnel })
+/// granted.
+fn allowed(established: &Established, old: Option<SaId>) -> Authority {
+    match old.and_then(|id| established.children.get(&id)) {
+        None => established.authority.clone(),
+        Some(old) => Authority {
+            local: old.agreed.local.clone(),
+            remote: old.agreed.remote.clone(),
+            transport: old.agreed.mode == Mode::Transport,
+        },
+    }
 }
 
 /// The old child waits for the peer to delete it. If our own replacement of it is under way, the

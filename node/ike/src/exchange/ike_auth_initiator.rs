@@ -4,13 +4,11 @@ use std::time::Instant;
 
 use sa::{Mode, Spi};
 
-use crate::api::{End, Event, Identity, Initiate, PublicKey, SignatureScheme};
+use crate::api::{Credential, End, Event, Identity, Initiate, SignatureScheme};
 use crate::child::{NewChild, child_up};
-use crate::crypto::{
-    AUTH_DIGITAL_SIGNATURE, EspOffer, child_keys, confirm_esp, is_own, offer_esp, read_auth,
-    verify, write_auth,
-};
+use crate::crypto::{EspOffer, child_keys, confirm_esp, offer_esp, write_auth};
 use crate::established::{Authority, Established, Founding};
+use crate::exchange::authentication::Claim;
 use crate::exchange::{Ask, Pending};
 use crate::failure::Failure;
 use crate::ike_sa::IkeSa;
@@ -20,9 +18,9 @@ use crate::message::{
 use crate::narrow::is_narrowed;
 use crate::peering::{State, Turn, bare};
 
-/// Waits for our own signature.
+/// IKE_SA_INIT is done.
 #[derive(Debug)]
-pub(crate) struct Signing {
+pub(crate) struct Keyed {
     pub(crate) sa: IkeSa,
     pub(crate) initiate: Initiate,
     pub(crate) id: Identification,
@@ -30,6 +28,12 @@ pub(crate) struct Signing {
     pub(crate) nonce_r: Vec<u8>,
     /// The responder's IKE_SA_INIT message: it signs that.
     pub(crate) response: Vec<u8>,
+}
+
+/// Waits for our own signature.
+#[derive(Debug)]
+pub(crate) struct Signing {
+    pub(crate) keyed: Keyed,
     pub(crate) scheme: SignatureScheme,
     pub(crate) until: Instant,
 }
@@ -47,19 +51,21 @@ pub(crate) struct AuthSent {
 
 /// Sends IKE_AUTH with our signature.
 pub(crate) fn signed(signing: Signing, turn: &mut Turn<'_>, signature: &[u8]) -> State {
-    let Signing { mut sa, initiate, id, nonce_i, nonce_r, response, scheme, until: _ } = signing;
+    send(signing.keyed, turn, write_auth(signing.scheme, signature))
+}
+
+/// Sends IKE_AUTH.
+pub(crate) fn send(keyed: Keyed, turn: &mut Turn<'_>, auth: Authentication) -> State {
+    let Keyed { mut sa, mut initiate, id, nonce_i, nonce_r, response } = keyed;
+    initiate.child.mode = turn.link.path.mode_for(&initiate.child);
     let spi_in = turn.shared.fresh_esp_spi();
     let mut payloads = vec![Payload::IdInitiator(id)];
     if turn.shared.is_alone(turn.link.path.remote.ip()) {
         payloads.push(bare(NotifyType::INITIAL_CONTACT));
     }
-    if initiate.peer != Identity::Null {
-        payloads.push(Payload::IdResponder(Identification::of(&initiate.peer)));
-    }
-    payloads.push(Payload::Authentication(Authentication {
-        method: AUTH_DIGITAL_SIGNATURE,
-        data: write_auth(scheme, signature),
-    }));
+    // ID_NULL as well: it says that we are content with a responder that proves nothing.
+    payloads.push(Payload::IdResponder(Identification::of(&initiate.peer)));
+    payloads.push(Payload::Authentication(auth));
     if initiate.child.mode == Mode::Transport {
         payloads.push(bare(NotifyType::USE_TRANSPORT_MODE));
     }
@@ -104,7 +110,7 @@ fn authenticate(
     state: &AuthSent,
     turn: &Turn<'_>,
     payloads: &Payloads,
-) -> Result<(Identity, PublicKey), End> {
+) -> Result<(Identity, Credential), End> {
     let (Some(id), Some(auth)) = (&payloads.id_responder, &payloads.auth) else {
         return Err(payloads.error().map_or(
             End::Misbehaved("IKE_AUTH response without AUTH"),
@@ -112,18 +118,19 @@ fn authenticate(
             |error| End::Refused { notify: error.kind.0, authentic: false },
         ));
     };
-    if id.identity != state.initiate.peer || auth.method != AUTH_DIGITAL_SIGNATURE {
+    if id.identity != state.initiate.peer {
         return Err(End::AuthenticationFailed);
     }
-    let (scheme, signature) = read_auth(&auth.data).ok_or(End::AuthenticationFailed)?;
-    let octets = state.sa.keys.signed_octets(false, &state.response, &state.nonce_i, &id.octets);
+    let keys = &state.sa.keys;
+    let octets = keys.signed_octets(false, &state.response, &state.nonce_i, &id.octets);
+    let claim = Claim { keys, by_initiator: false, identity: &id.identity, auth, octets: &octets };
     let own = &turn.shared.config.key;
     state
         .initiate
         .keys
         .iter()
         .take(MAX_KEYS)
-        .find(|key| !is_own(own, key) && verify(key, scheme, &octets, signature))
+        .find(|key| claim.is_proven_by(own, key))
         .map(|key| (id.identity.clone(), key.clone()))
         .ok_or(End::AuthenticationFailed)
 }
@@ -133,7 +140,7 @@ fn establish(
     turn: &mut Turn<'_>,
     payloads: &Payloads,
     identity: Identity,
-    key: PublicKey,
+    key: Credential,
 ) -> State {
     let AuthSent { sa, initiate, nonce_i, nonce_r, response: _, spi_in } = state;
     let founding = Founding {
@@ -143,6 +150,7 @@ fn establish(
         authority: Authority {
             local: initiate.child.local.clone(),
             remote: initiate.child.remote.clone(),
+            transport: initiate.child.mode == Mode::Transport,
         },
         lowest_nonce: nonce_i.clone().min(nonce_r.clone()),
         initial_contact: payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),

@@ -5,15 +5,11 @@ use std::time::Instant;
 
 use sa::{Mode, Spi, TrafficSelector};
 
-use crate::api::{
-    End, Grant, Identity, NeedPeer, Output, PeerVerdict, PublicKey, Sign, SignatureScheme,
-};
+use crate::api::{End, Grant, Identity, NeedPeer, Output, PeerVerdict, Sign, SignatureScheme};
 use crate::child::{NewChild, child_up};
-use crate::crypto::{
-    AUTH_DIGITAL_SIGNATURE, EspChoice, answer_esp, child_keys, choose_esp, is_own, read_auth,
-    scheme_for, verify, write_auth,
-};
+use crate::crypto::{EspChoice, answer_esp, child_keys, choose_esp, write_auth};
 use crate::established::{Authority, Established, Founding};
+use crate::exchange::authentication::{Claim, Prepared, Proof};
 use crate::exchange::ike_auth_initiator::MAX_KEYS;
 use crate::failure::Failure;
 use crate::ike_sa::IkeSa;
@@ -22,7 +18,8 @@ use crate::message::{
     Proposal,
 };
 use crate::narrow::{narrow, share_family};
-use crate::peering::{HALF_OPEN_LIFE, State, Turn};
+use crate::path::Path;
+use crate::peering::{HALF_OPEN_LIFE, State, Turn, bare};
 use crate::shared::Grave;
 
 /// IKE_SA_INIT is answered.
@@ -53,20 +50,27 @@ pub(crate) struct AwaitPeer {
 #[derive(Debug)]
 struct ChildWish {
     proposals: Vec<Proposal>,
+    transport: bool,
     remote: Vec<TrafficSelector>,
     local: Vec<TrafficSelector>,
+}
+
+/// The peer is who it says; what is left is our own side.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    init: HalfOpenSa,
+    peer: Identity,
+    id: Identification,
+    grant: Grant,
+    child: Option<Result<ChildAnswer, Failure>>,
+    initial_contact: bool,
 }
 
 /// Waits for our own signature.
 #[derive(Debug)]
 pub(crate) struct SigningAnswer {
-    init: HalfOpenSa,
-    peer: Identity,
-    id: Identification,
-    grant: Grant,
+    answer: Answer,
     scheme: SignatureScheme,
-    child: Option<Result<ChildAnswer, Failure>>,
-    initial_contact: bool,
     digest: Vec<u8>,
     pub(crate) until: Instant,
 }
@@ -77,6 +81,7 @@ struct ChildAnswer {
     choice: EspChoice,
     number: u8,
     spi_out: Spi,
+    mode: Mode,
     remote: Vec<TrafficSelector>,
     local: Vec<TrafficSelector>,
 }
@@ -126,12 +131,13 @@ type AuthRequest = (Identification, Option<Identity>, Authentication, Option<Chi
 
 fn read(payloads: Payloads) -> Result<AuthRequest, Failure> {
     let initial_contact = payloads.notify(NotifyType::INITIAL_CONTACT).is_some();
+    let transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
     let id = payloads.id_initiator.ok_or(InvalidMessage::Missing("IDi"))?;
     // No AUTH: it wants EAP.
     let auth = payloads.auth.ok_or(Failure::AuthenticationFailed)?;
     let child = match (payloads.sa, payloads.ts_initiator, payloads.ts_responder) {
         (Some(proposals), Some(remote), Some(local)) => {
-            Some(ChildWish { proposals, remote, local })
+            Some(ChildWish { proposals, transport, remote, local })
         }
         (None, None, None) => None,
         _ => return Err(Failure::InvalidSyntax("SA, TSi, TSr")),
@@ -160,29 +166,27 @@ pub(crate) fn told(state: AwaitPeer, turn: &mut Turn<'_>, verdict: PeerVerdict) 
         turn.ended(End::AuthenticationFailed);
         return State::Over;
     };
-    let Some(scheme) = scheme_for(&turn.shared.config.key, &init.hashes) else {
+    let own = &turn.shared.config.key;
+    let Some(proof) = Proof::ours(own, &identity, Some(&grant.key), &init.hashes) else {
         refuse(&mut init.sa, turn, digest, Failure::AuthenticationFailed);
         turn.ended(End::Misbehaved("no signature hash algorithm in common"));
         return State::Over;
     };
-    let child = child.map(|wish| agree_child(&wish, &grant));
+    let child = child.map(|wish| agree_child(&wish, &grant, &turn.link.path));
     let id = Identification::of(&identity);
     let octets = init.sa.keys.signed_octets(false, &init.response, &init.nonce_i, &id.octets);
-    turn.shared.outputs.push_back(Output::Sign(Sign { ike: turn.link.id, scheme, octets }));
-    State::SigningAnswer(Box::new(SigningAnswer {
-        init,
-        peer: peer.identity,
-        id,
-        grant,
-        scheme,
-        child,
-        initial_contact,
-        digest,
-        until,
-    }))
+    let auth = proof.prepare(&init.sa.keys, false, &octets);
+    let answer = Answer { init, peer: peer.identity, id, grant, child, initial_contact };
+    match auth {
+        Prepared::ToSign(scheme) => {
+            turn.shared.outputs.push_back(Output::Sign(Sign { ike: turn.link.id, scheme, octets }));
+            State::SigningAnswer(Box::new(SigningAnswer { answer, scheme, digest, until }))
+        }
+        Prepared::Ready(auth) => send(answer, turn, auth),
+    }
 }
 
-/// The first grant whose key made the signature.
+/// The first grant whose key proves who the peer is.
 fn authenticate(
     init: &HalfOpenSa,
     turn: &Turn<'_>,
@@ -190,21 +194,16 @@ fn authenticate(
     auth: &Authentication,
     grants: Vec<Grant>,
 ) -> Option<Grant> {
-    if auth.method != AUTH_DIGITAL_SIGNATURE {
-        return None;
-    }
-    let (scheme, signature) = read_auth(&auth.data)?;
-    let octets = init.sa.keys.signed_octets(true, &init.request, &init.nonce_r, &peer.octets);
-    let own: &PublicKey = &turn.shared.config.key;
-    grants
-        .into_iter()
-        .take(MAX_KEYS)
-        .find(|g| !is_own(own, &g.key) && verify(&g.key, scheme, &octets, signature))
+    let keys = &init.sa.keys;
+    let octets = keys.signed_octets(true, &init.request, &init.nonce_r, &peer.octets);
+    let claim = Claim { keys, by_initiator: true, identity: &peer.identity, auth, octets: &octets };
+    let own = &turn.shared.config.key;
+    grants.into_iter().take(MAX_KEYS).find(|grant| claim.is_proven_by(own, &grant.key))
 }
 
-/// The child as far as the grant allows. We have no grant for transport mode, so USE_TRANSPORT_MODE
+/// The child as far as the grant allows. Where transport mode is not to be had, USE_TRANSPORT_MODE
 /// is not echoed and tunnel mode it is (RFC 7296 §1.3.1).
-fn agree_child(wish: &ChildWish, grant: &Grant) -> Result<ChildAnswer, Failure> {
+fn agree_child(wish: &ChildWish, grant: &Grant, path: &Path) -> Result<ChildAnswer, Failure> {
     let (choice, spi, number) =
         choose_esp(&wish.proposals, None).ok_or(Failure::NoProposalChosen)?;
     let spi_out = Spi::new(spi).ok_or(Failure::NoProposalChosen)?;
@@ -213,32 +212,36 @@ fn agree_child(wish: &ChildWish, grant: &Grant) -> Result<ChildAnswer, Failure> 
     if !share_family(&local, &remote) {
         return Err(Failure::TsUnacceptable);
     }
-    Ok(ChildAnswer { choice, number, spi_out, remote, local })
+    let transport = wish.transport && grant.transport && path.carries_transport(&local, &remote);
+    let mode = if transport { Mode::Transport } else { Mode::Tunnel };
+    Ok(ChildAnswer { choice, number, spi_out, mode, remote, local })
 }
 
-/// Answers with our signature. The events come first: the inbound SA has to be in before the
-/// answer leaves.
+/// Answers with our signature.
 pub(crate) fn signed(state: SigningAnswer, turn: &mut Turn<'_>, signature: Option<&[u8]>) -> State {
-    let SigningAnswer { mut init, peer, id, grant, scheme, child, initial_contact, digest, .. } =
-        state;
+    let SigningAnswer { mut answer, scheme, digest, until: _ } = state;
     let Some(signature) = signature else {
-        refuse(&mut init.sa, turn, digest, Failure::AuthenticationFailed);
+        refuse(&mut answer.init.sa, turn, digest, Failure::AuthenticationFailed);
         turn.ended(End::SigningFailed);
         return State::Over;
     };
-    let mut payloads = vec![
-        Payload::IdResponder(id),
-        Payload::Authentication(Authentication {
-            method: AUTH_DIGITAL_SIGNATURE,
-            data: write_auth(scheme, signature),
-        }),
-    ];
+    send(answer, turn, write_auth(scheme, signature))
+}
+
+/// Answers. The events come first: the inbound SA has to be in before the answer leaves.
+fn send(answer: Answer, turn: &mut Turn<'_>, auth: Authentication) -> State {
+    let Answer { init, peer, id, grant, child, initial_contact } = answer;
+    let mut payloads = vec![Payload::IdResponder(id), Payload::Authentication(auth)];
     let HalfOpenSa { sa, nonce_i, nonce_r, .. } = init;
     let founding = Founding {
         sa,
         identity: peer,
         key: grant.key,
-        authority: Authority { local: grant.local, remote: grant.remote },
+        authority: Authority {
+            local: grant.local,
+            remote: grant.remote,
+            transport: grant.transport,
+        },
         lowest_nonce: nonce_i.clone().min(nonce_r.clone()),
         initial_contact,
     };
@@ -250,6 +253,9 @@ pub(crate) fn signed(state: SigningAnswer, turn: &mut Turn<'_>, signature: Optio
         None => {}
         Some(Ok((child, number))) => {
             let spi = child.spi_in.to_be_bytes();
+            if child.mode == Mode::Transport {
+                payloads.push(bare(NotifyType::USE_TRANSPORT_MODE));
+            }
             payloads.push(Payload::Sa(vec![answer_esp(number, child.choice, spi)]));
             payloads.push(Payload::TsInitiator(child.remote.clone()));
             payloads.push(Payload::TsResponder(child.local.clone()));
@@ -281,7 +287,7 @@ fn first_child(
         spi_out: answer.spi_out,
         key_in,
         key_out,
-        mode: Mode::Tunnel,
+        mode: answer.mode,
         local: answer.local,
         remote: answer.remote,
         envelope: turn.link.path.envelope(),

@@ -4,10 +4,9 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::api::{Encapsulation, End, Event, Initiate, Output, Sign, Timer};
-use crate::crypto::{
-    Agreement, Group, HASH_ALGORITHMS, IkeKeys, Mix, confirm_ike, offer_ike, scheme_for,
-};
-use crate::exchange::ike_auth_initiator::Signing;
+use crate::crypto::{Agreement, Group, HASH_ALGORITHMS, IkeKeys, Mix, confirm_ike, offer_ike};
+use crate::exchange::authentication::{Prepared, Proof};
+use crate::exchange::ike_auth_initiator::{self, Keyed, Signing};
 use crate::ike_sa::{Dropped, IkeSa, IkeSaParts, Repeat};
 use crate::message::{
     ExchangeType, Header, Identification, InvalidMessage, KeyExchange, Message, Notify, NotifyType,
@@ -268,7 +267,9 @@ fn accept(
     message: &Message<'_>,
     answer: Answer,
 ) -> State {
-    let Some(scheme) = scheme_for(&turn.shared.config.key, &answer.hashes) else {
+    let Initiate { identity, keys, .. } = &state.initiate;
+    let own = &turn.shared.config.key;
+    let Some(proof) = Proof::ours(own, identity, keys.first(), &answer.hashes) else {
         // It would sign and verify with SHA-1 only (RFC 7427 §4). Somebody may have stripped the
         // notify, so a better answer may still come.
         state.refuse(turn.now, End::Misbehaved("no signature hash algorithm in common"));
@@ -283,19 +284,25 @@ fn accept(
     }
     let id = Identification::of(&state.initiate.identity);
     let octets = answer.sa.keys.signed_octets(true, &state.request, &answer.nonce_r, &id.octets);
-    let ike = turn.link.id;
-    turn.shared.event(Event::Keyed { ike });
-    turn.shared.outputs.push_back(Output::Sign(Sign { ike, scheme, octets }));
-    State::Signing(Box::new(Signing {
+    let auth = proof.prepare(&answer.sa.keys, true, &octets);
+    let keyed = Keyed {
         sa: answer.sa,
         initiate: state.initiate,
         id,
         nonce_i: mem::take(&mut state.nonce),
         nonce_r: answer.nonce_r,
         response: message.octets.to_vec(),
-        scheme,
-        until: turn.now + HALF_OPEN_LIFE,
-    }))
+    };
+    let ike = turn.link.id;
+    turn.shared.event(Event::Keyed { ike });
+    match auth {
+        Prepared::ToSign(scheme) => {
+            turn.shared.outputs.push_back(Output::Sign(Sign { ike, scheme, octets }));
+            let until = turn.now + HALF_OPEN_LIFE;
+            State::Signing(Box::new(Signing { keyed, scheme, until }))
+        }
+        Prepared::Ready(auth) => ike_auth_initiator::send(keyed, turn, auth),
+    }
 }
 
 /// RFC 7296 §2.6.

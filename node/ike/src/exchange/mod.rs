@@ -3,11 +3,12 @@
 //! | file | RFC 7296 |
 //! |---|---|
 //! | `ike_sa_init_initiator`, `ike_sa_init_responder` | §1.2, §2.6, §2.7, §2.23 |
-//! | `ike_auth_initiator`, `ike_auth_responder` | §1.2, §2.15 |
+//! | `ike_auth_initiator`, `ike_auth_responder`, `authentication` | §1.2, §2.15 |
 //! | `create_child_initiator`, `create_child_responder` | §1.3.1, §1.3.3, §2.8, §2.25 |
 //! | `rekey_ike` | §1.3.2, §2.18 |
 //! | `informational` | §1.4 |
 
+pub(crate) mod authentication;
 pub(crate) mod create_child_initiator;
 pub(crate) mod create_child_responder;
 pub(crate) mod ike_auth_initiator;

@@ -130,7 +130,7 @@ fn the_first_message_is_what_peers_expect() {
     }
     assert_eq!(
         payloads.notify(NotifyType::SIGNATURE_HASH_ALGORITHMS).unwrap().data,
-        [0, 2, 0, 3, 0, 4]
+        [0, 2, 0, 3, 0, 4, 0, 5]
     );
     assert_eq!(payloads.ke.unwrap().group, 31);
     assert_eq!(payloads.nonce.unwrap().len(), 32);
@@ -151,7 +151,7 @@ fn a_wrong_key_is_refused_by_the_responder() {
     let mut net = Net::pair();
     for verdict in net.nodes[1].verdicts.values_mut() {
         if let PeerVerdict::Known { grants, .. } = verdict {
-            grants[0].key = public(key_pair(2));
+            grants[0].key = public(key_pair(2)).into();
         }
     }
     net.initiate(0, 1);
@@ -166,7 +166,7 @@ fn a_wrong_key_is_refused_by_the_initiator_and_the_responder_hears_of_it() {
     let mut net = Net::pair();
     let now = net.now;
     let mut call = Net::call(0, 1);
-    call.keys = vec![public(key_pair(2))];
+    call.keys = vec![public(key_pair(2)).into()];
     net.nodes[0].ike.initiate(now, call);
     net.settle();
     assert_eq!(net.nodes[0].ended(), [End::AuthenticationFailed]);
@@ -180,7 +180,7 @@ fn any_of_several_keys_will_do() {
     let mut net = Net::pair();
     let now = net.now;
     let mut call = Net::call(0, 1);
-    call.keys.insert(0, public(key_pair(2)));
+    call.keys.insert(0, public(key_pair(2)).into());
     net.nodes[0].ike.initiate(now, call);
     net.settle();
     net.assert_children_fit();
@@ -214,7 +214,7 @@ fn our_own_key_is_nobody_elses() {
     let mut net = Net::pair();
     let now = net.now;
     let mut call = Net::call(0, 1);
-    call.keys = vec![public(key_pair(0))];
+    call.keys = vec![public(key_pair(0)).into()];
     net.nodes[0].ike.initiate(now, call);
     net.nodes[1].pair = key_pair(0);
     net.settle();
@@ -228,7 +228,7 @@ fn our_own_key_opens_no_door() {
     net.nodes[0].pair = key_pair(1);
     for verdict in net.nodes[1].verdicts.values_mut() {
         if let PeerVerdict::Known { grants, .. } = verdict {
-            grants[0].key = public(key_pair(1));
+            grants[0].key = public(key_pair(1)).into();
         }
     }
     net.initiate(0, 1);
