@@ -62,22 +62,8 @@ impl Scene {
     }
 
     fn transfer_to(&self, address: &str, octets: &str) {
-        let binary = env!("CARGO_BIN_EXE_traffic");
-        let east = self.rig.namespace("east");
-        let mut server =
-            place::command(&east, &[binary, "serve", address]).spawn().expect("server");
-        let port = address.rsplit(':').next().expect("port");
-        place::await_some("the server listens", Duration::from_secs(10), || {
-            let listening = place::ok(&east, &["ss", "-Hltn", "sport", "=", port]);
-            (!listening.is_empty()).then_some(())
-        });
-        let west = self.rig.namespace("west");
-        let (done, said) = place::run(&west, &[binary, "transfer", address, octets]);
-        if !done {
-            let _ = server.kill();
-        }
-        let served = server.wait().expect("server");
-        assert!(done && served.success(), "{said}");
+        let [west, east] = ["west", "east"].map(|host| self.rig.namespace(host));
+        place::transfer(env!("CARGO_BIN_EXE_traffic"), &west, &east, address, octets);
     }
 
     /// Waits for the pair, and gives what the node says of it.

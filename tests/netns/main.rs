@@ -14,3 +14,4 @@ mod lab;
 mod leaks;
 mod leftovers;
 mod pcap;
+mod transfer;

@@ -61,6 +61,27 @@ pub fn ping(namespace: &str, target: &str) -> bool {
     run(namespace, &["ping", "-n", "-c", "1", "-W", "8", target]).0
 }
 
+/// So many octets from one namespace to `address` in another and as many back, every one of them
+/// checked. `traffic` is this package's program of that name.
+///
+/// # Panics
+/// If one octet is not what it was, or if it takes too long without progress.
+pub fn transfer(traffic: &str, from: &str, to: &str, address: &str, octets: &str) {
+    let spawned = command(to, &[traffic, "serve", address]).stdout(Stdio::null()).spawn();
+    let Ok(mut server) = spawned else { panic!("{traffic}: {spawned:?}") };
+    let port = address.rsplit(':').next().unwrap_or_default();
+    await_some("the server listens", PATIENCE, || {
+        let listening = ok(to, &["ss", "-Hltn", "sport", "=", port]);
+        (!listening.is_empty()).then_some(())
+    });
+    let (done, said) = run(from, &[traffic, "transfer", address, octets]);
+    if !done {
+        let _ = server.kill();
+    }
+    let served = server.wait().is_ok_and(|status| status.success());
+    assert!(done && served, "{from} to {address}: {said}");
+}
+
 /// `tcpdump` on a device of a namespace.
 #[derive(Debug)]
 pub struct Capture {
