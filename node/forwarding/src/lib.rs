@@ -27,6 +27,8 @@ mod forwarding;
 mod hash;
 mod hold;
 mod icmp;
+#[doc(hidden)]
+pub mod internal;
 mod offload;
 mod packet;
 mod prefixes;

@@ -55,6 +55,8 @@ mod exchange;
 mod failure;
 mod half_open;
 mod ike_sa;
+#[doc(hidden)]
+pub mod internal;
 mod message;
 mod narrow;
 mod node;

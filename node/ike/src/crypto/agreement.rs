@@ -71,14 +71,17 @@ impl Agreement {
             let mut octets = Secret::zeros(group.private_len());
             rng.fill_bytes(octets.as_mut());
             // Refused only if the number is not below the curve's order.
-            if let Ok(private) = PrivateKey::from_private_key(group.algorithm(), &octets) {
-                return Self::of(group, private);
+            if let Ok(agreement) = Self::with_private(group, &octets) {
+                return Ok(agreement);
             }
         }
         Err(CryptoFailure)
     }
 
-    fn of(group: Group, private: PrivateKey) -> Result<Self, CryptoFailure> {
+    /// The key pair of this private key.
+    pub(crate) fn with_private(group: Group, private: &[u8]) -> Result<Self, CryptoFailure> {
+        let private =
+            PrivateKey::from_private_key(group.algorithm(), private).map_err(|_| CryptoFailure)?;
         let public = private.compute_public_key().map_err(|_| CryptoFailure)?;
         let octets = public.as_ref();
         let skip = octets.len().checked_sub(group.public_len()).ok_or(CryptoFailure)?;

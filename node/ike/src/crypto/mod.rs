@@ -10,8 +10,8 @@ mod suite;
 mod tests;
 
 pub(crate) use agreement::{Agreement, Group};
-pub(crate) use schedule::{CipherPair, IkeKeys, Mix, child_keys};
-pub(crate) use seal::{Opener, SEALING_COST, Sealer};
+pub(crate) use schedule::{CipherPair, IkeKeys, Mix, Prf, child_keys};
+pub(crate) use seal::{IkeCipher, Opener, SEALING_COST, Sealer};
 pub(crate) use secret::Secret;
 pub(crate) use signature::{HASH_ALGORITHMS, is_own, read_auth, scheme_for, verify, write_auth};
 pub(crate) use suite::{

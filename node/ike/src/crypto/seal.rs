@@ -95,7 +95,7 @@ pub(crate) struct Opener {
 }
 
 impl Opener {
-    pub(super) fn new(cipher: IkeCipher, keymat: &[u8]) -> Result<Self, CryptoFailure> {
+    pub(crate) fn new(cipher: IkeCipher, keymat: &[u8]) -> Result<Self, CryptoFailure> {
         let (key, salt) = cipher.key(keymat)?;
         Ok(Self { key, salt })
     }

@@ -1,0 +1,91 @@
+//! Doors for the workspace's own tests, and for nobody else: published vectors and fuzzed octets go
+//! through the very functions that peers' octets go through. Nothing here is part of the interface.
+
+use crate::api::{PublicKey, SignatureScheme};
+use crate::crypto;
+use crate::message::{Body, Message, PayloadType, Payloads, Sealed};
+use crate::reassembly::Reassembly;
+
+/// Whether `key` made `signature` over `octets`.
+#[must_use]
+pub fn verify(key: &PublicKey, scheme: SignatureScheme, octets: &[u8], signature: &[u8]) -> bool {
+    crypto::verify(key, scheme, octets, signature)
+}
+
+/// The scheme and the signature that the data of an AUTH payload holds.
+#[must_use]
+pub fn read_auth(data: &[u8]) -> Option<(SignatureScheme, &[u8])> {
+    crypto::read_auth(data)
+}
+
+/// prf(key, text) of the transform with this number.
+#[must_use]
+pub fn prf(number: u16, key: &[u8], text: &[u8]) -> Option<Vec<u8>> {
+    let prf = crypto::Prf::ALL.into_iter().find(|prf| prf.number() == number)?;
+    Some(prf.of(key, &[text]).to_vec())
+}
+
+/// `len` octets of prf+(key, seed).
+#[must_use]
+pub fn prf_plus(number: u16, key: &[u8], seed: &[u8], len: usize) -> Option<Vec<u8>> {
+    let prf = crypto::Prf::ALL.into_iter().find(|prf| prf.number() == number)?;
+    Some(prf.plus(key, &[seed], len).ok()?.to_vec())
+}
+
+/// Our public value and the common secret of the key exchange method with this number, as KE
+/// payloads have them. The secret is `None` if `peer` is refused.
+#[must_use]
+pub fn agree(group: u16, private: &[u8], peer: &[u8]) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+    let group = crypto::Group::from_number(group)?;
+    let own = crypto::Agreement::with_private(group, private).ok()?;
+    Some((own.public().to_vec(), own.agree(peer).ok().map(|secret| secret.to_vec())))
+}
+
+/// Opens what an encrypted payload holds (IV, ciphertext, ICV) with the cipher of this number and
+/// key length; gives the payloads inside, padding removed.
+#[must_use]
+pub fn open(
+    cipher: (u16, Option<u16>),
+    keymat: &[u8],
+    aad: &[u8],
+    octets: &[u8],
+) -> Option<Vec<u8>> {
+    let cipher = crypto::IkeCipher::ALL.into_iter().find(|c| c.number() == cipher)?;
+    let sealed = Sealed { first: PayloadType::NONE, aad, octets, fragment: None };
+    crypto::Opener::new(cipher, keymat).ok()?.open(&sealed).ok()
+}
+
+/// Reads a message as far as that goes without keys, then `octets` as the inside of an encrypted
+/// payload whose first payload is of type `first`. Gives what was read as a log would have it.
+#[must_use]
+pub fn read(first: u8, octets: &[u8]) -> [Option<String>; 2] {
+    let message = Message::read(octets).ok().map(|message| {
+        let inside = match message.body {
+            Body::Clear { first, octets } => Payloads::read(first, octets).ok(),
+            Body::Sealed(_) => None,
+        };
+        format!("{message:?} {inside:?}")
+    });
+    let payloads = Payloads::read(PayloadType(first), octets).ok();
+    [message, payloads.map(|payloads| format!("{payloads:?}"))]
+}
+
+/// Puts opened fragments together: message id, fragment number, total, first payload, plaintext.
+/// Gives every message that became whole.
+#[must_use]
+pub fn reassemble(fragments: &[(u32, u16, u16, u8, Vec<u8>)]) -> Vec<(u8, Vec<u8>)> {
+    let mut reassembly = Reassembly::default();
+    fragments
+        .iter()
+        .filter_map(|(id, number, total, first, plaintext)| {
+            let sealed = Sealed {
+                first: PayloadType(*first),
+                aad: &[],
+                octets: &[],
+                fragment: Some((*number, *total)),
+            };
+            let whole = reassembly.take(&sealed, *id, plaintext.clone()).ok().flatten()?;
+            Some((whole.0.0, whole.1))
+        })
+        .collect()
+}

@@ -1,0 +1,1 @@
+//! A peer that speaks correct cryptography and wrong protocol.
