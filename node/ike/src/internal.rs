@@ -12,12 +12,6 @@ pub fn verify(key: &PublicKey, scheme: SignatureScheme, octets: &[u8], signature
     crypto::verify(key, scheme, octets, signature)
 }
 
-/// The scheme and the signature that the data of an AUTH payload holds.
-#[must_use]
-pub fn read_auth(data: &[u8]) -> Option<(SignatureScheme, &[u8])> {
-    crypto::read_auth(data)
-}
-
 /// prf(key, text) of the transform with this number.
 #[must_use]
 pub fn prf(number: u16, key: &[u8], text: &[u8]) -> Option<Vec<u8>> {
