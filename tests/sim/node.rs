@@ -9,7 +9,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{self, RsaKeyPair};
 use ike::SignatureScheme;
 use keying::{Groups, Keying, Report};
-use sa::{Class, Command, Envelope, Flow, Policy, Prefix};
+use sa::{Class, Command, Envelope, Flow, Policy, Prefix, Subnets};
 
 use crate::net::{Kind, Seen};
 use crate::packet;
@@ -111,6 +111,8 @@ pub(crate) struct Node {
     policies: BTreeMap<IpAddr, BTreeMap<IpAddr, Policy>>,
     /// Flows whose clear packets are refused on the way in.
     protected: BTreeSet<Flow>,
+    /// What configured connections cover.
+    subnets: BTreeSet<Subnets>,
 }
 
 /// Where a packet goes.
@@ -168,6 +170,7 @@ impl Host {
             rules: dnskeys::Rules::default(),
             when_advertised: keying::WhenAdvertised::Clear,
             identity: None,
+            connections: Vec::new(),
             addresses: self.addresses.clone(),
             ike: ike::Config::new(ike::PublicKey::Rsa {
                 exponent: key.public.exponent().to_vec(),
@@ -187,6 +190,7 @@ impl Host {
             classes: BTreeMap::new(),
             policies: BTreeMap::new(),
             protected: BTreeSet::new(),
+            subnets: BTreeSet::new(),
         });
     }
 
@@ -220,7 +224,8 @@ impl Host {
         let Some(node) = &mut self.node else {
             return self.outbox.push_back(Sent::Clear(octets));
         };
-        match node.way(to) {
+        let flow = Flow::new(from, to).unwrap();
+        match node.way(flow) {
             Way::Clear => self.outbox.push_back(Sent::Clear(octets)),
             Way::Nowhere => {}
             Way::Device => node.plane.send(now, &octets),
@@ -247,7 +252,7 @@ impl Host {
             Sent::Clear(octets) => {
                 let (from, to) = packet::addresses(&octets);
                 let flow = Flow::new(to, from).unwrap();
-                if self.node.as_ref().is_some_and(|node| node.protected.contains(&flow)) {
+                if self.node.as_ref().is_some_and(|node| node.is_protected(&flow)) {
                     self.refused += 1;
                     return;
                 }
@@ -293,6 +298,12 @@ impl Host {
             }
             Command::SetPolicy { flow, policy } => node.set_policy(*flow, Some(*policy)),
             Command::ClearPolicy { flow } => node.set_policy(*flow, None),
+            Command::SetSubnets { subnets, .. } => {
+                node.subnets.insert(*subnets);
+            }
+            Command::ClearSubnets { subnets } => {
+                node.subnets.remove(subnets);
+            }
             Command::AddSa(_)
             | Command::MoveSa { .. }
             | Command::RemoveSa(_)
@@ -321,7 +332,11 @@ impl Node {
     }
 
     /// Where the node's routes lead: as the daemon lays the ground.
-    fn way(&self, to: IpAddr) -> Way {
+    fn way(&self, flow: Flow) -> Way {
+        if self.subnets.iter().any(|subnets| subnets.contains(&flow)) {
+            return Way::Device;
+        }
+        let to = flow.dst();
         let policies: Vec<Policy> =
             self.policies.get(&to).into_iter().flat_map(BTreeMap::values).copied().collect();
         let all = |policy| !policies.is_empty() && policies.iter().all(|p| *p == policy);
@@ -339,6 +354,11 @@ impl Node {
             Some(Class::Block) => Way::Nowhere,
             Some(Class::Trap { .. }) => Way::Device,
         }
+    }
+
+    /// Whether what comes to a flow's near end in the clear is refused.
+    fn is_protected(&self, flow: &Flow) -> bool {
+        self.protected.contains(flow) || self.subnets.iter().any(|subnets| subnets.contains(flow))
     }
 
     fn set_policy(&mut self, flow: Flow, policy: Option<Policy>) {

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use sa::{Command, Notice};
+use sa::{Command, Notice, Policy};
 
 use crate::config::{self, Config};
 use crate::kernel::{Ground, KernelError, KernelPlane};
@@ -167,6 +167,10 @@ fn lay(ground: &mut Ground, command: &Command) -> Result<(), KernelError> {
         Command::ClearClass { prefix } => ground.clear_class(*prefix),
         Command::SetPolicy { flow, policy } => ground.set_policy(*flow, Some(*policy)),
         Command::ClearPolicy { flow } => ground.set_policy(*flow, None),
+        Command::SetSubnets { subnets, policy } => {
+            ground.set_subnets(*subnets, *policy != Policy::Pass)
+        }
+        Command::ClearSubnets { subnets } => ground.set_subnets(*subnets, false),
         Command::AddSa(_) | Command::MoveSa { .. } | Command::RemoveSa(_) | Command::AskUse(_) => {
             Ok(())
         }

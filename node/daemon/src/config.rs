@@ -1,12 +1,16 @@
 //! The configuration file: TOML, every key documented in [`EXAMPLE`], every error one line that
 //! names the file, the line, the key and the reason.
 
+mod connection;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use keying::{Group, Groups, WhenAdvertised};
 use serde::Deserialize;
+
+pub(crate) use connection::Connection;
 
 /// What `oe-node config --example` prints.
 pub(crate) const EXAMPLE: &str = include_str!("example.toml");
@@ -21,6 +25,8 @@ pub(crate) struct Config {
     pub(crate) node: Node,
     pub(crate) dns: Dns,
     pub(crate) policy: Policy,
+    #[serde(rename = "connection")]
+    pub(crate) connections: Vec<Connection>,
 }
 
 /// `[node]`: this machine.
@@ -211,6 +217,15 @@ impl Config {
         if matches!(self.node.table, 0 | 253..=255) {
             return Err(format!("node.table: {} is one of the kernel's own", self.node.table));
         }
+        if self.node.backend == Backend::Xfrm && !self.connections.is_empty() {
+            return Err("connection: needs node.backend = \"userspace\"".to_owned());
+        }
+        for (index, connection) in self.connections.iter().enumerate() {
+            connection.check()?;
+            if self.connections.iter().take(index).any(|c| c.name == connection.name) {
+                return Err(format!("connection {}: name: there are two of it", connection.name));
+            }
+        }
         Ok(())
     }
 
@@ -249,6 +264,18 @@ impl Config {
         Ok(groups)
     }
 
+    /// The configured connections, with the keys of their peers.
+    pub(crate) fn connections(&self) -> Result<Vec<keying::Connection>, Error> {
+        let rules = self.rules();
+        let file = || Path::new("configuration").to_path_buf();
+        let read = |c: &Connection| c.to_keying(&rules);
+        self.connections.iter().map(read).collect::<Result<_, _>>().map_err(|why| Error {
+            file: file(),
+            line: None,
+            why,
+        })
+    }
+
     /// What counts as authority.
     pub(crate) fn rules(&self) -> dnskeys::Rules {
         dnskeys::Rules {
@@ -276,7 +303,8 @@ fn key_of_line(text: &str, line: usize) -> Option<String> {
     let mut table = String::new();
     for (index, content) in text.lines().enumerate().take(line) {
         let content = content.trim();
-        if let Some(name) = content.strip_prefix('[').and_then(|c| c.split(']').next()) {
+        let heading = content.strip_prefix('[').map(|c| c.trim_start_matches('['));
+        if let Some(name) = heading.and_then(|c| c.split(']').next()) {
             name.clone_into(&mut table);
         } else if index + 1 == line {
             let key = content.split('=').next()?.trim();
@@ -317,7 +345,10 @@ mod tests {
         assert_eq!(config, Config::default());
         let bare: String = EXAMPLE
             .lines()
-            .map(|line| line.strip_prefix("# = ").unwrap_or(line))
+            .map(|line| {
+                let shown = line.strip_prefix("# = ").or_else(|| line.strip_prefix("# - "));
+                shown.unwrap_or(line)
+            })
             .collect::<Vec<_>>()
             .join("\n");
         assert!(Config::parse(Path::new("example.toml"), &bare).is_ok(), "{bare}");
@@ -338,6 +369,16 @@ mod tests {
             "require-dnssec",
             "allow-exponent-3",
             "when-advertised",
+            "name",
+            "gateway",
+            "local-address",
+            "local-id",
+            "remote-id",
+            "remote-key",
+            "local-subnets",
+            "remote-subnets",
+            "mode",
+            "start",
         ] {
             assert!(EXAMPLE.lines().any(|line| line.contains(&format!("{key} ="))), "{key}");
         }
@@ -356,6 +397,33 @@ mod tests {
         let text = error("[node]\ninterface = \"far-too-long-a-name\"\n");
         assert!(text.starts_with("x.toml: node.interface: "), "{text}");
         assert!(error("[node\n").starts_with("x.toml:1: "));
+    }
+
+    #[test]
+    fn connections_say_what_they_lack() {
+        let whole = "[[connection]]\nname = \"office\"\ngateway = \"192.0.2.2\"\n\
+            remote-key = \"dns\"\nlocal-subnets = [\"10.1.0.0/16\"]\n\
+            remote-subnets = [\"10.2.0.0/16\"]\n";
+        let config = Config::parse(Path::new("x"), whole).unwrap();
+        assert_eq!(config.connections().unwrap()[0].gateways.len(), 1);
+        assert!(
+            error(&whole.replace("10.2.0.0/16", "10.2.0.0/33"))
+                .starts_with("x.toml:6: connection.remote-subnets: ")
+        );
+        for (without, names) in [
+            ("remote-key", "connection office: remote-key: missing"),
+            ("gateway", "connection office: gateway: missing"),
+        ] {
+            let text: String =
+                whole.lines().filter(|l| !l.starts_with(without)).flat_map(|l| [l, "\n"]).collect();
+            assert!(error(&text).contains(names), "{}", error(&text));
+        }
+        let two = error(&format!("{whole}{whole}"));
+        assert!(two.contains("office: name: there are two"), "{two}");
+        let other = error(&whole.replace("10.2.0.0/16", "2001:db8::/32"));
+        assert!(other.contains("office: remote-subnets: no subnet of a family"), "{other}");
+        let weird = error(&whole.replace("[[", "[node]\nbackend = \"xfrm\"\n[["));
+        assert!(weird.contains("userspace"), "{weird}");
     }
 
     #[test]

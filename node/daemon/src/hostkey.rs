@@ -264,6 +264,19 @@ pub(crate) fn load_public(path: &Path) -> Result<RsaKey, HostKeyError> {
         .map_err(|error| HostKeyError::Content { path: path.to_path_buf(), why: error.why() })
 }
 
+/// Reads a peer's public key: PEM, or the base64 of DNS and of the classic files (RFC 3110, with
+/// or without `0s` in front).
+pub(crate) fn load_peer(path: &Path) -> Result<RsaKey, HostKeyError> {
+    let text = read_text(path, &open(path)?)?;
+    let trimmed = text.trim();
+    let key = if trimmed.contains("-----BEGIN") {
+        RsaKey::from_pem(trimmed)
+    } else {
+        RsaKey::from_base64(trimmed.strip_prefix("0s").unwrap_or(trimmed).as_bytes())
+    };
+    key.map_err(|error| HostKeyError::Content { path: path.to_path_buf(), why: error.why() })
+}
+
 /// Reads a file that must be private to its owner. The checks look at the file that was opened,
 /// not at its name.
 fn read_private(path: &Path) -> Result<Zeroizing<String>, HostKeyError> {

@@ -26,6 +26,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     // Beside what has to be done first, and over before anybody is told that we run.
     let warm = std::thread::spawn(crate::hostkey::warm_up);
     let groups = config.groups()?;
+    let connections = config.connections()?;
     let (key, made) = view::host_key(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -33,7 +34,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         .build()
         .context("the runtime does not start")?;
     let _ = warm.join();
-    let done = runtime.block_on(start(config, groups, key, made));
+    let done = runtime.block_on(start(config, (groups, connections), key, made));
     // A DNS question under way must not keep us.
     runtime.shutdown_timeout(Duration::from_millis(100));
     done
@@ -41,7 +42,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 
 async fn start(
     config: &Config,
-    groups: keying::Groups,
+    (groups, connections): (keying::Groups, Vec<keying::Connection>),
     key: HostKey,
     made: bool,
 ) -> anyhow::Result<()> {
@@ -61,7 +62,7 @@ async fn start(
     if made {
         view::announce_key(&key, &config.key_file(), &addresses);
     }
-    let keying_config = view::keying_config(config, groups, &key, addresses);
+    let keying_config = view::keying_config(config, groups, connections, &key, addresses);
     let (answers_in, answers) = mpsc::channel(64);
     let (signatures_in, signatures) = mpsc::channel(64);
     let mut node = Node {

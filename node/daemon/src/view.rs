@@ -107,12 +107,14 @@ pub(crate) fn seed() -> anyhow::Result<[u8; 32]> {
 pub(crate) fn keying_config(
     config: &Config,
     groups: keying::Groups,
+    connections: Vec<keying::Connection>,
     key: &HostKey,
     addresses: Vec<IpAddr>,
 ) -> keying::Config {
     let public = key.public();
     keying::Config {
         groups,
+        connections,
         rules: config.rules(),
         when_advertised: config.when_advertised(),
         identity: config.identity(),
@@ -134,8 +136,10 @@ pub(crate) fn keying_config(
 /// The whole state as one document.
 pub(crate) fn status(keying: &Keying, plane: &Backend, now: Instant) -> Value {
     let destinations: Vec<Value> = keying.destinations(now).iter().map(destination).collect();
+    let connections: Vec<Value> = keying.connections(now).iter().map(connection).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "connections": connections,
         "destinations": destinations,
         "counters": {
             "keying": keying_counters(keying),
@@ -154,6 +158,7 @@ pub(crate) fn peers(keying: &Keying, now: Instant) -> Value {
             json!({
                 "identity": identity(&peer.identity),
                 "gateway": peer.gateway.map(|a| a.to_string()),
+                "connection": peer.connection,
                 "called_by": if peer.initiator { "us" } else { "them" },
                 "since_s": seconds(peer.since),
                 "speaks_for": speaks_for,
@@ -221,6 +226,24 @@ fn destination(d: &keying::Destination) -> Value {
         "packets_out": d.used.packets_out,
         "bytes_in": d.used.bytes_in,
         "bytes_out": d.used.bytes_out,
+    })
+}
+
+fn connection(c: &keying::ConnectionView) -> Value {
+    let subnets: Vec<String> = c.subnets.iter().map(sa::Subnets::to_string).collect();
+    json!({
+        "name": c.name,
+        "state": c.state.name(),
+        "trust": trust(Some(sa::Trust::Configured)),
+        "subnets": subnets,
+        "gateway": c.gateway.map(|a| a.to_string()),
+        "since_s": seconds(c.since),
+        "reason": c.reason.map(|why| why.to_string()),
+        "pairs": c.pairs,
+        "packets_in": c.used.packets_in,
+        "packets_out": c.used.packets_out,
+        "bytes_in": c.used.bytes_in,
+        "bytes_out": c.used.bytes_out,
     })
 }
 
@@ -317,6 +340,19 @@ fn name_and_detail(what: &What) -> (&'static str, Value) {
         What::ClearText(why) => ("clear", json!({ "reason": why.to_string() })),
         What::Denied(why) => ("deny", json!({ "reason": why.to_string() })),
         What::Expired => ("expired", Value::Null),
+        What::ConnectionCalling { name, gateway } => {
+            ("connection-calling", json!({ "connection": name, "gateway": gateway.to_string() }))
+        }
+        What::ConnectionUp { name, sa, gateway } => (
+            "connection-up",
+            json!({ "connection": name, "pair": sa.0, "gateway": gateway.to_string() }),
+        ),
+        What::ConnectionDown { name, why } => {
+            ("connection-down", json!({ "connection": name, "reason": why.to_string() }))
+        }
+        What::ConnectionFailed { name, why } => {
+            ("connection-failed", json!({ "connection": name, "reason": why.to_string() }))
+        }
         What::Refused { remote, identity: id, why } => (
             "refused",
             json!({
@@ -336,11 +372,15 @@ pub(crate) fn log(report: &Report) {
         What::Keyed { .. } | What::ClearText(_) | What::Denied(_) | What::NoLongerAuthorized(_) => {
             tracing::info!("{far}: {name} {detail}");
         }
+        What::ConnectionUp { .. } | What::ConnectionDown { .. } | What::ConnectionFailed { .. } => {
+            tracing::info!("{name} {detail}");
+        }
         // As often as strangers like: counted, and not worth a line each.
         What::Refused { .. } => tracing::debug!("{name} {detail}"),
         What::Trapped
         | What::DnsAnswer { .. }
         | What::Calling { .. }
+        | What::ConnectionCalling { .. }
         | What::InitDone { .. }
         | What::Authenticated { .. }
         | What::PairDropped { .. }

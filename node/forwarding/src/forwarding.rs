@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
-use sa::{Command, Envelope, Flow, Notice, Policy, SaId, SaPair};
+use sa::{Command, Envelope, Flow, Notice, Policy, SaId, SaPair, Subnets};
 
 use crate::aead::Provider;
 use crate::batch::{Batch, To};
@@ -155,6 +155,11 @@ impl Forwarding {
                 self.spd.clear(&flow);
                 self.discard(&flow, Reason::HoldExpired);
             }
+            Command::SetSubnets { subnets, policy } => self.set_subnets(now, subnets, policy),
+            Command::ClearSubnets { subnets } => {
+                self.spd.clear_subnets(&subnets);
+                self.discard_between(&subnets, Reason::HoldExpired);
+            }
             Command::AddSa(pair) => self.add_sa(&pair),
             Command::MoveSa { sa, envelope } => {
                 let mtu = path_mtu(self.config.link_mtu, &envelope);
@@ -229,6 +234,35 @@ impl Forwarding {
             Policy::Hold => {}
             Policy::Deny => self.discard(&flow, Reason::Denied),
             Policy::Pass | Policy::Encrypt(_) => self.release(now, &flow, policy),
+        }
+    }
+
+    fn set_subnets(&mut self, now: Instant, subnets: Subnets, policy: Policy) {
+        let usable = match policy {
+            Policy::Encrypt(sa) => self.sad.get_mut(sa).is_some_and(|sa| !sa.usage.spent),
+            Policy::Hold | Policy::Pass | Policy::Deny => true,
+        };
+        let policy = if usable { policy } else { Policy::Hold };
+        if !self.spd.set_subnets(subnets, policy) {
+            return self.counters.count(Reason::TableFull);
+        }
+        match policy {
+            Policy::Hold => {}
+            Policy::Deny => self.discard_between(&subnets, Reason::Denied),
+            Policy::Pass | Policy::Encrypt(_) => {
+                for flow in self.hold.flows_between(&subnets) {
+                    // A more specific entry may say otherwise about this one.
+                    if self.spd.entry_of(&flow) == Some(subnets) {
+                        self.release(now, &flow, policy);
+                    }
+                }
+            }
+        }
+    }
+
+    fn discard_between(&mut self, subnets: &Subnets, reason: Reason) {
+        for flow in self.hold.flows_between(subnets) {
+            self.discard(&flow, reason);
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use sa::{Flow, Prefix};
+use sa::{Flow, Prefix, Subnets};
 
 use crate::counters::{Counters, Reason};
 use crate::hash::Seeded;
@@ -112,6 +112,11 @@ impl Hold {
         self.bytes = self.bytes.saturating_sub(held.bytes());
         held.last.push_front(held.first);
         held.last
+    }
+
+    /// The flows between two prefixes of which something is held, the oldest first.
+    pub(crate) fn flows_between(&self, subnets: &Subnets) -> Vec<Flow> {
+        self.ages.values().filter(|flow| subnets.contains(flow)).copied().collect()
     }
 
     /// When the oldest flow will have waited long enough.

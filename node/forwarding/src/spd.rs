@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use sa::{Class, Flow, Policy, Prefix, SaId};
+use sa::{Class, Flow, Policy, Prefix, SaId, Subnets};
 
 use crate::hash::Seeded;
 use crate::prefixes::PrefixTable;
@@ -25,6 +25,8 @@ pub(crate) enum Verdict {
 pub(crate) struct Spd {
     flows: HashMap<Flow, State, Seeded>,
     classes: PrefixTable<Class>,
+    /// Configured connections: by remote prefix, then by local one, the longest first.
+    configured: PrefixTable<Vec<Configured>>,
 }
 
 /// A flow's policy. `Hold` remembers when keys were last asked for.
@@ -35,14 +37,36 @@ struct State {
     at: Instant,
 }
 
+/// What happens between a local prefix and the remote one that it is listed under.
+struct Configured {
+    local: Prefix,
+    policy: Policy,
+    /// When keys were last asked for.
+    asked: Option<Instant>,
+}
+
 impl Spd {
     pub(crate) fn new(hasher: Seeded) -> Self {
-        Self { flows: HashMap::with_hasher(hasher), classes: PrefixTable::new(hasher) }
+        Self {
+            flows: HashMap::with_hasher(hasher),
+            classes: PrefixTable::new(hasher),
+            configured: PrefixTable::new(hasher),
+        }
     }
 
     /// What to do with a packet of this flow.
     #[inline]
     pub(crate) fn verdict(&mut self, now: Instant, flow: &Flow) -> Verdict {
+        if self.configured.len() > 0
+            && let Some(entry) = self.configured_for(flow)
+        {
+            return match entry.policy {
+                Policy::Encrypt(sa) => Verdict::Encrypt(sa),
+                Policy::Pass => Verdict::Pass,
+                Policy::Deny => Verdict::Deny,
+                Policy::Hold => Verdict::Hold,
+            };
+        }
         let Some(state) = self.flows.get_mut(flow) else { return self.unknown(flow.dst()) };
         match state.policy {
             Policy::Hold => Verdict::Hold,
@@ -62,7 +86,55 @@ impl Spd {
             Some(Class::Trap { .. }) => Verdict::Hold,
             Some(Class::Pass) => Verdict::Pass,
             Some(Class::Block) => Verdict::Deny,
+            // It was led here on account of a connection that is for other sources.
+            None if self.configured.len() > 0 => Verdict::Pass,
             None => Verdict::Unknown,
+        }
+    }
+
+    /// The configured entry that a flow falls under.
+    fn configured_for(&mut self, flow: &Flow) -> Option<&mut Configured> {
+        let subnets = self.entry_of(flow)?;
+        let entries = self.configured.get_mut(&subnets.remote())?;
+        entries.iter_mut().find(|entry| entry.local == subnets.local())
+    }
+
+    /// The configured prefixes that a flow falls between: the longest remote one first, then the
+    /// longest local one.
+    pub(crate) fn entry_of(&self, flow: &Flow) -> Option<Subnets> {
+        self.configured.matches(flow.dst()).find_map(|(remote, entries)| {
+            let entry = entries.iter().find(|entry| entry.local.contains(flow.src()))?;
+            Subnets::new(entry.local, remote)
+        })
+    }
+
+    /// Sets what happens between two prefixes; `false` if there is no room.
+    pub(crate) fn set_subnets(&mut self, subnets: Subnets, policy: Policy) -> bool {
+        let (local, remote) = (subnets.local(), subnets.remote());
+        let new = Configured { local, policy, asked: None };
+        let room = self.configured.len() < MAX_CONFIGURED;
+        let Some(entries) = self.configured.get_mut(&remote) else {
+            if room {
+                self.configured.insert(remote, vec![new]);
+            }
+            return room;
+        };
+        entries.retain(|entry| entry.local != local);
+        if entries.len() >= MAX_CONFIGURED {
+            return false;
+        }
+        entries.push(new);
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.local.len()));
+        true
+    }
+
+    /// Forgets a configured pair of prefixes.
+    pub(crate) fn clear_subnets(&mut self, subnets: &Subnets) {
+        let remote = subnets.remote();
+        let Some(entries) = self.configured.get_mut(&remote) else { return };
+        entries.retain(|entry| entry.local != subnets.local());
+        if entries.is_empty() {
+            self.configured.remove(&remote);
         }
     }
 
@@ -70,6 +142,15 @@ impl Spd {
     /// §3.1.2: repeated, because a request may be lost, but less than once a second).
     /// `None` if there is no room for another flow.
     pub(crate) fn hold(&mut self, now: Instant, flow: Flow) -> Option<bool> {
+        if let Some(entry) = self.configured_for(&flow) {
+            entry.policy = Policy::Hold;
+            let recent = |at: Instant| now.saturating_duration_since(at) < ASK_AGAIN;
+            let due = !entry.asked.is_some_and(recent);
+            if due {
+                entry.asked = Some(now);
+            }
+            return Some(due);
+        }
         if !self.has_room_for(&flow) {
             return None;
         }
@@ -149,6 +230,8 @@ impl Spd {
 const MAX_FLOWS: usize = 65_536;
 /// Prefixes with a class: the lines of the policy group files.
 const MAX_CLASSES: usize = 65_536;
+/// Remote prefixes of configured connections, and local ones under each: a file's worth.
+const MAX_CONFIGURED: usize = 4096;
 /// RFC 4322 §3.1.2 wants repeated requests slower than one a second.
 const ASK_AGAIN: Duration = Duration::from_millis(1100);
 
@@ -192,6 +275,30 @@ mod tests {
         assert_eq!(spd.verdict(now, &flow(265)), Verdict::Encrypt(SaId(7)));
         spd.clear(&flow(265));
         assert_eq!(spd.verdict(now, &flow(265)), Verdict::Deny);
+    }
+
+    #[test]
+    fn configured_prefixes_beat_flows_and_classes() {
+        let (mut spd, now) = (spd(), Instant::now());
+        let between = |local: &str, remote: &str| {
+            Subnets::new(local.parse().unwrap(), remote.parse().unwrap()).unwrap()
+        };
+        assert!(spd.set(now, flow(265), Policy::Pass));
+        let wide = between("192.0.2.0/24", "10.0.0.0/8");
+        assert!(spd.set_subnets(wide, Policy::Encrypt(SaId(3))));
+        assert_eq!(spd.verdict(now, &flow(265)), Verdict::Encrypt(SaId(3)), "not the flow's own");
+        // The longer remote prefix decides, then the longer local one; other sources do not count.
+        assert!(spd.set_subnets(between("192.0.2.0/24", "10.0.1.0/24"), Policy::Deny));
+        assert!(spd.set_subnets(between("192.0.2.1/32", "10.0.1.0/24"), Policy::Hold));
+        assert!(spd.set_subnets(between("192.0.2.9/32", "10.0.1.9/32"), Policy::Pass));
+        assert_eq!(spd.verdict(now, &flow(265)), Verdict::Hold);
+        assert_eq!(spd.hold(now, flow(265)), Some(true));
+        assert_eq!(spd.hold(now, flow(266)), Some(false), "asked for once for all of it");
+        spd.clear_subnets(&between("192.0.2.1/32", "10.0.1.0/24"));
+        assert_eq!(spd.verdict(now, &flow(265)), Verdict::Deny);
+        spd.clear_subnets(&between("192.0.2.0/24", "10.0.1.0/24"));
+        spd.clear_subnets(&wide);
+        assert_eq!(spd.verdict(now, &flow(265)), Verdict::Pass);
     }
 
     #[test]

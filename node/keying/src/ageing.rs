@@ -133,6 +133,7 @@ impl Keying {
 
     /// The data plane says how a pair is used: one that neither end uses is closed.
     pub(crate) fn last_use(&mut self, now: Instant, sa: SaId, used: Use) {
+        self.joint_used(sa, used);
         let Some(pair) = self.pairs.get_mut(&sa) else { return };
         pair.used = used;
         // Somebody may only have wanted to see the counters.

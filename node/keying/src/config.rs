@@ -6,6 +6,7 @@ use std::time::Duration;
 use dnskeys::Rules;
 use ike::Identity;
 
+use crate::connection::Connection;
 use crate::group::Groups;
 
 /// What to do when a *secure* record exists and its gateway does not answer
@@ -24,6 +25,8 @@ pub enum WhenAdvertised {
 pub struct Config {
     /// Which destinations are treated how.
     pub groups: Groups,
+    /// Configured connections, in the order of the file.
+    pub connections: Vec<Connection>,
     /// What counts as authority.
     pub rules: Rules,
     /// What a silent gateway with a secure record means.

@@ -105,6 +105,8 @@ pub(crate) struct Peer {
     pub(crate) pairs: BTreeSet<SaId>,
     /// Flows whose child has been asked for.
     pub(crate) waiting: Vec<Flow>,
+    /// The configured connection that it carries, if any: of no use for anything else.
+    pub(crate) connection: Option<usize>,
     /// Whether we are deleting it: of no use for anything new.
     pub(crate) closing: bool,
 }
@@ -167,4 +169,8 @@ pub(crate) enum Asker {
     Visitor(IkeId),
     /// A keyed flow, whose evidence has aged.
     Recheck(Flow),
+    /// A configured connection, for its peer's keys.
+    Connection(usize),
+    /// A configured peer that calls.
+    ConnectionVisitor(IkeId),
 }

@@ -23,6 +23,10 @@ use crate::report::{What, Why};
 impl Keying {
     /// The data plane holds a packet of this flow.
     pub(crate) fn acquire(&mut self, now: Instant, flow: Flow) {
+        let connections = self.connections_of(flow);
+        if !connections.is_empty() {
+            return self.connections_wanted(now, &connections);
+        }
         // A notice may cross our own command on the way: say again what holds.
         let standing = self.flows.get(&flow).map(|entry| match entry.state {
             State::PotentialOe | State::PendingOe(_) | State::Keyed { quiet: true, .. } => {
@@ -235,6 +239,7 @@ impl Keying {
             .iter()
             .find(|(_, peer)| {
                 !peer.closing
+                    && peer.connection.is_none()
                     && peer.gateway == gateway
                     && peer.local == local
                     && peer.identity == Identity::Address(gateway)
@@ -325,6 +330,10 @@ impl Keying {
         request: &ChildRequest,
         why: End,
     ) {
+        if let Some(index) = self.peers.get(&ike).and_then(|peer| peer.connection) {
+            self.close_if_bare(now, ike);
+            return self.connection_call_ended(now, index, why);
+        }
         let Some(flow) = flow_of(&request.local, &request.remote) else { return };
         if let Some(peer) = self.peers.get_mut(&ike) {
             peer.waiting.retain(|f| *f != flow);

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use dnskeys::{Answer, Name};
-use ike::{Datagram, Event, Ike, IkeId};
+use ike::{Datagram, Event, Ike, IkeId, NeedPeer};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
-use sa::{Command, Flow, Notice, Policy, SaId, Trust};
+use sa::{Command, Flow, Notice, Policy, SaId, Subnets, Trust};
 
 use crate::config::Config;
+use crate::connection::Configured;
 use crate::entry::{Asker, Call, Entry, HISTORY, Pair, Peer, Recheck, State, Visit, Visitor};
 use crate::report::{Report, What, Why};
 
@@ -46,6 +47,8 @@ pub enum Timer {
     Linger,
     /// An IKE SA should have a pair by now.
     Bare,
+    /// A configured connection's state is due.
+    Connection,
 }
 
 /// What has happened since the start.
@@ -102,6 +105,22 @@ pub struct Keying {
     pub(crate) lingering: VecDeque<(Instant, SaId)>,
     /// Pairs to send on once the outputs of the current input are all queued.
     pub(crate) after_drain: Vec<(Flow, SaId)>,
+    /// Configured connections, in the order of the file.
+    pub(crate) configured: Vec<Configured>,
+    pub(crate) configured_deadlines: BTreeSet<(Instant, usize)>,
+    /// Calls for connections.
+    pub(crate) configured_calls: BTreeMap<IkeId, usize>,
+    /// Configured peers that call and whose keys DNS is asked for.
+    pub(crate) configured_visitors: BTreeMap<IkeId, (usize, NeedPeer)>,
+    /// Configured peers whose signature is being verified; our address, and theirs.
+    pub(crate) configured_visits: BTreeMap<IkeId, (usize, IpAddr, IpAddr)>,
+    pub(crate) configured_after_drain: Vec<(usize, SaId)>,
+    /// Which connection a pair belongs to.
+    pub(crate) joints: BTreeMap<SaId, usize>,
+    /// What the data plane was last told of configured subnets.
+    pub(crate) said: BTreeMap<Subnets, Policy>,
+    /// Nothing is called any more.
+    pub(crate) stopping: bool,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) counters: Counters,
 }
@@ -114,8 +133,19 @@ impl Keying {
         let mut ike_seed = [0; 32];
         rng.fill_bytes(&mut ike_seed);
         let ike = Ike::new(config.ike.clone(), ike_seed, now);
+        let configured = config.connections.iter().cloned();
+        let configured = configured.map(|c| Configured::new(c, now)).collect();
         let mut keying = Self {
             config,
+            configured,
+            configured_deadlines: BTreeSet::new(),
+            configured_calls: BTreeMap::new(),
+            configured_visitors: BTreeMap::new(),
+            configured_visits: BTreeMap::new(),
+            configured_after_drain: Vec::new(),
+            joints: BTreeMap::new(),
+            said: BTreeMap::new(),
+            stopping: false,
             rng,
             ike,
             flows: BTreeMap::new(),
@@ -138,6 +168,8 @@ impl Keying {
             let class = group.class();
             keying.outputs.push_back(Output::Command(Command::SetClass { prefix, class }));
         }
+        keying.begin_connections(now);
+        keying.drain(now);
         keying
     }
 
@@ -150,13 +182,15 @@ impl Keying {
             Notice::HardExpire(sa) => self.ike.close_child(now, sa),
             Notice::LastUse { sa, used } => self.last_use(now, sa, used),
             Notice::Unanswered(sa) => {
-                if let Some(pair) = self.pairs.get(&sa) {
-                    self.ike.probe(now, pair.ike);
+                let ike = self.pairs.get(&sa).map(|pair| pair.ike).or_else(|| self.joint_ike(sa));
+                if let Some(ike) = ike {
+                    self.ike.probe(now, ike);
                 }
             }
             // What nobody signed for speaks for the address it came from, and moves nowhere else.
             Notice::PeerMoved { sa, remote } => {
-                if self.pairs.get(&sa).is_some_and(|pair| pair.trust > Trust::Unauthenticated) {
+                let trusted = |pair: &Pair| pair.trust > Trust::Unauthenticated;
+                if self.pairs.get(&sa).is_some_and(trusted) || self.joints.contains_key(&sa) {
                     self.ike.handle_moved(now, sa, remote);
                 }
             }
@@ -180,6 +214,10 @@ impl Keying {
                 Asker::Gateway(flow) => self.gateway_answered(now, flow, answer),
                 Asker::Visitor(ike) => self.visitor_answered(now, ike, answer),
                 Asker::Recheck(flow) => self.recheck_answered(now, flow, answer),
+                Asker::Connection(index) => self.connection_answered(now, index, answer),
+                Asker::ConnectionVisitor(ike) => {
+                    self.connection_visitor_answered(now, ike, answer);
+                }
             }
         }
         self.drain(now);
@@ -204,6 +242,14 @@ impl Keying {
         self.remove_lingering(now);
         self.close_bare(now);
         self.drain(now);
+        while let Some(&(due, index)) = self.configured_deadlines.first() {
+            if due > now {
+                break;
+            }
+            self.set_connection_deadline(index, None);
+            self.connection_due(now, index);
+            self.drain(now);
+        }
         while let Some(&(due, flow)) = self.deadlines.first() {
             if due > now {
                 break;
@@ -221,7 +267,13 @@ impl Keying {
         let flow = self.deadlines.first().map(|(at, _)| (*at, Timer::Flow));
         let linger = self.lingering.front().map(|(at, _)| (*at, Timer::Linger));
         let bare = self.bare.front().map(|(at, _)| (*at, Timer::Bare));
-        ike.into_iter().chain(flow).chain(linger).chain(bare).min_by_key(|(at, _)| *at)
+        let connection = self.configured_deadlines.first().map(|(at, _)| (*at, Timer::Connection));
+        ike.into_iter()
+            .chain(flow)
+            .chain(linger)
+            .chain(bare)
+            .chain(connection)
+            .min_by_key(|(at, _)| *at)
     }
 
     /// The next thing to do.
@@ -232,11 +284,13 @@ impl Keying {
     /// Deletes everything at both ends, with retransmission. Go on driving the machine until
     /// [`Keying::is_idle`], or as long as there is time; then [`Keying::shutdown`].
     pub fn close_all(&mut self, now: Instant) {
+        self.stopping = true;
         let flows: Vec<Flow> = self.flows.keys().copied().collect();
         for flow in flows {
             self.close_flow(now, flow);
         }
-        let peers: Vec<IkeId> = self.peers.keys().chain(self.calls.keys()).copied().collect();
+        let calls = self.calls.keys().chain(self.configured_calls.keys());
+        let peers: Vec<IkeId> = self.peers.keys().chain(calls).copied().collect();
         for ike in peers {
             self.close_ike(now, ike);
         }
@@ -267,7 +321,7 @@ impl Keying {
     /// Asks the data plane how every pair is used; the answers come as notices.
     pub fn ask_use(&mut self) {
         // Only for showing: see `last_use` for what an idle pair comes to.
-        for sa in self.pairs.keys() {
+        for sa in self.pairs.keys().chain(&self.joints()) {
             self.outputs.push_back(Output::Command(Command::AskUse(*sa)));
         }
     }
@@ -297,6 +351,7 @@ impl Keying {
             }
         }
         self.switch_answered(now);
+        self.use_answered(now);
     }
 
     fn ike_event(&mut self, now: Instant, event: Event) {
@@ -314,6 +369,7 @@ impl Keying {
                     proofs: Vec::new(),
                     pairs: BTreeSet::new(),
                     waiting: Vec::new(),
+                    connection: None,
                     closing: false,
                 };
                 self.established(now, ike, peer, initial_contact);
@@ -331,7 +387,13 @@ impl Keying {
             self.counters.over_budget += 1;
             return self.ike.close(now, ike);
         }
-        if peer.initiator {
+        if let Some(index) = self.configured_calls.remove(&ike) {
+            // Its child follows, or the reason why there is none.
+            self.peers.insert(ike, Peer { connection: Some(index), ..peer });
+        } else if let Some((index, local, gateway)) = self.configured_visits.remove(&ike) {
+            self.counters.visitors_accepted += 1;
+            self.peers.insert(ike, Peer { connection: Some(index), local, gateway, ..peer });
+        } else if peer.initiator {
             self.call_answered(now, ike, peer);
         } else {
             self.visitor_authenticated(ike, peer);
@@ -392,7 +454,7 @@ impl Keying {
         }
         self.counters.queries += 1;
         self.asked.insert(name.clone(), vec![asker]);
-        let for_visitor = matches!(asker, Asker::Visitor(_));
+        let for_visitor = matches!(asker, Asker::Visitor(_) | Asker::ConnectionVisitor(_));
         self.outputs.push_back(Output::Query { name, for_visitor });
     }
 

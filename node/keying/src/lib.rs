@@ -5,6 +5,7 @@
 //! call, clear text or nothing; and a child SA is installed only with an [`dnskeys::Authorized`]
 //! in hand. From the top:
 //!
+//! - [`connection`]: what an administrator has written down of a peer; it beats all the rest.
 //! - [`group`]: which destinations are treated how.
 //! - [`keying`]: the machine: its inputs, its one queue of outputs, its deadlines.
 //! - [`initiator`]: potential OE, pending OE and what follows (RFC 4322 §3.2).
@@ -17,6 +18,7 @@
 
 pub mod ageing;
 pub mod config;
+pub mod connection;
 mod entry;
 pub mod explain;
 pub mod group;
@@ -29,6 +31,7 @@ pub mod responder;
 pub mod status;
 
 pub use config::{Config, Lives, WhenAdvertised};
+pub use connection::{Connection, ConnectionState, ConnectionView, RemoteKeys, Start};
 pub use explain::{Explanation, NextPacket};
 pub use group::{Group, Groups, LineError, Listed};
 pub use keying::{Counters, Keying, Output, Timer};

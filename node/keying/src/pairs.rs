@@ -35,6 +35,9 @@ enum Settlement {
 impl Keying {
     /// A child is agreed: install it, with the proof that its peer may have it.
     pub(crate) fn child_up(&mut self, now: Instant, child: Child) {
+        if let Some(index) = self.peers.get(&child.ike).and_then(|peer| peer.connection) {
+            return self.connection_child_up(now, index, child);
+        }
         let Some((flow, proof)) = self.proof_for(&child) else {
             // Nothing may be installed without a proof: the peer is told that it is gone.
             self.ike.close_child(now, child.id);
@@ -231,6 +234,9 @@ impl Keying {
 
     /// The peer has this pair too: it sent on it.
     pub(crate) fn pair_proven(&mut self, now: Instant, sa: SaId) {
+        if self.joint_proven(now, sa) {
+            return;
+        }
         let Some(pair) = self.pairs.get_mut(&sa) else { return };
         pair.proven = true;
         let flow = pair.flow;
@@ -273,7 +279,10 @@ impl Keying {
     }
 
     /// A child is gone.
-    pub(crate) fn child_down(&mut self, now: Instant, sa: SaId, _why: End) {
+    pub(crate) fn child_down(&mut self, now: Instant, sa: SaId, why: End) {
+        if self.joint_down(now, sa, why) {
+            return;
+        }
         let Some(pair) = self.pairs.remove(&sa) else { return };
         let flow = pair.flow;
         if let Some(peer) = self.peers.get_mut(&pair.ike) {
@@ -328,6 +337,11 @@ impl Keying {
     pub(crate) fn ike_ended(&mut self, now: Instant, ike: IkeId, why: End) {
         self.visitors.remove(&ike);
         self.visits.remove(&ike);
+        self.configured_visitors.remove(&ike);
+        self.configured_visits.remove(&ike);
+        if let Some(index) = self.configured_calls.remove(&ike) {
+            return self.connection_call_ended(now, index, why);
+        }
         let (mut failed, mut again) = (Vec::new(), Vec::new());
         match self.calls.remove(&ike) {
             Some(call) if call.keyed && why == End::Timeout => again = call.flows,
@@ -352,6 +366,7 @@ impl Keying {
                 pair.envelope = envelope;
                 self.command(Command::MoveSa { sa: *sa, envelope });
             }
+            self.joint_moved(*sa, envelope);
         }
     }
 
@@ -378,7 +393,7 @@ fn trust_of(proof: &Authorized) -> Trust {
     }
 }
 
-fn to_pair(child: Child, trust: Trust) -> SaPair {
+pub(crate) fn to_pair(child: Child, trust: Trust) -> SaPair {
     SaPair {
         id: child.id,
         cipher: child.cipher,
@@ -402,11 +417,11 @@ pub(crate) const CROSSING: Duration = Duration::from_secs(30);
 /// The shortest time after which evidence is asked for again, whatever its TTL.
 pub(crate) const MIN_PROOF: Duration = Duration::from_secs(60);
 /// How long a replaced pair still receives: longer than any packet is under way.
-const LINGER: Duration = Duration::from_secs(2);
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
 /// Replaced pairs that still receive, at once; more are removed at once.
-const MAX_LINGERING: usize = 4096;
+pub(crate) const MAX_LINGERING: usize = 4096;
 /// How long packets that wait go on waiting for a sign that the peer has our answer: longer than
 /// a busy peer takes to read it. The sign comes at once as a rule: who calls has something to send.
-const QUIET: Duration = Duration::from_secs(1);
+pub(crate) const QUIET: Duration = Duration::from_secs(1);
 /// How long a winner may take to prove itself by traffic before it is trusted to be there.
 pub(crate) const GRACE: Duration = Duration::from_secs(3);

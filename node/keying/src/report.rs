@@ -69,6 +69,36 @@ pub enum What {
     Denied(Why),
     /// The flow is forgotten: its next packet starts anew.
     Expired,
+    /// A gateway of a configured connection is being called.
+    ConnectionCalling {
+        /// The connection.
+        name: String,
+        /// The gateway's address.
+        gateway: IpAddr,
+    },
+    /// A pair carries a configured connection.
+    ConnectionUp {
+        /// The connection.
+        name: String,
+        /// The pair.
+        sa: SaId,
+        /// The peer's outer address.
+        gateway: IpAddr,
+    },
+    /// A configured connection has lost its last pair.
+    ConnectionDown {
+        /// The connection.
+        name: String,
+        /// Why.
+        why: Why,
+    },
+    /// No gateway of a configured connection could be had.
+    ConnectionFailed {
+        /// The connection.
+        name: String,
+        /// How the last ended.
+        why: Why,
+    },
     /// A peer that called was refused.
     Refused {
         /// Its outer address.

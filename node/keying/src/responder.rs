@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use dnskeys::{Answer, Authorized, Claim, Name, Outcome, Refusal, Speaker};
 use ike::{Grant, Identity, IkeId, NeedPeer, PeerVerdict};
-use sa::TrafficSelector;
+use sa::{Flow, TrafficSelector};
 
 use crate::entry::{Asker, Peer, Visit, Visitor};
 use crate::initiator::{to_ike_key, to_speaker};
@@ -21,12 +21,24 @@ use crate::report::{What, Why};
 impl Keying {
     /// IKE asks: who is this, and what may it have?
     pub(crate) fn visited(&mut self, now: Instant, need: NeedPeer) {
+        // What is written down comes before what DNS says (rule 41).
+        if let Some(index) = self.connection_wanted_by(&need) {
+            return self.connection_visited(now, need, index);
+        }
         let ike = need.ike;
         let Some(speaker) = to_speaker(&need.identity) else {
             return self.refuse(now, &need, Why::Authority(Refusal::NoEvidence));
         };
+        let Some(ours) = self.wanted_address(&need) else {
+            return self.refuse(now, &need, Why::NoLocalAddress);
+        };
+        // What a connection carries is not to be had by opportunism (rule 9).
+        let opportunistic = |addr: &IpAddr| {
+            Flow::new(ours, *addr).is_some_and(|flow| self.connections_of(flow).is_empty())
+        };
         let claims: Vec<IpAddr> = claims(&need, &speaker)
             .into_iter()
+            .filter(opportunistic)
             .filter(|addr| self.group_of(*addr).accepts() && !self.config.addresses.contains(addr))
             .take(MAX_CLAIMS)
             .collect();
@@ -122,7 +134,7 @@ impl Keying {
         dnskeys::authorize(claim, &evidence, &self.config.rules, strict)
     }
 
-    fn refuse(&mut self, now: Instant, need: &NeedPeer, why: Why) {
+    pub(crate) fn refuse(&mut self, now: Instant, need: &NeedPeer, why: Why) {
         self.counters.visitors_refused += 1;
         let (remote, identity) = (need.remote.ip(), need.identity.clone());
         self.report(now, None, What::Refused { remote, identity, why });

@@ -82,6 +82,8 @@ pub struct PeerView {
     pub identity: Identity,
     /// Its outer address, once it has a pair or was called.
     pub gateway: Option<IpAddr>,
+    /// The configured connection that it carries.
+    pub connection: Option<String>,
     /// Whether we called.
     pub initiator: bool,
     /// For how long it has been established.
@@ -99,6 +101,10 @@ impl Keying {
         let view = |peer: &crate::entry::Peer| PeerView {
             identity: peer.identity.clone(),
             gateway: Some(peer.gateway).filter(|gateway| !gateway.is_unspecified()),
+            connection: peer
+                .connection
+                .and_then(|index| self.configured.get(index))
+                .map(|configured| configured.connection.name.clone()),
             initiator: peer.initiator,
             since: now.saturating_duration_since(peer.established),
             speaks_for: peer.proofs.iter().map(dnskeys::Authorized::address).collect(),

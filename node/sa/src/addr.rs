@@ -51,6 +51,46 @@ pub struct Prefix {
     len: u8,
 }
 
+/// A pair of prefixes of one family, as seen by packets on their way out: what a configured
+/// connection carries (RFC 4301 §4.4.1, an SPD entry's address selectors).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Subnets {
+    local: Prefix,
+    remote: Prefix,
+}
+
+impl Subnets {
+    /// Pairs two prefixes; `None` if they are of different families.
+    #[must_use]
+    pub fn new(local: Prefix, remote: Prefix) -> Option<Self> {
+        (local.addr.is_ipv4() == remote.addr.is_ipv4()).then_some(Self { local, remote })
+    }
+
+    /// The near end.
+    #[must_use]
+    pub fn local(&self) -> Prefix {
+        self.local
+    }
+
+    /// The far end.
+    #[must_use]
+    pub fn remote(&self) -> Prefix {
+        self.remote
+    }
+
+    /// Whether a flow lies between the two.
+    #[must_use]
+    pub fn contains(&self, flow: &Flow) -> bool {
+        self.local.contains(flow.src) && self.remote.contains(flow.dst)
+    }
+}
+
+impl fmt::Display for Subnets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.local, self.remote)
+    }
+}
+
 /// Why a prefix was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PrefixError {

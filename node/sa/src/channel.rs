@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::addr::{Flow, Prefix};
+use crate::addr::{Flow, Prefix, Subnets};
 use crate::association::{Envelope, SaId, SaPair, Spi};
 
 /// How long traffic may go unanswered before [`Notice::Unanswered`] asks for a liveness check:
@@ -68,6 +68,21 @@ pub enum Command {
     ClearPolicy {
         /// The flow, as outgoing packets show it.
         flow: Flow,
+    },
+    /// Enters or replaces what happens to everything between two prefixes: a configured
+    /// connection. It beats every class, and every policy of a flow, whatever the prefix lengths.
+    /// Between several that cover a packet the longest remote prefix decides, then the longest
+    /// local one. `Hold` asks by [`Notice::Acquire`] as a class does.
+    SetSubnets {
+        /// The prefixes, as outgoing packets show them.
+        subnets: Subnets,
+        /// What becomes of packets between them.
+        policy: Policy,
+    },
+    /// Forgets a configured pair of prefixes: flows and classes count again.
+    ClearSubnets {
+        /// The prefixes of an earlier [`Command::SetSubnets`].
+        subnets: Subnets,
     },
     /// Adds a pair; it receives at once, and sends when a policy names it.
     AddSa(Box<SaPair>),

@@ -35,16 +35,41 @@ const COLUMNS: [(&str, &str); 9] = [
     ("WHY", "reason"),
 ];
 
+/// The same of connections.
+const CONNECTION_COLUMNS: [(&str, &str); 8] = [
+    ("CONNECTION", "name"),
+    ("STATE", "state"),
+    ("GATEWAY", "gateway"),
+    ("SINCE", "since_s"),
+    ("IN", "bytes_in"),
+    ("OUT", "bytes_out"),
+    ("SUBNETS", "subnets"),
+    ("WHY", "reason"),
+];
+
+fn column(key: &str, object: &Value) -> String {
+    match (key, object.get(key)) {
+        ("since_s", seconds) => {
+            format!("{:.0} s", seconds.and_then(Value::as_f64).unwrap_or_default())
+        }
+        (_, Some(Value::Array(list))) => {
+            let cells: Vec<String> = list.iter().map(|one| super::cell(Some(one))).collect();
+            cells.join(", ")
+        }
+        (_, value) => super::cell(value),
+    }
+}
+
 fn table(answer: &Value) -> String {
     let none = Vec::new();
     let destinations = answer.get("destinations").and_then(Value::as_array).unwrap_or(&none);
-    let mut text = super::listing(&COLUMNS, destinations, |key, destination| match key {
-        "since_s" => {
-            let seconds = destination.get(key).and_then(Value::as_f64);
-            format!("{:.0} s", seconds.unwrap_or_default())
-        }
-        key => super::cell(destination.get(key)),
-    });
+    let connections = answer.get("connections").and_then(Value::as_array).unwrap_or(&none);
+    let mut text = String::new();
+    if !connections.is_empty() {
+        text.push_str(&super::listing(&CONNECTION_COLUMNS, connections, column));
+        text.push('\n');
+    }
+    text.push_str(&super::listing(&COLUMNS, destinations, column));
     if destinations.is_empty() {
         text.push_str("no destination has been talked to yet\n");
     }

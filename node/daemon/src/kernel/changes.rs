@@ -69,7 +69,8 @@ impl Changes {
         match event {
             Message::NewRoute(route) | Message::DelRoute(route) => {
                 let table = table_of(route);
-                table != self.table && table != LOCAL
+                // The one after ours is that of configured connections.
+                table != self.table && table != self.table + 1 && table != LOCAL
             }
             Message::NewAddress(_) | Message::DelAddress(_) => true,
             Message::NewLink(_) | Message::DelLink(_) => true,

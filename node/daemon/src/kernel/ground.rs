@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 
-use sa::{Class, Flow, Policy, Prefix};
+use sa::{Class, Flow, Policy, Prefix, Subnets};
 
 use super::plan::{self, BACKSTOP, LIVE, MainRoute, Plan, Target};
 use super::policies::Policies;
 use super::routes::Routes;
+use super::subnets::{self, SubnetGround, Surroundings};
 use super::sysctl::{self, Sysctls};
 
 /// Single destinations that may have a route of their own. Keying bounds what it remembers far
@@ -101,6 +102,9 @@ pub(crate) struct Ground {
     /// Prefixes that a predecessor's routes still keep closed.
     leftover: Vec<Prefix>,
     protected: HashSet<Flow>,
+    /// Prefixes of configured connections.
+    subnets: BTreeSet<Subnets>,
+    subnet_ground: SubnetGround,
     /// Our IPv6 addresses, which the device has too.
     lent: BTreeSet<Ipv6Addr>,
     addresses: Vec<IpAddr>,
@@ -116,6 +120,8 @@ impl Ground {
         let mut routes =
             Routes::open(config.mark, config.table).map_err(doing("opening a routing socket"))?;
         let (device, _) = routes.link(&config.interface).map_err(doing("finding the device"))?;
+        let subnet_ground = SubnetGround::open(config.mark, config.table + 1)
+            .map_err(doing("reading the routing rules"))?;
         let policies = match Policies::open(&config.ports) {
             Ok(policies) => Some(policies),
             Err(error) => {
@@ -138,6 +144,8 @@ impl Ground {
             installed: Plan::new(),
             leftover: Vec::new(),
             protected: HashSet::new(),
+            subnets: BTreeSet::new(),
+            subnet_ground,
             lent: BTreeSet::new(),
             addresses: Vec::new(),
         };
@@ -168,6 +176,8 @@ impl Ground {
     /// # Errors
     /// If the kernel refuses to remove a route.
     pub(crate) fn settled(&mut self) -> Result<(), KernelError> {
+        self.subnet_ground.settle();
+        self.follow_subnets()?;
         for prefix in std::mem::take(&mut self.leftover) {
             if !self.installed.contains_key(&(prefix, BACKSTOP)) {
                 self.routes
@@ -179,6 +189,7 @@ impl Ground {
     }
 
     fn clear_leftovers(&mut self) -> Result<(), KernelError> {
+        self.subnet_ground.down().map_err(doing("removing old routing rules"))?;
         self.routes.delete_rules(None).map_err(doing("removing old routing rules"))?;
         self.routes.flush(None).map_err(doing("emptying the routing table"))?;
         self.installed.clear();
@@ -238,6 +249,41 @@ impl Ground {
         self.flows.clear();
         self.base.clear();
         self.protected.clear();
+        self.subnets.clear();
+    }
+
+    /// Leads everything between two prefixes to the device, and keeps out what comes between them
+    /// by another way; with `false` no longer. Without the device nothing passes.
+    ///
+    /// # Errors
+    /// If the kernel refuses a rule, a route or a policy.
+    pub(crate) fn set_subnets(&mut self, subnets: Subnets, on: bool) -> Result<(), KernelError> {
+        let new = if on { self.subnets.insert(subnets) } else { self.subnets.remove(&subnets) };
+        if !new {
+            return Ok(());
+        }
+        self.follow_subnets()
+    }
+
+    fn follow_subnets(&mut self) -> Result<(), KernelError> {
+        let around = Surroundings {
+            interface: &self.config.interface,
+            table: self.config.table + 1,
+            priority: self.config.priority,
+            mark: self.config.mark,
+            main: &self.main,
+            addresses: &self.addresses,
+            served: false,
+        };
+        let rules = subnets::rules(&self.subnets, &around);
+        let routes = subnets::routes(&self.subnets, &around);
+        if let Some(policies) = &mut self.policies {
+            let staying = self.subnets.iter().map(|s| (*s, subnets::staying(s, &self.main)));
+            policies.block_between(staying.collect()).map_err(doing("changing XFRM policies"))?;
+        }
+        self.subnet_ground
+            .follow(self.device, rules, &routes)
+            .map_err(doing("changing routing rules"))
     }
 
     /// Sets the class of a prefix; the longest prefix decides.
@@ -399,7 +445,8 @@ impl Ground {
             .main_routes(self.device)
             .map_err(doing("reading the main routing table"))?;
         self.lend()?;
-        self.follow()
+        let followed = self.follow_subnets();
+        self.follow().and(followed)
     }
 
     /// Makes the table hold what it must: first what is new, so that nothing is open in between.

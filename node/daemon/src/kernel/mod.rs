@@ -12,9 +12,10 @@
 //! - [`mod@look`]: what stands now, for `oe-node verify`.
 //! - [`plan`]: which routes the table must hold, as a pure function.
 //! - [`policies`]: XFRM blocks for what a protected peer sends in the clear.
+//! - [`subnets`]: rules and routes of configured connections.
 //! - [`xfrm`]: the kernel as the data plane itself.
 //! - [`changes`]: addresses, links and routes as others change them.
-//! - [`routes`], [`spd`], [`netlink`], [`sysctl`]: how the kernel is spoken to.
+//! - [`routes`], [`rules`], [`spd`], [`netlink`], [`sysctl`]: how the kernel is spoken to.
 
 mod changes;
 mod ground;
@@ -23,7 +24,9 @@ mod netlink;
 mod plan;
 mod policies;
 mod routes;
+mod rules;
 mod spd;
+mod subnets;
 mod sysctl;
 mod xfrm;
 

@@ -136,7 +136,7 @@ fn target_of(route: &MainRoute, fail_closed: bool) -> Target {
 }
 
 /// The prefixes of [`NEVER`].
-fn never() -> impl Iterator<Item = Prefix> {
+pub(super) fn never() -> impl Iterator<Item = Prefix> {
     NEVER.iter().filter_map(|text| text.parse().ok())
 }
 

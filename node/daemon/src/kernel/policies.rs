@@ -1,14 +1,14 @@
 //! The XFRM policies that drop clear packets of a protected peer (RFC 4301 §5.2: what arrives
 //! must have arrived the way policy says).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_xfrm::{
     UserPolicyInfo, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FWD, XFRM_POLICY_IN,
 };
-use sa::Flow;
+use sa::{Flow, Prefix, Subnets};
 
 use super::spd::{self, Spd};
 
@@ -27,6 +27,8 @@ pub(super) struct Policies {
     exceptions: bool,
     /// The directions in which each flow is blocked by a policy of ours.
     blocked: HashMap<Flow, Vec<u8>>,
+    /// Those of configured connections.
+    between: BTreeMap<(Prefix, Prefix, u8), UserPolicyInfo>,
 }
 
 impl Policies {
@@ -34,18 +36,19 @@ impl Policies {
     /// packets come.
     pub(super) fn open(ports: &[u16]) -> io::Result<Self> {
         let spd = Spd::open()?;
-        Ok(Self { spd, ports: ports.to_vec(), exceptions: false, blocked: HashMap::new() })
+        Ok(Self {
+            spd,
+            ports: ports.to_vec(),
+            exceptions: false,
+            blocked: HashMap::new(),
+            between: BTreeMap::new(),
+        })
     }
 
     /// Drops what comes from the flow's far end to its near end otherwise than through the
     /// device.
     pub(super) fn block(&mut self, flow: Flow) -> io::Result<()> {
-        if !self.exceptions {
-            for exception in exceptions(&self.ports) {
-                self.spd.add(exception)?;
-            }
-            self.exceptions = true;
-        }
+        self.make_exceptions()?;
         for policy in blocks(flow) {
             if self.spd.add(policy)? {
                 self.blocked.entry(flow).or_default().push(policy.direction);
@@ -63,12 +66,81 @@ impl Policies {
         Ok(())
     }
 
+    /// Drops what comes to this host between these prefixes otherwise than through the device, but
+    /// for what comes from the given prefixes. Replaces what was said before.
+    pub(super) fn block_between(
+        &mut self,
+        subnets: BTreeMap<Subnets, Vec<Prefix>>,
+    ) -> io::Result<()> {
+        let mut wanted = BTreeMap::new();
+        for (between, staying) in &subnets {
+            let local = between.local();
+            let mut put = |from: Prefix, action, priority| {
+                let policy = inbound(from, local, action, priority);
+                wanted.entry((from, local, action)).or_insert(policy);
+            };
+            put(between.remote(), XFRM_POLICY_BLOCK, spd::FLOW);
+            for from in staying {
+                put(*from, XFRM_POLICY_ALLOW, spd::STAYING);
+            }
+        }
+        // One selector has one policy: what stays local is not blocked.
+        let allowed: Vec<(Prefix, Prefix)> = wanted
+            .keys()
+            .filter(|(_, _, action)| *action == XFRM_POLICY_ALLOW)
+            .map(|(from, to, _)| (*from, *to))
+            .collect();
+        wanted.retain(|(from, to, action), _| {
+            *action == XFRM_POLICY_ALLOW || !allowed.contains(&(*from, *to))
+        });
+        if !wanted.is_empty() {
+            self.make_exceptions()?;
+        }
+        let stale: Vec<_> =
+            self.between.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
+        for key in stale {
+            if let Some(policy) = self.between.remove(&key) {
+                self.spd.delete(policy.selector, policy.direction)?;
+            }
+        }
+        for (key, policy) in wanted {
+            if let std::collections::btree_map::Entry::Vacant(place) = self.between.entry(key)
+                && self.spd.add(policy)?
+            {
+                place.insert(policy);
+            }
+        }
+        Ok(())
+    }
+
+    fn make_exceptions(&mut self) -> io::Result<()> {
+        if !self.exceptions {
+            for exception in exceptions(&self.ports) {
+                self.spd.add(exception)?;
+            }
+            self.exceptions = true;
+        }
+        Ok(())
+    }
+
     /// Removes every policy of ours, those of a predecessor included.
     pub(super) fn clear(&mut self) -> io::Result<()> {
         self.exceptions = false;
         self.blocked.clear();
+        self.between.clear();
         self.spd.clear()
     }
+}
+
+/// A policy for what arrives here from one prefix for another.
+fn inbound(from: Prefix, to: Prefix, action: u8, priority: u32) -> UserPolicyInfo {
+    let mut policy = UserPolicyInfo::default();
+    policy.selector.source_prefix(&from.addr(), from.len());
+    policy.selector.destination_prefix(&to.addr(), to.len());
+    policy.priority = priority;
+    policy.action = action;
+    policy.direction = XFRM_POLICY_IN;
+    policy
 }
 
 /// The blocks of a flow, inbound as its packets show themselves.

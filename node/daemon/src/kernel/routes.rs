@@ -25,7 +25,7 @@ use super::plan::{MainRoute, Target};
 const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 
 /// `RTPROT_*` number of our routes, for whoever reads `ip route`: nobody else's.
-const PROTOCOL: RouteProtocol = RouteProtocol::Other(143);
+pub(super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(143);
 
 /// Both families, in the order in which everything is done.
 pub(super) const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
@@ -530,7 +530,7 @@ fn within(prefix: Prefix) -> IpAddr {
 }
 
 /// Treats these error codes as success: what was asked for is already so.
-fn tolerate(result: io::Result<()>, codes: &[i32]) -> io::Result<()> {
+pub(super) fn tolerate(result: io::Result<()>, codes: &[i32]) -> io::Result<()> {
     match result {
         Err(error) if error.raw_os_error().is_some_and(|code| codes.contains(&code)) => Ok(()),
         other => other,

@@ -24,6 +24,9 @@ pub(super) const OURS: RangeInclusive<u32> = 4300..=4599;
 /// Exceptions that nothing may override.
 pub(super) const EXCEPTION: u32 = *OURS.start();
 
+/// What stays on this side of a configured connection.
+pub(super) const STAYING: u32 = EXCEPTION + 10;
+
 /// Policies of single flows.
 pub(super) const FLOW: u32 = EXCEPTION + 50;
 

@@ -209,6 +209,11 @@ impl Xfrm {
             }
             Command::SetPolicy { flow, policy } => self.set_policy(flow, policy),
             Command::ClearPolicy { flow } => self.clear_policy(flow),
+            // The configuration refuses connections with this data plane.
+            Command::SetSubnets { .. } | Command::ClearSubnets { .. } => {
+                let error = io::Error::from(io::ErrorKind::Unsupported);
+                Err(doing("configuring a connection")(error))
+            }
             Command::AddSa(pair) => self.add_pair(*pair),
             Command::MoveSa { sa, envelope } => self.move_pair(sa, envelope),
             Command::RemoveSa(sa) => self.remove_pair(sa),

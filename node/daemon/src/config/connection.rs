@@ -1,0 +1,174 @@
+//! `[[connection]]`: a peer that is written down.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use keying::{RemoteKeys, Start};
+use sa::{Mode, Prefix};
+use serde::Deserialize;
+
+use super::parse_identity;
+use crate::hostkey;
+
+/// One connection.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Connection {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) gateway: OneOrMore<IpAddr>,
+    pub(crate) local_address: Option<IpAddr>,
+    pub(crate) local_id: Option<String>,
+    pub(crate) remote_id: Option<String>,
+    pub(crate) remote_key: Option<String>,
+    pub(crate) local_subnets: Vec<Subnet>,
+    pub(crate) remote_subnets: Vec<Subnet>,
+    #[serde(default)]
+    pub(crate) mode: ConnectionMode,
+    #[serde(default)]
+    pub(crate) start: ConnectionStart,
+}
+
+/// One value, or several in a list.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum OneOrMore<T> {
+    /// One.
+    One(T),
+    /// Several, in order.
+    More(Vec<T>),
+}
+
+impl<T> Default for OneOrMore<T> {
+    fn default() -> Self {
+        Self::More(Vec::new())
+    }
+}
+
+impl<T: Clone> OneOrMore<T> {
+    pub(crate) fn to_vec(&self) -> Vec<T> {
+        match self {
+            Self::One(one) => vec![one.clone()],
+            Self::More(more) => more.clone(),
+        }
+    }
+}
+
+/// A prefix, or an address as a prefix of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Subnet(pub(crate) Prefix);
+
+impl TryFrom<String> for Subnet {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|why: sa::PrefixError| format!("{text:?}: {why}"))
+    }
+}
+
+/// How packets are wrapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ConnectionMode {
+    /// The whole packet.
+    #[default]
+    Tunnel,
+    /// Its payload.
+    Transport,
+}
+
+/// When it is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ConnectionStart {
+    /// When a packet wants it.
+    #[default]
+    Trap,
+    /// At once, and always.
+    Now,
+    /// When the peer calls.
+    Accept,
+}
+
+impl Connection {
+    /// What the types cannot say; the reason names the field.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let Self { name, local_subnets, remote_subnets, .. } = self;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
+            return Err(format!("connection.name: {name:?} is not 1 to 63 of [A-Za-z0-9._-]"));
+        }
+        let error = |field: &str, why: &str| Err(format!("connection {name}: {field}: {why}"));
+        for (field, id) in [("local-id", &self.local_id), ("remote-id", &self.remote_id)] {
+            if let Some(why) = id.as_deref().and_then(|id| parse_identity(id).err()) {
+                return error(field, &why);
+            }
+        }
+        let gateways = self.gateway.to_vec();
+        if gateways.is_empty() && self.start != ConnectionStart::Accept {
+            return error("gateway", "missing; only start = \"accept\" can do without");
+        }
+        if gateways.is_empty() && self.remote_id.is_none() {
+            return error("remote-id", "missing, and there is no gateway to take it from");
+        }
+        if self.mode == ConnectionMode::Transport {
+            return error("mode", "transport mode is not supported yet");
+        }
+        if self.remote_key.is_none() {
+            return error("remote-key", "missing: a file, or \"dns\"");
+        }
+        if !local_subnets
+            .iter()
+            .any(|l| remote_subnets.iter().any(|r| l.0.addr().is_ipv4() == r.0.addr().is_ipv4()))
+        {
+            return error("remote-subnets", "no subnet of a family that local-subnets has too");
+        }
+        Ok(())
+    }
+
+    /// For keying; reads the peer's key.
+    pub(crate) fn to_keying(&self, rules: &dnskeys::Rules) -> Result<keying::Connection, String> {
+        let error = |why: String| format!("connection {}: remote-key: {why}", self.name);
+        let identity = |id: &Option<String>| id.as_deref().and_then(|id| parse_identity(id).ok());
+        let remote_keys = match self.remote_key.as_deref() {
+            None | Some("dns") => RemoteKeys::Dns,
+            Some(file) => {
+                let key =
+                    hostkey::load_peer(&PathBuf::from(file)).map_err(|e| error(e.to_string()))?;
+                let weak = match key.weakness() {
+                    Some(dnskeys::Weakness::SmallExponent) => !rules.allow_exponent_3,
+                    Some(dnskeys::Weakness::ShortModulus) => true,
+                    None => false,
+                };
+                if weak {
+                    return Err(error(format!("{file}: the key is too weak")));
+                }
+                RemoteKeys::Known(vec![ike::PublicKey::Rsa {
+                    exponent: key.exponent().to_vec(),
+                    modulus: key.modulus().to_vec(),
+                }])
+            }
+        };
+        let prefixes = |subnets: &[Subnet]| subnets.iter().map(|s| s.0).collect();
+        Ok(keying::Connection {
+            name: self.name.clone(),
+            gateways: self.gateway.to_vec(),
+            local_address: self.local_address,
+            local_identity: identity(&self.local_id),
+            remote_identity: identity(&self.remote_id),
+            remote_keys,
+            local_subnets: prefixes(&self.local_subnets),
+            remote_subnets: prefixes(&self.remote_subnets),
+            mode: match self.mode {
+                ConnectionMode::Tunnel => Mode::Tunnel,
+                ConnectionMode::Transport => Mode::Transport,
+            },
+            start: match self.start {
+                ConnectionStart::Trap => Start::Trap,
+                ConnectionStart::Now => Start::Now,
+                ConnectionStart::Accept => Start::Accept,
+            },
+        })
+    }
+}

@@ -1,0 +1,266 @@
+//! The ground under configured connections: which packets belong to them is a matter of source and
+//! destination, so it is rules that lead to the device, and rules that keep everybody else's
+//! packets out.
+//!
+//! ```text
+//! P    our own marked packets                        → rules of the node's own table
+//! P+1  what stays on our side                        → main, but for its default route
+//! P+2  from local to remote                          → table T+1: the device, else nothing
+//! P+3  what came out of the device                   → main
+//! P+5  from remote to local, by any other way        → nowhere
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+
+use sa::{Prefix, Subnets};
+
+use super::plan::{self, BACKSTOP, LIVE, MainRoute, Plan, Target};
+use super::routes::Routes;
+use super::rules::{MAIN, Rule, Rules, Verdict};
+
+/// What the rules depend on besides the connections themselves.
+pub(super) struct Surroundings<'a> {
+    pub(super) interface: &'a str,
+    /// The table of the connections' own.
+    pub(super) table: u32,
+    /// Of the rule that leads to the node's own table; ours come right before it.
+    pub(super) priority: u32,
+    pub(super) mark: u32,
+    pub(super) main: &'a BTreeMap<Prefix, MainRoute>,
+    pub(super) addresses: &'a [IpAddr],
+    /// Prefixes served by this gateway: what comes out of the device for them is for the main
+    /// table.
+    pub(super) served: bool,
+}
+
+/// The rules for these subnets.
+pub(super) fn rules(subnets: &BTreeSet<Subnets>, around: &Surroundings<'_>) -> BTreeSet<Rule> {
+    let first = around.priority.saturating_sub(RULES);
+    let mut rules = BTreeSet::new();
+    for v6 in [false, true] {
+        let of_family = |s: &&Subnets| s.local().addr().is_ipv6() == v6;
+        let any = subnets.iter().any(|s| of_family(&s));
+        if !any && !around.served {
+            continue;
+        }
+        let at = |step: u32, verdict| Rule::new(first + step, v6, verdict);
+        rules.insert(at(0, Verdict::Goto(around.priority)).marked(around.mark));
+        rules.insert(at(3, Verdict::Lookup(MAIN)).by(around.interface));
+        for between in subnets.iter().filter(of_family) {
+            let (local, remote) = (between.local(), between.remote());
+            for ours in staying(between, around.main) {
+                rules.insert(at(1, Verdict::Lookup(MAIN)).from(ours).to(local));
+            }
+            if remote.len() == 0 {
+                // Where everything else is remote, what the main table knows better is not.
+                rules.insert(at(1, Verdict::LookupSpecific(MAIN)).from(local));
+            }
+            rules.insert(at(2, Verdict::Lookup(around.table)).from(local).to(remote));
+            if own(local, around).is_some() && remote.len() > 0 {
+                let unbound = at(2, Verdict::Lookup(around.table)).to(remote);
+                rules.insert(unbound.by(LOOPBACK));
+            }
+            // The reverse-path filter asks so for what local hosts send to remote ones.
+            rules.insert(at(4, Verdict::Lookup(MAIN)).from(remote).to(local).by(LOOPBACK));
+            rules.insert(at(5, Verdict::Blackhole).from(remote).to(local));
+        }
+    }
+    rules
+}
+
+/// The routes of the connections' table: everything that gets there is for the device, or for
+/// nobody.
+pub(super) fn routes(subnets: &BTreeSet<Subnets>, around: &Surroundings<'_>) -> Plan {
+    let mut plan = Plan::new();
+    for between in subnets {
+        let remote = between.remote();
+        let all = if remote.addr().is_ipv4() { Prefix::ALL_V4 } else { Prefix::ALL_V6 };
+        plan.entry((all, LIVE)).or_insert(Target::Device { source: None });
+        plan.insert((all, BACKSTOP), Target::Blackhole);
+        if let Some(source) = own(between.local(), around).filter(|_| remote.len() > 0) {
+            plan.insert((remote, LIVE), Target::Device { source: Some(source) });
+            plan.insert((remote, BACKSTOP), Target::Blackhole);
+        }
+    }
+    if !plan.is_empty() {
+        for prefix in plan::never() {
+            plan.insert((prefix, LIVE), Target::Throw);
+        }
+    }
+    plan
+}
+
+/// Prefixes inside the remote one that are on our side all the same: the local one itself, and,
+/// where everything is remote, what the main table knows better than by its default route.
+pub(super) fn staying(between: &Subnets, main: &BTreeMap<Prefix, MainRoute>) -> Vec<Prefix> {
+    let (local, remote) = (between.local(), between.remote());
+    let mut prefixes = BTreeSet::new();
+    // A whole family is nobody's own side.
+    if remote.covers(&local) && local.len() > 0 {
+        prefixes.insert(local);
+    }
+    if remote.len() == 0 {
+        let specific = main.values().filter(|route| route.unicast && route.dst.len() > 0);
+        let same = |prefix: &Prefix| prefix.addr().is_ipv4() == remote.addr().is_ipv4();
+        prefixes.extend(specific.map(|route| route.dst).filter(same).take(MAX_STAYING));
+    }
+    prefixes.into_iter().collect()
+}
+
+/// An address of ours inside a local prefix: what this host sends of itself may go through the
+/// connection then. Where everything is local, no address tells that.
+fn own(local: Prefix, around: &Surroundings<'_>) -> Option<IpAddr> {
+    around.addresses.iter().copied().find(|addr| local.len() > 0 && local.contains(*addr))
+}
+
+/// The connections' table and rules as they stand.
+pub(super) struct SubnetGround {
+    rules: Rules,
+    routes: Routes,
+    installed_rules: BTreeSet<Rule>,
+    installed_routes: Plan,
+    /// What a predecessor left stays until all has been said anew.
+    keep: bool,
+}
+
+impl SubnetGround {
+    /// Takes over what a predecessor left: its rules and black holes stand until [`Self::settle`].
+    pub(super) fn open(mark: u32, table: u32) -> io::Result<Self> {
+        let mut rules = Rules::open()?;
+        let mut routes = Routes::open(mark, table)?;
+        let installed_rules = rules.list()?.into_iter().collect();
+        let kept = routes.flush(Some(BACKSTOP))?;
+        let installed_routes =
+            kept.into_iter().map(|prefix| ((prefix, BACKSTOP), Target::Blackhole)).collect();
+        Ok(Self { rules, routes, installed_rules, installed_routes, keep: true })
+    }
+
+    /// From now on only what is wanted stands.
+    pub(super) fn settle(&mut self) {
+        self.keep = false;
+    }
+
+    /// Makes rules and routes what they must be: what is new first.
+    pub(super) fn follow(
+        &mut self,
+        device: u32,
+        rules: BTreeSet<Rule>,
+        routes: &Plan,
+    ) -> io::Result<()> {
+        for ((prefix, metric), target) in routes {
+            if self.installed_routes.get(&(*prefix, *metric)) != Some(target) {
+                self.routes.put(*prefix, *metric, *target, device)?;
+                self.installed_routes.insert((*prefix, *metric), *target);
+            }
+        }
+        for rule in rules.difference(&self.installed_rules.clone()) {
+            self.rules.add(rule)?;
+            self.installed_rules.insert(rule.clone());
+        }
+        if self.keep {
+            return Ok(());
+        }
+        for rule in self.installed_rules.difference(&rules) {
+            self.rules.delete(rule)?;
+        }
+        self.installed_rules = rules;
+        let stale = |key: &&(Prefix, u32)| !routes.contains_key(key);
+        let stale: Vec<_> = self.installed_routes.keys().filter(stale).copied().collect();
+        for key in stale {
+            if let Some(target) = self.installed_routes.remove(&key) {
+                self.routes.delete(key.0, key.1, target)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything.
+    pub(super) fn down(&mut self) -> io::Result<()> {
+        self.keep = false;
+        for rule in std::mem::take(&mut self.installed_rules) {
+            self.rules.delete(&rule)?;
+        }
+        self.installed_routes.clear();
+        self.routes.flush(None).map(drop)
+    }
+}
+
+/// Priorities before the node's own rule that belong to connections.
+const RULES: u32 = 8;
+/// What a packet of this host's own comes in by, for rules.
+const LOOPBACK: &str = "lo";
+/// Prefixes of the main table that stay local beside a connection to everywhere; a host with more
+/// routes than this knows the Internet, and has no use for a default route.
+const MAX_STAYING: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn p(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    fn between(local: &str, remote: &str) -> BTreeSet<Subnets> {
+        [Subnets::new(p(local), p(remote)).unwrap()].into()
+    }
+
+    fn main(routes: &[(&str, &str)]) -> BTreeMap<Prefix, MainRoute> {
+        let route = |(dst, source): &(&str, &str)| {
+            let source = Some(source.parse().unwrap());
+            (p(dst), MainRoute { dst: p(dst), unicast: true, source, gateways: Vec::new() })
+        };
+        routes.iter().map(route).collect()
+    }
+
+    fn around<'a>(
+        main: &'a BTreeMap<Prefix, MainRoute>,
+        addresses: &'a [IpAddr],
+    ) -> Surroundings<'a> {
+        Surroundings {
+            interface: "ipsec0",
+            table: 4323,
+            priority: 4322,
+            mark: 0x4322,
+            main,
+            addresses,
+            served: false,
+        }
+    }
+
+    #[test]
+    fn a_borrower_sends_by_source_and_keeps_its_own_local() {
+        let main = main(&[("0.0.0.0/0", "192.0.2.1"), ("10.0.0.0/24", "10.0.0.1")]);
+        let addresses = ["203.0.113.1".parse().unwrap()];
+        let around = around(&main, &addresses);
+        let rules = rules(&between("203.0.113.0/28", "0.0.0.0/0"), &around);
+        let has = |rule: Rule| assert!(rules.contains(&rule), "{rule:?} is not in {rules:#?}");
+        let lent = p("203.0.113.0/28");
+        has(Rule::new(4316, false, Verdict::Lookup(4323)).from(lent));
+        has(Rule::new(4315, false, Verdict::LookupSpecific(MAIN)).from(lent));
+        has(Rule::new(4315, false, Verdict::Lookup(MAIN)).from(p("10.0.0.0/24")).to(lent));
+        has(Rule::new(4319, false, Verdict::Blackhole).to(lent));
+        // What this host sends of itself has an address of its own.
+        assert!(!rules.iter().any(|r| r.priority == 4316 && r.interface.is_some()));
+        let routes = routes(&between("203.0.113.0/28", "0.0.0.0/0"), &around);
+        let device = Target::Device { source: None };
+        assert_eq!(routes.get(&(Prefix::ALL_V4, LIVE)), Some(&device));
+        assert_eq!(routes.get(&(Prefix::ALL_V4, BACKSTOP)), Some(&Target::Blackhole));
+    }
+
+    #[test]
+    fn a_gateway_inside_its_own_subnet_sends_from_there() {
+        let main = main(&[("0.0.0.0/0", "192.0.2.1")]);
+        let addresses = ["10.1.0.1".parse().unwrap()];
+        let around = around(&main, &addresses);
+        let subnets = between("10.1.0.0/16", "10.0.0.0/8");
+        let rules = rules(&subnets, &around);
+        let stays = Rule::new(4315, false, Verdict::Lookup(MAIN)).from(p("10.1.0.0/16"));
+        assert!(rules.contains(&stays.to(p("10.1.0.0/16"))), "{rules:#?}");
+        let routes = routes(&subnets, &around);
+        let own = Target::Device { source: Some(addresses[0]) };
+        assert_eq!(routes.get(&(p("10.0.0.0/8"), LIVE)), Some(&own));
+    }
+}

@@ -1,0 +1,819 @@
+//! Configured connections: what an administrator has written down of a peer, against all that DNS
+//! may say (RFC 4322 §4.4, §12.1).
+//!
+//! A connection carries everything between its subnets, in one child with several selectors. What
+//! lies between them is never opportunistic: it waits, or is refused, until the connection is up,
+//! and no opportunistic peer may speak for an address in it. Several connections with the same
+//! subnets stand in for each other, in the order of the file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use dnskeys::{Answer, Name, Outcome, Security, Speaker};
+use ike::{
+    Child, ChildRequest, End, Grant, Identity, IkeId, Initiate, NeedPeer, PeerVerdict, PublicKey,
+};
+use sa::{
+    Command, Envelope, Flow, Mode, Policy, Prefix, SaId, Subnets, TrafficSelector, Trust, Use,
+};
+
+use crate::entry::Asker;
+use crate::initiator::{keys_of, to_ike_key, to_speaker};
+use crate::keying::Keying;
+use crate::pairs::{CROSSING, GRACE, LINGER, MAX_LINGERING, QUIET, to_pair};
+use crate::report::{What, Why};
+
+/// A configured connection (`[[connection]]`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Connection {
+    /// Its name, for people.
+    pub name: String,
+    /// Whom to call, in this order; empty if it is always the peer who calls.
+    pub gateways: Vec<IpAddr>,
+    /// Where we call from; by default an address of ours that is in none of our subnets.
+    pub local_address: Option<IpAddr>,
+    /// Who we say we are; by default what the node says everywhere.
+    pub local_identity: Option<Identity>,
+    /// Who the peer must say it is; by default the gateway's address.
+    pub remote_identity: Option<Identity>,
+    /// How the peer proves it.
+    pub remote_keys: RemoteKeys,
+    /// Our side.
+    pub local_subnets: Vec<Prefix>,
+    /// The peer's side.
+    pub remote_subnets: Vec<Prefix>,
+    /// Tunnel or transport.
+    pub mode: Mode,
+    /// Who calls, and when.
+    pub start: Start,
+}
+
+/// Which keys a configured peer may sign with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RemoteKeys {
+    /// Any of these.
+    Known(Vec<PublicKey>),
+    /// Those that DNS has at its identity's name, if the answer is DNSSEC-secure.
+    Dns,
+}
+
+/// When a connection is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Start {
+    /// When there is a packet for it.
+    #[default]
+    Trap,
+    /// At the start, and again whenever it ends.
+    Now,
+    /// When the peer calls.
+    Accept,
+}
+
+/// How a connection stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConnectionState {
+    /// Nothing has been asked of it.
+    Idle,
+    /// DNS is asked, or a gateway called.
+    Calling,
+    /// It carries packets.
+    Up,
+    /// No gateway could be had; it is tried again soon.
+    Failed,
+}
+
+impl ConnectionState {
+    /// As printed.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Calling => "calling",
+            Self::Up => "up",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A connection as a person is shown it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConnectionView {
+    /// Its name.
+    pub name: String,
+    /// How it stands.
+    pub state: ConnectionState,
+    /// What it carries.
+    pub subnets: Vec<Subnets>,
+    /// The peer's outer address.
+    pub gateway: Option<IpAddr>,
+    /// How long it has stood so.
+    pub since: Duration,
+    /// Why it failed last.
+    pub reason: Option<Why>,
+    /// Pairs that exist for it.
+    pub pairs: usize,
+    /// How the one that is sent on is used, as last asked.
+    pub used: Use,
+}
+
+/// A connection at work.
+#[derive(Debug)]
+pub(crate) struct Configured {
+    pub(crate) connection: Connection,
+    pub(crate) subnets: Vec<Subnets>,
+    state: ConnectionState,
+    since: Instant,
+    why: Option<Why>,
+    /// The gateway to call next; counts on, and is taken modulo their number.
+    gateway: usize,
+    /// Gateways called in vain since the last success.
+    tried: usize,
+    /// How long the last failure was waited out.
+    wait: Duration,
+    deadline: Option<Instant>,
+    pairs: BTreeMap<SaId, Joint>,
+    /// The pair that is sent on.
+    current: Option<SaId>,
+    /// The pair to send on once the peer is known to have it.
+    next: Option<SaId>,
+}
+
+/// One of a connection's pairs.
+#[derive(Debug)]
+struct Joint {
+    ike: IkeId,
+    local: Vec<TrafficSelector>,
+    remote: Vec<TrafficSelector>,
+    envelope: Envelope,
+    proven: bool,
+    doomed: bool,
+    used: Use,
+}
+
+impl Connection {
+    /// Every pair of subnets of one family.
+    #[must_use]
+    pub fn subnets(&self) -> Vec<Subnets> {
+        let pairs = |local: &Prefix| {
+            let local = *local;
+            self.remote_subnets.iter().filter_map(move |remote| Subnets::new(local, *remote))
+        };
+        self.local_subnets.iter().flat_map(pairs).collect()
+    }
+
+    fn selectors(prefixes: &[Prefix]) -> Vec<TrafficSelector> {
+        prefixes.iter().map(|prefix| TrafficSelector::prefix(*prefix)).collect()
+    }
+
+    fn knows(&self, identity: &Identity) -> bool {
+        match &self.remote_identity {
+            Some(wanted) => same(wanted, identity),
+            None => self.gateways.iter().any(|g| *identity == Identity::Address(*g)),
+        }
+    }
+}
+
+impl Configured {
+    pub(crate) fn new(connection: Connection, now: Instant) -> Self {
+        Self {
+            subnets: connection.subnets(),
+            connection,
+            state: ConnectionState::Idle,
+            since: now,
+            why: None,
+            gateway: 0,
+            tried: 0,
+            wait: FIRST_WAIT,
+            deadline: None,
+            pairs: BTreeMap::new(),
+            current: None,
+            next: None,
+        }
+    }
+
+    fn next_gateway(&self) -> Option<IpAddr> {
+        let at = self.gateway.checked_rem(self.connection.gateways.len())?;
+        self.connection.gateways.get(at).copied()
+    }
+
+    fn carries(&self, subnets: &Subnets) -> Option<SaId> {
+        let current = self.current?;
+        let pair = self.pairs.get(&current)?;
+        let (local, remote) = (subnets.local(), subnets.remote());
+        let covers = |selectors: &[TrafficSelector], prefix| {
+            selectors.iter().any(|s| s.covers(&TrafficSelector::prefix(prefix)))
+        };
+        (covers(&pair.local, local) && covers(&pair.remote, remote)).then_some(current)
+    }
+}
+
+impl Keying {
+    /// Announces what the connections cover, and calls those that want it.
+    pub(crate) fn begin_connections(&mut self, now: Instant) {
+        for index in 0..self.configured.len() {
+            self.lay_subnets(index);
+        }
+        for index in 0..self.configured.len() {
+            if self.configured.get(index).is_some_and(|c| c.connection.start == Start::Now) {
+                self.connect(now, index);
+            }
+        }
+    }
+
+    /// The connections that a flow belongs to: those of the most specific subnets.
+    pub(crate) fn connections_of(&self, flow: Flow) -> Vec<usize> {
+        let specific = |s: &Subnets| (s.remote().len(), s.local().len());
+        let covering =
+            |c: &Configured| c.subnets.iter().filter(|s| s.contains(&flow)).map(specific).max();
+        let Some(best) = self.configured.iter().filter_map(covering).max() else {
+            return Vec::new();
+        };
+        (0..)
+            .zip(&self.configured)
+            .filter(|(_, c)| covering(c) == Some(best))
+            .map(|(i, _)| i)
+            .collect()
+    }
+
+    /// The name of the connection that a flow belongs to.
+    #[must_use]
+    pub fn connection_of(&self, flow: Flow) -> Option<&str> {
+        let first = *self.connections_of(flow).first()?;
+        self.configured.get(first).map(|c| c.connection.name.as_str())
+    }
+
+    /// A packet waits for these connections.
+    pub(crate) fn connections_wanted(&mut self, now: Instant, connections: &[usize]) {
+        for index in connections {
+            let Some(configured) = self.configured.get(*index) else { continue };
+            match configured.state {
+                ConnectionState::Idle if configured.connection.start != Start::Accept => {
+                    self.connect(now, *index);
+                }
+                // The notice has crossed our own command, or the data plane has used the pair up.
+                _ => self.say_subnets(*index),
+            }
+        }
+    }
+
+    /// Calls the next gateway, or gives up for a while.
+    fn connect(&mut self, now: Instant, index: usize) {
+        let own = self.config.identity.clone();
+        loop {
+            let Some(configured) = self.configured.get(index) else { return };
+            let exhausted = configured.tried >= configured.connection.gateways.len();
+            let Some(gateway) = configured.next_gateway().filter(|_| !exhausted) else {
+                return self.connection_failed(now, index);
+            };
+            let connection = &configured.connection;
+            let peer = connection.remote_identity.clone().unwrap_or(Identity::Address(gateway));
+            let Some(local) = self.connection_address(connection, gateway) else {
+                self.next_gateway(index, Why::NoLocalAddress);
+                continue;
+            };
+            match &connection.remote_keys {
+                RemoteKeys::Known(keys) => {
+                    let identity = connection.local_identity.clone().or(own);
+                    let initiate = Initiate {
+                        local,
+                        remote: gateway,
+                        identity: identity.unwrap_or(Identity::Address(local)),
+                        peer,
+                        keys: keys.clone(),
+                        child: request(connection),
+                    };
+                    self.call_configured(now, index, initiate);
+                }
+                RemoteKeys::Dns => match name_of(&peer) {
+                    Some(name) => {
+                        self.enter_connection(now, index, ConnectionState::Calling);
+                        self.ask(name, Asker::Connection(index));
+                    }
+                    None => {
+                        self.next_gateway(index, Why::Dns(dnskeys::Reason::NoRecord));
+                        continue;
+                    }
+                },
+            }
+            return;
+        }
+    }
+
+    fn next_gateway(&mut self, index: usize, why: Why) {
+        if let Some(configured) = self.configured.get_mut(index) {
+            configured.gateway = configured.gateway.wrapping_add(1);
+            configured.tried += 1;
+            configured.why = Some(why);
+        }
+    }
+
+    fn call_configured(&mut self, now: Instant, index: usize, initiate: Initiate) {
+        self.enter_connection(now, index, ConnectionState::Calling);
+        self.counters.calls += 1;
+        let gateway = initiate.remote;
+        self.report_connection(now, index, |name| What::ConnectionCalling { name, gateway });
+        let ike = self.ike.initiate(now, initiate);
+        self.configured_calls.insert(ike, index);
+    }
+
+    /// DNS has the keys of a configured peer, or has not.
+    pub(crate) fn connection_answered(&mut self, now: Instant, index: usize, answer: &Answer) {
+        let Some(configured) = self.configured.get(index) else { return };
+        if configured.state != ConnectionState::Calling {
+            return;
+        }
+        let Some(gateway) = configured.next_gateway() else { return };
+        let connection = &configured.connection;
+        let peer = connection.remote_identity.clone().unwrap_or(Identity::Address(gateway));
+        let local = self.connection_address(connection, gateway);
+        let own = connection.local_identity.clone().or_else(|| self.config.identity.clone());
+        match (configured_keys(answer, &peer), local) {
+            (Ok(keys), Some(local)) => {
+                let identity = own.unwrap_or(Identity::Address(local));
+                let child = request(connection);
+                let initiate = Initiate { local, remote: gateway, identity, peer, keys, child };
+                self.call_configured(now, index, initiate);
+            }
+            (Err(why), _) => {
+                self.next_gateway(index, why);
+                self.connect(now, index);
+            }
+            (_, None) => {
+                self.next_gateway(index, Why::NoLocalAddress);
+                self.connect(now, index);
+            }
+        }
+    }
+
+    /// Our outer address towards a configured gateway. An inner address of ours will do only if
+    /// there is no other.
+    fn connection_address(&self, connection: &Connection, gateway: IpAddr) -> Option<IpAddr> {
+        let fits = |a: &IpAddr| a.is_ipv4() == gateway.is_ipv4();
+        let inner =
+            |a: &IpAddr| connection.local_subnets.iter().any(|p| p.len() > 0 && p.contains(*a));
+        let own = || self.config.addresses.iter().copied().filter(fits);
+        match connection.local_address {
+            Some(address) => Some(address).filter(fits),
+            None => own().find(|a| !inner(a)).or_else(|| own().next()),
+        }
+    }
+
+    /// No gateway is left: what waits is refused, and after a while all are tried again.
+    fn connection_failed(&mut self, now: Instant, index: usize) {
+        let Some(configured) = self.configured.get_mut(index) else { return };
+        let wait = configured.wait;
+        configured.wait = (wait * 2).min(LONGEST_WAIT);
+        configured.tried = 0;
+        let why = configured.why.unwrap_or(Why::NoLocalAddress);
+        self.report_connection(now, index, |name| What::ConnectionFailed { name, why });
+        if self.configured.get(index).is_some_and(|c| c.current.is_none()) {
+            self.enter_connection(now, index, ConnectionState::Failed);
+        }
+        self.set_connection_deadline(index, Some(now + wait));
+    }
+
+    /// A call of ours for a connection has ended in vain.
+    pub(crate) fn connection_call_ended(&mut self, now: Instant, index: usize, why: End) {
+        self.next_gateway(index, Why::Gateway(why));
+        let up = self.configured.get(index).is_none_or(|c| c.current.is_some());
+        if !up && !self.stopping {
+            self.connect(now, index);
+        }
+    }
+
+    /// Which connection a peer that calls us wants.
+    pub(crate) fn connection_wanted_by(&self, need: &NeedPeer) -> Option<usize> {
+        let meets = |selectors: &[TrafficSelector], prefixes: &[Prefix]| {
+            let prefixes = Connection::selectors(prefixes);
+            selectors.iter().any(|s| prefixes.iter().any(|p| p.intersection(s).is_some()))
+        };
+        let wants_us = |connection: &Connection| match (&need.wanted, &connection.local_identity) {
+            (Some(wanted), Some(own)) => same(wanted, own),
+            _ => true,
+        };
+        self.configured.iter().position(|c| {
+            c.connection.knows(&need.identity)
+                && wants_us(&c.connection)
+                && meets(&need.remote_selectors, &c.connection.remote_subnets)
+                && meets(&need.local_selectors, &c.connection.local_subnets)
+        })
+    }
+
+    /// A configured peer calls.
+    pub(crate) fn connection_visited(&mut self, now: Instant, need: NeedPeer, index: usize) {
+        let Some(configured) = self.configured.get(index) else { return };
+        match &configured.connection.remote_keys {
+            RemoteKeys::Known(keys) => {
+                let keys = keys.clone();
+                self.grant_connection(now, &need, index, keys);
+            }
+            RemoteKeys::Dns => {
+                let Some(name) = name_of(&need.identity) else {
+                    return self.refuse(now, &need, Why::Authority(dnskeys::Refusal::NoEvidence));
+                };
+                if self.configured_visitors.len() >= MAX_VISITORS {
+                    self.counters.over_budget += 1;
+                    return self.refuse(now, &need, Why::Budget);
+                }
+                let ike = need.ike;
+                self.configured_visitors.insert(ike, (index, need));
+                self.ask(name, Asker::ConnectionVisitor(ike));
+            }
+        }
+    }
+
+    /// DNS has the keys of a configured peer that calls, or has not.
+    pub(crate) fn connection_visitor_answered(
+        &mut self,
+        now: Instant,
+        ike: IkeId,
+        answer: &Answer,
+    ) {
+        let Some((index, need)) = self.configured_visitors.remove(&ike) else { return };
+        match configured_keys(answer, &need.identity) {
+            Ok(keys) => self.grant_connection(now, &need, index, keys),
+            Err(why) => self.refuse(now, &need, why),
+        }
+    }
+
+    fn grant_connection(
+        &mut self,
+        now: Instant,
+        need: &NeedPeer,
+        index: usize,
+        keys: Vec<PublicKey>,
+    ) {
+        let Some(configured) = self.configured.get(index) else { return };
+        let connection = &configured.connection;
+        let (local, remote) = (
+            Connection::selectors(&connection.local_subnets),
+            Connection::selectors(&connection.remote_subnets),
+        );
+        let ours = connection.local_identity.clone().or_else(|| self.config.identity.clone());
+        let identity = ours.unwrap_or(Identity::Address(need.local.ip()));
+        let grant = |key| Grant { key, remote: remote.clone(), local: local.clone() };
+        let grants = keys.into_iter().map(grant).collect();
+        self.configured_visits.insert(need.ike, (index, need.local.ip(), need.remote.ip()));
+        self.ike.handle_peer(now, need.ike, PeerVerdict::Known { identity, grants });
+    }
+
+    /// A connection's child is agreed.
+    pub(crate) fn connection_child_up(&mut self, now: Instant, index: usize, child: Child) {
+        let (id, ike, rekeys, ours) = (child.id, child.ike, child.rekeys, child.initiator);
+        let within = |selectors: &[TrafficSelector], prefixes: &[Prefix]| {
+            let prefixes = Connection::selectors(prefixes);
+            selectors.iter().all(|s| prefixes.iter().any(|p| p.covers(s)))
+        };
+        let Some(configured) = self.configured.get_mut(index) else { return };
+        let connection = &configured.connection;
+        if !within(&child.local, &connection.local_subnets)
+            || !within(&child.remote, &connection.remote_subnets)
+        {
+            return self.ike.close_child(now, id);
+        }
+        let joint = Joint {
+            ike,
+            local: child.local.clone(),
+            remote: child.remote.clone(),
+            envelope: child.envelope,
+            proven: ours,
+            doomed: false,
+            used: Use::default(),
+        };
+        configured.pairs.insert(id, joint);
+        let (current, awaited) = (configured.current, configured.next);
+        let calling = configured.state == ConnectionState::Calling;
+        self.joints.insert(id, index);
+        if let Some(peer) = self.peers.get_mut(&ike) {
+            peer.pairs.insert(id);
+        }
+        self.counters.pairs += 1;
+        self.command(Command::AddSa(Box::new(to_pair(child, Trust::Configured))));
+        match current {
+            Some(old) if rekeys == Some(old) && ours => self.use_pair(now, index, id),
+            Some(old) if rekeys == Some(old) => self.use_when_proven(now, index, id, GRACE),
+            Some(old) => self.settle_connection(now, index, old, id),
+            None if awaited.is_some_and(|old| rekeys != Some(old)) => {
+                self.settle_connection(now, index, awaited.unwrap_or(id), id);
+            }
+            None if ours => self.use_pair(now, index, id),
+            // What waits may overtake our answer: a moment, until the peer has sent something.
+            None if calling => self.use_when_proven(now, index, id, QUIET),
+            None => self.configured_after_drain.push((index, id)),
+        }
+    }
+
+    /// Sends on the pairs whose answers have left.
+    pub(crate) fn use_answered(&mut self, now: Instant) {
+        for (index, id) in std::mem::take(&mut self.configured_after_drain) {
+            if self.configured.get(index).is_some_and(|c| c.current.is_none()) {
+                self.use_pair(now, index, id);
+            }
+        }
+    }
+
+    fn use_when_proven(&mut self, now: Instant, index: usize, id: SaId, patience: Duration) {
+        if let Some(configured) = self.configured.get_mut(index) {
+            configured.next = Some(id);
+        }
+        self.set_connection_deadline(index, Some(now + patience));
+    }
+
+    /// Sends on a pair from now on.
+    fn use_pair(&mut self, now: Instant, index: usize, id: SaId) {
+        let Some(configured) = self.configured.get_mut(index) else { return };
+        let Some(pair) = configured.pairs.get(&id) else { return };
+        let gateway = pair.envelope.remote.ip();
+        configured.current = Some(id);
+        configured.next = None;
+        configured.tried = 0;
+        configured.why = None;
+        configured.wait = FIRST_WAIT;
+        let doomed = configured.pairs.values().any(|pair| pair.doomed);
+        self.set_connection_deadline(index, doomed.then_some(now + GRACE));
+        self.enter_connection(now, index, ConnectionState::Up);
+        self.report_connection(now, index, |name| What::ConnectionUp { name, sa: id, gateway });
+    }
+
+    /// Two pairs for one connection, of which neither replaces the other: calls that crossed are
+    /// settled as those for a flow; otherwise the peer came back anew, and the new one is what it
+    /// has.
+    fn settle_connection(&mut self, now: Instant, index: usize, old: SaId, new: SaId) {
+        let Some(configured) = self.configured.get_mut(index) else { return };
+        let peer = |sa: SaId| self.peers.get(&configured.pairs.get(&sa)?.ike);
+        let crossed = match (peer(old), peer(new)) {
+            (Some(a), Some(b)) => {
+                let young = now.saturating_duration_since(a.established) < CROSSING;
+                (a.initiator != b.initiator && young)
+                    .then(|| (a.lowest_nonce < b.lowest_nonce, a.initiator))
+            }
+            _ => None,
+        };
+        // Who called for the loser closes it.
+        let (new_wins, doomed) = match crossed {
+            None => (true, Some(old)),
+            Some((true, old_is_ours)) => (true, old_is_ours.then_some(old)),
+            Some((false, old_is_ours)) => (false, (!old_is_ours).then_some(new)),
+        };
+        if let Some(pair) = doomed.and_then(|sa| configured.pairs.get_mut(&sa)) {
+            pair.doomed = true;
+        }
+        let ours = configured.pairs.get(&new).is_some_and(|pair| pair.proven);
+        match (new_wins, ours) {
+            (true, true) => self.use_pair(now, index, new),
+            (true, false) => self.use_when_proven(now, index, new, GRACE),
+            (false, _) => {
+                let waits = self.configured.get(index).is_some_and(|c| c.current.is_none());
+                let patience = if waits { QUIET } else { GRACE };
+                self.set_connection_deadline(index, Some(now + patience));
+            }
+        }
+    }
+
+    /// The peer has sent on this pair; false if it belongs to no connection.
+    pub(crate) fn joint_proven(&mut self, now: Instant, sa: SaId) -> bool {
+        let Some(index) = self.joints.get(&sa).copied() else { return false };
+        let Some(configured) = self.configured.get_mut(index) else { return true };
+        if let Some(pair) = configured.pairs.get_mut(&sa) {
+            pair.proven = true;
+        }
+        if configured.next == Some(sa) {
+            self.use_pair(now, index, sa);
+        }
+        true
+    }
+
+    /// A child is gone; false if it belonged to no connection.
+    pub(crate) fn joint_down(&mut self, now: Instant, sa: SaId, why: End) -> bool {
+        let Some(index) = self.joints.remove(&sa) else { return false };
+        let Some(configured) = self.configured.get_mut(index) else { return true };
+        let Some(pair) = configured.pairs.remove(&sa) else { return true };
+        if configured.next == Some(sa) {
+            configured.next = None;
+        }
+        let other =
+            configured.pairs.iter().max_by_key(|(id, p)| (!p.doomed, **id)).map(|(id, _)| *id);
+        if configured.current == Some(sa) {
+            configured.current = None;
+            match other {
+                Some(other) => self.use_pair(now, index, other),
+                None => self.connection_down(now, index, why),
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(&pair.ike) {
+            peer.pairs.remove(&sa);
+        }
+        if other.is_some() && self.lingering.len() < MAX_LINGERING {
+            self.lingering.push_back((now + LINGER, sa));
+        } else {
+            self.command(Command::RemoveSa(sa));
+        }
+        self.close_if_bare(now, pair.ike);
+        true
+    }
+
+    /// A connection has lost its last pair.
+    fn connection_down(&mut self, now: Instant, index: usize, why: End) {
+        let Some(configured) = self.configured.get_mut(index) else { return };
+        configured.why = Some(Why::Gateway(why));
+        if why == End::Timeout {
+            // This gateway has fallen silent: another is called first.
+            configured.gateway = configured.gateway.wrapping_add(1);
+        }
+        let again = configured.connection.start == Start::Now && !self.stopping;
+        let why = Why::Gateway(why);
+        self.report_connection(now, index, |name| What::ConnectionDown { name, why });
+        self.enter_connection(now, index, ConnectionState::Idle);
+        self.set_connection_deadline(index, again.then_some(now + AGAIN));
+    }
+
+    /// A connection's deadline has come.
+    pub(crate) fn connection_due(&mut self, now: Instant, index: usize) {
+        let Some(configured) = self.configured.get(index) else { return };
+        if let Some(next) = configured.next {
+            // No traffic proved it in time: it has been up for long enough to be there.
+            return self.use_pair(now, index, next);
+        }
+        let current = configured.current;
+        let doomed: Vec<(SaId, IkeId)> = configured
+            .pairs
+            .iter()
+            .filter(|(sa, pair)| pair.doomed && Some(**sa) != current)
+            .map(|(sa, pair)| (*sa, pair.ike))
+            .collect();
+        for (sa, ike) in doomed {
+            let alone = self.peers.get(&ike).is_none_or(|p| p.pairs.iter().all(|p| *p == sa));
+            if alone { self.close_ike(now, ike) } else { self.ike.close_child(now, sa) }
+        }
+        let Some(configured) = self.configured.get(index) else { return };
+        let (start, state) = (configured.connection.start, configured.state);
+        match state {
+            ConnectionState::Failed if start != Start::Now => {
+                self.enter_connection(now, index, ConnectionState::Idle);
+            }
+            ConnectionState::Failed | ConnectionState::Idle if start == Start::Now => {
+                self.connect(now, index);
+            }
+            _ => {}
+        }
+    }
+
+    fn enter_connection(&mut self, now: Instant, index: usize, state: ConnectionState) {
+        let Some(configured) = self.configured.get_mut(index) else { return };
+        if configured.state != state {
+            configured.state = state;
+            configured.since = now;
+        }
+        self.lay_subnets(index);
+    }
+
+    /// Tells the data plane what holds between a connection's subnets, if that is new.
+    fn lay_subnets(&mut self, index: usize) {
+        let Some(configured) = self.configured.get(index) else { return };
+        for subnets in configured.subnets.clone() {
+            let policy = self.policy_between(&subnets);
+            if self.said.insert(subnets, policy) != Some(policy) {
+                self.command(Command::SetSubnets { subnets, policy });
+            }
+        }
+    }
+
+    /// Tells it again.
+    fn say_subnets(&mut self, index: usize) {
+        let Some(configured) = self.configured.get(index) else { return };
+        for subnets in configured.subnets.clone() {
+            self.said.remove(&subnets);
+        }
+        self.lay_subnets(index);
+    }
+
+    /// What happens between two prefixes: the first connection that is up carries it.
+    fn policy_between(&self, subnets: &Subnets) -> Policy {
+        let of = || self.configured.iter().filter(|c| c.subnets.contains(subnets));
+        if let Some(sa) = of().find_map(|c| c.carries(subnets)) {
+            return Policy::Encrypt(sa);
+        }
+        let coming = of().any(|c| {
+            c.connection.start != Start::Accept
+                && matches!(c.state, ConnectionState::Idle | ConnectionState::Calling)
+        });
+        if coming { Policy::Hold } else { Policy::Deny }
+    }
+
+    pub(crate) fn set_connection_deadline(&mut self, index: usize, deadline: Option<Instant>) {
+        let Some(configured) = self.configured.get_mut(index) else { return };
+        if let Some(old) = configured.deadline {
+            self.configured_deadlines.remove(&(old, index));
+        }
+        configured.deadline = deadline;
+        self.configured_deadlines.extend(deadline.map(|at| (at, index)));
+    }
+
+    /// The outer way of a connection's pairs changed.
+    pub(crate) fn joint_moved(&mut self, sa: SaId, envelope: Envelope) {
+        let Some(index) = self.joints.get(&sa) else { return };
+        let pair = self.configured.get_mut(*index).and_then(|c| c.pairs.get_mut(&sa));
+        if let Some(pair) = pair {
+            pair.envelope = envelope;
+            self.command(Command::MoveSa { sa, envelope });
+        }
+    }
+
+    /// The IKE SA of a connection's pair.
+    pub(crate) fn joint_ike(&self, sa: SaId) -> Option<IkeId> {
+        let index = self.joints.get(&sa)?;
+        Some(self.configured.get(*index)?.pairs.get(&sa)?.ike)
+    }
+
+    /// The data plane says how a connection's pair is used.
+    pub(crate) fn joint_used(&mut self, sa: SaId, used: Use) {
+        let Some(index) = self.joints.get(&sa) else { return };
+        if let Some(pair) = self.configured.get_mut(*index).and_then(|c| c.pairs.get_mut(&sa)) {
+            pair.used = used;
+        }
+    }
+
+    /// Every pair that carries a connection.
+    pub(crate) fn joints(&self) -> BTreeSet<SaId> {
+        self.joints.keys().copied().collect()
+    }
+
+    /// Every connection, in the order of the file.
+    #[must_use]
+    pub fn connections(&self, now: Instant) -> Vec<ConnectionView> {
+        let view = |c: &Configured| {
+            let pair = c.current.and_then(|sa| c.pairs.get(&sa));
+            ConnectionView {
+                name: c.connection.name.clone(),
+                state: c.state,
+                subnets: c.subnets.clone(),
+                gateway: pair.map(|pair| pair.envelope.remote.ip()),
+                since: now.saturating_duration_since(c.since),
+                reason: c.why,
+                pairs: c.pairs.len(),
+                used: pair.map(|pair| pair.used).unwrap_or_default(),
+            }
+        };
+        self.configured.iter().map(view).collect()
+    }
+
+    fn report_connection(&mut self, now: Instant, index: usize, what: impl FnOnce(String) -> What) {
+        let Some(configured) = self.configured.get(index) else { return };
+        let name = configured.connection.name.clone();
+        self.report(now, None, what(name));
+    }
+}
+
+fn request(connection: &Connection) -> ChildRequest {
+    ChildRequest {
+        local: Connection::selectors(&connection.local_subnets),
+        remote: Connection::selectors(&connection.remote_subnets),
+        mode: connection.mode,
+    }
+}
+
+/// Names are compared as DNS compares them.
+fn same(a: &Identity, b: &Identity) -> bool {
+    match (a, b) {
+        (Identity::Fqdn(a), Identity::Fqdn(b)) => a.eq_ignore_ascii_case(b),
+        (a, b) => a == b,
+    }
+}
+
+/// Where DNS has the keys of an identity.
+fn name_of(identity: &Identity) -> Option<Name> {
+    match to_speaker(identity)? {
+        Speaker::Address(addr) => Some(Name::reverse(addr)),
+        Speaker::Name(name) => Some(name),
+    }
+}
+
+/// The keys that DNS gives a configured peer: with nothing less than a valid chain.
+fn configured_keys(answer: &Answer, identity: &Identity) -> Result<Vec<PublicKey>, Why> {
+    use dnskeys::Reason;
+    let reason = match &answer.outcome {
+        _ if answer.security == Security::Bogus => Some(Reason::Bogus),
+        Outcome::Bogus => Some(Reason::Bogus),
+        Outcome::Failed(_) => Some(Reason::DnsFailed),
+        Outcome::Records(_) if answer.security != Security::Secure => Some(Reason::Unsigned),
+        Outcome::Records(_) => None,
+        Outcome::NoRecord | Outcome::NoName => Some(Reason::NoRecord),
+    };
+    if let Some(reason) = reason {
+        return Err(Why::Dns(reason));
+    }
+    let speaker = to_speaker(identity).ok_or(Why::Dns(Reason::NoRecord))?;
+    let keys: Vec<PublicKey> = keys_of(answer, &speaker).iter().filter_map(to_ike_key).collect();
+    if keys.is_empty() { Err(Why::Dns(Reason::NoUsableGateway)) } else { Ok(keys) }
+}
+
+/// How long a failure is waited out at first; it doubles.
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+/// How long at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// How soon a connection that should always be up is made again after it has ended: long enough
+/// for a peer that restarts.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Configured peers that wait for DNS at once.
+const MAX_VISITORS: usize = 128;
