@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{self, RsaKeyPair};
-use ike::SignatureScheme;
 use keying::{Groups, Keying, Report};
 use sa::{Class, Command, Envelope, Flow, Policy, Prefix, Subnets};
+pub(crate) use tests::key::TestKey;
 
 use crate::net::{Kind, Seen};
 use crate::packet;
@@ -51,52 +49,6 @@ impl Sent {
                 Seen { at, from, to, kind: Kind::Clear }
             }
         }
-    }
-}
-
-/// A host key for tests.
-pub(crate) struct TestKey {
-    pair: RsaKeyPair,
-    pub(crate) public: dnskeys::RsaKey,
-}
-
-impl TestKey {
-    /// The n-th key; made once for each process, because making one takes a while.
-    pub(crate) fn nth(n: usize) -> Arc<Self> {
-        static KEYS: [OnceLock<Arc<TestKey>>; 64] = [const { OnceLock::new() }; 64];
-        Arc::clone(KEYS[n].get_or_init(|| Arc::new(Self::generate())))
-    }
-
-    fn generate() -> Self {
-        use aws_lc_rs::encoding::AsDer as _;
-        use aws_lc_rs::rsa::{KeyPair, KeySize};
-        use aws_lc_rs::signature::KeyPair as _;
-        let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
-        let public = pair.public_key();
-        let exponent = public.exponent().big_endian_without_leading_zero().to_vec();
-        let modulus = public.modulus().big_endian_without_leading_zero().to_vec();
-        let der = pair.as_der().unwrap();
-        let pair = RsaKeyPair::from_pkcs8(der.as_ref()).unwrap();
-        Self { pair, public: dnskeys::RsaKey::new(&exponent, &modulus).unwrap() }
-    }
-
-    pub(crate) fn dns(&self) -> dnskeys::PublicKey {
-        dnskeys::PublicKey::Rsa(self.public.clone())
-    }
-
-    pub(crate) fn sign(&self, scheme: SignatureScheme, message: &[u8]) -> Vec<u8> {
-        let encoding: &dyn signature::RsaEncoding = match scheme {
-            SignatureScheme::RsaPssSha256 => &signature::RSA_PSS_SHA256,
-            SignatureScheme::RsaPssSha384 => &signature::RSA_PSS_SHA384,
-            SignatureScheme::RsaPssSha512 => &signature::RSA_PSS_SHA512,
-            SignatureScheme::RsaPkcs1Sha256 => &signature::RSA_PKCS1_SHA256,
-            SignatureScheme::RsaPkcs1Sha384 => &signature::RSA_PKCS1_SHA384,
-            SignatureScheme::RsaPkcs1Sha512 => &signature::RSA_PKCS1_SHA512,
-            other => panic!("{other:?} is not RSA's"),
-        };
-        let mut out = vec![0; self.pair.public_modulus_len()];
-        self.pair.sign(encoding, &SystemRandom::new(), message, &mut out).unwrap();
-        out
     }
 }
 

@@ -82,7 +82,8 @@ pub(crate) enum Which {
 impl Established {
     /// Begins, and says so.
     pub(crate) fn new(turn: &mut Turn<'_>, founding: Founding) -> Self {
-        let Founding { sa, identity, key, authority, lowest_nonce, initial_contact } = founding;
+        let Founding { mut sa, identity, key, authority, lowest_nonce, initial_contact } = founding;
+        sa.keys.forget_signing();
         turn.settled();
         let life = turn.shared.config.ike_life;
         let initiator = turn.link.initiator;
@@ -352,6 +353,7 @@ impl Established {
     /// the old one.
     pub(crate) fn succeed(&mut self, turn: &mut Turn<'_>, successor: IkeSa, ours: bool) {
         let old = std::mem::replace(&mut self.current, successor);
+        self.current.keys.forget_signing();
         if ours {
             self.close_old(turn, old);
         } else {

@@ -32,11 +32,12 @@ use crate::shared::{Counters, Shared};
 #[derive(Debug)]
 pub struct Ike {
     shared: Shared,
-    peerings: BTreeMap<IkeId, Peering>,
+    /// Boxed: a tree whose keys only ever grow is half empty.
+    peerings: BTreeMap<IkeId, Box<Peering>>,
     /// IKE_SA_INIT requests that were answered, so that their repetition is too.
     inits: BTreeMap<Vec<u8>, IkeId>,
+    /// One for each peering that has any; kept in step with [`Peering::deadline`].
     deadlines: BTreeSet<(Instant, Timer, IkeId)>,
-    deadline_of: BTreeMap<IkeId, (Instant, Timer)>,
 }
 
 impl Ike {
@@ -49,7 +50,6 @@ impl Ike {
             peerings: BTreeMap::new(),
             inits: BTreeMap::new(),
             deadlines: BTreeSet::new(),
-            deadline_of: BTreeMap::new(),
         }
     }
 
@@ -110,7 +110,7 @@ impl Ike {
         let remote = SocketAddr::new(initiate.remote, IKE_PORT);
         let link = Link::new(id, true, Path::new(local, remote));
         self.shared.add_remote(remote.ip());
-        self.peerings.insert(id, Peering { link, state: State::Over });
+        self.peerings.insert(id, Peering::new(link));
         self.with(now, id, None, |_, turn| ike_sa_init_initiator::start(turn, initiate));
         id
     }
@@ -243,7 +243,7 @@ impl Ike {
     /// Does what is due. Early or repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.shared.cookies.rotate(now);
-        self.shared.graves.retain(|_, grave| grave.until > now);
+        self.shared.graves.clear_until(now);
         let due: Vec<_> = self.deadlines.iter().take_while(|d| d.0 <= now).map(|d| d.2).collect();
         for id in due {
             self.with(now, id, None, timeout);
@@ -254,7 +254,7 @@ impl Ike {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let cookies = self.shared.cookies.deadline().map(|at| (at, Timer::CookieSecret));
-        let graves = self.shared.graves.values().map(|grave| (grave.until, Timer::HalfOpen)).min();
+        let graves = self.shared.graves.deadline().map(|at| (at, Timer::HalfOpen));
         let own = self.deadlines.first().map(|d| (d.0, d.1));
         [cookies, graves, own].into_iter().flatten().min()
     }
@@ -285,7 +285,7 @@ impl Ike {
     /// Number of IKE SAs whose peer is authenticated.
     #[must_use]
     pub fn established_count(&self) -> usize {
-        let established = |p: &&Peering| matches!(p.state, State::Established(_));
+        let established = |p: &&Box<Peering>| matches!(p.state, State::Established(_));
         self.peerings.values().filter(established).count()
     }
 
@@ -309,19 +309,26 @@ impl Ike {
         datagram: Option<Datagram<'_>>,
         step: impl FnOnce(State, &mut Turn<'_>) -> State,
     ) {
-        let Some(Peering { mut link, state }) = self.peerings.remove(&ike) else { return };
+        let Some(peering) = self.peerings.get_mut(&ike) else { return };
+        let Peering { link, state: place, deadline: known } = &mut **peering;
+        let state = std::mem::replace(place, State::Over);
         let reply = datagram.map_or((link.path.local, link.path.remote), |d| (d.local, d.remote));
         let digest =
             datagram.map_or_else(Vec::new, |d| ike_sa_init_responder::digest(d.remote, d.octets));
-        let mut turn = Turn { now, shared: &mut self.shared, link: &mut link, reply, digest };
+        let mut turn = Turn { now, shared: &mut self.shared, link, reply, digest };
         let state = step(state, &mut turn);
         let answered = matches!(state, State::Over) || link.half_open.is_none();
         if let Some(digest) = link.init_digest.take_if(|_| answered) {
             self.inits.remove(&digest);
         }
-        let deadline = state.deadline(&link);
-        if let Some((at, timer)) = self.deadline_of.remove(&ike) {
-            self.deadlines.remove(&(at, timer, ike));
+        let deadline = state.deadline(link);
+        if deadline != *known {
+            if let Some((at, timer)) = std::mem::replace(known, deadline) {
+                self.deadlines.remove(&(at, timer, ike));
+            }
+            if let Some((at, timer)) = deadline {
+                self.deadlines.insert((at, timer, ike));
+            }
         }
         if matches!(state, State::Over) {
             if let Some(source) = link.half_open {
@@ -331,13 +338,10 @@ impl Ike {
                 self.shared.spis.remove(spi);
             }
             self.shared.remove_remote(link.counted);
+            self.peerings.remove(&ike);
             return;
         }
-        if let Some((at, timer)) = deadline {
-            self.deadline_of.insert(ike, (at, timer));
-            self.deadlines.insert((at, timer, ike));
-        }
-        self.peerings.insert(ike, Peering { link, state });
+        *place = state;
     }
 
     fn ask(&mut self, now: Instant, ike: IkeId, ask: Ask) {

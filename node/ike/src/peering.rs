@@ -19,6 +19,15 @@ use crate::shared::Shared;
 pub(crate) struct Peering {
     pub(crate) link: Link,
     pub(crate) state: State,
+    /// The one of its deadlines that is next.
+    pub(crate) deadline: Option<(Instant, Timer)>,
+}
+
+impl Peering {
+    /// One that has not begun.
+    pub(crate) fn new(link: Link) -> Box<Self> {
+        Box::new(Self { link, state: State::Over, deadline: None })
+    }
 }
 
 /// What is the same in every state.

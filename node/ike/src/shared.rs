@@ -68,7 +68,39 @@ pub(crate) struct Shared {
     next_ike: u64,
     next_sa: u64,
     /// Answers to the last requests of SAs that are gone.
-    pub(crate) graves: BTreeMap<u64, Grave>,
+    pub(crate) graves: Graves,
+}
+
+/// Answers to last requests by our SPI, and these by the time when they are forgotten: all are
+/// kept equally long.
+#[derive(Debug, Default)]
+pub(crate) struct Graves {
+    by_spi: BTreeMap<u64, Grave>,
+    by_age: VecDeque<(Instant, u64)>,
+}
+
+impl Graves {
+    pub(crate) fn get(&self, spi: u64) -> Option<&Grave> {
+        self.by_spi.get(&spi)
+    }
+
+    /// When the oldest is to be forgotten.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.by_age.front().map(|(until, _)| *until)
+    }
+
+    /// Forgets what is old enough.
+    pub(crate) fn clear_until(&mut self, now: Instant) {
+        while self.deadline().is_some_and(|until| until <= now) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, spi)) = self.by_age.pop_front() {
+            self.by_spi.remove(&spi);
+        }
+    }
 }
 
 /// The answer to an SA's last request, kept in case it was lost (RFC 7296 §2.1).
@@ -77,7 +109,6 @@ pub(crate) struct Grave {
     /// The request, digested.
     pub(crate) request: Vec<u8>,
     pub(crate) datagrams: Vec<Vec<u8>>,
-    pub(crate) until: Instant,
 }
 
 impl Shared {
@@ -95,7 +126,7 @@ impl Shared {
             esp_spis: BTreeSet::new(),
             next_ike: 1,
             next_sa: 1,
-            graves: BTreeMap::new(),
+            graves: Graves::default(),
         }
     }
 
@@ -203,11 +234,12 @@ impl Shared {
     }
 
     /// Keeps the answer to the last request of an SA that is gone.
-    pub(crate) fn bury(&mut self, spi: u64, grave: Grave) {
-        if self.graves.len() >= MAX_GRAVES {
-            self.graves.pop_first();
+    pub(crate) fn bury(&mut self, now: Instant, spi: u64, grave: Grave) {
+        if self.graves.by_age.len() >= MAX_GRAVES {
+            self.graves.forget_oldest();
         }
-        self.graves.insert(spi, grave);
+        self.graves.by_age.push_back((now + GRAVE_LIFE, spi));
+        self.graves.by_spi.insert(spi, grave);
     }
 }
 
@@ -215,5 +247,7 @@ impl Shared {
 const MAX_PER_ADDRESS: usize = 256;
 /// RFC 7296 §2.25 leaves the time open; long enough for the other's exchange to end.
 const RETRY_LEAST: Duration = Duration::from_millis(500);
+/// As long as the peer may go on asking.
+const GRAVE_LIFE: Duration = crate::peering::HALF_OPEN_LIFE;
 /// A lost answer to a Delete costs the peer some retransmissions and nothing else.
 const MAX_GRAVES: usize = 256;

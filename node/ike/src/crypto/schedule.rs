@@ -174,6 +174,12 @@ impl IkeKeys {
         self.prf.of(&key, &[octets])
     }
 
+    /// Both have signed: what only signatures need is wiped.
+    pub(crate) fn forget_signing(&mut self) {
+        self.sk_pi = Secret::zeros(0);
+        self.sk_pr = Secret::zeros(0);
+    }
+
     #[cfg(test)]
     pub(super) fn parts(&self) -> (&[u8], &[u8], &[u8]) {
         (&self.sk_d, &self.sk_pi, &self.sk_pr)

@@ -149,8 +149,7 @@ fn read(payloads: Payloads) -> Result<AuthRequest, Failure> {
 fn refuse(sa: &mut IkeSa, turn: &mut Turn<'_>, request: Vec<u8>, failure: Failure) {
     let datagrams = sa.respond(ExchangeType::IKE_AUTH, &[Payload::Notify(failure.notify())]);
     turn.send(datagrams.clone());
-    let until = turn.now + HALF_OPEN_LIFE;
-    turn.shared.bury(sa.own_spi(), Grave { request, datagrams, until });
+    turn.shared.bury(turn.now, sa.own_spi(), Grave { request, datagrams });
 }
 
 /// Goes on with what the owner knows of the peer.

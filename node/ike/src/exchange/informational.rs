@@ -63,8 +63,7 @@ fn deleted(established: &mut Established, turn: &mut Turn<'_>, which: Which) -> 
     let closing = matches!(sa.pending(), Some(Pending::DeleteIke(_)));
     turn.answer(datagrams.clone());
     let request = turn.digest.clone();
-    let until = turn.now + crate::peering::HALF_OPEN_LIFE;
-    turn.shared.bury(spi, Grave { request, datagrams, until });
+    turn.shared.bury(turn.now, spi, Grave { request, datagrams });
     match which {
         Which::Current => {
             // The peer has a successor that we know of, while our own rekey never reached it.

@@ -205,7 +205,7 @@ impl Ike {
         self.shared.half_open.add(source);
         self.shared.add_remote(source);
         self.inits.insert(digest, id);
-        self.peerings.insert(id, Peering { link, state: State::Over });
+        self.peerings.insert(id, Peering::new(link));
         self.with(now, id, Some(datagram), |_, turn| {
             ike_sa_init_responder::accept(request, turn).unwrap_or_else(|_| {
                 turn.shared.counters.dropped_invalid += 1;
@@ -220,7 +220,7 @@ impl Ike {
         let own_spi = if header.initiator { header.spi_r } else { header.spi_i };
         let Some(ike) = self.shared.spis.get(&own_spi).copied() else {
             let digest = ike_sa_init_responder::digest(datagram.remote, datagram.octets);
-            match self.shared.graves.get(&own_spi) {
+            match self.shared.graves.get(own_spi) {
                 Some(grave) if grave.request == digest => {
                     let datagrams = grave.datagrams.clone();
                     self.shared.send(datagram.local, datagram.remote, datagrams);

@@ -1,0 +1,173 @@
+//! One node and as many peers as it takes, all machines in one process, without a clock and
+//! without a network: what reaches whom is decided by address.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dnskeys::{Answer, Gateway, GatewayRecord, Name, Outcome, RecordSet, Security, Source};
+use forwarding::Forwarding;
+use keying::{Groups, Keying, Output};
+use sa::{Command, Flow, Notice, SaId};
+
+use crate::key::TestKey;
+
+/// Where the node is to which all peers have pairs.
+pub const HUB: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+/// The address of the n-th peer.
+///
+/// # Panics
+/// Beyond 2^24.
+#[must_use]
+pub fn peer(n: usize) -> IpAddr {
+    assert!(n < 1 << 24, "no such peer");
+    #[expect(clippy::cast_possible_truncation, reason = "checked above")]
+    Ipv4Addr::from((10 << 24) + n as u32).into()
+}
+
+/// A node: keying, and forwarding if anybody is to look at it.
+pub struct Party {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its keying plane.
+    pub keying: Keying,
+    /// Its forwarding plane.
+    pub forwarding: Option<Forwarding>,
+    /// The pair that it has got last.
+    pub last_pair: Option<SaId>,
+    /// How long it has worked, signatures not counted.
+    pub worked: Duration,
+    key: Arc<TestKey>,
+}
+
+impl Party {
+    /// A packetdefault host at this address.
+    #[must_use]
+    pub fn new(address: IpAddr, number: u64, now: Instant) -> Self {
+        let key = key_of(address);
+        let config = keying::Config {
+            groups: Groups::packetdefault(),
+            rules: dnskeys::Rules::default(),
+            when_advertised: keying::WhenAdvertised::Clear,
+            identity: None,
+            addresses: vec![address],
+            ike: ike::Config::new(key.ike()),
+            lives: keying::Lives::default(),
+        };
+        let mut seed = [7; 32];
+        for (octet, random) in seed.iter_mut().zip(number.to_be_bytes()) {
+            *octet = random;
+        }
+        let keying = Keying::new(config, seed, now);
+        Self { address, keying, forwarding: None, last_pair: None, worked: Duration::ZERO, key }
+    }
+
+    /// An application has sent a packet to `to`.
+    pub fn call(&mut self, now: Instant, to: IpAddr) {
+        if let Some(flow) = Flow::new(self.address, to) {
+            let notice = Notice::Acquire { flow, protocol: 17, ports: (1, 1) };
+            self.keying.handle_notice(now, notice);
+        }
+    }
+
+    /// The first packet has come in on its last pair.
+    pub fn prove(&mut self, now: Instant) {
+        if let Some(sa) = self.last_pair {
+            self.keying.handle_notice(now, Notice::FirstPacket(sa));
+            let _ = self.drain(now);
+        }
+    }
+
+    /// The same with a forwarding plane.
+    #[must_use]
+    pub fn with_forwarding(mut self, now: Instant) -> Self {
+        let config = forwarding::Config::default();
+        self.forwarding = Some(Forwarding::new(config, [9; 32], now));
+        self
+    }
+
+    /// Carries out what it wants done; gives what it sends.
+    pub fn drain(&mut self, now: Instant) -> Vec<ike::Transmit> {
+        let began = Instant::now();
+        let mut signing = Duration::ZERO;
+        let mut sent = Vec::new();
+        while let Some(output) = self.keying.poll_output() {
+            match output {
+                Output::Transmit(transmit) => sent.push(transmit),
+                Output::Query { name, .. } => self.keying.handle_answer(now, &answer(name)),
+                Output::Sign(job) => {
+                    let began = Instant::now();
+                    let signature = self.key.sign(job.scheme, &job.octets);
+                    signing += began.elapsed();
+                    self.keying.handle_signature(now, job.ike, Some(signature));
+                }
+                Output::Command(command) => self.obey(now, command),
+                Output::Report(_) => {}
+            }
+        }
+        self.worked += began.elapsed().saturating_sub(signing);
+        sent
+    }
+
+    fn hear(&mut self, now: Instant, sent: &ike::Transmit) {
+        let began = Instant::now();
+        let (local, remote, octets) = (sent.remote, sent.local, &sent.octets[..]);
+        self.keying.handle_datagram(now, ike::Datagram { local, remote, octets });
+        self.worked += began.elapsed();
+    }
+
+    fn obey(&mut self, now: Instant, command: Command) {
+        if let Command::AddSa(pair) = &command {
+            self.last_pair = Some(pair.id);
+        }
+        if let Some(forwarding) = &mut self.forwarding {
+            forwarding.handle_command(now, command);
+            while let Some(output) = forwarding.poll_output() {
+                if let forwarding::Output::Notice(notice) = output {
+                    self.keying.handle_notice(now, notice);
+                }
+            }
+        }
+    }
+}
+
+/// All peers have one key, because making ten thousand takes an hour. Nothing of it is shared in
+/// memory: each answer has its own octets.
+fn key_of(address: IpAddr) -> Arc<TestKey> {
+    TestKey::nth(usize::from(address != HUB))
+}
+
+fn answer(name: Name) -> Answer {
+    let gateways = name.to_address().map(|address| GatewayRecord {
+        precedence: 10,
+        gateway: Gateway::Address(address),
+        key: Some(key_of(address).dns()),
+        source: Source::Txt,
+    });
+    let records = RecordSet { gateways: gateways.into_iter().collect(), malformed: Vec::new() };
+    Answer {
+        owner: name,
+        security: Security::Secure,
+        ttl: Duration::from_secs(300),
+        outcome: Outcome::Records(records),
+    }
+}
+
+/// Lets two parties talk until they have no more to say.
+pub fn talk(now: Instant, a: &mut Party, b: &mut Party) {
+    loop {
+        let from_a = a.drain(now);
+        let from_b = b.drain(now);
+        if from_a.is_empty() && from_b.is_empty() {
+            return;
+        }
+        for (sent, to) in [(from_a, &mut *b), (from_b, &mut *a)] {
+            for transmit in sent {
+                if transmit.remote.ip() == to.address {
+                    to.hear(now, &transmit);
+                }
+            }
+        }
+    }
+}
