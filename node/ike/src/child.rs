@@ -58,7 +58,7 @@ pub(crate) fn child_up(established: &mut Established, turn: &mut Turn<'_>, new: 
     let rekey_in = if new.initiator { turn.shared.shortened(life) } else { life };
     established.children.insert(
         id,
-        ChildSa {
+        Box::new(ChildSa {
             spi_in: new.spi_in,
             spi_out: new.spi_out,
             agreed: ChildRequest {
@@ -69,7 +69,7 @@ pub(crate) fn child_up(established: &mut Established, turn: &mut Turn<'_>, new: 
             standing: Standing::Up,
             rekey_at: turn.now + rekey_in,
             expire_at: turn.now + hard_life(life),
-        },
+        }),
     );
     turn.shared.counters.children_up += 1;
     turn.shared.event(Event::ChildUp(Box::new(Child {
@@ -97,7 +97,7 @@ pub(crate) fn child_down(
     turn: &mut Turn<'_>,
     id: SaId,
     why: End,
-) -> Option<ChildSa> {
+) -> Option<Box<ChildSa>> {
     let child = established.children.remove(&id)?;
     turn.shared.children.remove(&id);
     turn.shared.drop_esp_spi(child.spi_in);

@@ -29,7 +29,8 @@ pub(crate) struct Established {
     pub(crate) candidate: Option<Candidate>,
     old: Vec<Old>,
     pub(crate) authority: Authority,
-    pub(crate) children: BTreeMap<SaId, ChildSa>,
+    /// Boxed: there is one as a rule, and a tree's smallest node has room for eleven.
+    pub(crate) children: BTreeMap<SaId, Box<ChildSa>>,
     pub(crate) rekey_at: Instant,
     expire_at: Instant,
     keepalive_at: Option<Instant>,

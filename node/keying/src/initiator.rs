@@ -236,16 +236,15 @@ impl Keying {
     ) -> Option<IkeId> {
         let keys: Vec<Credential> = candidate.keys.iter().filter_map(to_ike_key).collect();
         self.peers
-            .iter()
+            .known_as(&Identity::Address(gateway))
             .find(|(_, peer)| {
                 !peer.closing
                     && peer.connection.is_none()
                     && peer.gateway == gateway
                     && peer.local == local
-                    && peer.identity == Identity::Address(gateway)
                     && keys.contains(&peer.key)
             })
-            .map(|(ike, _)| *ike)
+            .map(|(ike, _)| ike)
     }
 
     /// Asks for one more child under an IKE SA. False if its peer may not speak for the flow's
@@ -276,6 +275,8 @@ impl Keying {
             return false;
         };
         peer.proofs.retain(|p| p.address() != proof.address());
+        // One, as a rule.
+        peer.proofs.reserve_exact(1);
         peer.proofs.push(proof);
         true
     }

@@ -12,8 +12,9 @@ use sa::{Command, Flow, Notice, Policy, SaId, Subnets, Trust};
 
 use crate::config::Config;
 use crate::connection::Configured;
-use crate::entry::{Asker, Call, Entry, HISTORY, Pair, Peer, Recheck, State, Visit, Visitor};
+use crate::entry::{Asker, Call, Entry, HISTORY, Peer, Recheck, State, Visit, Visitor};
 use crate::report::{Report, What, Why};
+use crate::tables::{Pairs, Peers};
 
 /// What the machine wants done, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -90,7 +91,7 @@ pub struct Keying {
     pub(crate) deadlines: BTreeSet<(Instant, Flow)>,
     pub(crate) asked: BTreeMap<Name, Vec<Asker>>,
     pub(crate) calls: BTreeMap<IkeId, Call>,
-    pub(crate) peers: BTreeMap<IkeId, Peer>,
+    pub(crate) peers: Peers,
     pub(crate) visitors: BTreeMap<IkeId, Visitor>,
     /// Visitors whose signature is being verified.
     pub(crate) visits: BTreeMap<IkeId, Visit>,
@@ -100,7 +101,7 @@ pub struct Keying {
     pub(crate) bare: VecDeque<(Instant, IkeId)>,
     /// Flows whose fate is open: DNS is asked or a gateway called.
     pub(crate) undecided: usize,
-    pub(crate) pairs: BTreeMap<SaId, Pair>,
+    pub(crate) pairs: Pairs,
     /// Replaced pairs that still receive, by the time they go.
     pub(crate) lingering: VecDeque<(Instant, SaId)>,
     /// Pairs to send on once the outputs of the current input are all queued.
@@ -152,13 +153,13 @@ impl Keying {
             deadlines: BTreeSet::new(),
             asked: BTreeMap::new(),
             calls: BTreeMap::new(),
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             visitors: BTreeMap::new(),
             visits: BTreeMap::new(),
             rechecks: BTreeMap::new(),
             bare: VecDeque::new(),
             undecided: 0,
-            pairs: BTreeMap::new(),
+            pairs: Pairs::default(),
             lingering: VecDeque::new(),
             after_drain: Vec::new(),
             outputs: VecDeque::new(),
@@ -439,6 +440,8 @@ impl Keying {
             if entry.history.len() >= HISTORY {
                 entry.history.pop_front();
             }
+            // Rare, and kept for as long as the flow: no room for what may never come.
+            entry.history.reserve_exact(1);
             entry.history.push_back((now, what.clone()));
         }
         self.outputs.push_back(Output::Report(Report { flow, what }));

@@ -29,6 +29,7 @@ pub mod reload;
 pub mod report;
 pub mod responder;
 pub mod status;
+mod tables;
 
 pub use config::{Config, Lives, WhenAdvertised};
 pub use connection::{Connection, ConnectionState, ConnectionView, RemoteKeys, Start};

@@ -63,6 +63,7 @@ impl Keying {
         if let Some(peer) = self.peers.get_mut(&child.ike) {
             peer.pairs.insert(id);
             peer.waiting.retain(|f| *f != flow);
+            peer.waiting.shrink_to_fit();
         }
         self.counters.pairs += 1;
         self.pairs.insert(id, pair);
@@ -371,9 +372,7 @@ impl Keying {
     }
 
     pub(crate) fn pairs_of(&self, flow: Flow) -> impl Iterator<Item = (SaId, &Pair)> {
-        let of = move |(sa, pair): (&SaId, &'_ Pair)| (pair.flow == flow).then_some(*sa);
-        let ids: Vec<SaId> = self.pairs.iter().filter_map(of).collect();
-        ids.into_iter().filter_map(|sa| self.pairs.get(&sa).map(|pair| (sa, pair)))
+        self.pairs.of(flow)
     }
 
     /// The gateway of a flow that is keyed or being keyed.

@@ -147,6 +147,7 @@ impl Keying {
             (peer.local, peer.gateway) = (visit.local, visit.gateway);
             let ours = visit.proofs.into_iter().filter(|(key, _)| *key == peer.key);
             peer.proofs = ours.map(|(_, proof)| proof).collect();
+            peer.proofs.shrink_to_fit();
         }
         self.counters.visitors_accepted += 1;
         self.peers.insert(ike, peer);
@@ -159,12 +160,9 @@ impl Keying {
         // Between the same two addresses: the peer may know us by another of ours.
         let others: Vec<(IkeId, Instant)> = self
             .peers
-            .iter()
-            .filter(|(id, p)| {
-                **id != ike
-                    && (&p.identity, &p.key, p.local) == (&peer.identity, &peer.key, peer.local)
-            })
-            .map(|(id, p)| (*id, p.established))
+            .known_as(&peer.identity)
+            .filter(|(id, p)| *id != ike && (&p.key, p.local) == (&peer.key, peer.local))
+            .map(|(id, p)| (id, p.established))
             .collect();
         for (other, established) in others {
             if now.saturating_duration_since(established) >= crate::pairs::CROSSING {

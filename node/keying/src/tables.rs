@@ -1,0 +1,103 @@
+//! Peers and pairs with the ways in which they are looked for, so that nothing that happens to one
+//! has to look at all the others.
+//!
+//! Both are boxed: names only ever grow, and a tree whose keys do that is half empty.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ike::{Identity, IkeId};
+use sa::{Flow, SaId};
+
+use crate::entry::{Pair, Peer};
+
+/// Established peers, by IKE SA and by identity.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    by_ike: BTreeMap<IkeId, Box<Peer>>,
+    /// A peer's identity never changes.
+    by_identity: BTreeSet<(Identity, IkeId)>,
+}
+
+impl Peers {
+    pub(crate) fn get(&self, ike: &IkeId) -> Option<&Peer> {
+        self.by_ike.get(ike).map(|peer| &**peer)
+    }
+
+    pub(crate) fn get_mut(&mut self, ike: &IkeId) -> Option<&mut Peer> {
+        self.by_ike.get_mut(ike).map(|peer| &mut **peer)
+    }
+
+    pub(crate) fn insert(&mut self, ike: IkeId, peer: Peer) {
+        self.remove(&ike);
+        self.by_identity.insert((peer.identity.clone(), ike));
+        self.by_ike.insert(ike, Box::new(peer));
+    }
+
+    pub(crate) fn remove(&mut self, ike: &IkeId) -> Option<Peer> {
+        let peer = self.by_ike.remove(ike)?;
+        self.by_identity.remove(&(peer.identity.clone(), *ike));
+        Some(*peer)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_ike.len()
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &IkeId> {
+        self.by_ike.keys()
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Peer> {
+        self.by_ike.values().map(|peer| &**peer)
+    }
+
+    /// Those who call themselves so, the oldest first.
+    pub(crate) fn known_as(&self, identity: &Identity) -> impl Iterator<Item = (IkeId, &Peer)> {
+        let range = (identity.clone(), IkeId(0))..=(identity.clone(), IkeId(u64::MAX));
+        self.by_identity.range(range).filter_map(|(_, ike)| Some((*ike, self.get(ike)?)))
+    }
+}
+
+/// Pairs, by name and by flow.
+#[derive(Debug, Default)]
+pub(crate) struct Pairs {
+    by_id: BTreeMap<SaId, Box<Pair>>,
+    /// A pair's flow never changes.
+    by_flow: BTreeSet<(Flow, SaId)>,
+}
+
+impl Pairs {
+    pub(crate) fn get(&self, sa: &SaId) -> Option<&Pair> {
+        self.by_id.get(sa).map(|pair| &**pair)
+    }
+
+    pub(crate) fn get_mut(&mut self, sa: &SaId) -> Option<&mut Pair> {
+        self.by_id.get_mut(sa).map(|pair| &mut **pair)
+    }
+
+    pub(crate) fn insert(&mut self, sa: SaId, pair: Pair) {
+        self.remove(&sa);
+        self.by_flow.insert((pair.flow, sa));
+        self.by_id.insert(sa, Box::new(pair));
+    }
+
+    pub(crate) fn remove(&mut self, sa: &SaId) -> Option<Pair> {
+        let pair = self.by_id.remove(sa)?;
+        self.by_flow.remove(&(pair.flow, *sa));
+        Some(*pair)
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &SaId> {
+        self.by_id.keys()
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Pair> {
+        self.by_id.values().map(|pair| &**pair)
+    }
+
+    /// The pairs of a flow, the oldest first.
+    pub(crate) fn of(&self, flow: Flow) -> impl Iterator<Item = (SaId, &Pair)> {
+        let range = (flow, SaId(0))..=(flow, SaId(u64::MAX));
+        self.by_flow.range(range).filter_map(|(_, sa)| Some((*sa, self.get(sa)?)))
+    }
+}
