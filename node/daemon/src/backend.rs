@@ -3,11 +3,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use sa::{Command, Notice, Policy};
+use sa::{Class, Command, Notice, Policy, Prefix};
 
 use crate::config::{self, Config};
 use crate::kernel::{Ground, KernelError, KernelPlane};
-use crate::userspace::{self, Counters, Datagram, Plane};
+use crate::lanes::Datagram;
+use crate::userspace::{self, Counters, Plane};
 use crate::view;
 
 /// A running data plane.
@@ -54,28 +55,20 @@ impl Backend {
         match self {
             Self::Userspace { plane, .. } => tokio::select! {
                 notice = plane.notices.recv() => notice.map(Input::Notice),
-                Some(datagram) = plane.datagrams.recv() => Some(Input::Datagram(datagram)),
+                Some(datagram) = plane.datagrams.next() => Some(Input::Datagram(datagram)),
             },
             Self::Xfrm(plane) => tokio::select! {
                 notice = plane.xfrm.notice() => Some(Input::Notice(notice)),
-                Some(datagram) = plane.datagrams.recv() => Some(Input::Datagram(datagram)),
+                Some(datagram) = plane.datagrams.next() => Some(Input::Datagram(datagram)),
             },
-        }
-    }
-
-    /// The next notice; `None` when the plane is gone. Cancel-safe.
-    pub(crate) async fn notice(&mut self) -> Option<Notice> {
-        match self {
-            Self::Userspace { plane, .. } => plane.notices.recv().await,
-            Self::Xfrm(plane) => Some(plane.xfrm.notice().await),
         }
     }
 
     /// The next IKE message; `None` when the plane is gone. Cancel-safe.
     pub(crate) async fn datagram(&mut self) -> Option<Datagram> {
         match self {
-            Self::Userspace { plane, .. } => plane.datagrams.recv().await,
-            Self::Xfrm(plane) => plane.datagrams.recv().await,
+            Self::Userspace { plane, .. } => plane.datagrams.next().await,
+            Self::Xfrm(plane) => plane.datagrams.next().await,
         }
     }
 
@@ -91,6 +84,30 @@ impl Backend {
                 done
             }
             Self::Xfrm(plane) => plane.xfrm.command(command),
+        }
+    }
+
+    /// Prefixes get these classes, or none. All at once, because what the kernel must hold
+    /// depends on all of them.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(crate) fn change_classes(
+        &mut self,
+        changes: &[(Prefix, Option<Class>)],
+    ) -> Result<(), KernelError> {
+        match self {
+            Self::Userspace { plane, ground } => {
+                let done = ground.change_classes(changes);
+                for (prefix, class) in changes {
+                    let prefix = *prefix;
+                    plane.command(class.map_or(Command::ClearClass { prefix }, |class| {
+                        Command::SetClass { prefix, class }
+                    }));
+                }
+                done
+            }
+            Self::Xfrm(plane) => plane.xfrm.change_classes(changes),
         }
     }
 
@@ -163,8 +180,8 @@ impl Backend {
 /// releases what it holds.
 fn lay(ground: &mut Ground, command: &Command) -> Result<(), KernelError> {
     match command {
-        Command::SetClass { prefix, class } => ground.set_class(*prefix, *class),
-        Command::ClearClass { prefix } => ground.clear_class(*prefix),
+        Command::SetClass { prefix, class } => ground.change_classes(&[(*prefix, Some(*class))]),
+        Command::ClearClass { prefix } => ground.change_classes(&[(*prefix, None)]),
         Command::SetPolicy { flow, policy } => ground.set_policy(*flow, Some(*policy)),
         Command::ClearPolicy { flow } => ground.set_policy(*flow, None),
         Command::SetSubnets { subnets, policy } => {

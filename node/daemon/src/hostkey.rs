@@ -1,6 +1,8 @@
 //! The host's RSA key: made, kept in a file that nobody else can read, and used to sign
 //! (RFC 7427). It never decrypts.
 
+mod signers;
+
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -23,6 +25,8 @@ use rsa::pkcs8::der::SecretDocument;
 use rsa::pkcs8::der::pem::LineEnding;
 use rsa::pkcs8::{EncodePrivateKey as _, PrivateKeyInfoRef};
 use zeroize::Zeroizing;
+
+pub(crate) use signers::{Signed, Signers};
 
 /// The host key, ready to sign. Wiped when dropped, never printed.
 pub(crate) struct HostKey {
@@ -239,8 +243,8 @@ impl fmt::Debug for HostKey {
     }
 }
 
-/// Lets the library seed its random generator, which takes it some 70 ms once in a process: no
-/// first packet should wait for that inside its first signature.
+/// Lets the library seed its random generator, which takes it some 70 ms once in a process, and
+/// another moment in each thread: no first packet should wait for that inside its first signature.
 pub(crate) fn warm_up() {
     let mut octet = [0];
     // If there is no randomness, signing will say so.

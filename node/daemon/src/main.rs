@@ -11,6 +11,7 @@ mod control;
 mod hostkey;
 mod kernel;
 mod lab;
+mod lanes;
 mod log;
 mod resolver;
 mod run;

@@ -1,22 +1,23 @@
 //! The main loop: outputs out, inputs in. What happens is decided in `keying`; this carries it.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use keying::{Keying, Output};
-use sa::Command;
+use sa::{Class, Command, Notice, Prefix};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 use crate::backend::{Backend, Input};
 use crate::config::Config;
 use crate::control::{Asked, Control, Request};
-use crate::hostkey::HostKey;
+use crate::hostkey::{HostKey, Signed, Signers};
 use crate::kernel::Changes;
+use crate::lanes::Datagram;
 use crate::resolver::Resolver;
-use crate::userspace;
 use crate::view;
 
 /// Runs the daemon until SIGTERM or SIGINT. Nothing stays half-started: whatever fails, what was
@@ -64,7 +65,8 @@ async fn start(
     }
     let keying_config = view::keying_config(config, groups, connections, &key, addresses);
     let (answers_in, answers) = mpsc::channel(64);
-    let (signatures_in, signatures) = mpsc::channel(64);
+    // One for each job at most, and those are bounded.
+    let (signatures_in, signatures) = mpsc::unbounded_channel();
     let mut node = Node {
         config: config.clone(),
         keying: Keying::new(keying_config, view::seed()?, Instant::now()),
@@ -72,11 +74,12 @@ async fn start(
         changes,
         resolver,
         visitors: Arc::new(Semaphore::new(VISITOR_QUERIES)),
-        key: Arc::new(key),
+        signers: Signers::start(key, &signatures_in).context("threads that sign")?,
         events,
         trace: trace_file()?,
         answers_in,
-        signatures_in,
+        classes: Vec::new(),
+        looks: VecDeque::new(),
     };
     tracing::info!("running on {}", config.node.interface);
     let served = node.serve(answers, signatures, requests, signals).await;
@@ -100,12 +103,25 @@ struct Node {
     resolver: Arc<Resolver>,
     /// What strangers may ask of DNS at once, through us.
     visitors: Arc<Semaphore>,
-    key: Arc<HostKey>,
+    signers: Signers,
     events: broadcast::Sender<String>,
     /// Every event is also written here, if `OE_NODE_TRACE` names a file.
     trace: Option<std::fs::File>,
     answers_in: mpsc::Sender<dnskeys::Answer>,
-    signatures_in: mpsc::Sender<(ike::IkeId, Option<Vec<u8>>)>,
+    /// Changes of classes that came one after the other.
+    classes: Vec<(Prefix, Option<Class>)>,
+    /// Requests that wait for counters, the oldest first.
+    looks: VecDeque<Look>,
+}
+
+/// A request that wants to see how pairs are used, which only the packet path knows.
+struct Look {
+    request: Request,
+    answer: oneshot::Sender<serde_json::Value>,
+    /// Pairs whose counters have not come yet.
+    awaited: usize,
+    /// It is answered then with what there is.
+    until: Instant,
 }
 
 impl Node {
@@ -113,7 +129,7 @@ impl Node {
     async fn serve(
         &mut self,
         mut answers: mpsc::Receiver<dnskeys::Answer>,
-        mut signatures: mpsc::Receiver<(ike::IkeId, Option<Vec<u8>>)>,
+        mut signatures: mpsc::UnboundedReceiver<Signed>,
         mut requests: mpsc::Receiver<Asked>,
         mut signals: Signals,
     ) -> anyhow::Result<()> {
@@ -122,13 +138,15 @@ impl Node {
         self.backend.settled()?;
         loop {
             self.carry_out_all();
+            self.answer_looks();
             let due = self.keying.poll_timeout().map(|(at, _)| at);
+            let due = due.into_iter().chain(self.looks.front().map(|look| look.until)).min();
             let due = tokio::time::Instant::from_std(due.unwrap_or_else(|| Instant::now() + IDLE));
             let now = Instant::now;
             tokio::select! {
                 input = self.backend.next() => {
                     match input.context("the packet thread has ended")? {
-                        Input::Notice(notice) => self.keying.handle_notice(now(), notice),
+                        Input::Notice(notice) => self.notice(notice),
                         Input::Datagram(datagram) => self.datagram(&datagram),
                     }
                 }
@@ -136,9 +154,7 @@ impl Node {
                 Some((ike, signature)) = signatures.recv() => {
                     self.keying.handle_signature(now(), ike, signature);
                 }
-                Some((request, answer)) = requests.recv() => {
-                    let _ = answer.send(self.request(request).await);
-                }
+                Some((request, answer)) = requests.recv() => self.request(request, answer),
                 changed = self.changes.next() => {
                     changed.context("listening for address changes")?;
                     self.follow_addresses();
@@ -179,21 +195,36 @@ impl Node {
         self.carry_out_all();
     }
 
-    fn datagram(&mut self, datagram: &userspace::Datagram) {
+    fn datagram(&mut self, datagram: &Datagram) {
         let (local, remote, octets) = datagram;
         let (local, remote) = (*local, *remote);
         self.keying.handle_datagram(Instant::now(), ike::Datagram { local, remote, octets });
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        if let Notice::LastUse { .. } = notice
+            && let Some(look) = self.looks.iter_mut().find(|look| look.awaited > 0)
+        {
+            look.awaited -= 1;
+        }
+        self.keying.handle_notice(Instant::now(), notice);
     }
 
     fn carry_out_all(&mut self) {
         while let Some(output) = self.keying.poll_output() {
             self.carry_out(output);
         }
+        self.change_classes();
     }
 
     fn carry_out(&mut self, output: Output) {
         match output {
+            Output::Command(Command::SetClass { prefix, class }) => {
+                self.classes.push((prefix, Some(class)));
+            }
+            Output::Command(Command::ClearClass { prefix }) => self.classes.push((prefix, None)),
             Output::Command(command) => {
+                self.change_classes();
                 if let Err(error) = self.backend.obey(command) {
                     tracing::error!("{error}");
                 }
@@ -212,24 +243,34 @@ impl Node {
                     let _ = answers.send(resolver.answer(&name).await).await;
                 });
             }
-            Output::Sign(job) => {
-                let (key, signatures) = (Arc::clone(&self.key), self.signatures_in.clone());
-                tokio::task::spawn_blocking(move || {
-                    let signature = key.sign(job.scheme, &job.octets).ok();
-                    let _ = signatures.blocking_send((job.ike, signature));
-                });
-            }
-            Output::Report(report) => {
-                view::log(&report);
-                let event = view::event(&report);
-                if let Some(trace) = &mut self.trace {
-                    // A full disk must not stop the node.
-                    let _ = std::io::Write::write_all(trace, event.as_bytes());
-                }
-                // Nobody has to listen.
-                let _ = self.events.send(event);
-            }
+            Output::Sign(job) => self.signers.sign(job),
+            Output::Report(report) => self.tell(&report),
         }
+    }
+
+    /// Carries out the changes of classes that have gathered, in one.
+    fn change_classes(&mut self) {
+        if self.classes.is_empty() {
+            return;
+        }
+        let changes = std::mem::take(&mut self.classes);
+        if let Err(error) = self.backend.change_classes(&changes) {
+            tracing::error!("{error}");
+        }
+    }
+
+    fn tell(&mut self, report: &keying::Report) {
+        view::log(report);
+        // Nobody has to listen.
+        if self.trace.is_none() && self.events.receiver_count() == 0 {
+            return;
+        }
+        let event = view::event(report);
+        if let Some(trace) = &mut self.trace {
+            // A full disk must not stop the node.
+            let _ = std::io::Write::write_all(trace, event.as_bytes());
+        }
+        let _ = self.events.send(event);
     }
 
     /// Addresses or routes changed: the data plane follows, and keying learns which are ours.
@@ -241,17 +282,18 @@ impl Node {
         self.keying.handle_addresses(Instant::now(), addresses);
     }
 
-    async fn request(&mut self, request: Request) -> serde_json::Value {
+    fn request(&mut self, request: Request, answer: oneshot::Sender<serde_json::Value>) {
+        if let Request::Status | Request::Explain { .. } = request {
+            return self.look(request, answer);
+        }
+        let _ = answer.send(self.answer(request));
+    }
+
+    fn answer(&mut self, request: Request) -> serde_json::Value {
         let now = Instant::now();
         match request {
-            Request::Status => {
-                self.refresh_use().await;
-                view::status(&self.keying, &self.backend, Instant::now())
-            }
-            Request::Explain { address } => {
-                self.refresh_use().await;
-                view::explanation(&self.keying.explain(Instant::now(), address))
-            }
+            Request::Status => view::status(&self.keying, &self.backend, now),
+            Request::Explain { address } => view::explanation(&self.keying.explain(now, address)),
             Request::Peers => view::peers(&self.keying, now),
             Request::Reload => self.reload(),
             Request::Forget { address } => {
@@ -288,24 +330,26 @@ impl Node {
         }
     }
 
-    /// Counters live in the packet path: ask for them, and wait a moment for the answers.
-    async fn refresh_use(&mut self) {
+    /// Counters live in the packet path: asks for them. The answer waits for them a moment, and
+    /// the loop goes on meanwhile.
+    fn look(&mut self, request: Request, answer: oneshot::Sender<serde_json::Value>) {
         self.keying.ask_use();
-        let mut waiting = 0_usize;
+        let mut awaited = 0_usize;
         while let Some(output) = self.keying.poll_output() {
-            waiting += usize::from(matches!(output, Output::Command(Command::AskUse(_))));
+            awaited += usize::from(matches!(output, Output::Command(Command::AskUse(_))));
             self.carry_out(output);
         }
-        let patience = tokio::time::sleep(USE_PATIENCE);
-        tokio::pin!(patience);
-        while waiting > 0 {
-            tokio::select! {
-                Some(notice) = self.backend.notice() => {
-                    waiting -= usize::from(matches!(notice, sa::Notice::LastUse { .. }));
-                    self.keying.handle_notice(Instant::now(), notice);
-                }
-                () = &mut patience => break,
-            }
+        let until = Instant::now() + USE_PATIENCE;
+        self.looks.push_back(Look { request, answer, awaited, until });
+    }
+
+    /// Answers the requests whose counters are there, or have been waited for long enough.
+    fn answer_looks(&mut self) {
+        let now = Instant::now();
+        while self.looks.front().is_some_and(|look| look.awaited == 0 || look.until <= now) {
+            let Some(look) = self.looks.pop_front() else { return };
+            let answer = self.answer(look.request);
+            let _ = look.answer.send(answer);
         }
     }
 }

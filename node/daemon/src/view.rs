@@ -366,6 +366,14 @@ fn name_and_detail(what: &What) -> (&'static str, Value) {
 
 /// A transition as one log line. Only what changes a flow's treatment is worth INFO.
 pub(crate) fn log(report: &Report) {
+    // Most are for DEBUG, and nobody listens.
+    let change = matches!(
+        &report.what,
+        What::Keyed { .. } | What::ClearText(_) | What::Denied(_) | What::NoLongerAuthorized(_)
+    );
+    if !change && !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
     let (name, detail) = name_and_detail(&report.what);
     let far = report.flow.map_or_else(|| "-".to_owned(), |flow| flow.dst().to_string());
     match &report.what {

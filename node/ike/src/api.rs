@@ -286,6 +286,8 @@ pub struct Sign {
     pub scheme: SignatureScheme,
     /// The message, not its digest.
     pub octets: Vec<u8>,
+    /// Whether it is for a peer that has called; otherwise for a call of our own.
+    pub stranger: bool,
 }
 
 /// A signature scheme of RFC 7427 or RFC 4754.

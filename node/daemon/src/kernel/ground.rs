@@ -286,21 +286,21 @@ impl Ground {
             .map_err(doing("changing routing rules"))
     }
 
-    /// Sets the class of a prefix; the longest prefix decides.
+    /// Prefixes get these classes, or none; the longest prefix decides. The whole table is planned
+    /// anew for it, so what changes together is to be given together.
     ///
     /// # Errors
     /// If the kernel refuses a route.
-    pub(crate) fn set_class(&mut self, prefix: Prefix, class: Class) -> Result<(), KernelError> {
-        self.classes.insert(prefix, class);
-        self.follow()
-    }
-
-    /// Forgets the class of a prefix.
-    ///
-    /// # Errors
-    /// If the kernel refuses a route.
-    pub(crate) fn clear_class(&mut self, prefix: Prefix) -> Result<(), KernelError> {
-        self.classes.remove(&prefix);
+    pub(crate) fn change_classes(
+        &mut self,
+        changes: &[(Prefix, Option<Class>)],
+    ) -> Result<(), KernelError> {
+        for (prefix, class) in changes {
+            match class {
+                Some(class) => self.classes.insert(*prefix, *class),
+                None => self.classes.remove(prefix),
+            };
+        }
         self.follow()
     }
 

@@ -110,7 +110,7 @@ fn prefixes_and_destinations_go_where_policy_says() {
             ("2001:db8:50::/48", Class::Pass),
             ("2001:db8:50:1::/64", Class::Block),
         ] {
-            ground.set_class(p(prefix), class).unwrap();
+            ground.change_classes(&[(p(prefix), Some(class))]).unwrap();
         }
         for (trapped, other) in
             [("198.51.100.7", "198.51.100.8"), ("2001:db8:9::7", "2001:db8:9::8")]
@@ -151,7 +151,7 @@ fn prefixes_and_destinations_go_where_policy_says() {
         assert_eq!(ground.mtu_for(ip("198.51.100.7")), Some(1500));
         assert!(ground.local_addresses().contains(&ip("2001:db8:1::1")));
 
-        ground.clear_class(p("::/0")).unwrap();
+        ground.change_classes(&[(p("::/0"), None)]).unwrap();
         leads("2001:db8:9::7", "up0");
         ground.down();
         drop(tun);
@@ -172,7 +172,7 @@ fn without_the_daemon_private_is_closed_and_the_rest_open() {
             ("198.51.100.0/24", CLOSED),
             ("2001:db8:9::/48", CLOSED),
         ] {
-            ground.set_class(p(prefix), class).unwrap();
+            ground.change_classes(&[(p(prefix), Some(class))]).unwrap();
         }
         let private = ["198.51.100.7", "2001:db8:9::7"];
         for dst in private {
@@ -215,8 +215,8 @@ fn changes_of_others_are_followed() {
         uplink(&peer);
         peer.connect("up1", "far1");
         let (_tun, mut ground) = up();
-        ground.set_class(Prefix::ALL_V4, OPEN).unwrap();
-        ground.set_class(Prefix::ALL_V6, OPEN).unwrap();
+        ground.change_classes(&[(Prefix::ALL_V4, Some(OPEN))]).unwrap();
+        ground.change_classes(&[(Prefix::ALL_V6, Some(OPEN))]).unwrap();
         tokio::time::sleep(Duration::from_millis(300)).await;
         let mut changes = Changes::watch(4322).unwrap();
         let mut changed = async |ground: &mut Ground| {
@@ -308,8 +308,8 @@ fn a_protected_peer_is_not_heard_in_the_clear() {
         uplink(&peer);
         let before = state();
         let (mut tun, mut ground) = up();
-        ground.set_class(Prefix::ALL_V4, OPEN).unwrap();
-        ground.set_class(Prefix::ALL_V6, OPEN).unwrap();
+        ground.change_classes(&[(Prefix::ALL_V4, Some(OPEN))]).unwrap();
+        ground.change_classes(&[(Prefix::ALL_V6, Some(OPEN))]).unwrap();
         for (us, them) in [("192.0.2.1", "192.0.2.2"), ("2001:db8:1::1", "2001:db8:1::2")] {
             let ping = || peer.try_run(&format!("ping -c 1 -W 1 {us}")).0;
             let flow = Flow::new(ip(us), ip(them)).unwrap();
@@ -370,8 +370,8 @@ fn ipv6_may_be_switched_off() {
         run("ip route add default via 192.0.2.254");
         let before = state();
         let (tun, mut ground) = up();
-        ground.set_class(Prefix::ALL_V4, OPEN).unwrap();
-        ground.set_class(Prefix::ALL_V6, CLOSED).unwrap();
+        ground.change_classes(&[(Prefix::ALL_V4, Some(OPEN))]).unwrap();
+        ground.change_classes(&[(Prefix::ALL_V6, Some(CLOSED))]).unwrap();
         trapped("198.51.100.7", "192.0.2.1");
         ground.down();
         drop(tun);
@@ -392,7 +392,7 @@ fn a_strict_reverse_path_filter_does_not_deafen_us() {
         let ike = UdpSocket::bind("0.0.0.0:500").unwrap();
         ike.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         let (tun, mut ground) = up();
-        ground.set_class(Prefix::ALL_V4, CLOSED).unwrap();
+        ground.change_classes(&[(Prefix::ALL_V4, Some(CLOSED))]).unwrap();
         leads("192.0.2.2", "ipsec0");
         peer.run(&format!("python3 -c {UDP_TO_500} 192.0.2.1"));
         assert!(ike.recv(&mut [0; 16]).is_ok());
@@ -414,7 +414,9 @@ fn flows_to_one_destination_share_its_route() {
         let peer = Peer::new("shared");
         uplink(&peer);
         let (_tun, mut ground) = up();
-        ground.set_class(Prefix::ALL_V4, Class::Trap { fail_closed: false }).unwrap();
+        ground
+            .change_classes(&[(Prefix::ALL_V4, Some(Class::Trap { fail_closed: false }))])
+            .unwrap();
         let flow = |src: &str| Flow::new(ip(src), ip("198.51.100.9")).unwrap();
         let route = || run("ip route show table 4322 198.51.100.9");
         let keyed = Policy::Encrypt(SaId(1));
@@ -428,7 +430,7 @@ fn flows_to_one_destination_share_its_route() {
         ground.set_policy(flow("192.0.2.5"), None).unwrap();
         assert_eq!(route(), "");
         // A destination that is passed by its class, and calls.
-        ground.set_class("198.51.100.0/24".parse().unwrap(), Class::Pass).unwrap();
+        ground.change_classes(&[("198.51.100.0/24".parse().unwrap(), Some(Class::Pass))]).unwrap();
         ground.set_policy(flow("192.0.2.1"), Some(keyed)).unwrap();
         assert!(route().starts_with("198.51.100.9 dev ipsec0"), "{}", route());
         ground.set_policy(flow("192.0.2.1"), None).unwrap();
@@ -444,9 +446,9 @@ fn what_a_predecessor_kept_closed_stays_closed_until_the_classes_are_set() {
         let peer = Peer::new("again");
         uplink(&peer);
         let (tun, mut ground) = up();
-        ground.set_class(p("198.51.100.0/24"), CLOSED).unwrap();
-        ground.set_class(p("203.0.113.0/24"), CLOSED).unwrap();
-        ground.set_class(p("2001:db8:77::/48"), CLOSED).unwrap();
+        ground.change_classes(&[(p("198.51.100.0/24"), Some(CLOSED))]).unwrap();
+        ground.change_classes(&[(p("203.0.113.0/24"), Some(CLOSED))]).unwrap();
+        ground.change_classes(&[(p("2001:db8:77::/48"), Some(CLOSED))]).unwrap();
         // Killed: the device goes, and nothing is undone.
         std::mem::forget(ground);
         drop(tun);
@@ -456,7 +458,7 @@ fn what_a_predecessor_kept_closed_stays_closed_until_the_classes_are_set() {
         assert!(closed("198.51.100.9") && closed("203.0.113.9") && closed("2001:db8:77::9"));
         let (_tun, mut ground) = up();
         assert!(closed("198.51.100.9") && closed("203.0.113.9") && closed("2001:db8:77::9"));
-        ground.set_class(p("198.51.100.0/24"), CLOSED).unwrap();
+        ground.change_classes(&[(p("198.51.100.0/24"), Some(CLOSED))]).unwrap();
         assert!(way("198.51.100.9").contains("ipsec0"), "{}", way("198.51.100.9"));
         assert!(closed("203.0.113.9"));
         ground.settled().unwrap();

@@ -12,4 +12,4 @@ mod tun;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use plane::{Config, Counters, Datagram, Plane, start};
+pub(crate) use plane::{Config, Counters, Plane, start};

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::sockets::{Sockets, Wanted};
 use super::sys::{self, Epoll, Wake};
 use super::tun::Tun;
+use crate::lanes::{self, Lanes};
 
 /// What to open.
 #[derive(Clone, Debug)]
@@ -55,12 +56,9 @@ pub(crate) struct Plane {
     /// What the plane has to say, in order. Ends when the thread does.
     pub(crate) notices: mpsc::Receiver<Notice>,
     /// IKE datagrams, without the non-ESP marker.
-    pub(crate) datagrams: mpsc::Receiver<Datagram>,
+    pub(crate) datagrams: Lanes,
     thread: Thread,
 }
-
-/// An IKE datagram: our address, the sender's, the message.
-pub(crate) type Datagram = (SocketAddr, SocketAddr, Vec<u8>);
 
 /// A snapshot of what was counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -105,7 +103,7 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
 
     let (commands, orders) = sync_mpsc::channel();
     let (notices_in, notices) = mpsc::channel(NOTICES);
-    let (datagrams_in, datagrams) = mpsc::channel(DATAGRAMS);
+    let (datagrams_in, datagrams) = lanes::lanes();
     let counters = Arc::new(Mutex::new(Counters::default()));
     let worker = Worker {
         forwarding: Forwarding::new(config.forwarding, config.seed, Instant::now()),
@@ -217,7 +215,7 @@ struct Worker {
     /// Whether it was ordered to stop.
     stopped: bool,
     notices: mpsc::Sender<Notice>,
-    datagrams: mpsc::Sender<Datagram>,
+    datagrams: lanes::Entry,
     counted: Counters,
     counters: Arc<Mutex<Counters>>,
 }
@@ -402,7 +400,7 @@ impl Worker {
 
     fn ike(&mut self, local: SocketAddr, remote: SocketAddr, range: Range<usize>) {
         let message = self.arena.get(range).unwrap_or_default();
-        if self.datagrams.try_send((local, remote, message.to_vec())).is_err() {
+        if !self.datagrams.put((local, remote, message.to_vec())) {
             self.counted.control_behind += 1;
         }
     }
@@ -453,8 +451,6 @@ const DEVICE_READ: usize = 10 + 65_536;
 const ROUNDS: usize = 16;
 /// Notices that may wait for the control plane, which is asked again about what is lost.
 const NOTICES: usize = 4096;
-/// IKE datagrams that may wait; more are a flood, and IKE retransmits.
-const DATAGRAMS: usize = 1024;
 /// Numbers of descriptors.
 const WAKE: u64 = 0;
 const DEVICE: u64 = 1;

@@ -39,7 +39,6 @@ impl IkeCipher {
             Self::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
         }
     }
-
 }
 
 /// One direction's key as it comes from the key schedule. What the library makes of it takes forty
@@ -61,8 +60,7 @@ impl Key {
     /// The key as the library wants it, and the salt.
     fn ready(&self) -> Result<(LessSafeKey, [u8; SALT_LEN]), CryptoFailure> {
         let algorithm = self.cipher.algorithm();
-        let (key, salt) =
-            self.keymat.split_at_checked(algorithm.key_len()).ok_or(CryptoFailure)?;
+        let (key, salt) = self.keymat.split_at_checked(algorithm.key_len()).ok_or(CryptoFailure)?;
         let key = UnboundKey::new(algorithm, key).map_err(|_| CryptoFailure)?;
         Ok((LessSafeKey::new(key), salt.try_into().map_err(|_| CryptoFailure)?))
     }

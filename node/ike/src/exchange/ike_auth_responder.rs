@@ -178,7 +178,8 @@ pub(crate) fn told(state: AwaitPeer, turn: &mut Turn<'_>, verdict: PeerVerdict) 
     let answer = Answer { init, peer: peer.identity, id, grant, child, initial_contact };
     match auth {
         Prepared::ToSign(scheme) => {
-            turn.shared.outputs.push_back(Output::Sign(Sign { ike: turn.link.id, scheme, octets }));
+            let sign = Sign { ike: turn.link.id, scheme, octets, stranger: true };
+            turn.shared.outputs.push_back(Output::Sign(sign));
             State::SigningAnswer(Box::new(SigningAnswer { answer, scheme, digest, until }))
         }
         Prepared::Ready(auth) => send(answer, turn, auth),

@@ -297,7 +297,8 @@ fn accept(
     turn.shared.event(Event::Keyed { ike });
     match auth {
         Prepared::ToSign(scheme) => {
-            turn.shared.outputs.push_back(Output::Sign(Sign { ike, scheme, octets }));
+            let sign = Sign { ike, scheme, octets, stranger: false };
+            turn.shared.outputs.push_back(Output::Sign(sign));
             let until = turn.now + HALF_OPEN_LIFE;
             State::Signing(Box::new(Signing { keyed, scheme, until }))
         }

@@ -8,22 +8,16 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::accept_encapsulated;
+use crate::lanes::{self, Entry, Lanes};
 
 /// Behind this IKE comes on port 4500 (RFC 3948 §2.2).
 const MARKER: [u8; 4] = [0; 4];
 
-/// IKE datagrams that wait for the main loop.
-const DATAGRAMS: usize = 1024;
-
 /// The largest IKE datagram: UDP allows no more.
 const LARGEST: usize = 65_535;
-
-/// An IKE datagram: our address, the sender's, the message.
-pub(crate) type Datagram = (SocketAddr, SocketAddr, Vec<u8>);
 
 /// IKE's sockets, as our addresses come and go.
 pub(super) struct IkeSockets {
@@ -31,7 +25,7 @@ pub(super) struct IkeSockets {
     /// Port, and whether ESP comes there too.
     ports: [(u16, bool); 2],
     bound: HashMap<SocketAddr, Bound>,
-    received: mpsc::Sender<Datagram>,
+    received: Entry,
 }
 
 struct Bound {
@@ -47,12 +41,8 @@ impl Drop for Bound {
 
 impl IkeSockets {
     /// No socket yet; what the later ones receive comes out at the other end.
-    pub(super) fn new(
-        mark: u32,
-        ike_port: u16,
-        natt_port: u16,
-    ) -> (Self, mpsc::Receiver<Datagram>) {
-        let (received, datagrams) = mpsc::channel(DATAGRAMS);
+    pub(super) fn new(mark: u32, ike_port: u16, natt_port: u16) -> (Self, Lanes) {
+        let (received, datagrams) = lanes::lanes();
         let ports = [(ike_port, false), (natt_port, true)];
         (Self { mark, ports, bound: HashMap::new(), received }, datagrams)
     }
@@ -118,12 +108,7 @@ impl IkeSockets {
     }
 }
 
-async fn receive(
-    socket: Arc<UdpSocket>,
-    local: SocketAddr,
-    encapsulation: bool,
-    received: mpsc::Sender<Datagram>,
-) {
+async fn receive(socket: Arc<UdpSocket>, local: SocketAddr, encapsulation: bool, received: Entry) {
     let mut buffer = vec![0; LARGEST];
     loop {
         // Errors are of earlier datagrams (ICMP); the socket stays good.
@@ -132,7 +117,7 @@ async fn receive(
         let message = if encapsulation { octets.strip_prefix(&MARKER) } else { Some(octets) };
         if let Some(message) = message {
             // A main loop that is behind loses datagrams, as the network would.
-            let _ = received.try_send((local, remote, message.to_vec()));
+            let _ = received.put((local, remote, message.to_vec()));
         }
     }
 }

@@ -199,14 +199,8 @@ impl Xfrm {
     /// If the kernel refuses; what was before still stands.
     pub(crate) fn command(&mut self, command: Command) -> Result<(), KernelError> {
         match command {
-            Command::SetClass { prefix, class } => {
-                self.classes.insert(prefix, class);
-                self.follow()
-            }
-            Command::ClearClass { prefix } => {
-                self.classes.remove(&prefix);
-                self.follow()
-            }
+            Command::SetClass { prefix, class } => self.change_classes(&[(prefix, Some(class))]),
+            Command::ClearClass { prefix } => self.change_classes(&[(prefix, None)]),
             Command::SetPolicy { flow, policy } => self.set_policy(flow, policy),
             Command::ClearPolicy { flow } => self.clear_policy(flow),
             // The configuration refuses connections with this data plane.
@@ -219,6 +213,23 @@ impl Xfrm {
             Command::RemoveSa(sa) => self.remove_pair(sa),
             Command::AskUse(sa) => self.ask_use(sa, Instant::now()),
         }
+    }
+
+    /// Prefixes get these classes, or none: what changes together is planned once.
+    ///
+    /// # Errors
+    /// If the kernel refuses; what was before still stands.
+    pub(crate) fn change_classes(
+        &mut self,
+        changes: &[(Prefix, Option<Class>)],
+    ) -> Result<(), KernelError> {
+        for (prefix, class) in changes {
+            match class {
+                Some(class) => self.classes.insert(*prefix, *class),
+                None => self.classes.remove(prefix),
+            };
+        }
+        self.follow()
     }
 
     fn set_policy(&mut self, flow: Flow, policy: Policy) -> Result<(), KernelError> {

@@ -2,18 +2,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use tokio::sync::mpsc;
-
 use super::super::ground::{KernelError, doing};
-use super::ike::{Datagram, IkeSockets};
+use super::ike::IkeSockets;
 use super::{Xfrm, XfrmConfig};
+use crate::lanes::Lanes;
 
 /// Everything of a node but keying, when the kernel carries the packets.
 pub(crate) struct KernelPlane {
     /// The packets.
     pub(crate) xfrm: Xfrm,
     /// IKE messages, without the non-ESP marker.
-    pub(crate) datagrams: mpsc::Receiver<Datagram>,
+    pub(crate) datagrams: Lanes,
     sockets: IkeSockets,
     listen: Vec<IpAddr>,
 }

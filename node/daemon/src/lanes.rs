@@ -1,0 +1,162 @@
+//! IKE datagrams on their way to the main loop: whom we know goes before strangers.
+//!
+//! A request for a new SA costs two Diffie-Hellman operations, its second message a signature
+//! check; a flood of either must not keep an established peer's rekey waiting, nor the answers to
+//! calls of our own. What a datagram is can be told from its header, which nobody has
+//! authenticated: who lies there gains a place in a queue, where it is dropped for its SPI.
+
+use std::net::SocketAddr;
+
+use tokio::sync::mpsc;
+
+/// An IKE datagram: our address, the sender's, the message without the non-ESP marker.
+pub(crate) type Datagram = (SocketAddr, SocketAddr, Vec<u8>);
+
+/// Where datagrams go in. Clones lead to the same place.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    lanes: [mpsc::Sender<Datagram>; LANES],
+}
+
+/// Where they come out.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    lanes: [mpsc::Receiver<Datagram>; LANES],
+    turn: usize,
+}
+
+/// An entry and its other end.
+pub(crate) fn lanes() -> (Entry, Lanes) {
+    let (a, b, c) = (mpsc::channel(ROOM), mpsc::channel(ROOM), mpsc::channel(ROOM));
+    (Entry { lanes: [a.0, b.0, c.0] }, Lanes { lanes: [a.1, b.1, c.1], turn: 0 })
+}
+
+impl Entry {
+    /// Puts a datagram in; false if its lane is full. It is lost then, as it might have been on
+    /// the way, and IKE repeats itself.
+    pub(crate) fn put(&self, datagram: Datagram) -> bool {
+        let [known, authenticating, strangers] = &self.lanes;
+        let lane = match lane(&datagram.2) {
+            Lane::Known => known,
+            Lane::Authenticating => authenticating,
+            Lane::Strangers => strangers,
+        };
+        lane.try_send(datagram).is_ok()
+    }
+}
+
+impl Lanes {
+    /// The next datagram; `None` when every entry is gone. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Option<Datagram> {
+        self.turn = self.turn.wrapping_add(1);
+        if self.turn.is_multiple_of(STRANGERS_TURN)
+            && let Some(datagram) = self.lanes.iter_mut().rev().find_map(|l| l.try_recv().ok())
+        {
+            return Some(datagram);
+        }
+        let [known, authenticating, strangers] = &mut self.lanes;
+        tokio::select! {
+            biased;
+            Some(datagram) = known.recv() => Some(datagram),
+            Some(datagram) = authenticating.recv() => Some(datagram),
+            Some(datagram) = strangers.recv() => Some(datagram),
+            else => None,
+        }
+    }
+
+    /// The next datagram if there is one now.
+    #[cfg(test)]
+    pub(crate) fn try_next(&mut self) -> Option<Datagram> {
+        self.lanes.iter_mut().find_map(|lane| lane.try_recv().ok())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lane {
+    /// Answers to us, and what only an established peer asks.
+    Known,
+    /// Half-way in.
+    Authenticating,
+    /// New, or nothing of IKE's.
+    Strangers,
+}
+
+/// By exchange type and flags (RFC 7296 §3.1).
+fn lane(message: &[u8]) -> Lane {
+    let (Some(exchange), Some(flags)) = (message.get(18), message.get(19)) else {
+        return Lane::Strangers;
+    };
+    match exchange {
+        _ if flags & RESPONSE != 0 => Lane::Known,
+        &CREATE_CHILD_SA | &INFORMATIONAL => Lane::Known,
+        &IKE_AUTH | &IKE_INTERMEDIATE => Lane::Authenticating,
+        _ => Lane::Strangers,
+    }
+}
+
+const RESPONSE: u8 = 0x20;
+const IKE_AUTH: u8 = 35;
+const CREATE_CHILD_SA: u8 = 36;
+const INFORMATIONAL: u8 = 37;
+/// RFC 9242.
+const IKE_INTERMEDIATE: u8 = 43;
+
+const LANES: usize = 3;
+/// Datagrams that may wait in one lane; more are a flood.
+const ROOM: usize = 1024;
+/// Every so many turns the lanes are looked at from the other end, so that a flood in the first
+/// does not close the last.
+const STRANGERS_TURN: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn datagram(exchange: u8, flags: u8) -> Datagram {
+        let mut message = vec![0; 28];
+        (message[18], message[19]) = (exchange, flags);
+        ("192.0.2.1:500".parse().unwrap(), "192.0.2.2:500".parse().unwrap(), message)
+    }
+
+    #[tokio::test]
+    async fn whom_we_know_goes_first_and_nobody_waits_for_ever() {
+        let (entry, mut lanes) = lanes();
+        for _ in 0..STRANGERS_TURN {
+            assert!(entry.put(datagram(34, 0x08)));
+            assert!(entry.put(datagram(IKE_AUTH, 0x08)));
+        }
+        for _ in 0..4 * STRANGERS_TURN {
+            assert!(entry.put(datagram(INFORMATIONAL, 0x08)));
+        }
+        let mut seen = Vec::new();
+        for _ in 0..2 * STRANGERS_TURN {
+            seen.push(lanes.next().await.unwrap().2[18]);
+        }
+        let known = seen.iter().filter(|exchange| **exchange == INFORMATIONAL).count();
+        assert_eq!(known, 2 * STRANGERS_TURN - 2, "{seen:?}");
+        assert_eq!(seen.iter().filter(|exchange| **exchange == 34).count(), 2, "{seen:?}");
+        drop(entry);
+        let mut left = 0;
+        while lanes.next().await.is_some() {
+            left += 1;
+        }
+        assert_eq!(left, 4 * STRANGERS_TURN);
+    }
+
+    #[test]
+    fn answers_are_for_us_whatever_they_answer() {
+        assert_eq!(lane(&datagram(34, RESPONSE).2), Lane::Known);
+        assert_eq!(lane(&datagram(34, 0x08).2), Lane::Strangers);
+        assert_eq!(lane(&datagram(IKE_INTERMEDIATE, 0x08).2), Lane::Authenticating);
+        assert_eq!(lane(&[]), Lane::Strangers);
+        assert_eq!(lane(&[0xff]), Lane::Strangers);
+    }
+
+    #[test]
+    fn a_full_lane_does_not_fill_the_others() {
+        let (entry, mut lanes) = lanes();
+        while entry.put(datagram(34, 0x08)) {}
+        assert!(entry.put(datagram(CREATE_CHILD_SA, 0)));
+        assert_eq!(lanes.try_next().unwrap().2[18], CREATE_CHILD_SA);
+    }
+}
