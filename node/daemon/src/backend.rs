@@ -7,8 +7,7 @@ use sa::{Class, Command, Notice, Policy, Prefix};
 
 use crate::config::{self, Config};
 use crate::kernel::{Ground, KernelError, KernelPlane};
-use crate::lanes::Datagram;
-use crate::userspace::{self, Counters, Plane};
+use crate::userspace::{self, Counters, Datagram, Plane};
 use crate::view;
 
 /// A running data plane.

@@ -11,7 +11,6 @@ mod control;
 mod hostkey;
 mod kernel;
 mod lab;
-mod lanes;
 mod log;
 mod resolver;
 mod run;

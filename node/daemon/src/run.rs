@@ -16,8 +16,8 @@ use crate::config::Config;
 use crate::control::{Asked, Control, Request};
 use crate::hostkey::{HostKey, Signed, Signers};
 use crate::kernel::Changes;
-use crate::lanes::Datagram;
 use crate::resolver::Resolver;
+use crate::userspace::Datagram;
 use crate::view;
 
 /// Runs the daemon until SIGTERM or SIGINT. Nothing stays half-started: whatever fails, what was

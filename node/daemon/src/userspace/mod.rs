@@ -4,6 +4,7 @@
 //! touches a packet. What the rest of the daemon sees is [`Plane`]: commands and IKE datagrams in,
 //! notices and IKE datagrams out. Addresses, routes and rules are the `kernel` module's.
 
+mod lanes;
 mod plane;
 mod sockets;
 mod sys;
@@ -12,4 +13,5 @@ mod tun;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use lanes::{Datagram, Entry, Lanes, lanes};
 pub(crate) use plane::{Config, Counters, Plane, start};

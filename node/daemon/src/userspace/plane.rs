@@ -13,10 +13,10 @@ use forwarding::{Batch, Delivery, Forwarding, Offload, Outer, Output, To, Write}
 use sa::{Command, Notice};
 use tokio::sync::mpsc;
 
+use super::lanes::{self, Lanes};
 use super::sockets::{Sockets, Wanted};
 use super::sys::{self, Epoll, Wake};
 use super::tun::Tun;
-use crate::lanes::{self, Lanes};
 
 /// What to open.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
 use super::accept_encapsulated;
-use crate::lanes::{self, Entry, Lanes};
+use crate::userspace::{Entry, Lanes, lanes};
 
 /// Behind this IKE comes on port 4500 (RFC 3948 §2.2).
 const MARKER: [u8; 4] = [0; 4];
@@ -42,7 +42,7 @@ impl Drop for Bound {
 impl IkeSockets {
     /// No socket yet; what the later ones receive comes out at the other end.
     pub(super) fn new(mark: u32, ike_port: u16, natt_port: u16) -> (Self, Lanes) {
-        let (received, datagrams) = lanes::lanes();
+        let (received, datagrams) = lanes();
         let ports = [(ike_port, false), (natt_port, true)];
         (Self { mark, ports, bound: HashMap::new(), received }, datagrams)
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::ground::{KernelError, doing};
 use super::ike::IkeSockets;
 use super::{Xfrm, XfrmConfig};
-use crate::lanes::Lanes;
+use crate::userspace::Lanes;
 
 /// Everything of a node but keying, when the kernel carries the packets.
 pub(crate) struct KernelPlane {
