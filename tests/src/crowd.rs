@@ -51,6 +51,7 @@ impl Party {
             rules: dnskeys::Rules::default(),
             when_advertised: keying::WhenAdvertised::Clear,
             identity: None,
+            connections: Vec::new(),
             addresses: vec![address],
             ike: ike::Config::new(key.ike()),
             lives: keying::Lives::default(),
