@@ -39,7 +39,7 @@ fn connection(
         local_address: None,
         local_identity: None,
         remote_identity: None,
-        remote_keys: RemoteKeys::Known(vec![ike_key(key)]),
+        remote_keys: RemoteKeys::Known(vec![ike_key(key).into()]),
         local_subnets: vec![local.parse().unwrap()],
         remote_subnets: vec![remote.parse().unwrap()],
         mode: Mode::Tunnel,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use dnskeys::{Answer, Name, Outcome, Security, Speaker};
 use ike::{
-    Child, ChildRequest, End, Grant, Identity, IkeId, Initiate, NeedPeer, PeerVerdict, PublicKey,
+    Child, ChildRequest, Credential, End, Grant, Identity, IkeId, Initiate, NeedPeer, PeerVerdict,
 };
 use sa::{
     Command, Envelope, Flow, Mode, Policy, Prefix, SaId, Subnets, TrafficSelector, Trust, Use,
@@ -49,11 +49,11 @@ pub struct Connection {
     pub start: Start,
 }
 
-/// Which keys a configured peer may sign with.
+/// By what a configured peer proves who it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RemoteKeys {
     /// Any of these.
-    Known(Vec<PublicKey>),
+    Known(Vec<Credential>),
     /// Those that DNS has at its identity's name, if the answer is DNSSEC-secure.
     Dns,
 }
@@ -442,7 +442,7 @@ impl Keying {
         now: Instant,
         need: &NeedPeer,
         index: usize,
-        keys: Vec<PublicKey>,
+        keys: Vec<Credential>,
     ) {
         let Some(configured) = self.configured.get(index) else { return };
         let connection = &configured.connection;
@@ -452,7 +452,8 @@ impl Keying {
         );
         let ours = connection.local_identity.clone().or_else(|| self.config.identity.clone());
         let identity = ours.unwrap_or(Identity::Address(need.local.ip()));
-        let grant = |key| Grant { key, remote: remote.clone(), local: local.clone() };
+        let transport = connection.mode == Mode::Transport;
+        let grant = |key| Grant { key, remote: remote.clone(), local: local.clone(), transport };
         let grants = keys.into_iter().map(grant).collect();
         self.configured_visits.insert(need.ike, (index, need.local.ip(), need.remote.ip()));
         self.ike.handle_peer(now, need.ike, PeerVerdict::Known { identity, grants });
@@ -790,7 +791,7 @@ fn name_of(identity: &Identity) -> Option<Name> {
 }
 
 /// The keys that DNS gives a configured peer: with nothing less than a valid chain.
-fn configured_keys(answer: &Answer, identity: &Identity) -> Result<Vec<PublicKey>, Why> {
+fn configured_keys(answer: &Answer, identity: &Identity) -> Result<Vec<Credential>, Why> {
     use dnskeys::Reason;
     let reason = match &answer.outcome {
         _ if answer.security == Security::Bogus => Some(Reason::Bogus),
@@ -804,7 +805,7 @@ fn configured_keys(answer: &Answer, identity: &Identity) -> Result<Vec<PublicKey
         return Err(Why::Dns(reason));
     }
     let speaker = to_speaker(identity).ok_or(Why::Dns(Reason::NoRecord))?;
-    let keys: Vec<PublicKey> = keys_of(answer, &speaker).iter().filter_map(to_ike_key).collect();
+    let keys: Vec<Credential> = keys_of(answer, &speaker).iter().filter_map(to_ike_key).collect();
     if keys.is_empty() { Err(Why::Dns(Reason::NoUsableGateway)) } else { Ok(keys) }
 }
 

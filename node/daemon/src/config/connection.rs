@@ -144,10 +144,8 @@ impl Connection {
                 if weak {
                     return Err(error(format!("{file}: the key is too weak")));
                 }
-                RemoteKeys::Known(vec![ike::PublicKey::Rsa {
-                    exponent: key.exponent().to_vec(),
-                    modulus: key.modulus().to_vec(),
-                }])
+                let (exponent, modulus) = (key.exponent().to_vec(), key.modulus().to_vec());
+                RemoteKeys::Known(vec![ike::PublicKey::Rsa { exponent, modulus }.into()])
             }
         };
         let prefixes = |subnets: &[Subnet]| subnets.iter().map(|s| s.0).collect();
