@@ -41,6 +41,7 @@ pub(crate) struct Node {
     pub(crate) listen: Vec<IpAddr>,
     pub(crate) backend: Backend,
     pub(crate) encapsulation: Encapsulation,
+    pub(crate) mobike: Mobike,
     pub(crate) table: u32,
     pub(crate) mark: u32,
 }
@@ -65,6 +66,19 @@ pub(crate) enum Encapsulation {
     Udp,
     /// Only behind a NAT.
     Auto,
+}
+
+/// Whether pairs go along when an outer address changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Mobike {
+    /// No.
+    Off,
+    /// Yes.
+    #[default]
+    On,
+    /// Yes, and every peer is told all our addresses.
+    Announce,
 }
 
 /// `[dns]`: whom to ask and whom to trust.
@@ -139,6 +153,7 @@ impl Default for Node {
             listen: Vec::new(),
             backend: Backend::default(),
             encapsulation: Encapsulation::default(),
+            mobike: Mobike::default(),
             table: 4322,
             mark: 0x4322,
         }
@@ -361,6 +376,7 @@ mod tests {
             "listen",
             "backend",
             "encapsulation",
+            "mobike",
             "table",
             "mark",
             "resolvers",

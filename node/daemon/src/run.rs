@@ -15,7 +15,7 @@ use crate::backend::{Backend, Input};
 use crate::config::Config;
 use crate::control::{Asked, Control, Request};
 use crate::hostkey::{HostKey, Signed, Signers};
-use crate::kernel::Changes;
+use crate::kernel::{self, Changes};
 use crate::resolver::Resolver;
 use crate::userspace::Datagram;
 use crate::view;
@@ -280,6 +280,17 @@ impl Node {
         }
         let addresses = reachable(&self.backend);
         self.keying.handle_addresses(Instant::now(), addresses);
+        self.relocate();
+    }
+
+    /// What used an address that is gone goes on from the one that leads to its peer now. If none
+    /// does yet, the change that brings one brings us here again.
+    fn relocate(&mut self) {
+        for (ike, peer) in self.keying.stranded() {
+            if let Some(local) = kernel::source_towards(peer, self.config.node.mark) {
+                self.keying.relocate(Instant::now(), ike, local);
+            }
+        }
     }
 
     fn request(&mut self, request: Request, answer: oneshot::Sender<serde_json::Value>) {

@@ -9,7 +9,7 @@ use keying::{Keying, Report, What};
 use serde_json::{Value, json};
 
 use crate::backend::Backend;
-use crate::config::{Config, Encapsulation};
+use crate::config::{Config, Encapsulation, Mobike};
 use crate::hostkey::{Bits, HostKey};
 use crate::kernel::{GroundConfig, XfrmConfig};
 use crate::resolver::ResolverConfig;
@@ -123,6 +123,11 @@ pub(crate) fn keying_config(
             encapsulation: match config.node.encapsulation {
                 Encapsulation::Udp => ike::Encapsulation::Force,
                 Encapsulation::Auto => ike::Encapsulation::WhenNatted,
+            },
+            mobike: match config.node.mobike {
+                Mobike::Off => ike::Mobike::Off,
+                Mobike::On => ike::Mobike::On,
+                Mobike::Announce => ike::Mobike::Announce,
             },
             ..ike::Config::new(ike::PublicKey::Rsa {
                 exponent: public.exponent().to_vec(),
@@ -333,6 +338,9 @@ fn name_and_detail(what: &What) -> (&'static str, Value) {
         What::Keyed { sa, trust: t } => {
             ("keyed", json!({ "pair": sa.0, "trust": trust(Some(*t)) }))
         }
+        What::Moved { local, remote } => {
+            ("moved", json!({ "local": local.to_string(), "remote": remote.to_string() }))
+        }
         What::PairDropped { sa } => ("pair-dropped", json!({ "pair": sa.0 })),
         What::NoLongerAuthorized(why) => {
             ("no-longer-authorized", json!({ "reason": why.to_string() }))
@@ -377,7 +385,11 @@ pub(crate) fn log(report: &Report) {
     let (name, detail) = name_and_detail(&report.what);
     let far = report.flow.map_or_else(|| "-".to_owned(), |flow| flow.dst().to_string());
     match &report.what {
-        What::Keyed { .. } | What::ClearText(_) | What::Denied(_) | What::NoLongerAuthorized(_) => {
+        What::Keyed { .. }
+        | What::Moved { .. }
+        | What::ClearText(_)
+        | What::Denied(_)
+        | What::NoLongerAuthorized(_) => {
             tracing::info!("{far}: {name} {detail}");
         }
         What::ConnectionUp { .. } | What::ConnectionDown { .. } | What::ConnectionFailed { .. } => {

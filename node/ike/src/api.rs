@@ -135,6 +135,18 @@ pub enum Encapsulation {
     WhenNatted,
 }
 
+/// Whether SAs may go along when an outer address changes (MOBIKE, RFC 4555).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mobike {
+    /// Neither offered nor accepted.
+    Off,
+    /// Offered and accepted; our other addresses are nobody's business until we use one.
+    #[default]
+    On,
+    /// The same, and every peer is told our other addresses.
+    Announce,
+}
+
 /// What stays the same while the node runs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -142,6 +154,8 @@ pub struct Config {
     pub key: PublicKey,
     /// UDP encapsulation without NAT.
     pub encapsulation: Encapsulation,
+    /// MOBIKE.
+    pub mobike: Mobike,
     /// First retransmission after this long; doubles each time.
     pub retransmit_first: Duration,
     /// Retransmissions before an exchange fails.
@@ -164,6 +178,7 @@ impl Config {
         Self {
             key,
             encapsulation: Encapsulation::default(),
+            mobike: Mobike::default(),
             retransmit_first: Duration::from_millis(500),
             retransmit_tries: 3,
             cookie_threshold: 64,

@@ -13,6 +13,7 @@ use sa::{Mode, SaId, TrafficSelector};
 use crate::api::{ChildRequest, Credential, End, Event, Identity, Timer};
 use crate::child::{ChildSa, Standing, child_down, hard_life};
 use crate::crypto::Group;
+use crate::exchange::mobike::{self, Mobility};
 use crate::exchange::{Ask, Pending};
 use crate::exchange::{create_child_initiator, create_child_responder, informational, rekey_ike};
 use crate::failure::Failure;
@@ -34,6 +35,7 @@ pub(crate) struct Established {
     pub(crate) rekey_at: Instant,
     expire_at: Instant,
     keepalive_at: Option<Instant>,
+    pub(crate) mobility: Mobility,
     /// We delete it, or are about to.
     pub(crate) closing: bool,
 }
@@ -70,6 +72,7 @@ pub(crate) struct Founding {
     pub(crate) authority: Authority,
     pub(crate) lowest_nonce: Vec<u8>,
     pub(crate) initial_contact: bool,
+    pub(crate) mobility: Mobility,
 }
 
 /// Which of the IKE SAs.
@@ -83,7 +86,8 @@ pub(crate) enum Which {
 impl Established {
     /// Begins, and says so.
     pub(crate) fn new(turn: &mut Turn<'_>, founding: Founding) -> Self {
-        let Founding { mut sa, identity, key, authority, lowest_nonce, initial_contact } = founding;
+        let Founding { mut sa, identity, key, authority, lowest_nonce, initial_contact, mobility } =
+            founding;
         sa.keys.forget_signing();
         turn.settled();
         let life = turn.shared.config.ike_life;
@@ -112,6 +116,7 @@ impl Established {
             rekey_at: turn.now + rekey_in,
             expire_at: turn.now + hard_life(life),
             keepalive_at: turn.link.path.nat.ours.then(|| turn.now + KEEPALIVE),
+            mobility,
             closing: false,
         }
     }
@@ -230,10 +235,24 @@ impl Established {
                 child_down(self, turn, id, why);
                 ControlFlow::Continue(())
             }
+            (Pending::Liveness, Ok(payloads)) => {
+                mobike::alive(self, turn, &payloads);
+                ControlFlow::Continue(())
+            }
             (Pending::Auth | Pending::Liveness | Pending::DeleteUnborn, _) => {
                 ControlFlow::Continue(())
             }
+            (Pending::TellAddresses(path), _) => {
+                mobike::told(turn, path);
+                ControlFlow::Continue(())
+            }
             (_, Err(error)) => ControlFlow::Break(Failure::from(error).end()),
+            (Pending::UpdateAddresses(asked), Ok(payloads)) => {
+                mobike::updated(self, turn, &asked, &payloads)
+            }
+            (Pending::CheckAddress(asked), Ok(payloads)) => {
+                mobike::checked(self, turn, &asked, &payloads)
+            }
             (Pending::CreateChild(asked), Ok(payloads)) => {
                 create_child_initiator::receive(self, turn, *asked, &payloads)
             }
@@ -244,13 +263,16 @@ impl Established {
     }
 
     /// The peer, behind a NAT, has a new outer address: an authenticated message that is not a
-    /// repetition came from there (RFC 7296 §2.23).
+    /// repetition came from there (RFC 7296 §2.23). With MOBIKE it says so instead, because it may
+    /// only be looking for a way (RFC 4555 §3.8).
     fn follow(&mut self, turn: &mut Turn<'_>, which: Which) {
         let path = turn.link.path;
         if !matches!(which, Which::Old(_))
+            && !self.mobility.agreed
             && path.nat.theirs
             && turn.reply.0 == path.local
             && turn.reply.1 != path.remote
+            && turn.link.may_be_at(turn.reply.1)
         {
             self.moved(turn);
         }
@@ -259,11 +281,29 @@ impl Established {
     /// The peer is where `turn.reply` says.
     pub(crate) fn moved(&mut self, turn: &mut Turn<'_>) {
         turn.move_to_reply();
+        self.tell_moved(turn);
+    }
+
+    /// Says where the children's packets go from now on.
+    pub(crate) fn tell_moved(&mut self, turn: &mut Turn<'_>) {
         turn.shared.event(Event::Moved {
             ike: turn.link.id,
             children: self.children.keys().copied().collect(),
-            envelope: turn.link.path.envelope(),
+            envelope: turn.link.envelope(),
         });
+    }
+
+    /// What waits for an answer is asked once more, with all its tries before it: there is a way
+    /// again, or another.
+    pub(crate) fn ask_again(&mut self, turn: &mut Turn<'_>) {
+        if let Some(datagrams) = self.current.begin_anew(turn.shared.repeat(turn.now)) {
+            turn.send(datagrams);
+        }
+    }
+
+    /// A NAT before us wants to hear from us now and then, or there is none any more.
+    pub(crate) fn keep_mapping(&mut self, turn: &Turn<'_>) {
+        self.keepalive_at = turn.link.path.nat.ours.then(|| turn.now + KEEPALIVE);
     }
 
     /// Sends a request under the current SA, whose window is free.
@@ -293,7 +333,13 @@ impl Established {
         let delete = |spi: sa::Spi| [Payload::Delete(Delete::Esp(vec![spi.get()]))];
         let informational = ExchangeType::INFORMATIONAL;
         match ask {
-            Ask::Liveness => self.request(turn, informational, &[], Pending::Liveness),
+            Ask::Liveness => {
+                let payloads = mobike::liveness(self, turn);
+                self.request(turn, informational, &payloads, Pending::Liveness);
+            }
+            Ask::UpdateAddresses => mobike::update(self, turn),
+            Ask::TellAddresses => mobike::tell(self, turn),
+            Ask::CheckAddress => mobike::check(self, turn),
             Ask::DeleteChild(id, why) => {
                 let Some(child) = self.children.get_mut(&id) else { return };
                 child.standing = Standing::Deleting;
@@ -489,6 +535,11 @@ impl Established {
         if let Some(datagrams) = self.current.repeat(turn.now) {
             turn.shared.counters.retransmissions += 1;
             turn.send(datagrams);
+            return ControlFlow::Continue(());
+        }
+        if turn.is_stranded() && !self.closing {
+            // Nobody could have answered: we have no address to be answered at. One may come.
+            self.current.begin_anew(turn.shared.repeat(turn.now));
             return ControlFlow::Continue(());
         }
         ControlFlow::Break(match self.current.pending() {

@@ -197,6 +197,13 @@ impl IkeSa {
         outstanding.repeat.again(now).then(|| outstanding.datagrams.clone())
     }
 
+    /// The outstanding request once more, with all its tries before it: it goes another way.
+    pub(crate) fn begin_anew(&mut self, repeat: Repeat) -> Option<Vec<Vec<u8>>> {
+        let outstanding = self.outstanding.as_mut()?;
+        outstanding.repeat = repeat;
+        Some(outstanding.datagrams.clone())
+    }
+
     /// Answers the request that [`IkeSa::receive`] gave, and moves the window.
     pub(crate) fn respond(&mut self, exchange: ExchangeType, payloads: &[Payload]) -> Vec<Vec<u8>> {
         let id = self.expected_request;

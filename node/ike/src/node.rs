@@ -3,7 +3,7 @@
 mod arrivals;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::api::{
 use crate::child::Standing;
 use crate::exchange::{
     Ask, Pending, ike_auth_initiator, ike_auth_responder, ike_sa_init_initiator,
-    ike_sa_init_responder,
+    ike_sa_init_responder, mobike,
 };
 use crate::message::{Delete, Payload};
 use crate::path::{IKE_PORT, Path};
@@ -94,10 +94,60 @@ impl Ike {
                 && turn.link.path.nat.theirs
                 && turn.link.path.encapsulate
                 && turn.link.path.remote != remote
+                && turn.link.esp.is_none()
+                && turn.link.may_be_at(remote)
                 && turn.link.path.remote.is_ipv4() == remote.is_ipv4()
             {
                 turn.reply.1 = remote;
                 established.moved(turn);
+            }
+            state
+        });
+    }
+
+    /// Whether the peer of an IKE SA may be at another address than the one it was authorised at. It
+    /// may not until this says so.
+    pub fn allow_moves(&mut self, ike: IkeId, allowed: bool) {
+        if let Some(peering) = self.peerings.get_mut(&ike) {
+            peering.link.movable = allowed;
+        }
+    }
+
+    /// Our own addresses are these now. Says nothing of which an IKE SA is to use:
+    /// [`Ike::stranded`] and [`Ike::relocate`] do.
+    pub fn set_addresses(&mut self, now: Instant, addresses: Vec<IpAddr>) {
+        let lost = self.stranded();
+        self.shared.addresses = addresses;
+        for (ike, _) in lost {
+            self.with(now, ike, None, |mut state, turn| {
+                if let State::Established(established) = &mut state
+                    && !turn.is_stranded()
+                {
+                    established.ask_again(turn);
+                }
+                state
+            });
+        }
+    }
+
+    /// The established IKE SAs whose outer address is not ours any more, each with the peer's
+    /// address.
+    #[must_use]
+    pub fn stranded(&self) -> Vec<(IkeId, IpAddr)> {
+        let own = &self.shared.addresses;
+        let lost = |p: &Peering| {
+            matches!(p.state, State::Established(_)) && !own.contains(&p.link.path.local.ip())
+        };
+        let lost = self.peerings.iter().filter(|(_, p)| lost(p));
+        lost.map(|(ike, p)| (*ike, p.link.path.remote.ip())).collect()
+    }
+
+    /// From now on an IKE SA and its children use this address of ours. The peer is told, by MOBIKE
+    /// or, if it knows none, by an authenticated message from there.
+    pub fn relocate(&mut self, now: Instant, ike: IkeId, local: IpAddr) {
+        self.with(now, ike, None, |mut state, turn| {
+            if let State::Established(established) = &mut state {
+                mobike::relocate(established, turn, local);
             }
             state
         });

@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 use sa::{Envelope, Mode, TrafficSelector};
 
 use crate::api::ChildRequest;
-use crate::message::{Header, NotifyType, Payloads};
+use crate::message::{NotifyType, Payloads};
 
 /// UDP port of IKE_SA_INIT.
 pub(crate) const IKE_PORT: u16 = 500;
@@ -120,16 +120,16 @@ pub(crate) fn pretended_hash(spi_i: u64, spi_r: u64, addr: SocketAddr) -> Vec<u8
 /// knows no NAT traversal.
 pub(crate) fn detect(
     payloads: &Payloads,
-    header: &Header,
+    (spi_i, spi_r): (u64, u64),
     local: SocketAddr,
     remote: SocketAddr,
 ) -> Option<Detected> {
     let of = |kind: NotifyType| payloads.notifies.iter().filter(move |n| n.kind == kind);
-    let source = detection_hash(header.spi_i, header.spi_r, remote);
-    let destination = detection_hash(header.spi_i, header.spi_r, local);
+    let source = detection_hash(spi_i, spi_r, remote);
+    let destination = detection_hash(spi_i, spi_r, local);
     of(NotifyType::NAT_DETECTION_SOURCE_IP).next()?;
     of(NotifyType::NAT_DETECTION_DESTINATION_IP).next()?;
-    let pretended = pretended_hash(header.spi_i, header.spi_r, remote);
+    let pretended = pretended_hash(spi_i, spi_r, remote);
     let source_is = |hash: &[u8]| of(NotifyType::NAT_DETECTION_SOURCE_IP).any(|n| n.data == hash);
     let pretends = !source_is(&source) && source_is(&pretended);
     let nat = Nat {

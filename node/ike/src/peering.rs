@@ -37,6 +37,11 @@ pub(crate) struct Link {
     /// Whether we called.
     pub(crate) initiator: bool,
     pub(crate) path: Path,
+    /// Where the children's packets still go while it is in doubt whether the peer is where it
+    /// says (RFC 4555 §3.7).
+    pub(crate) esp: Option<Path>,
+    /// Whether the peer may be at another address than the one it was authorised at.
+    pub(crate) movable: bool,
     pub(crate) asks: VecDeque<Queued>,
     /// It counts as half-open, under this address.
     pub(crate) half_open: Option<std::net::IpAddr>,
@@ -121,6 +126,12 @@ impl Turn<'_> {
         }
     }
 
+    /// Whether our end of the path is not ours any more.
+    pub(crate) fn is_stranded(&self) -> bool {
+        let own = &self.shared.addresses;
+        !own.is_empty() && !own.contains(&self.link.path.local.ip())
+    }
+
     /// It is half-open no more.
     pub(crate) fn settled(&mut self) {
         if let Some(source) = self.link.half_open.take() {
@@ -142,12 +153,25 @@ impl Link {
             id,
             initiator,
             path,
+            esp: None,
+            movable: false,
             asks: VecDeque::new(),
             half_open: None,
             init_digest: None,
             spis: Vec::new(),
             counted: path.remote.ip(),
         }
+    }
+
+    /// The outer way of children.
+    pub(crate) fn envelope(&self) -> sa::Envelope {
+        self.esp.unwrap_or(self.path).envelope()
+    }
+
+    /// Whether the peer may be there: at the address it was authorised at, behind whatever port, or
+    /// anywhere if its owner says so.
+    pub(crate) fn may_be_at(&self, remote: SocketAddr) -> bool {
+        self.movable || remote.ip() == self.path.remote.ip()
     }
 
     /// Puts a wish at the end of the queue, unless it is there already.

@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     remotes: BTreeMap<IpAddr, usize>,
     /// Our own ESP SPIs.
     pub(crate) esp_spis: BTreeSet<u32>,
+    /// Our own addresses, as far as we were told.
+    pub(crate) addresses: Vec<IpAddr>,
     next_ike: u64,
     next_sa: u64,
     /// Answers to the last requests of SAs that are gone.
@@ -124,6 +126,7 @@ impl Shared {
             children: BTreeMap::new(),
             remotes: BTreeMap::new(),
             esp_spis: BTreeSet::new(),
+            addresses: Vec::new(),
             next_ike: 1,
             next_sa: 1,
             graves: Graves::default(),

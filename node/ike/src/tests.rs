@@ -7,6 +7,7 @@ mod handshake;
 mod hostile;
 mod loss;
 mod matrix;
+mod mobike;
 mod rekey;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -163,6 +164,7 @@ pub(super) fn config(which: usize) -> Config {
     Config {
         key: public(key_pair(which)),
         encapsulation: Encapsulation::WhenNatted,
+        mobike: Mobike::On,
         retransmit_first: Duration::from_millis(500),
         retransmit_tries: 5,
         cookie_threshold: 100,

@@ -8,7 +8,7 @@ use dnskeys::{Answer, Name};
 use ike::{Datagram, Event, Ike, IkeId, NeedPeer};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
-use sa::{Command, Flow, Notice, Policy, SaId, Subnets, Trust};
+use sa::{Command, Flow, Notice, Policy, SaId, Subnets};
 
 use crate::config::Config;
 use crate::connection::Configured;
@@ -50,6 +50,8 @@ pub enum Timer {
     Bare,
     /// A configured connection's state is due.
     Connection,
+    /// An address of ours has been gone for long enough.
+    Lost,
 }
 
 /// What has happened since the start.
@@ -97,6 +99,8 @@ pub struct Keying {
     pub(crate) visits: BTreeMap<IkeId, Visit>,
     /// Pairs whose evidence is being asked for again.
     pub(crate) rechecks: BTreeMap<Flow, Recheck>,
+    /// Addresses that were ours, and when what speaks from them is closed.
+    pub(crate) lost: VecDeque<(Instant, IpAddr)>,
     /// IKE SAs that must have a pair by then.
     pub(crate) bare: VecDeque<(Instant, IkeId)>,
     /// Flows whose fate is open: DNS is asked or a gateway called.
@@ -133,7 +137,8 @@ impl Keying {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let mut ike_seed = [0; 32];
         rng.fill_bytes(&mut ike_seed);
-        let ike = Ike::new(config.ike.clone(), ike_seed, now);
+        let mut ike = Ike::new(config.ike.clone(), ike_seed, now);
+        ike.set_addresses(now, config.addresses.clone());
         let configured = config.connections.iter().cloned();
         let configured = configured.map(|c| Configured::new(c, now)).collect();
         let mut keying = Self {
@@ -157,6 +162,7 @@ impl Keying {
             visitors: BTreeMap::new(),
             visits: BTreeMap::new(),
             rechecks: BTreeMap::new(),
+            lost: VecDeque::new(),
             bare: VecDeque::new(),
             undecided: 0,
             pairs: Pairs::default(),
@@ -188,13 +194,7 @@ impl Keying {
                     self.ike.probe(now, ike);
                 }
             }
-            // What nobody signed for speaks for the address it came from, and moves nowhere else.
-            Notice::PeerMoved { sa, remote } => {
-                let trusted = |pair: &Pair| pair.trust > Trust::Unauthenticated;
-                if self.pairs.get(&sa).is_some_and(trusted) || self.joints.contains_key(&sa) {
-                    self.ike.handle_moved(now, sa, remote);
-                }
-            }
+            Notice::PeerMoved { sa, remote } => self.ike.handle_moved(now, sa, remote),
             // Forgeable: a peer that we lost calls again when its own liveness check fails.
             Notice::UnknownSpi { .. } => self.counters.unknown_spis += 1,
         }
@@ -230,18 +230,13 @@ impl Keying {
         self.drain(now);
     }
 
-    /// Our addresses are now these.
-    pub fn handle_addresses(&mut self, now: Instant, addresses: Vec<IpAddr>) {
-        self.config.addresses = addresses;
-        self.drain(now);
-    }
-
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.ike.handle_timeout(now);
         self.drain(now);
         self.remove_lingering(now);
         self.close_bare(now);
+        self.close_lost(now);
         self.drain(now);
         while let Some(&(due, index)) = self.configured_deadlines.first() {
             if due > now {
@@ -269,11 +264,13 @@ impl Keying {
         let linger = self.lingering.front().map(|(at, _)| (*at, Timer::Linger));
         let bare = self.bare.front().map(|(at, _)| (*at, Timer::Bare));
         let connection = self.configured_deadlines.first().map(|(at, _)| (*at, Timer::Connection));
+        let lost = self.lost.front().map(|(at, _)| (*at, Timer::Lost));
         ike.into_iter()
             .chain(flow)
             .chain(linger)
             .chain(bare)
             .chain(connection)
+            .chain(lost)
             .min_by_key(|(at, _)| *at)
     }
 
@@ -378,7 +375,7 @@ impl Keying {
             Event::ChildUp(child) => self.child_up(now, *child),
             Event::ChildDown { sa, why } => self.child_down(now, sa, why),
             Event::ChildFailed { ike, request, why } => self.child_failed(now, ike, &request, why),
-            Event::Moved { children, envelope, .. } => self.moved(&children, envelope),
+            Event::Moved { ike, children, envelope } => self.moved(now, ike, &children, envelope),
             Event::Ended { ike, why } => self.ike_ended(now, ike, why),
         }
     }

@@ -12,7 +12,7 @@
 //! - [`responder`]: a stranger calls (RFC 4322 §3.3).
 //! - [`pairs`]: pairs of SAs come and go; calls that crossed are settled.
 //! - [`ageing`]: what ends by time (RFC 4322 §3.2.7, §3.4).
-//! - [`reload`]: new groups for a running node.
+//! - [`reload`]: new groups for a running node. [`uplinks`]: new addresses.
 //! - [`status`], [`explain`]: what a person is shown. [`report`]: what is logged.
 #![forbid(unsafe_code)]
 
@@ -30,6 +30,7 @@ pub mod report;
 pub mod responder;
 pub mod status;
 mod tables;
+pub mod uplinks;
 
 pub use config::{Config, Lives, WhenAdvertised};
 pub use connection::{Connection, ConnectionState, ConnectionView, RemoteKeys, Start};

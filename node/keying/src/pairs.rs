@@ -60,13 +60,15 @@ impl Keying {
             looked_at: false,
             used: sa::Use::default(),
         };
-        if let Some(peer) = self.peers.get_mut(&child.ike) {
+        let ike = child.ike;
+        if let Some(peer) = self.peers.get_mut(&ike) {
             peer.pairs.insert(id);
             peer.waiting.retain(|f| *f != flow);
             peer.waiting.shrink_to_fit();
         }
         self.counters.pairs += 1;
         self.pairs.insert(id, pair);
+        self.set_movable(ike);
         let rekeys = child.rekeys;
         self.command(Command::AddSa(Box::new(to_pair(child, trust))));
         match (self.current(flow), rekeys) {
@@ -100,6 +102,15 @@ impl Keying {
                 self.switch(now, flow, sa);
             }
         }
+    }
+
+    /// An IKE SA may move if somebody has signed for everything it carries. What nobody signed for
+    /// speaks for the address it was called at or from, and moves nowhere else.
+    pub(crate) fn set_movable(&mut self, ike: IkeId) {
+        let mut pairs = self.pairs.values().filter(|pair| pair.ike == ike).peekable();
+        let movable =
+            pairs.peek().is_some() && pairs.all(|pair| pair.trust > Trust::Unauthenticated);
+        self.ike.allow_moves(ike, movable);
     }
 
     /// The flow of a child, and why its peer may carry it.
@@ -361,7 +372,19 @@ impl Keying {
     }
 
     /// Outer addresses changed.
-    pub(crate) fn moved(&mut self, children: &[SaId], envelope: Envelope) {
+    pub(crate) fn moved(
+        &mut self,
+        now: Instant,
+        ike: IkeId,
+        children: &[SaId],
+        envelope: Envelope,
+    ) {
+        if let Some(peer) = self.peers.get_mut(&ike) {
+            peer.local = envelope.local.ip();
+        }
+        let flow = children.first().and_then(|sa| self.pairs.get(sa)).map(|pair| pair.flow);
+        let (local, remote) = (envelope.local.ip(), envelope.remote.ip());
+        self.report(now, flow, What::Moved { local, remote });
         for sa in children {
             if let Some(pair) = self.pairs.get_mut(sa) {
                 pair.envelope = envelope;

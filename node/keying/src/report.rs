@@ -56,6 +56,13 @@ pub enum What {
         /// How much is known of the peer.
         trust: Trust,
     },
+    /// The outer way of a peer's pairs is another.
+    Moved {
+        /// Our outer address.
+        local: IpAddr,
+        /// The peer's.
+        remote: IpAddr,
+    },
     /// A pair was replaced by another, or one of two that crossed was dropped.
     PairDropped {
         /// The pair.

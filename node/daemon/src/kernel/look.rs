@@ -1,7 +1,9 @@
 //! What stands in the kernel now, for who wants to check it: nothing is changed.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::routes::Routes;
 
@@ -25,4 +27,15 @@ pub(crate) fn look(interface: &str, table: u32) -> io::Result<Looked> {
     let addresses = usable.map(|address| address.addr).collect();
     let device = routes.link(interface).ok().map(|(_, mtu)| mtu);
     Ok(Looked { addresses, device, rules: routes.count_rules()?, routes: routes.count_routes()? })
+}
+
+/// The address of ours that the kernel's routes give to packets of our own to this destination;
+/// `None` if there is no way.
+pub(crate) fn source_towards(destination: IpAddr, mark: u32) -> Option<IpAddr> {
+    let domain = if destination.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP)).ok()?;
+    socket.set_mark(mark).ok()?;
+    // Sends nothing: it is where the kernel looks up the route.
+    socket.connect(&SocketAddr::new(destination, 4500).into()).ok()?;
+    socket.local_addr().ok()?.as_socket().map(|local| local.ip())
 }

@@ -37,5 +37,5 @@ mod tests;
 
 pub(crate) use changes::Changes;
 pub(crate) use ground::{Ground, GroundConfig, KernelError};
-pub(crate) use look::{Looked, look};
+pub(crate) use look::{Looked, look, source_towards};
 pub(crate) use xfrm::{KernelPlane, XfrmConfig};

@@ -166,7 +166,7 @@ fn read(
         mode,
         local: local.clone(),
         remote: remote.clone(),
-        envelope: turn.link.path.envelope(),
+        envelope: turn.link.envelope(),
     };
     Ok((new, asked.nonce.clone().min(nonce_r.clone())))
 }

@@ -110,7 +110,7 @@ fn agree(
         mode,
         local,
         remote,
-        envelope: turn.link.path.envelope(),
+        envelope: turn.link.envelope(),
     };
     let child = child_up(established, turn, new);
     if let Some(old) = old {

@@ -9,6 +9,7 @@ use crate::child::{NewChild, child_up};
 use crate::crypto::{EspOffer, child_keys, confirm_esp, offer_esp, write_auth};
 use crate::established::{Authority, Established, Founding};
 use crate::exchange::authentication::Claim;
+use crate::exchange::mobike::{self, Mobility};
 use crate::exchange::{Ask, Pending};
 use crate::failure::Failure;
 use crate::ike_sa::IkeSa;
@@ -72,6 +73,7 @@ pub(crate) fn send(keyed: Keyed, turn: &mut Turn<'_>, auth: Authentication) -> S
     payloads.push(Payload::Sa(offer_esp(spi_in.to_be_bytes(), EspOffer::WithoutKe)));
     payloads.push(Payload::TsInitiator(initiate.child.local.clone()));
     payloads.push(Payload::TsResponder(initiate.child.remote.clone()));
+    payloads.extend(mobike::announce(turn));
     let repeat = turn.shared.repeat(turn.now);
     let datagrams = sa.request(ExchangeType::IKE_AUTH, &payloads, repeat, Pending::Auth);
     turn.send(datagrams);
@@ -154,6 +156,7 @@ fn establish(
         },
         lowest_nonce: nonce_i.clone().min(nonce_r.clone()),
         initial_contact: payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),
+        mobility: Mobility::agree(turn, payloads),
     };
     let mut established = Established::new(turn, founding);
     match first_child(&established, turn, payloads, &initiate, (&nonce_i, &nonce_r), spi_in) {
@@ -212,7 +215,7 @@ fn first_child(
         mode,
         local: local.clone(),
         remote: remote.clone(),
-        envelope: turn.link.path.envelope(),
+        envelope: turn.link.envelope(),
     })
 }
 

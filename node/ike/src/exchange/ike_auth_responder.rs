@@ -11,6 +11,7 @@ use crate::crypto::{EspChoice, answer_esp, child_keys, choose_esp, write_auth};
 use crate::established::{Authority, Established, Founding};
 use crate::exchange::authentication::{Claim, Prepared, Proof};
 use crate::exchange::ike_auth_initiator::MAX_KEYS;
+use crate::exchange::mobike::{self, Mobility};
 use crate::failure::Failure;
 use crate::ike_sa::IkeSa;
 use crate::message::{
@@ -42,6 +43,7 @@ pub(crate) struct AwaitPeer {
     auth: Authentication,
     child: Option<ChildWish>,
     initial_contact: bool,
+    mobility: Mobility,
     digest: Vec<u8>,
     pub(crate) until: Instant,
 }
@@ -64,6 +66,7 @@ pub(crate) struct Answer {
     grant: Grant,
     child: Option<Result<ChildAnswer, Failure>>,
     initial_contact: bool,
+    mobility: Mobility,
 }
 
 /// Waits for our own signature.
@@ -95,6 +98,8 @@ pub(crate) fn receive(
     // It came under the SA's keys, from where the peer is now: port 4500, and whatever a NAT made
     // of its address (RFC 7296 §2.23).
     turn.move_to_reply();
+    let mobility =
+        payloads.as_ref().map_or_else(|_| Mobility::default(), |p| Mobility::agree(turn, p));
     match payloads.map_err(Failure::from).and_then(read) {
         Ok((id, wanted, auth, child, initial_contact)) => {
             turn.shared.outputs.push_back(Output::NeedPeer(NeedPeer {
@@ -115,6 +120,7 @@ pub(crate) fn receive(
                 auth,
                 child,
                 initial_contact,
+                mobility,
                 digest,
                 until,
             }))
@@ -154,7 +160,8 @@ fn refuse(sa: &mut IkeSa, turn: &mut Turn<'_>, request: Vec<u8>, failure: Failur
 
 /// Goes on with what the owner knows of the peer.
 pub(crate) fn told(state: AwaitPeer, turn: &mut Turn<'_>, verdict: PeerVerdict) -> State {
-    let AwaitPeer { mut init, id: peer, auth, child, initial_contact, digest, until } = state;
+    let AwaitPeer { mut init, id: peer, auth, child, initial_contact, mobility, digest, until } =
+        state;
     let PeerVerdict::Known { identity, grants } = verdict else {
         refuse(&mut init.sa, turn, digest, Failure::AuthenticationFailed);
         turn.ended(End::NotAuthorized);
@@ -175,7 +182,7 @@ pub(crate) fn told(state: AwaitPeer, turn: &mut Turn<'_>, verdict: PeerVerdict) 
     let id = Identification::of(&identity);
     let octets = init.sa.keys.signed_octets(false, &init.response, &init.nonce_i, &id.octets);
     let auth = proof.prepare(&init.sa.keys, false, &octets);
-    let answer = Answer { init, peer: peer.identity, id, grant, child, initial_contact };
+    let answer = Answer { init, peer: peer.identity, id, grant, child, initial_contact, mobility };
     match auth {
         Prepared::ToSign(scheme) => {
             let sign = Sign { ike: turn.link.id, scheme, octets, stranger: true };
@@ -230,7 +237,7 @@ pub(crate) fn signed(state: SigningAnswer, turn: &mut Turn<'_>, signature: Optio
 
 /// Answers. The events come first: the inbound SA has to be in before the answer leaves.
 fn send(answer: Answer, turn: &mut Turn<'_>, auth: Authentication) -> State {
-    let Answer { init, peer, id, grant, child, initial_contact } = answer;
+    let Answer { init, peer, id, grant, child, initial_contact, mobility } = answer;
     let mut payloads = vec![Payload::IdResponder(id), Payload::Authentication(auth)];
     let HalfOpenSa { sa, nonce_i, nonce_r, .. } = init;
     let founding = Founding {
@@ -244,6 +251,7 @@ fn send(answer: Answer, turn: &mut Turn<'_>, auth: Authentication) -> State {
         },
         lowest_nonce: nonce_i.clone().min(nonce_r.clone()),
         initial_contact,
+        mobility,
     };
     let mut established = Established::new(turn, founding);
     let child = child.map(|answer| {
@@ -262,6 +270,9 @@ fn send(answer: Answer, turn: &mut Turn<'_>, auth: Authentication) -> State {
             child_up(&mut established, turn, child);
         }
         Some(Err(failure)) => payloads.push(Payload::Notify(failure.notify())),
+    }
+    if established.mobility.agreed {
+        payloads.extend(mobike::announce(turn));
     }
     let datagrams = established.current.respond(ExchangeType::IKE_AUTH, &payloads);
     turn.send(datagrams);
@@ -290,7 +301,7 @@ fn first_child(
         mode: answer.mode,
         local: answer.local,
         remote: answer.remote,
-        envelope: turn.link.path.envelope(),
+        envelope: turn.link.envelope(),
     };
     Ok((child, answer.number))
 }

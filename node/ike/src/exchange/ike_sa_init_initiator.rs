@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use crate::api::{Encapsulation, End, Event, Initiate, Output, Sign, Timer};
+use crate::api::{Encapsulation, End, Event, Initiate, Mobike, Output, Sign, Timer};
 use crate::crypto::{Agreement, Group, HASH_ALGORITHMS, IkeKeys, Mix, confirm_ike, offer_ike};
 use crate::exchange::authentication::{Prepared, Proof};
 use crate::exchange::ike_auth_initiator::{self, Keyed, Signing};
@@ -256,7 +256,10 @@ impl Answer {
             fragmentation: payloads.notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED).is_some(),
         })
         .map_err(|_| InvalidMessage::Value("KE"))?;
-        let detected = detect(payloads, &header, turn.reply.0, turn.reply.1);
+        let detected = {
+            let spis = (header.spi_i, header.spi_r);
+            detect(payloads, spis, turn.reply.0, turn.reply.1)
+        };
         Ok(Self { sa, nonce_r, hashes: announced_hashes(payloads), detected })
     }
 }
@@ -279,7 +282,9 @@ fn accept(
     if let Some(detected) = answer.detected {
         turn.link.path.note(detected, force);
     }
-    if turn.link.path.encapsulate {
+    // RFC 4555 §3.3: whoever knows MOBIKE and NAT traversal leaves port 500 in any case.
+    let mobike = turn.shared.config.mobike != Mobike::Off && answer.detected.is_some();
+    if turn.link.path.encapsulate || mobike {
         turn.link.path.float();
     }
     let id = Identification::of(&state.initiate.identity);

@@ -90,7 +90,8 @@ pub(crate) fn accept(request: &Request<'_>, turn: &mut Turn<'_>) -> Result<State
         fragmentation: payloads.notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED).is_some(),
     })
     .map_err(invalid)?;
-    if let Some(detected) = detect(payloads, &message.header, local, remote) {
+    // What the peer knew when it asked: its own SPI.
+    if let Some(detected) = detect(payloads, (spi_i, 0), local, remote) {
         let force = turn.shared.config.encapsulation == Encapsulation::Force;
         turn.link.path.note(detected, force);
     }

@@ -1,11 +1,11 @@
-//! INFORMATIONAL: deletions, liveness, and notifies (RFC 7296 §1.4).
+//! INFORMATIONAL: deletions, liveness, and notifies (RFC 7296 §1.4); addresses are `mobike`'s.
 
 use std::ops::ControlFlow;
 
 use crate::api::End;
 use crate::child::{Standing, child_down};
 use crate::established::{Established, Which};
-use crate::exchange::Pending;
+use crate::exchange::{Pending, mobike};
 use crate::message::{Delete, ExchangeType, NotifyType, Payload, Payloads};
 use crate::peering::Turn;
 use crate::shared::Grave;
@@ -42,8 +42,10 @@ pub(crate) fn answer(
             }
         }
     }
-    let answer =
-        if spis.is_empty() { Vec::new() } else { vec![Payload::Delete(Delete::Esp(spis))] };
+    let mut answer = mobike::answer(established, turn, which, payloads);
+    if !spis.is_empty() {
+        answer.push(Payload::Delete(Delete::Esp(spis)));
+    }
     let datagrams = established.sa_mut(which).respond(ExchangeType::INFORMATIONAL, &answer);
     turn.answer(datagrams);
     // RFC 7296 §2.21.2: the initiator found our IKE_AUTH response wanting.

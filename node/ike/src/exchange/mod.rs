@@ -7,6 +7,7 @@
 //! | `create_child_initiator`, `create_child_responder` | §1.3.1, §1.3.3, §2.8, §2.25 |
 //! | `rekey_ike` | §1.3.2, §2.18 |
 //! | `informational` | §1.4 |
+//! | `mobike` | RFC 4555 |
 
 pub(crate) mod authentication;
 pub(crate) mod create_child_initiator;
@@ -16,12 +17,15 @@ pub(crate) mod ike_auth_responder;
 pub(crate) mod ike_sa_init_initiator;
 pub(crate) mod ike_sa_init_responder;
 pub(crate) mod informational;
+pub(crate) mod mobike;
 pub(crate) mod rekey_ike;
 
 use sa::SaId;
 
 use crate::api::{ChildRequest, End};
+use crate::path::Path;
 use create_child_initiator::CreateChild;
+use mobike::Update;
 use rekey_ike::RekeyIke;
 
 /// What an outstanding request is about.
@@ -31,6 +35,12 @@ pub(crate) enum Pending {
     Auth,
     /// Nothing but an answer is wanted.
     Liveness,
+    /// RFC 4555: UPDATE_SA_ADDRESSES.
+    UpdateAddresses(Box<Update>),
+    /// RFC 4555: our addresses, for the peer to choose from.
+    TellAddresses(Path),
+    /// RFC 4555: a return routability check.
+    CheckAddress(Box<Update>),
     /// Delete of a child.
     DeleteChild(SaId, End),
     /// Delete of a child that never came to be.
@@ -49,6 +59,9 @@ pub(crate) enum Pending {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Ask {
     Liveness,
+    UpdateAddresses,
+    TellAddresses,
+    CheckAddress,
     DeleteChild(SaId, End),
     DeleteUnborn(sa::Spi),
     DeleteIke(End),

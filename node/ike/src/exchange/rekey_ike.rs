@@ -196,7 +196,15 @@ fn agree(
             | Pending::DeleteUnborn
             | Pending::DeleteIke(_),
         ) => return Err(Failure::TemporaryFailure),
-        Some(Pending::Auth | Pending::Liveness | Pending::DeleteOld | Pending::RekeyIke(_))
+        Some(
+            Pending::Auth
+            | Pending::Liveness
+            | Pending::UpdateAddresses(_)
+            | Pending::TellAddresses(_)
+            | Pending::CheckAddress(_)
+            | Pending::DeleteOld
+            | Pending::RekeyIke(_),
+        )
         | None => {}
     }
     if established.closing || established.candidate.is_some() {

@@ -73,12 +73,24 @@ impl NotifyType {
     pub(crate) const TS_UNACCEPTABLE: Self = Self(38);
     pub(crate) const TEMPORARY_FAILURE: Self = Self(43);
     pub(crate) const CHILD_SA_NOT_FOUND: Self = Self(44);
+    /// RFC 4555 §4.2: local policy has nothing against the peer, but against these addresses.
+    pub(crate) const UNACCEPTABLE_ADDRESSES: Self = Self(40);
+    /// RFC 4555 §4.2.
+    pub(crate) const UNEXPECTED_NAT_DETECTED: Self = Self(41);
     pub(crate) const INITIAL_CONTACT: Self = Self(16384);
     pub(crate) const NAT_DETECTION_SOURCE_IP: Self = Self(16388);
     pub(crate) const NAT_DETECTION_DESTINATION_IP: Self = Self(16389);
     pub(crate) const COOKIE: Self = Self(16390);
     pub(crate) const USE_TRANSPORT_MODE: Self = Self(16391);
     pub(crate) const REKEY_SA: Self = Self(16393);
+    /// RFC 4555 §4.2, and the five that follow.
+    pub(crate) const MOBIKE_SUPPORTED: Self = Self(16396);
+    pub(crate) const ADDITIONAL_IP4_ADDRESS: Self = Self(16397);
+    pub(crate) const ADDITIONAL_IP6_ADDRESS: Self = Self(16398);
+    pub(crate) const NO_ADDITIONAL_ADDRESSES: Self = Self(16399);
+    pub(crate) const UPDATE_SA_ADDRESSES: Self = Self(16400);
+    pub(crate) const COOKIE2: Self = Self(16401);
+    pub(crate) const NO_NATS_ALLOWED: Self = Self(16402);
     /// RFC 6023 §3.
     pub(crate) const CHILDLESS_IKEV2_SUPPORTED: Self = Self(16418);
     /// RFC 7383 §2.3.
