@@ -145,6 +145,13 @@ impl Driver {
             "close-child" => self.ike.close_child(now, child),
             "close" => self.ike.close(now, ike),
             "shutdown" => self.ike.shutdown(now),
+            line if line.starts_with("relocate ") => {
+                let local: IpAddr = line[9..].parse().expect("address");
+                self.ike.set_addresses(now, vec![local]);
+                for (ike, _) in self.ike.stranded() {
+                    self.ike.relocate(now, ike, local);
+                }
+            }
             "counters" => println!("{:?}", self.ike.counters()),
             other => panic!("{other}?"),
         }
@@ -181,6 +188,7 @@ impl Driver {
         match event {
             Event::Established { ike, initiator, identity, initial_contact, .. } => {
                 self.ikes.push(ike);
+                self.ike.allow_moves(ike, true);
                 println!(
                     "Established initiator {initiator} identity {identity:?} \
                      initial contact {initial_contact}"

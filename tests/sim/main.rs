@@ -15,6 +15,7 @@ mod packet;
 mod plane;
 mod reload;
 mod strangers;
+mod uplinks;
 
 use std::net::IpAddr;
 

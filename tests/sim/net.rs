@@ -135,6 +135,21 @@ impl Net {
         self.drain(from);
     }
 
+    /// A host's addresses are these now; its node goes on from the first of the family.
+    pub(crate) fn readdress(&mut self, host: usize, addresses: Vec<IpAddr>) {
+        let now = self.now;
+        self.hosts[host].addresses.clone_from(&addresses);
+        if let Some(node) = &mut self.hosts[host].node {
+            node.keying.handle_addresses(now, addresses.clone());
+            for (ike, peer) in node.keying.stranded() {
+                if let Some(local) = addresses.iter().find(|a| a.is_ipv4() == peer.is_ipv4()) {
+                    node.keying.relocate(now, ike, *local);
+                }
+            }
+        }
+        self.drain(host);
+    }
+
     pub(crate) fn shutdown(&mut self, host: usize) {
         let now = self.now;
         if let Some(node) = &mut self.hosts[host].node {
