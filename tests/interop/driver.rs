@@ -41,6 +41,7 @@ struct Driver {
     local: IpAddr,
     remote: IpAddr,
     sockets: [Arc<UdpSocket>; 2],
+    sender: Option<Sender<Happening>>,
     ikes: Vec<IkeId>,
     children: Vec<SaId>,
 }
@@ -75,15 +76,14 @@ impl Driver {
         };
         let mut seed = [0; 32];
         aws_lc_rs::rand::fill(&mut seed).expect("randomness");
-        let sockets = [500, 4500]
-            .map(|port| Arc::new(UdpSocket::bind(SocketAddr::new(local, port)).expect("bind")));
         Self {
             ike: Ike::new(config, seed, Instant::now()),
             pair: KeyPair::from_pkcs8(&own).expect("PKCS#8"),
             peer_key,
             local,
             remote: setting("REMOTE", "192.0.2.2").parse().expect("address"),
-            sockets,
+            sockets: sockets(local),
+            sender: None,
             ikes: Vec::new(),
             children: Vec::new(),
         }
@@ -94,6 +94,7 @@ impl Driver {
         for socket in &self.sockets {
             listen(socket.clone(), sender.clone());
         }
+        self.sender = Some(sender.clone());
         std::thread::spawn(move || {
             for line in std::io::stdin().lock().lines().map_while(Result::ok) {
                 let _ = sender.send(Happening::Told(line));
@@ -147,6 +148,11 @@ impl Driver {
             "shutdown" => self.ike.shutdown(now),
             line if line.starts_with("relocate ") => {
                 let local: IpAddr = line[9..].parse().expect("address");
+                self.local = local;
+                self.sockets = sockets(local);
+                for socket in &self.sockets {
+                    listen(socket.clone(), self.sender.clone().expect("it runs"));
+                }
                 self.ike.set_addresses(now, vec![local]);
                 for (ike, _) in self.ike.stranded() {
                     self.ike.relocate(now, ike, local);
@@ -248,6 +254,11 @@ impl Driver {
 
 fn identity(setting: &str, addr: IpAddr) -> Identity {
     std::env::var(setting).map_or(Identity::Address(addr), Identity::Fqdn)
+}
+
+/// UDP 500 and 4500 of an address.
+fn sockets(local: IpAddr) -> [Arc<UdpSocket>; 2] {
+    [500, 4500].map(|port| Arc::new(UdpSocket::bind(SocketAddr::new(local, port)).expect("bind")))
 }
 
 /// From west's inner address to east's.

@@ -415,3 +415,97 @@ fn lost_packets_are_made_good() {
     ours.expect("Ended");
     assert!(!ours.saw("Ended Timeout"));
 }
+
+/// Gives a side another address instead of the one it has.
+fn readdress(rig: &Rig, side: &str, old: &str, new: &str, ours: Option<&mut crate::rig::Ours>) {
+    let mask = |address: &str| format!("{address}/24");
+    let change = |what: &str, address: &str| {
+        rig.script("topo.sh", &["exec", side, "ip", "addr", what, &mask(address), "dev", "veth0"]);
+    };
+    change("add", new);
+    if let Some(ours) = ours {
+        ours.tell(&format!("relocate {new}"));
+    }
+    // The secondary address of the same prefix takes over.
+    rig.script(
+        "topo.sh",
+        &["exec", side, "sysctl", "-qw", "net.ipv4.conf.veth0.promote_secondaries=1"],
+    );
+    change("del", old);
+}
+
+/// A rig in which addresses may change; over IPv4 only, because strongSwan looks for other ways.
+fn mobile_rig() -> Rig {
+    let mut rig = Rig::up_with("direct", false);
+    rig.key("west", "2048");
+    rig.key("east", "2048");
+    rig.strongswan(&["conn:local_addrs=%any", "local_id=192.0.2.2", "remote_id=192.0.2.1"]);
+    rig
+}
+
+#[test]
+fn we_move_and_strongswan_follows() {
+    if !can_run("we_move_and_strongswan_follows") {
+        return;
+    }
+    // As the one that called, who decides; and as the one that was called, who tells.
+    for we_call in [true, false] {
+        let rig = mobile_rig();
+        let mut ours = rig.ours(&[]);
+        if we_call {
+            ours.tell("initiate");
+        } else {
+            rig.control(&["init"]);
+        }
+        ours.expect("ChildUp");
+        readdress(&rig, "west", "192.0.2.1", "192.0.2.11", Some(&mut ours));
+        if we_call {
+            rig.expect_log("N(UPD_SA_ADDR)");
+        } else {
+            // It was told where we are.
+            rig.expect_log("N(NO_ADD_ADDR) ]");
+        }
+        // Its ESP cannot be moved, so it makes a new child: before it answers, if it was asked.
+        ours.expect("ChildUp");
+        ours.tell("probe");
+        ours.tell("rekey-ike");
+        ours.expect("ChildDown SaId(1)");
+        ours.tell("rekey-child");
+        ours.expect("ChildUp");
+        let sas = rig.control(&["sas"]);
+        assert!(sas.contains("192.0.2.11"), "{sas}");
+        ours.tell("close");
+        ours.expect("Ended Closed");
+        assert_eq!(ours.count("Ended"), 1);
+    }
+}
+
+#[test]
+fn strongswan_moves_and_we_follow() {
+    if !can_run("strongswan_moves_and_we_follow") {
+        return;
+    }
+    for we_call in [true, false] {
+        let rig = mobile_rig();
+        let mut ours = rig.ours(&[]);
+        if we_call {
+            ours.tell("initiate");
+        } else {
+            rig.control(&["init"]);
+        }
+        ours.expect("ChildUp");
+        readdress(&rig, "east", "192.0.2.2", "192.0.2.12", None);
+        let moved = ours.expect("Moved");
+        assert!(moved.starts_with("Moved 192.0.2.12:"), "{moved}");
+        if !we_call {
+            rig.expect_log("requesting address change using MOBIKE");
+            // It is asked whether it is there before anything is sent there.
+            rig.expect_log("parsed INFORMATIONAL request");
+        }
+        ours.tell("rekey-child");
+        ours.expect("ChildUp");
+        ours.tell("close");
+        ours.expect("Ended Closed");
+        assert_eq!(ours.count("Ended"), 1);
+    }
+}

@@ -30,16 +30,22 @@ pub(crate) struct Rig {
     prefix: String,
     peers: Vec<String>,
     swapped: bool,
+    v6: bool,
 }
 
 impl Rig {
     /// Two namespaces, or three with a NAT between (`nat`).
     pub(crate) fn up(topology: &str) -> Self {
+        Self::up_with(topology, true)
+    }
+
+    /// The same, with IPv6 or without.
+    pub(crate) fn up_with(topology: &str, v6: bool) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("oei-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let state = std::env::temp_dir().join(&name);
         std::fs::create_dir_all(&state).expect("temporary directory");
-        let rig = Self { state, prefix: format!("{name}-"), peers: Vec::new(), swapped: false };
+        let rig = Self { state, prefix: format!("{name}-"), peers: Vec::new(), swapped: false, v6 };
         rig.script("topo.sh", &["up", topology]);
         rig
     }
@@ -87,6 +93,9 @@ impl Rig {
     fn command(&self, script: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(strongswan_rig().join(script));
         command.args(arguments).env("RIG_STATE", &self.state).env("PFX", &self.prefix);
+        if !self.v6 {
+            command.env("V6", "0");
+        }
         command
     }
 

@@ -93,14 +93,18 @@ impl Internet {
 
     /// Serves DNS in which these hosts have published their keys.
     pub(crate) fn serve_dns(&mut self, published: &[&str]) {
+        let hosts = [("west", WEST), ("east", EAST)];
+        let hosts = hosts.into_iter().filter(|(host, _)| published.contains(host));
+        let own = hosts.flat_map(|(host, addresses)| addresses.map(|a| (host, a, a)));
+        self.serve_records(&own.collect::<Vec<_>>());
+    }
+
+    /// Serves DNS with these records: whose key, of which address, and the gateway it names.
+    pub(crate) fn serve_records(&mut self, records: &[(&str, &str, &str)]) {
         let mut zone = ". 60 IN SOA ns.test. root.test. 1 3600 600 86400 5\n\
              . 60 IN NS ns.test.\nns.test. 60 IN A 203.0.113.53\n"
             .to_owned();
-        for (host, addresses) in [("west", WEST), ("east", EAST)] {
-            if published.contains(&host) {
-                zone.extend(addresses.map(|address| self.record(host, address)));
-            }
-        }
+        zone.extend(records.iter().map(|(host, owner, gateway)| self.record(host, owner, gateway)));
         let file = |name: &str| self.directory.join(name).display().to_string();
         fs::write(file("root.zone"), zone).unwrap();
         let binary = tests::oe_node().display().to_string();
@@ -119,10 +123,10 @@ impl Internet {
     }
 
     /// A reverse record as a user gets it.
-    fn record(&self, host: &str, address: &str) -> String {
+    fn record(&self, host: &str, owner: &str, gateway: &str) -> String {
         let key = self.directory.join(format!("{host}.key"));
         let Output { status, stdout, stderr } = Command::new(tests::oe_node())
-            .args(["showhostkey", "--format", "nsd", "--txt", address, "--owner", address])
+            .args(["showhostkey", "--format", "nsd", "--txt", gateway, "--owner", owner])
             .arg("--key-file")
             .arg(key)
             .output()

@@ -15,3 +15,4 @@ mod leaks;
 mod leftovers;
 mod pcap;
 mod transfer;
+mod uplinks;

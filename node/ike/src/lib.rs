@@ -41,8 +41,8 @@
 //! side of each exchange; `peering` says what state a peer is in, `established` holds it from
 //! IKE_AUTH on; `node` has the verbs and finds out whom a datagram concerns.
 //!
-//! Not spoken: IKEv1, certificates, EAP, SHA-1, MOBIKE, IPComp, AH, address configuration, ciphers
-//! that are not AEADs. Shared secrets, NULL authentication and transport mode are asked for when the
+//! Not spoken: IKEv1, certificates, EAP, SHA-1, IPComp, AH, address configuration, ciphers that
+//! are not AEADs. Shared secrets, NULL authentication and transport mode are asked for when the
 //! owner wants them, and granted to those to whom it grants them.
 #![forbid(unsafe_code)]
 
