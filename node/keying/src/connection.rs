@@ -486,6 +486,8 @@ impl Keying {
         let (current, awaited) = (configured.current, configured.next);
         let calling = configured.state == ConnectionState::Calling;
         self.joints.insert(id, index);
+        // Whose key this machine's owner has written down may be anywhere.
+        self.ike.allow_moves(ike, true);
         if let Some(peer) = self.peers.get_mut(&ike) {
             peer.pairs.insert(id);
         }
