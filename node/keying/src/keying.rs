@@ -12,7 +12,7 @@ use sa::{Command, Flow, Notice, Policy, SaId, Subnets};
 
 use crate::config::Config;
 use crate::connection::Configured;
-use crate::entry::{Asker, Call, Entry, HISTORY, Pair, Peer, Recheck, State, Visit, Visitor};
+use crate::entry::{Asker, Call, Entry, HISTORY, Peer, Recheck, State, Visit, Visitor};
 use crate::report::{Report, What, Why};
 use crate::tables::{Pairs, Peers};
 
