@@ -1,1 +1,15 @@
-//! A peer that speaks correct cryptography and wrong protocol.
+//! A peer that speaks correct cryptography and wrong protocol: in opportunism every stranger can
+//! authenticate, so what comes after authentication is attack surface like what comes before it.
+//!
+//! The peer is a second implementation of IKEv2's cryptography in octets, of which nothing is
+//! shared with ours: `wire` writes whatever can be written, `peer` has the keys, `victim` holds the
+//! machine under attack to its promises. `chaos` lets seeded peers do what they like in both roles,
+//! `rows` are the advisories of docs/THREATS.md one by one, `interleaving` is property tests over
+//! the owner's verbs.
+
+mod chaos;
+mod interleaving;
+mod peer;
+mod rows;
+mod victim;
+mod wire;

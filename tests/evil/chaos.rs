@@ -1,0 +1,416 @@
+//! Seeded peers that do what they like, authenticated: both roles, any state, any message.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use ike::{Event, Identity, Output, PeerVerdict};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng as _, SeedableRng as _};
+
+use crate::peer::Evil;
+use crate::victim::{EVIL, EVIL_KEY, NOBODYS_KEY, Owned, VICTIM, inner};
+use crate::wire::{
+    AUTH, CREATE_CHILD_SA, Header, ID_I, ID_R, IKE_AUTH, IKE_SA_INIT, INFORMATIONAL, NOTIFY, NONCE,
+    Payload, RESPONSE, SA, SK, SKF, TS_I, TS_R, chain,
+};
+
+/// Victims for each role; each meets [`PEERS`] peers of [`STEPS`] steps.
+const VICTIMS: u64 = 150;
+const PEERS: usize = 5;
+const STEPS: usize = 24;
+
+/// What one peer and its victim do.
+struct Chaos<'a> {
+    rng: ChaCha20Rng,
+    victim: &'a mut Owned,
+    evil: Evil,
+    /// Requests of the victim's that wait for an answer.
+    asked: VecDeque<(Header, Vec<Payload>)>,
+    /// Every datagram of either side.
+    past: Vec<Vec<u8>>,
+    authenticated: bool,
+    /// It was called, and has answered.
+    called_back: bool,
+    cookie: Option<Payload>,
+}
+
+impl Chaos<'_> {
+    fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.rng.next_u64() % u64::try_from(limit.max(1)).unwrap()).unwrap()
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn send(&mut self, octets: Vec<u8>) {
+        let port = if self.one_in(8) { 4500 } else { 500 };
+        let remote = SocketAddr::new(EVIL, if self.one_in(16) { 999 } else { port });
+        self.victim.hear_at(remote, port, &octets);
+        if self.past.len() < 200 {
+            self.past.push(octets);
+        }
+        self.listen();
+    }
+
+    /// Takes in what the victim says.
+    fn listen(&mut self) {
+        for transmit in self.victim.sent.drain(..).collect::<Vec<_>>() {
+            if transmit.remote.ip() != EVIL {
+                continue;
+            }
+            let octets = transmit.octets;
+            let Some((header, first)) = Header::read(&octets) else { continue };
+            if let Some((header, payloads)) = self.evil.open(&octets) {
+                if header.flags & RESPONSE == 0 {
+                    self.asked.push_back((header, payloads));
+                } else if payloads.iter().any(|p| p.kind == SA)
+                    && header.exchange == CREATE_CHILD_SA
+                {
+                    self.evil.rekeyed(&payloads);
+                }
+            } else if header.exchange == IKE_SA_INIT && !self.evil.is_keyed() {
+                let response = header.flags & RESPONSE != 0;
+                if response == self.evil.initiator && !self.evil.read_init(&octets) {
+                    let payloads = crate::wire::split(first, &octets[28..]);
+                    self.cookie = payloads.into_iter().find(|p| p.notify_type() == Some(16390));
+                }
+            }
+            if self.past.len() < 200 {
+                self.past.push(octets);
+            }
+        }
+    }
+
+    /// What an honest peer might say now.
+    fn honest(&mut self) -> Option<(Header, Vec<Payload>)> {
+        if let Some((header, _)) = self.asked.front().filter(|_| self.evil.is_keyed()) {
+            let header = Header { flags: header.flags ^ 0x28, ..*header };
+            self.asked.pop_front();
+            let payloads = match header.exchange {
+                IKE_AUTH => self.evil.auth_payloads(inner(EVIL), inner(VICTIM)),
+                CREATE_CHILD_SA => self.evil.child_payloads(inner(VICTIM), inner(EVIL), false),
+                _ => vec![],
+            };
+            self.authenticated |= header.exchange == IKE_AUTH;
+            return Some((header, payloads));
+        }
+        if !self.evil.is_keyed() || (!self.authenticated && !self.evil.initiator) {
+            return None;
+        }
+        let id = self.evil.next_id;
+        let (exchange, payloads) = if !self.authenticated {
+            self.authenticated = true;
+            (IKE_AUTH, self.evil.auth_payloads(inner(EVIL), inner(VICTIM)))
+        } else {
+            match self.below(8) {
+                0 => (CREATE_CHILD_SA, self.evil.child_payloads(inner(EVIL), inner(VICTIM), false)),
+                1 => (CREATE_CHILD_SA, self.evil.child_payloads(inner(EVIL), inner(VICTIM), true)),
+                2 => (CREATE_CHILD_SA, self.evil.rekey_payloads()),
+                3 => {
+                    let spi = self.evil.esp_spi;
+                    (INFORMATIONAL, vec![Payload::delete(3, 4, 1, &spi)])
+                }
+                4 if self.one_in(4) => (INFORMATIONAL, vec![Payload::delete(1, 0, 0, &[])]),
+                5 => {
+                    let kind = u16::try_from(self.below(65_536)).unwrap();
+                    (INFORMATIONAL, vec![Payload::notify(0, &[], kind, &[1, 2])])
+                }
+                _ => (INFORMATIONAL, vec![]),
+            }
+        };
+        self.evil.next_id = id.wrapping_add(1);
+        Some((self.evil.header(exchange, false, id), payloads))
+    }
+
+    /// Something sealed, or IKE_SA_INIT if there are no keys; mangled or not.
+    fn speak(&mut self, mangle: bool) {
+        if !self.evil.is_keyed() || !(self.evil.initiator || self.called_back) {
+            // A responder has nothing to say before it is called.
+            if !self.evil.is_keyed() && !self.evil.initiator && !mangle {
+                return;
+            }
+            self.called_back = !self.evil.initiator && self.evil.is_keyed();
+            let mut payloads = self.evil.init_payloads();
+            payloads.splice(0..0, self.cookie.take());
+            if mangle {
+                self.mangle(&mut payloads);
+            }
+            let octets = self.evil.init(&payloads);
+            return self.send(octets);
+        }
+        let Some((header, mut payloads)) = self.honest() else { return };
+        if mangle {
+            self.mangle(&mut payloads);
+        }
+        match self.below(6) {
+            0 => {
+                let size = 1 + self.below(200);
+                for octets in self.evil.seal_fragments(header, &payloads, size) {
+                    self.send(octets);
+                }
+            }
+            1 if mangle => {
+                let (first, mut plaintext) = chain(&payloads);
+                self.corrupt(&mut plaintext);
+                let octets = self.evil.seal_octets(header, SK, first, None, &plaintext, &[]);
+                self.send(octets);
+            }
+            _ => {
+                let octets = self.evil.seal(header, &payloads);
+                self.send(octets);
+            }
+        }
+    }
+
+    /// Authenticated, under a header that says something else.
+    fn lie_in_the_header(&mut self) {
+        let Some((mut header, payloads)) = self.honest() else { return };
+        match self.below(7) {
+            0 => header.id = header.id.wrapping_add(1),
+            1 => header.id = header.id.wrapping_sub(1),
+            2 => header.id = u32::MAX,
+            3 => header.flags = u8::try_from(self.below(256)).unwrap(),
+            4 => header.exchange = u8::try_from(self.below(256)).unwrap(),
+            5 => (header.spi_i, header.spi_r) = (header.spi_r, header.spi_i),
+            _ => header.spi_i = header.spi_i.wrapping_add(1),
+        }
+        let octets = self.evil.seal(header, &payloads);
+        self.send(octets);
+    }
+
+    /// Authenticated fragments that do not make a whole.
+    fn fragment_badly(&mut self) {
+        let Some((header, payloads)) = self.honest() else { return };
+        let (first, plaintext) = chain(&payloads);
+        for _ in 0..=self.below(6) {
+            let number = u16::try_from([0, 1, 2, 3, 31, 32, 33, 65_535][self.below(8)]).unwrap();
+            let total = u16::try_from([0, 1, 2, 3, 31, 32, 33, 65_535][self.below(8)]).unwrap();
+            let chunk = &plaintext[..self.below(plaintext.len() + 1)];
+            let pair = Some((number, total));
+            let octets = self.evil.seal_octets(header, SKF, first, pair, chunk, &[]);
+            self.send(octets);
+        }
+    }
+
+    /// Something said before, by either side; perhaps damaged.
+    fn repeat(&mut self, damage: bool) {
+        if self.past.is_empty() {
+            return;
+        }
+        let at = self.below(self.past.len());
+        let mut octets = self.past[at].clone();
+        if damage {
+            self.corrupt(&mut octets);
+        }
+        self.send(octets);
+    }
+
+    fn corrupt(&mut self, octets: &mut Vec<u8>) {
+        for _ in 0..=self.below(3) {
+            let at = self.below(octets.len() + 1);
+            match self.below(4) {
+                0 => octets.truncate(at),
+                1 if at < octets.len() => octets[at] = u8::try_from(self.below(256)).unwrap(),
+                2 => octets.insert(at, u8::try_from(self.below(256)).unwrap()),
+                // Where the structure is.
+                _ => {
+                    let at = self.below(48);
+                    if let Some(octet) = octets.get_mut(at) {
+                        *octet ^= 1 << (self.rng.next_u32() % 8);
+                    }
+                }
+            }
+        }
+    }
+
+    fn mangle(&mut self, payloads: &mut Vec<Payload>) {
+        for _ in 0..=self.below(3) {
+            let (a, b) = (self.below(payloads.len()), self.below(payloads.len()));
+            match self.below(10) {
+                0 if !payloads.is_empty() => drop(payloads.remove(a)),
+                1 if !payloads.is_empty() => payloads.push(payloads[a].clone()),
+                2 if !payloads.is_empty() => payloads.swap(a, b),
+                3 | 4 if !payloads.is_empty() => {
+                    let mut body = std::mem::take(&mut payloads[a].body);
+                    self.corrupt(&mut body);
+                    payloads[a].body = body;
+                }
+                5 if !payloads.is_empty() => {
+                    payloads[a].kind = u8::try_from(self.below(256)).unwrap();
+                }
+                6 if !payloads.is_empty() => payloads[a].critical = true,
+                7 => payloads.extend(std::iter::repeat_n(Payload::new(NOTIFY, [0; 4]), 70)),
+                8 => payloads.clear(),
+                _ => {
+                    let strange = self.strange();
+                    payloads.insert(a, strange);
+                }
+            }
+        }
+    }
+
+    /// A payload that nobody expects there.
+    fn strange(&mut self) -> Payload {
+        let protocol = u8::try_from(self.below(5)).unwrap();
+        match self.below(8) {
+            0 => Payload::delete(protocol, 4, 2, &[0, 1, 2, 3, 0, 1, 2, 3]),
+            1 => Payload::delete(1, 0, 0, &[]),
+            2 => Payload::notify(protocol, &[0; 4], 16393, &[]),
+            3 => Payload::notify(0, &[], u16::try_from(self.below(50)).unwrap(), &[0, 31]),
+            4 => Payload::id([ID_I, ID_R][self.below(2)], protocol, &[192, 0, 2, 3]),
+            5 => Payload::new([TS_I, TS_R][self.below(2)], [255, 0, 0, 0]),
+            6 => Payload::new([AUTH, NONCE, SA, SK][self.below(4)], vec![0; self.below(300)]),
+            _ => Payload::new(u8::try_from(self.below(256)).unwrap(), vec![7; self.below(40)]),
+        }
+    }
+
+    /// The owner does something.
+    fn owner(&mut self) {
+        let now = self.victim.now;
+        let ike = self.victim.established.keys().next_back().copied();
+        let child = self.victim.children.keys().next().copied();
+        let wish = self.victim.wish(EVIL);
+        match (self.below(8), ike, child) {
+            (0, Some(ike), _) => self.victim.ike.create_child(now, ike, wish),
+            (1, Some(ike), _) => self.victim.ike.rekey_ike(now, ike),
+            (2, Some(ike), _) => self.victim.ike.probe(now, ike),
+            (3, Some(ike), _) if self.one_in(4) => self.victim.ike.close(now, ike),
+            (4, _, Some(child)) => self.victim.ike.rekey_child(now, child),
+            (5, _, Some(child)) => self.victim.ike.close_child(now, child),
+            (6, _, Some(child)) => {
+                self.victim.ike.handle_moved(now, child, SocketAddr::new(EVIL, 7777));
+            }
+            _ => self.victim.prompt = !self.victim.prompt,
+        }
+        self.victim.after();
+        self.listen();
+    }
+
+    /// The owner answers a question late, or wrongly.
+    fn answer(&mut self) {
+        let now = self.victim.now;
+        match self.victim.waiting.pop_front() {
+            Some(Output::NeedPeer(need)) if self.one_in(3) => {
+                let identity = Identity::Null;
+                self.victim.tell(need.ike, identity, PeerVerdict::Unknown);
+            }
+            Some(Output::Sign(job)) if self.one_in(3) => {
+                let signature = (!self.one_in(2)).then(|| vec![9; 256]);
+                self.victim.ike.handle_signature(now, job.ike, signature);
+            }
+            Some(question) => {
+                self.victim.waiting.push_front(question);
+                self.victim.answer();
+            }
+            None => {}
+        }
+        self.victim.after();
+        self.listen();
+    }
+
+    fn step(&mut self) {
+        match self.below(16) {
+            0..=5 => self.speak(false),
+            6..=8 => self.speak(true),
+            9 => self.lie_in_the_header(),
+            10 => self.fragment_badly(),
+            11 => self.repeat(false),
+            12 => self.repeat(true),
+            13 => self.owner(),
+            14 => self.answer(),
+            _ => {
+                let time = [1, 500, 3000, 40_000, 4_000_000][self.below(5)];
+                self.victim.pass(Duration::from_millis(time));
+                self.listen();
+            }
+        }
+    }
+}
+
+/// One victim's life; how often the evil were established with it, and had children.
+fn life(seed: u64, calls: bool) -> [usize; 2] {
+    let mut victim = Owned::victim(seed);
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    for _ in 0..PEERS {
+        // Half of them have the key that their name stands for.
+        let entitled = rng.next_u32() % 2 == 0;
+        let key = if entitled { EVIL_KEY } else { NOBODYS_KEY };
+        let own = ChaCha20Rng::seed_from_u64(rng.next_u64());
+        let evil = Evil::new(EVIL, key, !calls, own);
+        // What the last one left open is settled.
+        victim.prompt = true;
+        while !victim.waiting.is_empty() {
+            victim.answer();
+            victim.after();
+        }
+        let before = victim.times_established();
+        let mut chaos = Chaos {
+            rng: ChaCha20Rng::seed_from_u64(rng.next_u64()),
+            victim: &mut victim,
+            evil,
+            asked: VecDeque::new(),
+            past: Vec::new(),
+            authenticated: false,
+            called_back: false,
+            cookie: None,
+        };
+        if calls {
+            chaos.victim.call(EVIL, EVIL_KEY);
+            chaos.listen();
+        }
+        // Most come as far as they can before they show what they are.
+        if chaos.below(4) != 0 {
+            for _ in 0..2 {
+                chaos.speak(false);
+            }
+        }
+        for _ in 0..STEPS {
+            chaos.step();
+        }
+        if !entitled {
+            assert_eq!(victim.times_established(), before, "established without the key");
+        }
+    }
+    let children = victim.events.iter().filter(|e| matches!(e, Event::ChildUp(_))).count();
+    let outcome = [victim.times_established(), children];
+    assert!(!format!("{:?}", victim.ike).is_empty());
+    victim.serves_the_honest();
+    victim.pass(Duration::from_secs(200));
+    assert_eq!(victim.ike.half_open(), 0);
+    victim.goes_down_clean();
+    outcome
+}
+
+fn lives(calls: bool) {
+    let victims = std::env::var("OE_NODE_EVIL_VICTIMS").ok().and_then(|n| n.parse().ok());
+    let victims = victims.unwrap_or(VICTIMS);
+    let mut sum = [0, 0];
+    for seed in 0..victims {
+        match catch_unwind(AssertUnwindSafe(|| life(seed, calls))) {
+            Ok([established, children]) => sum = [sum[0] + established, sum[1] + children],
+            Err(_) => panic!("seed {seed}, calls {calls}"),
+        }
+    }
+    // Otherwise nothing was tried.
+    let least = usize::try_from(victims).unwrap();
+    assert!(sum[0] >= least && sum[1] >= least, "{sum:?} of {victims}");
+    if std::env::var_os("OE_NODE_EVIL_VICTIMS").is_some() {
+        println!("{victims} victims: {} established, {} children", sum[0], sum[1]);
+    }
+}
+
+/// CVE-2025-9242, CVE-2023-28771: whatever a peer that authenticates, or nearly does, puts into
+/// its messages, as our caller.
+#[test]
+fn peers_that_call() {
+    lives(false);
+}
+
+/// The same of peers that are called.
+#[test]
+fn peers_that_are_called() {
+    lives(true);
+}

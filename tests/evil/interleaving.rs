@@ -1,0 +1,1 @@
+//! Any interleaving of inputs.
