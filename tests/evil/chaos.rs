@@ -12,7 +12,7 @@ use rand_core::{Rng as _, SeedableRng as _};
 use crate::peer::Evil;
 use crate::victim::{EVIL, EVIL_KEY, NOBODYS_KEY, Owned, VICTIM, inner};
 use crate::wire::{
-    AUTH, CREATE_CHILD_SA, Header, ID_I, ID_R, IKE_AUTH, IKE_SA_INIT, INFORMATIONAL, NOTIFY, NONCE,
+    AUTH, CREATE_CHILD_SA, Header, ID_I, ID_R, IKE_AUTH, IKE_SA_INIT, INFORMATIONAL, NONCE, NOTIFY,
     Payload, RESPONSE, SA, SK, SKF, TS_I, TS_R, chain,
 };
 

@@ -14,8 +14,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::Rng as _;
 
 use crate::wire::{
-    AUTH, FRAGMENTATION_SUPPORTED, Header, ID_I, ID_R, IKE_SA_INIT, INITIATOR, KE, NONCE, Payload, REKEY_SA,
-    RESPONSE, SA, SIGNATURE_HASH_ALGORITHMS, SK, SKF, TS_I, TS_R, chain, split,
+    AUTH, FRAGMENTATION_SUPPORTED, Header, ID_I, ID_R, IKE_SA_INIT, INITIATOR, KE, NONCE, Payload,
+    REKEY_SA, RESPONSE, SA, SIGNATURE_HASH_ALGORITHMS, SK, SKF, TS_I, TS_R, chain, split,
 };
 
 /// Somebody's RSA key pair; made once for each process.
@@ -260,7 +260,12 @@ impl Evil {
     }
 
     /// A new child, or the replacement of the one with this SPI of its.
-    pub(crate) fn child_payloads(&mut self, own: IpAddr, peer: IpAddr, rekeys: bool) -> Vec<Payload> {
+    pub(crate) fn child_payloads(
+        &mut self,
+        own: IpAddr,
+        peer: IpAddr,
+        rekeys: bool,
+    ) -> Vec<Payload> {
         let mut nonce = vec![0; 32];
         self.rng.fill_bytes(&mut nonce);
         let mut payloads = Vec::new();

@@ -280,7 +280,7 @@ impl Owned {
             self.after();
         }
         self.sent.clear();
-        let mut honest = Self::new(HONEST, HONEST_KEY, 1);
+        let mut honest = Self::new(HONEST, HONEST_KEY, u64::MAX);
         honest.now = self.now;
         honest.knows(VICTIM, VICTIMS_KEY);
         honest.call(VICTIM, VICTIMS_KEY);

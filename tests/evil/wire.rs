@@ -98,14 +98,9 @@ impl Payload {
             IpAddr::V6(a) => (8, a.octets().to_vec()),
         };
         let len = u16::try_from(8 + 2 * octets.len()).unwrap();
-        let body = [
-            &[1, 0, 0, 0, of, 0][..],
-            &len.to_be_bytes(),
-            &[0, 0, 0xff, 0xff],
-            &octets,
-            &octets,
-        ]
-        .concat();
+        let body =
+            [&[1, 0, 0, 0, of, 0][..], &len.to_be_bytes(), &[0, 0, 0xff, 0xff], &octets, &octets]
+                .concat();
         Self::new(kind, body)
     }
 
