@@ -223,9 +223,9 @@ fn verb(owned: &mut Owned, which: u8, id: u8, peer: std::net::IpAddr) {
     let now = owned.now;
     let pick = usize::from(id / 2);
     let some = owned.established.keys().nth(pick % owned.established.len().max(1)).copied();
-    let ike = some.filter(|_| id % 2 == 0).unwrap_or(IkeId(u64::from(id)));
+    let ike = some.filter(|_| id.is_multiple_of(2)).unwrap_or_else(|| IkeId(u64::from(id)));
     let some = owned.children.keys().nth(pick % owned.children.len().max(1)).copied();
-    let child = some.filter(|_| id % 2 == 0).unwrap_or(SaId(u64::from(id)));
+    let child = some.filter(|_| id.is_multiple_of(2)).unwrap_or_else(|| SaId(u64::from(id)));
     let wish = owned.wish(peer);
     match which % 12 {
         0 | 1 => owned.ike.create_child(now, ike, wish),

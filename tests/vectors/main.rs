@@ -7,6 +7,7 @@
 
 mod aead;
 mod agreement;
+mod curves;
 mod forgery;
 mod keys;
 mod number;

@@ -17,7 +17,7 @@ const SIZES: [usize; 4] = [2048, 3072, 4096, 8192];
 /// short, with trailing octets, BER lengths, other parameters, padding that is not 0xff. Made with
 /// the real key, so that leniency shows whatever the exponent.
 #[test]
-fn pkcs1() {
+fn pkcs1_signatures() {
     use rsa_pkcs1_verify::{TestName, TestSet};
     let (mut valid, mut refused) = (0, 0);
     for set in TestName::all() {
@@ -54,7 +54,7 @@ fn pkcs1() {
 /// CVE-2021-41990, CVE-2018-6459: one hash for the message, the mask and the salt's length; no other
 /// parameters are ours, whatever a message says of them.
 #[test]
-fn pss() {
+fn pss_signatures() {
     use rsa_pss_verify::{TestName, TestSet};
     let (mut valid, mut refused) = (0, 0);
     for set in TestName::all() {
