@@ -70,6 +70,7 @@ impl AeadKey {
             (Provider::AwsLc, EspCipher::Aes128Gcm16) => aws_lc(&AES_128_GCM),
             (Provider::AwsLc, EspCipher::Aes256Gcm16) => aws_lc(&AES_256_GCM),
             (_, EspCipher::ChaCha20Poly1305) => aws_lc(&CHACHA20_POLY1305),
+            (_, EspCipher::Aes128Cbc(_) | EspCipher::Aes256Cbc(_)) => None,
         }
     }
 

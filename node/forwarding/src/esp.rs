@@ -1,17 +1,36 @@
 //! One ESP packet: numbered, padded, sealed; or checked, opened, unpadded (RFC 4303 §2, §3).
 
-use crate::aead::{AeadKey, ICV, Unauthentic};
+use sa::{EspCipher, EspKey};
+
+use crate::aead::{AeadKey, ICV, Provider, Unauthentic};
+use crate::cbc::{self, CbcKey};
 use crate::counters::Reason;
 use crate::replay::Window;
 
-/// The outbound half of a pair.
+/// A key of one direction.
+pub(crate) enum Key {
+    Aead(AeadKey),
+    Cbc(Box<CbcKey>),
+}
+
+impl Key {
+    /// `None` if the key's length is not the cipher's.
+    pub(crate) fn new(provider: Provider, cipher: EspCipher, key: &EspKey) -> Option<Self> {
+        match cipher.integrity() {
+            None => AeadKey::new(provider, cipher, key).map(Self::Aead),
+            Some(_) => CbcKey::new(cipher, key).map(Box::new).map(Self::Cbc),
+        }
+    }
+}
+
+/// The outbound half of a pair. The layout of AES-CBC stands in [`crate::cbc`].
 ///
 /// ```text
 ///  SPI | Sequence Number | IV (8) | inner packet | Padding, Pad Length, Next Header | ICV (16)
 ///  <------ HEADER = 16 ---------->                                   RFC 4303 §2, RFC 4106 §3
 /// ```
 pub(crate) struct Sealer {
-    key: AeadKey,
+    key: Key,
     salt: [u8; 4],
     spi: [u8; 4],
     esn: bool,
@@ -22,7 +41,7 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    pub(crate) fn new(key: AeadKey, salt: [u8; 4], spi: [u8; 4], esn: bool) -> Self {
+    pub(crate) fn new(key: Key, salt: [u8; 4], spi: [u8; 4], esn: bool) -> Self {
         // The nonce is built from the number, so it must neither wrap nor return (RFC 4303
         // §3.3.3, RFC 4106 §3.1).
         let limit = if esn { u64::MAX - 1 } else { u64::from(u32::MAX) };
@@ -39,8 +58,26 @@ impl Sealer {
         Some(Number(self.last))
     }
 
-    /// Turns `slot` into an ESP packet. It is [`sealed_len`]`(inner)` octets long and holds
-    /// `inner` octets of plaintext from [`HEADER`] on. The number is used up either way.
+    /// Where the plaintext begins in the slot.
+    #[inline]
+    pub(crate) fn header(&self) -> usize {
+        match &self.key {
+            Key::Aead(_) => HEADER,
+            Key::Cbc(_) => cbc::HEADER,
+        }
+    }
+
+    /// Octets of the ESP packet around `inner` octets.
+    #[inline]
+    pub(crate) fn sealed_len(&self, inner: usize) -> usize {
+        match &self.key {
+            Key::Aead(_) => sealed_len(inner),
+            Key::Cbc(key) => key.sealed_len(inner),
+        }
+    }
+
+    /// Turns `slot` into an ESP packet. It is [`Self::sealed_len`]`(inner)` octets long and holds
+    /// `inner` octets of plaintext from [`Self::header`] on. The number is used up either way.
     #[inline]
     pub(crate) fn seal(
         &self,
@@ -50,17 +87,14 @@ impl Sealer {
         next_header: u8,
     ) -> Result<(), Unauthentic> {
         let number = number.0;
+        let key = match &self.key {
+            Key::Aead(key) => key,
+            Key::Cbc(key) => return self.seal_cbc(key, number, slot, inner, next_header),
+        };
         let (header, rest) = slot.split_first_chunk_mut::<HEADER>().ok_or(Unauthentic)?;
         let (text, icv) = rest.split_last_chunk_mut::<ICV>().ok_or(Unauthentic)?;
         let (_, trailer) = text.split_at_mut_checked(inner).ok_or(Unauthentic)?;
-        // Padding is 1, 2, 3 (RFC 4303 §2.4), and its length never exceeds three here.
-        let (padding, tail) = trailer.split_last_chunk_mut::<2>().ok_or(Unauthentic)?;
-        let mut pad = 0;
-        for octet in padding {
-            pad += 1;
-            *octet = pad;
-        }
-        *tail = [pad, next_header];
+        write_trailer(trailer, next_header)?;
 
         let [h3, h2, h1, h0, l3, l2, l1, l0] = number.to_be_bytes();
         let [s3, s2, s1, s0] = self.spi;
@@ -68,11 +102,26 @@ impl Sealer {
         let aad = [s3, s2, s1, s0, h3, h2, h1, h0, l3, l2, l1, l0];
         let nonce = nonce(self.salt, number.to_be_bytes());
         *icv = if self.esn {
-            self.key.seal(nonce, &aad, text)?
+            key.seal(nonce, &aad, text)?
         } else {
-            self.key.seal(nonce, &[s3, s2, s1, s0, l3, l2, l1, l0], text)?
+            key.seal(nonce, &[s3, s2, s1, s0, l3, l2, l1, l0], text)?
         };
         Ok(())
+    }
+
+    #[cold]
+    fn seal_cbc(
+        &self,
+        key: &CbcKey,
+        number: u64,
+        slot: &mut [u8],
+        inner: usize,
+        next_header: u8,
+    ) -> Result<(), Unauthentic> {
+        let end = slot.len().checked_sub(key.icv_len()).ok_or(Unauthentic)?;
+        let trailer = slot.get_mut(cbc::HEADER + inner..end).ok_or(Unauthentic)?;
+        write_trailer(trailer, next_header)?;
+        key.seal(self.spi, number, self.esn, slot)
     }
 
     #[cfg(test)]
@@ -81,12 +130,25 @@ impl Sealer {
     }
 }
 
+/// Padding is 1, 2, 3 (RFC 4303 §2.4), less than a block of it; then its length, then what it was.
+#[inline]
+fn write_trailer(trailer: &mut [u8], next_header: u8) -> Result<(), Unauthentic> {
+    let (padding, tail) = trailer.split_last_chunk_mut::<2>().ok_or(Unauthentic)?;
+    let mut pad = 0;
+    for octet in padding {
+        pad += 1;
+        *octet = pad;
+    }
+    *tail = [pad, next_header];
+    Ok(())
+}
+
 /// A sequence number of one [`Sealer`], good for one packet.
 pub(crate) struct Number(u64);
 
 /// The inbound half of a pair.
 pub(crate) struct Opener {
-    key: AeadKey,
+    key: Key,
     salt: [u8; 4],
     esn: bool,
     window: Window,
@@ -95,7 +157,9 @@ pub(crate) struct Opener {
 /// An opened packet: where the plaintext lies in the datagram, and what it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Opened {
-    /// Octets of plaintext, from [`HEADER`] on.
+    /// Where the plaintext begins.
+    pub(crate) start: usize,
+    /// Octets of plaintext.
     pub(crate) len: usize,
     pub(crate) next_header: u8,
     /// No packet sent later has arrived before this one.
@@ -103,37 +167,49 @@ pub(crate) struct Opened {
 }
 
 impl Opener {
-    pub(crate) fn new(key: AeadKey, salt: [u8; 4], esn: bool) -> Self {
+    pub(crate) fn new(key: Key, salt: [u8; 4], esn: bool) -> Self {
         Self { key, salt, esn, window: Window::new() }
     }
 
     /// Opens a datagram in place: quick replay check, decryption, then the mark (RFC 4303 §3.4.3).
     #[inline]
     pub(crate) fn open(&mut self, datagram: &mut [u8]) -> Result<Opened, Reason> {
-        let (header, rest) = datagram.split_first_chunk_mut::<HEADER>().ok_or(Reason::Malformed)?;
-        let (text, icv) = rest.split_last_chunk_mut::<ICV>().ok_or(Reason::Malformed)?;
+        let (header, _) = datagram.split_first_chunk::<HEADER>().ok_or(Reason::Malformed)?;
         let [s3, s2, s1, s0, l3, l2, l1, l0, iv @ ..] = *header;
         let low = u32::from_be_bytes([l3, l2, l1, l0]);
         let number = self.window.extend(low, self.esn).ok_or(Reason::Replayed)?;
         if !self.window.may_accept(number) {
             return Err(Reason::Replayed);
         }
-        let nonce = nonce(self.salt, iv);
-        let opened = if self.esn {
-            let [h3, h2, h1, h0, ..] = number.to_be_bytes();
-            let aad = [s3, s2, s1, s0, h3, h2, h1, h0, l3, l2, l1, l0];
-            self.key.open(nonce, &aad, text, *icv)
-        } else {
-            self.key.open(nonce, &[s3, s2, s1, s0, l3, l2, l1, l0], text, *icv)
+        let [h3, h2, h1, h0, ..] = number.to_be_bytes();
+        let (start, text) = match &self.key {
+            Key::Aead(key) => {
+                let (_, rest) =
+                    datagram.split_first_chunk_mut::<HEADER>().ok_or(Reason::Malformed)?;
+                let (text, icv) = rest.split_last_chunk_mut::<ICV>().ok_or(Reason::Malformed)?;
+                let nonce = nonce(self.salt, iv);
+                let opened = if self.esn {
+                    let aad = [s3, s2, s1, s0, h3, h2, h1, h0, l3, l2, l1, l0];
+                    key.open(nonce, &aad, text, *icv)
+                } else {
+                    key.open(nonce, &[s3, s2, s1, s0, l3, l2, l1, l0], text, *icv)
+                };
+                opened.map_err(|Unauthentic| Reason::Unauthentic)?;
+                (HEADER, &*text)
+            }
+            Key::Cbc(key) => {
+                let high = self.esn.then_some([h3, h2, h1, h0]);
+                let len = key.open(datagram, high).map_err(|Unauthentic| Reason::Unauthentic)?;
+                (cbc::HEADER, datagram.get(cbc::HEADER..cbc::HEADER + len).unwrap_or(&[]))
+            }
         };
-        opened.map_err(|Unauthentic| Reason::Unauthentic)?;
         let newest = number > self.window.top();
         self.window.mark(number);
 
         // The padding's octets need no look: the ICV vouches for them.
         let [.., pad, next_header] = *text else { return Err(Reason::BadTrailer) };
         let len = text.len().checked_sub(2 + usize::from(pad)).ok_or(Reason::BadTrailer)?;
-        Ok(Opened { len, next_header, newest })
+        Ok(Opened { start, len, next_header, newest })
     }
 }
 
@@ -149,6 +225,14 @@ pub(crate) fn sealed_len(inner: usize) -> usize {
     HEADER + (inner + 2).next_multiple_of(4) + ICV
 }
 
+/// The largest inner packet whose ESP packet of this cipher has at most `outer` octets.
+pub(crate) fn inner_len_of(cipher: EspCipher, outer: usize) -> usize {
+    match cipher.integrity() {
+        None => inner_len(outer),
+        Some(integrity) => cbc::inner_len(integrity, outer),
+    }
+}
+
 /// The largest inner packet whose ESP packet has at most `outer` octets.
 pub(crate) fn inner_len(outer: usize) -> usize {
     (outer.saturating_sub(HEADER + ICV) & !3).saturating_sub(2)
@@ -160,20 +244,28 @@ pub(crate) const HEADER: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aead::Provider;
     use proptest::prelude::*;
-    use sa::{EspCipher, EspKey};
+    use sa::Integrity;
+
+    fn every_cipher() -> impl Iterator<Item = EspCipher> {
+        let aeads = [EspCipher::Aes128Gcm16, EspCipher::Aes256Gcm16, EspCipher::ChaCha20Poly1305];
+        let cbc = Integrity::ALL
+            .into_iter()
+            .flat_map(|i| [EspCipher::Aes128Cbc(i), EspCipher::Aes256Cbc(i)]);
+        aeads.into_iter().chain(cbc)
+    }
 
     fn halves(cipher: EspCipher, esn: bool, provider: Provider) -> (Sealer, Opener) {
         let octets: Vec<u8> = (0x80..).take(cipher.keymat_len()).collect();
         let key = EspKey::new(cipher, &octets).unwrap();
-        let ready = || AeadKey::new(provider, cipher, &key).unwrap();
+        let ready = || Key::new(provider, cipher, &key).unwrap();
         (Sealer::new(ready(), key.salt(), [1, 2, 3, 4], esn), Opener::new(ready(), key.salt(), esn))
     }
 
     fn seal(sealer: &mut Sealer, inner: &[u8]) -> Vec<u8> {
-        let mut slot = vec![0; sealed_len(inner.len())];
-        slot[HEADER..HEADER + inner.len()].copy_from_slice(inner);
+        let mut slot = vec![0; sealer.sealed_len(inner.len())];
+        let start = sealer.header();
+        slot[start..start + inner.len()].copy_from_slice(inner);
         let number = sealer.number().unwrap();
         sealer.seal(number, &mut slot, inner.len(), 4).unwrap();
         slot
@@ -253,8 +345,7 @@ mod tests {
 
     #[test]
     fn any_changed_octet_is_noticed_and_shows_nothing() {
-        for cipher in [EspCipher::Aes128Gcm16, EspCipher::Aes256Gcm16, EspCipher::ChaCha20Poly1305]
-        {
+        for cipher in every_cipher() {
             for (esn, provider) in [(true, Provider::AwsLc), (false, Provider::RustCrypto)] {
                 let (mut sealer, mut opener) = halves(cipher, esn, provider);
                 let packet = seal(&mut sealer, &[0x5a; 60]);
@@ -271,6 +362,52 @@ mod tests {
                 // None of that has moved the window.
                 assert!(opener.open(&mut packet.clone()).is_ok());
             }
+        }
+    }
+
+    /// The packets of AES-CBC: every length opens, the IV is the block's size and never the same,
+    /// the high half of the number is under the ICV, and lengths agree.
+    #[test]
+    fn aes_cbc_has_a_layout_of_its_own() {
+        for integrity in Integrity::ALL {
+            for (cipher, esn) in
+                [(EspCipher::Aes128Cbc(integrity), false), (EspCipher::Aes256Cbc(integrity), true)]
+            {
+                let (mut sealer, mut opener) = halves(cipher, esn, Provider::AwsLc);
+                let mut ivs = std::collections::BTreeSet::new();
+                for len in 0..100 {
+                    let inner = vec![0x5a; len];
+                    let mut packet = seal(&mut sealer, &inner);
+                    assert_eq!((packet.len() - 24 - integrity.icv_len()) % 16, 0);
+                    assert!(ivs.insert(packet[8..24].to_vec()));
+                    let opened = opener.open(&mut packet).unwrap();
+                    assert_eq!((opened.start, opened.len, opened.next_header), (24, len, 4));
+                    assert_eq!(packet[24..24 + len], inner);
+                    let outer = packet.len();
+                    assert!(inner_len_of(cipher, outer) >= len);
+                    assert!(sealer.sealed_len(inner_len_of(cipher, outer)) <= outer);
+                }
+                let packet = seal(&mut sealer, &[0x5a; 60]);
+                let (_, mut other) = halves(cipher, !esn, Provider::AwsLc);
+                assert_eq!(other.open(&mut packet.clone()), Err(Reason::Unauthentic));
+            }
+        }
+    }
+
+    /// Whoever has no key learns nothing from padding: a ciphertext with any last block is refused
+    /// for its ICV, before it is decrypted.
+    #[test]
+    fn padding_is_looked_at_after_the_icv() {
+        let cipher = EspCipher::Aes128Cbc(Integrity::HmacSha2_256_128);
+        let (mut sealer, mut opener) = halves(cipher, false, Provider::AwsLc);
+        let packet = seal(&mut sealer, &[0x5a; 60]);
+        let last_but_one = packet.len() - 16 - 17;
+        for octet in 1..=255 {
+            let mut damaged = packet.clone();
+            damaged[last_but_one] ^= octet;
+            let before = damaged.clone();
+            assert_eq!(opener.open(&mut damaged), Err(Reason::Unauthentic));
+            assert_eq!(damaged, before);
         }
     }
 

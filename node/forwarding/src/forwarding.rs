@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
-use sa::{Command, Envelope, Flow, Notice, Policy, SaId, SaPair, Subnets};
+use sa::{Command, Envelope, EspCipher, Flow, Notice, Policy, SaId, SaPair, Subnets};
 
 use crate::aead::Provider;
 use crate::batch::{Batch, To};
@@ -162,10 +162,10 @@ impl Forwarding {
             }
             Command::AddSa(pair) => self.add_sa(&pair),
             Command::MoveSa { sa, envelope } => {
-                let mtu = path_mtu(self.config.link_mtu, &envelope);
+                let link_mtu = self.config.link_mtu;
                 if let Some(sa) = self.sad.get_mut(sa) {
                     sa.envelope = envelope;
-                    sa.mtu = mtu;
+                    sa.mtu = path_mtu(link_mtu, sa.cipher, &envelope);
                     sa.moved = None;
                 }
             }
@@ -206,7 +206,7 @@ impl Forwarding {
     }
 
     fn add_sa(&mut self, pair: &SaPair) {
-        let mtu = path_mtu(self.config.link_mtu, &pair.envelope);
+        let mtu = path_mtu(self.config.link_mtu, pair.cipher, &pair.envelope);
         match self.sad.add(pair, self.config.provider, mtu) {
             Ok(()) => {}
             Err(Refused::Full) => {
@@ -334,13 +334,14 @@ impl Forwarding {
 }
 
 /// The largest inner packet that needs no fragmentation outside.
-fn path_mtu(link_mtu: u16, envelope: &Envelope) -> usize {
+fn path_mtu(link_mtu: u16, cipher: EspCipher, envelope: &Envelope) -> usize {
     let ip = if envelope.remote.is_ipv4() { 20 } else { 40 };
     let udp = if envelope.udp { 8 } else { 0 };
-    esp::inner_len(usize::from(link_mtu).saturating_sub(ip + udp))
+    esp::inner_len_of(cipher, usize::from(link_mtu).saturating_sub(ip + udp))
 }
 
-/// The MTU of the device: inner packets of this size fit a link of `link_mtu` octets in UDP, over
+/// The MTU of the device: inner packets of this size, sealed with an AEAD, fit a link of `link_mtu`
+/// octets in UDP, over
 /// IPv4 or, with `ipv6`, over either. Never below IPv6's minimum of 1280 (RFC 8200 §5).
 #[must_use]
 pub fn device_mtu(link_mtu: u16, ipv6: bool) -> u16 {

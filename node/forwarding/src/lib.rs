@@ -18,6 +18,7 @@
 
 mod aead;
 mod batch;
+mod cbc;
 mod checksum;
 mod coalesce;
 mod counters;

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use sa::{Envelope, Flow, Limits, Mode, SaId, SaPair, TrafficSelector, Trust, UNANSWERED, Use};
+use sa::{
+    Envelope, EspCipher, Flow, Limits, Mode, SaId, SaPair, TrafficSelector, Trust, UNANSWERED, Use,
+};
 
-use crate::aead::{AeadKey, Provider};
+use crate::aead::Provider;
 use crate::counters::Reason;
-use crate::esp::{Opener, Sealer};
+use crate::esp::{Key, Opener, Sealer};
 use crate::hash::Seeded;
 use crate::packet::{Fragment, ICMP, ICMP_V6, Inner};
 use crate::prefixes::{PrefixTable, prefixes_of};
@@ -22,6 +24,8 @@ pub(crate) struct Sa {
     pub(crate) usage: Usage,
     /// The largest inner packet that fits the way to the peer.
     pub(crate) mtu: usize,
+    /// For another way, another size.
+    pub(crate) cipher: EspCipher,
     /// When the peer was last seen at another address, to say so once a second at most.
     pub(crate) moved: Option<Instant>,
     spi_in: u32,
@@ -218,7 +222,7 @@ impl Sad {
         if pair.mode != Mode::Tunnel || prefixes.len() > MAX_PREFIXES {
             return Err(Refused::Unusable);
         }
-        let key = |key| AeadKey::new(provider, pair.cipher, key).ok_or(Refused::Unusable);
+        let key = |key| Key::new(provider, pair.cipher, key).ok_or(Refused::Unusable);
         let sealer = Sealer::new(
             key(&pair.key_out)?,
             pair.key_out.salt(),
@@ -233,6 +237,7 @@ impl Sad {
             opener,
             usage: Usage::new(pair.limits),
             mtu,
+            cipher: pair.cipher,
             moved: None,
             spi_in: pair.spi_in.get(),
             local: Selectors(pair.local.clone()),

@@ -156,6 +156,9 @@ pub struct Config {
     pub encapsulation: Encapsulation,
     /// MOBIKE.
     pub mobike: Mobike,
+    /// Whether AES-CBC with HMAC-SHA2 will do, for IKE and for ESP, where a peer knows no AEAD.
+    /// Offered last, and chosen only if nothing better is offered.
+    pub compatibility: bool,
     /// First retransmission after this long; doubles each time.
     pub retransmit_first: Duration,
     /// Retransmissions before an exchange fails.
@@ -179,6 +182,7 @@ impl Config {
             key,
             encapsulation: Encapsulation::default(),
             mobike: Mobike::default(),
+            compatibility: false,
             retransmit_first: Duration::from_millis(500),
             retransmit_tries: 3,
             cookie_threshold: 64,

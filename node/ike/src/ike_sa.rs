@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::crypto::{CipherPair, CryptoFailure, IkeKeys, IkeSuite, Opener, SEALING_COST, Sealer};
+use crate::crypto::{CipherPair, CryptoFailure, IkeKeys, IkeSuite, Opener, Sealer};
 use crate::exchange::Pending;
 use crate::message::{
     Body, ExchangeType, Header, InvalidMessage, Message, Payload, PayloadType, Payloads, Sealed,
@@ -292,12 +292,12 @@ impl IkeSa {
         let payloads = &crate::tests::mangled(exchange, response, payloads)[..];
         let mut plaintext = Vec::new();
         let first = write_chain(&mut plaintext, payloads);
-        let whole = Header::LEN + SK_HEADER + plaintext.len() + SEALING_COST;
+        let whole = Header::LEN + SK_HEADER + self.sealer.sealed_len(plaintext.len());
         if !self.fragmentation || whole <= FRAGMENT_SIZE {
             let part = Part { first, kind: PayloadType::SK, fragment: None };
             return self.seal_part(&header, part, &plaintext).into_iter().collect();
         }
-        let room = FRAGMENT_SIZE - Header::LEN - SKF_HEADER - SEALING_COST;
+        let room = self.sealer.capacity(FRAGMENT_SIZE - Header::LEN - SKF_HEADER);
         let chunks = plaintext.chunks(room);
         let total = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
         chunks
@@ -313,7 +313,7 @@ impl IkeSa {
 
     fn seal_part(&mut self, header: &Header, part: Part, plaintext: &[u8]) -> Option<Vec<u8>> {
         let payload_header = if part.fragment.is_some() { SKF_HEADER } else { SK_HEADER };
-        let length = payload_header + plaintext.len() + SEALING_COST;
+        let length = payload_header + self.sealer.sealed_len(plaintext.len());
         let mut out = Vec::with_capacity(Header::LEN + length);
         header.write(&mut out, part.kind, Header::LEN + length);
         out.extend_from_slice(&[part.first.0, 0]);

@@ -35,7 +35,7 @@ pub fn agree(group: u16, private: &[u8], peer: &[u8]) -> Option<(Vec<u8>, Option
     Some((own.public().to_vec(), own.agree(peer).ok().map(|secret| secret.to_vec())))
 }
 
-/// Opens what an encrypted payload holds (IV, ciphertext, ICV) with the cipher of this number and
+/// Opens what an encrypted payload holds (IV, ciphertext, ICV) with the AEAD of this number and
 /// key length; gives the payloads inside, padding removed.
 #[must_use]
 pub fn open(
@@ -44,9 +44,9 @@ pub fn open(
     aad: &[u8],
     octets: &[u8],
 ) -> Option<Vec<u8>> {
-    let cipher = crypto::IkeCipher::ALL.into_iter().find(|c| c.number() == cipher)?;
+    let cipher = crypto::IkeCipher::AEADS.into_iter().find(|c| c.number() == cipher)?;
     let sealed = Sealed { first: PayloadType::NONE, aad, octets, fragment: None };
-    crypto::Opener::new(cipher, keymat).ok()?.open(&sealed).ok()
+    crypto::Opener::new(cipher, keymat, &[]).ok()?.open(&sealed).ok()
 }
 
 /// Reads a message as far as that goes without keys, then `octets` as the inside of an encrypted

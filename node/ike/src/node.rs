@@ -345,6 +345,15 @@ impl Ike {
         self.peerings.is_empty()
     }
 
+    /// What an established IKE SA speaks.
+    #[cfg(test)]
+    pub(crate) fn suite(&self, ike: IkeId) -> Option<crate::crypto::IkeSuite> {
+        match &self.peerings.get(&ike)?.state {
+            State::Established(established) => Some(established.current.suite),
+            _ => None,
+        }
+    }
+
     /// How many IKE and ESP SPIs of ours are taken.
     #[cfg(test)]
     pub(crate) fn reserved(&self) -> (usize, usize) {

@@ -10,6 +10,7 @@ use sa::{SaId, Spi};
 
 use crate::api::{Config, Event, IkeId, Output, Transmit};
 use crate::cookie::Cookies;
+use crate::crypto::Suites;
 use crate::half_open::HalfOpen;
 use crate::ike_sa::{Dropped, Repeat};
 use crate::message::InvalidMessage;
@@ -131,6 +132,11 @@ impl Shared {
             next_sa: 1,
             graves: Graves::default(),
         }
+    }
+
+    /// What algorithms will do.
+    pub(crate) fn suites(&self) -> Suites {
+        Suites { compatibility: self.config.compatibility }
     }
 
     pub(crate) fn event(&mut self, event: Event) {

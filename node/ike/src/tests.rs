@@ -9,6 +9,7 @@ mod loss;
 mod matrix;
 mod mobike;
 mod rekey;
+mod suites;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -165,6 +166,7 @@ pub(super) fn config(which: usize) -> Config {
         key: public(key_pair(which)),
         encapsulation: Encapsulation::WhenNatted,
         mobike: Mobike::On,
+        compatibility: false,
         retransmit_first: Duration::from_millis(500),
         retransmit_tries: 5,
         cookie_threshold: 100,

@@ -67,7 +67,41 @@ pub enum Direction {
     Outbound,
 }
 
-/// ESP's cipher; all are AEADs with a 16-octet ICV and a salt of four octets.
+/// What protects the integrity of packets whose cipher does not: an HMAC, truncated (RFC 4868 §2).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Integrity {
+    /// `HMAC_SHA2_256_128`.
+    HmacSha2_256_128,
+    /// `HMAC_SHA2_384_192`.
+    HmacSha2_384_192,
+    /// `HMAC_SHA2_512_256`.
+    HmacSha2_512_256,
+}
+
+impl Integrity {
+    /// All, best first.
+    pub const ALL: [Self; 3] =
+        [Self::HmacSha2_512_256, Self::HmacSha2_384_192, Self::HmacSha2_256_128];
+
+    /// Octets of the key.
+    #[must_use]
+    pub fn key_len(self) -> usize {
+        2 * self.icv_len()
+    }
+
+    /// Octets of the ICV: half of what the hash yields.
+    #[must_use]
+    pub fn icv_len(self) -> usize {
+        match self {
+            Self::HmacSha2_256_128 => 16,
+            Self::HmacSha2_384_192 => 24,
+            Self::HmacSha2_512_256 => 32,
+        }
+    }
+}
+
+/// ESP's cipher. The AEADs have a 16-octet ICV and a salt of four octets; AES-CBC is for peers that
+/// can do nothing better, and comes with an HMAC.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum EspCipher {
     /// AES-GCM with a 16-octet ICV and a 128-bit key (RFC 4106).
@@ -76,36 +110,70 @@ pub enum EspCipher {
     Aes256Gcm16,
     /// ChaCha20-Poly1305 (RFC 7634).
     ChaCha20Poly1305,
+    /// AES-CBC with a 128-bit key (RFC 3602), and an HMAC.
+    Aes128Cbc(Integrity),
+    /// AES-CBC with a 256-bit key (RFC 3602), and an HMAC.
+    Aes256Cbc(Integrity),
 }
 
 impl EspCipher {
-    /// Octets of KEYMAT that one direction takes: key, then salt (RFC 4106 §8.1, RFC 7634 §2).
+    /// Octets of KEYMAT that one direction takes: key, then salt (RFC 4106 §8.1, RFC 7634 §2) or
+    /// the HMAC's key (RFC 7296 §2.17).
     #[must_use]
     pub fn keymat_len(self) -> usize {
+        self.key_len()
+            + match self.integrity() {
+                None => SALT_LEN,
+                Some(integrity) => integrity.key_len(),
+            }
+    }
+
+    /// Octets of the cipher's own key.
+    #[must_use]
+    pub fn key_len(self) -> usize {
         match self {
-            Self::Aes128Gcm16 => 16 + 4,
-            Self::Aes256Gcm16 | Self::ChaCha20Poly1305 => 32 + 4,
+            Self::Aes128Gcm16 | Self::Aes128Cbc(_) => 16,
+            Self::Aes256Gcm16 | Self::ChaCha20Poly1305 | Self::Aes256Cbc(_) => 32,
+        }
+    }
+
+    /// The HMAC beside the cipher; `None` for AEADs.
+    #[must_use]
+    pub fn integrity(self) -> Option<Integrity> {
+        match self {
+            Self::Aes128Gcm16 | Self::Aes256Gcm16 | Self::ChaCha20Poly1305 => None,
+            Self::Aes128Cbc(integrity) | Self::Aes256Cbc(integrity) => Some(integrity),
         }
     }
 
     /// The name the classic tools print.
     #[must_use]
     pub fn name(self) -> &'static str {
+        use Integrity::{HmacSha2_256_128, HmacSha2_384_192, HmacSha2_512_256};
         match self {
             Self::Aes128Gcm16 => "AES_GCM_16_128",
             Self::Aes256Gcm16 => "AES_GCM_16_256",
             Self::ChaCha20Poly1305 => "CHACHA20_POLY1305",
+            Self::Aes128Cbc(HmacSha2_256_128) => "AES_CBC_128-HMAC_SHA2_256_128",
+            Self::Aes128Cbc(HmacSha2_384_192) => "AES_CBC_128-HMAC_SHA2_384_192",
+            Self::Aes128Cbc(HmacSha2_512_256) => "AES_CBC_128-HMAC_SHA2_512_256",
+            Self::Aes256Cbc(HmacSha2_256_128) => "AES_CBC_256-HMAC_SHA2_256_128",
+            Self::Aes256Cbc(HmacSha2_384_192) => "AES_CBC_256-HMAC_SHA2_384_192",
+            Self::Aes256Cbc(HmacSha2_512_256) => "AES_CBC_256-HMAC_SHA2_512_256",
         }
     }
 }
 
-/// The key material of one direction: key, then salt. Wiped when dropped, never printed.
+/// The key material of one direction: key, then salt or the HMAC's key. Wiped when dropped, never
+/// printed.
 ///
 /// The wipe is a plain overwrite behind an optimisation barrier: this crate knows only `std`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EspKey {
-    octets: [u8; 36],
+    octets: [u8; MAX_KEYMAT],
     len: usize,
+    /// Octets of the cipher's own key.
+    split: usize,
 }
 
 impl EspKey {
@@ -115,23 +183,30 @@ impl EspKey {
         if octets.len() != cipher.keymat_len() {
             return None;
         }
-        let mut key = Self { octets: [0; 36], len: octets.len() };
-        key.octets.get_mut(..octets.len())?.copy_from_slice(octets);
+        let (len, split) = (octets.len(), cipher.key_len());
+        let mut key = Self { octets: [0; MAX_KEYMAT], len, split };
+        key.octets.get_mut(..len)?.copy_from_slice(octets);
         Some(key)
     }
 
     /// The cipher's key.
     #[must_use]
     pub fn key(&self) -> &[u8] {
-        self.octets.get(..self.len.saturating_sub(4)).unwrap_or(&[])
+        self.octets.get(..self.split).unwrap_or(&[])
     }
 
-    /// The four octets of salt that start the nonce.
+    /// What comes after it: an AEAD's salt, or the HMAC's key.
+    #[must_use]
+    pub fn rest(&self) -> &[u8] {
+        self.octets.get(self.split..self.len).unwrap_or(&[])
+    }
+
+    /// The four octets of salt that start an AEAD's nonce.
     #[must_use]
     pub fn salt(&self) -> [u8; 4] {
         let mut salt = [0; 4];
-        if let Some(tail) = self.octets.get(self.len.saturating_sub(4)..self.len) {
-            salt.copy_from_slice(tail);
+        if let Some(octets) = self.rest().get(..SALT_LEN) {
+            salt.copy_from_slice(octets);
         }
         salt
     }
@@ -139,7 +214,7 @@ impl EspKey {
 
 impl Drop for EspKey {
     fn drop(&mut self) {
-        self.octets = [0; 36];
+        self.octets = [0; MAX_KEYMAT];
         std::hint::black_box(&mut self.octets);
     }
 }
@@ -149,6 +224,11 @@ impl fmt::Debug for EspKey {
         f.write_str("EspKey(..)")
     }
 }
+
+/// RFC 4106 §4, RFC 7634 §2.
+const SALT_LEN: usize = 4;
+/// AES-256-CBC with `HMAC_SHA2_512_256`.
+const MAX_KEYMAT: usize = 32 + 64;
 
 /// Where the outer packets go, and what they are wrapped in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -249,6 +329,11 @@ mod tests {
         assert_eq!(key.salt(), [16, 17, 18, 19]);
         assert_eq!(format!("{key:?}"), "EspKey(..)");
         assert!(EspKey::new(EspCipher::Aes256Gcm16, &octets).is_none());
+        let cipher = EspCipher::Aes256Cbc(Integrity::HmacSha2_512_256);
+        let octets: Vec<u8> = (0..96).collect();
+        let key = EspKey::new(cipher, &octets).unwrap();
+        assert_eq!((key.key(), key.rest()), (&octets[..32], &octets[32..]));
+        assert!(EspKey::new(cipher, &octets[..95]).is_none());
     }
 
     #[test]

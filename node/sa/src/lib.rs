@@ -19,7 +19,7 @@ pub mod selector;
 
 pub use addr::{Flow, Prefix, PrefixError, Subnets};
 pub use association::{
-    Direction, Envelope, EspCipher, EspKey, Limits, Mode, SaId, SaPair, Spi, Trust,
+    Direction, Envelope, EspCipher, EspKey, Integrity, Limits, Mode, SaId, SaPair, Spi, Trust,
 };
 pub use channel::{Class, Command, Notice, Policy, UNANSWERED, Use};
 pub use selector::TrafficSelector;

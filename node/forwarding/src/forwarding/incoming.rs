@@ -69,7 +69,7 @@ impl Forwarding {
         }
         self.expire(id, expiry);
         let inner = judged?;
-        let start = at.start + esp::HEADER;
+        let start = at.start + opened.start;
         delivery.push(arena, start..start + inner.len, &inner);
         self.counters.opened += 1;
         self.counters.opened_bytes += inner.len as u64;
@@ -96,7 +96,7 @@ fn judge(
     opened: esp::Opened,
 ) -> Result<Inner, Reason> {
     let packet =
-        datagram.get_mut(esp::HEADER..esp::HEADER + opened.len).ok_or(Reason::BadTrailer)?;
+        datagram.get_mut(opened.start..opened.start + opened.len).ok_or(Reason::BadTrailer)?;
     let is_v4 = match opened.next_header {
         IP_IN_IP => true,
         IPV6 => false,

@@ -8,7 +8,6 @@ use super::{Forwarding, IPV6_MIN_MTU, Output, Trace};
 use crate::batch::{Batch, To};
 use crate::counters::Reason;
 use crate::ecn;
-use crate::esp;
 use crate::hold::Packet;
 use crate::icmp;
 use crate::offload::Offload;
@@ -180,10 +179,11 @@ fn seal_parts(
     let (mut sealed, mut bytes) = (0, 0);
     for index in 0..plan.parts() {
         let len = plan.part_len(index);
-        let outer = esp::sealed_len(len);
+        let outer = sa.sealer.sealed_len(len);
         let slot = batch.slot(outer);
         let Some(number) = sa.sealer.number() else { break };
-        let Some(text) = slot.get_mut(esp::HEADER..esp::HEADER + len) else { break };
+        let start = sa.sealer.header();
+        let Some(text) = slot.get_mut(start..start + len) else { break };
         if plan.write(index, packet, text).is_err()
             || sa.sealer.seal(number, slot, len, next_header).is_err()
         {

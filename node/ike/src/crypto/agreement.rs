@@ -12,11 +12,12 @@ pub(crate) enum Group {
     Curve25519,
     Ecp256,
     Ecp384,
+    Ecp521,
 }
 
 impl Group {
     /// All, best first.
-    pub(crate) const ALL: [Self; 3] = [Self::Curve25519, Self::Ecp256, Self::Ecp384];
+    pub(crate) const ALL: [Self; 4] = [Self::Curve25519, Self::Ecp256, Self::Ecp384, Self::Ecp521];
 
     /// Its number in transforms and KE payloads.
     pub(crate) fn number(self) -> u16 {
@@ -24,6 +25,7 @@ impl Group {
             Self::Curve25519 => 31,
             Self::Ecp256 => 19,
             Self::Ecp384 => 20,
+            Self::Ecp521 => 21,
         }
     }
 
@@ -36,6 +38,7 @@ impl Group {
             Self::Curve25519 => &agreement::X25519,
             Self::Ecp256 => &agreement::ECDH_P256,
             Self::Ecp384 => &agreement::ECDH_P384,
+            Self::Ecp521 => &agreement::ECDH_P521,
         }
     }
 
@@ -43,6 +46,7 @@ impl Group {
         match self {
             Self::Curve25519 | Self::Ecp256 => 32,
             Self::Ecp384 => 48,
+            Self::Ecp521 => 66,
         }
     }
 
@@ -52,6 +56,7 @@ impl Group {
             Self::Curve25519 => 32,
             Self::Ecp256 => 64,
             Self::Ecp384 => 96,
+            Self::Ecp521 => 132,
         }
     }
 }
@@ -70,6 +75,10 @@ impl Agreement {
         for _ in 0..SCALAR_TRIES {
             let mut octets = Secret::zeros(group.private_len());
             rng.fill_bytes(octets.as_mut());
+            if let (Group::Ecp521, Some(top)) = (group, octets.as_mut().first_mut()) {
+                // 521 bits are 65 octets and one bit.
+                *top &= 1;
+            }
             // Refused only if the number is not below the curve's order.
             if let Ok(agreement) = Self::with_private(group, &octets) {
                 return Ok(agreement);
@@ -118,7 +127,7 @@ impl Agreement {
     }
 }
 
-/// Each try fails once in 2^32 for P-256 and less often for P-384.
+/// Each try fails once in 2^32 for P-256 and less often for the others.
 const SCALAR_TRIES: usize = 8;
 /// SEC 1 §2.3.3.
 const UNCOMPRESSED: u8 = 4;

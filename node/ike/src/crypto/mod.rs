@@ -1,6 +1,7 @@
 //! What the exchanges need of cryptography; every primitive comes from aws-lc-rs.
 
 mod agreement;
+mod cbc;
 mod schedule;
 mod seal;
 mod secret;
@@ -11,12 +12,12 @@ mod tests;
 
 pub(crate) use agreement::{Agreement, Group};
 pub(crate) use schedule::{CipherPair, IkeKeys, Mix, Prf, child_keys};
-pub(crate) use seal::{IkeCipher, Opener, SEALING_COST, Sealer};
+pub(crate) use seal::{IkeCipher, Opener, Sealer};
 pub(crate) use secret::Secret;
 pub(crate) use signature::{HASH_ALGORITHMS, is_own, read_auth, scheme_for, verify, write_auth};
 pub(crate) use suite::{
-    EspChoice, EspOffer, IkeSuite, answer_esp, choose_esp, choose_ike, confirm_esp, confirm_ike,
-    offer_esp, offer_ike,
+    EspChoice, EspOffer, IkeSuite, Suites, answer_esp, choose_esp, choose_ike, confirm_esp,
+    confirm_ike, offer_esp, offer_ike,
 };
 
 /// The library refused something that cannot be refused with honest inputs.

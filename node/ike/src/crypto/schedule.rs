@@ -129,21 +129,22 @@ impl IkeKeys {
     ) -> Result<(Self, CipherPair), CryptoFailure> {
         let parts: [&[u8]; 4] =
             [mix.nonce_i, mix.nonce_r, &mix.spi_i.to_be_bytes(), &mix.spi_r.to_be_bytes()];
-        let total = 3 * prf.len() + 2 * cipher.keymat_len();
+        let total = 3 * prf.len() + 2 * cipher.integrity_keymat_len() + 2 * cipher.keymat_len();
         let stream = prf.plus(seed, &parts, total)?;
         let mut rest = &stream[..];
-        // AEADs have no SK_ai and SK_ar (RFC 5282 §5.1).
         let mut next = |len: usize| -> Result<Secret, CryptoFailure> {
             let (head, tail) = rest.split_at_checked(len).ok_or(CryptoFailure)?;
             rest = tail;
             Ok(Secret::new(head.to_vec()))
         };
         let sk_d = next(prf.len())?;
+        let sk_ai = next(cipher.integrity_keymat_len())?;
+        let sk_ar = next(cipher.integrity_keymat_len())?;
         let sk_ei = next(cipher.keymat_len())?;
         let sk_er = next(cipher.keymat_len())?;
         let sk_pi = next(prf.len())?;
         let sk_pr = next(prf.len())?;
-        let pair = CipherPair { cipher, sk_ei, sk_er };
+        let pair = CipherPair { cipher, sk_ai, sk_ar, sk_ei, sk_er };
         Ok((Self { prf, sk_d, sk_pi, sk_pr }, pair))
     }
 
@@ -190,6 +191,9 @@ impl IkeKeys {
 #[derive(Debug)]
 pub(crate) struct CipherPair {
     cipher: IkeCipher,
+    /// Empty for AEADs.
+    sk_ai: Secret,
+    sk_ar: Secret,
     sk_ei: Secret,
     sk_er: Secret,
 }
@@ -197,9 +201,9 @@ pub(crate) struct CipherPair {
 impl CipherPair {
     /// What we seal with and what we open with.
     pub(crate) fn ends(&self, initiator: bool) -> Result<(Sealer, Opener), CryptoFailure> {
-        let (own, peer) =
-            if initiator { (&self.sk_ei, &self.sk_er) } else { (&self.sk_er, &self.sk_ei) };
-        Ok((Sealer::new(self.cipher, own)?, Opener::new(self.cipher, peer)?))
+        let sides = [(&self.sk_ei, &self.sk_ai), (&self.sk_er, &self.sk_ar)];
+        let [own, peer] = if initiator { sides } else { [sides[1], sides[0]] };
+        Ok((Sealer::new(self.cipher, own.0, own.1)?, Opener::new(self.cipher, peer.0, peer.1)?))
     }
 
     #[cfg(test)]

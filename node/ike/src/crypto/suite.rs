@@ -1,7 +1,7 @@
 //! Which algorithms: what we offer, what we choose, what we let the peer choose
 //! (RFC 7296 §2.7, §3.3.6).
 
-use sa::EspCipher;
+use sa::{EspCipher, Integrity};
 
 use super::agreement::Group;
 use super::schedule::Prf;
@@ -16,77 +16,168 @@ pub(crate) struct IkeSuite {
     pub(crate) group: Group,
 }
 
-/// Everything we can do, as one proposal. `spi` is empty in IKE_SA_INIT.
-pub(crate) fn offer_ike(spi: &[u8]) -> Vec<Proposal> {
-    let ciphers = IkeCipher::ALL.into_iter().map(|c| {
-        let (id, key_length) = c.number();
+/// What will do for us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Suites {
+    /// AES-CBC with an HMAC, where the peer knows no AEAD.
+    pub(crate) compatibility: bool,
+}
+
+/// Everything we can do: AEADs as one proposal, AES-CBC with HMACs as another, because the two do
+/// not mix (RFC 5282 §8). `spi` is empty in IKE_SA_INIT.
+pub(crate) fn offer_ike(suites: Suites, spi: &[u8]) -> Vec<Proposal> {
+    let prfs = || Prf::ALL.into_iter().map(|p| transform(TransformType::PRF, p.number()));
+    cipher_sets(suites, |cipher: IkeCipher| cipher.number(), IkeCipher::AEADS, IkeCipher::cbc)
+        .into_iter()
+        .zip(1..)
+        .map(|(ciphers, number)| Proposal {
+            number,
+            protocol: ProtocolId::IKE,
+            spi: spi.to_vec(),
+            transforms: ciphers.into_iter().chain(prfs()).chain(group_transforms()).collect(),
+        })
+        .collect()
+}
+
+/// The ciphers of each proposal: AEADs, then AES-CBC with every HMAC if that will do.
+fn cipher_sets<C, const N: usize>(
+    suites: Suites,
+    number: impl Fn(C) -> (u16, Option<u16>),
+    aeads: [C; N],
+    cbc: impl Fn(Integrity) -> [C; 2],
+) -> Vec<Vec<Transform>> {
+    let encr = |cipher: C| {
+        let (id, key_length) = number(cipher);
         Transform::new(TransformType::ENCR, id, key_length)
-    });
-    let prfs = Prf::ALL.into_iter().map(|p| Transform::new(TransformType::PRF, p.number(), None));
-    let transforms = ciphers.chain(prfs).chain(group_transforms()).collect();
-    vec![Proposal { number: 1, protocol: ProtocolId::IKE, spi: spi.to_vec(), transforms }]
+    };
+    let mut sets = vec![aeads.into_iter().map(&encr).collect::<Vec<_>>()];
+    if suites.compatibility {
+        let ciphers = cbc(Integrity::HmacSha2_512_256).into_iter().map(&encr);
+        let integ = Integrity::ALL
+            .into_iter()
+            .map(|i| transform(TransformType::INTEG, integrity_number(i)));
+        sets.push(ciphers.chain(integ).collect());
+    }
+    sets
+}
+
+fn transform(kind: TransformType, id: u16) -> Transform {
+    Transform::new(kind, id, None)
+}
+
+fn integrity_number(integrity: Integrity) -> u16 {
+    match integrity {
+        Integrity::HmacSha2_256_128 => 12,
+        Integrity::HmacSha2_384_192 => 13,
+        Integrity::HmacSha2_512_256 => 14,
+    }
 }
 
 fn group_transforms() -> impl Iterator<Item = Transform> {
-    Group::ALL.into_iter().map(|g| Transform::new(TransformType::KE, g.number(), None))
+    Group::ALL.into_iter().map(|g| transform(TransformType::KE, g.number()))
 }
 
 /// The responder's choice for an IKE SA, with the proposal that says it. `ke_group` is the
 /// group of the peer's KE payload, preferred because it saves a round.
 pub(crate) fn choose_ike(
+    suites: Suites,
     proposals: &[Proposal],
     spi_len: usize,
     ke_group: u16,
     own_spi: &[u8],
 ) -> Option<(IkeSuite, Proposal)> {
-    proposals.iter().filter(|p| p.protocol == ProtocolId::IKE && p.spi.len() == spi_len).find_map(
-        |proposal| {
-            let suite = suite_of(proposal, ke_group)?;
-            Some((suite, answer_ike(proposal.number, suite, own_spi)))
-        },
-    )
+    // Whatever the peer likes best, AES-CBC is taken only if it offers nothing else.
+    rounds(suites).find_map(|cbc| {
+        proposals
+            .iter()
+            .filter(|p| p.protocol == ProtocolId::IKE && p.spi.len() == spi_len)
+            .find_map(|proposal| {
+                let suite = suite_of(proposal, ke_group, cbc)?;
+                Some((suite, answer_ike(proposal.number, suite, own_spi)))
+            })
+    })
+}
+
+/// Whether AES-CBC is looked for: not in the first round, and in the second if it will do.
+fn rounds(suites: Suites) -> impl Iterator<Item = bool> {
+    [false, true].into_iter().take(if suites.compatibility { 2 } else { 1 })
 }
 
 fn answer_ike(number: u8, suite: IkeSuite, own_spi: &[u8]) -> Proposal {
     let (id, key_length) = suite.cipher.number();
-    Proposal {
-        number,
-        protocol: ProtocolId::IKE,
-        spi: own_spi.to_vec(),
-        transforms: vec![
-            Transform::new(TransformType::ENCR, id, key_length),
-            Transform::new(TransformType::PRF, suite.prf.number(), None),
-            Transform::new(TransformType::KE, suite.group.number(), None),
-        ],
-    }
+    let mut transforms = vec![
+        Transform::new(TransformType::ENCR, id, key_length),
+        transform(TransformType::PRF, suite.prf.number()),
+    ];
+    let integrity = suite.cipher.integrity().map(integrity_number);
+    transforms.extend(integrity.map(|id| transform(TransformType::INTEG, id)));
+    transforms.push(transform(TransformType::KE, suite.group.number()));
+    Proposal { number, protocol: ProtocolId::IKE, spi: own_spi.to_vec(), transforms }
 }
 
-/// The best suite of one proposal.
-fn suite_of(proposal: &Proposal, ke_group: u16) -> Option<IkeSuite> {
+/// The best suite of one proposal, with an AEAD or with AES-CBC.
+fn suite_of(proposal: &Proposal, ke_group: u16, cbc: bool) -> Option<IkeSuite> {
     const KNOWN: [TransformType; 4] =
         [TransformType::ENCR, TransformType::PRF, TransformType::INTEG, TransformType::KE];
-    if !only_types(proposal, &KNOWN) || !integrity_is_none(proposal) {
+    if !only_types(proposal, &KNOWN) {
         return None;
     }
-    let has = |kind, id, bits| has(proposal, kind, id, bits);
-    let cipher = IkeCipher::ALL.into_iter().find(|c| {
-        let (id, key_length) = c.number();
-        has(TransformType::ENCR, id, key_length)
-    })?;
-    let prf = Prf::ALL.into_iter().find(|p| has(TransformType::PRF, p.number(), None))?;
+    let has = |kind, id| has(proposal, kind, id, None);
+    let number = |cipher: &IkeCipher| cipher.number();
+    let cipher = cipher_of(proposal, cbc, number, &IkeCipher::AEADS, IkeCipher::cbc)?;
+    let prf = Prf::ALL.into_iter().find(|p| has(TransformType::PRF, p.number()))?;
     let group = Group::from_number(ke_group)
         .into_iter()
         .chain(Group::ALL)
-        .find(|g| has(TransformType::KE, g.number(), None))?;
+        .find(|g| has(TransformType::KE, g.number()))?;
     Some(IkeSuite { cipher, prf, group })
 }
 
+/// The best cipher of one proposal: an AEAD if there is no integrity transform or NONE is among
+/// them (RFC 7296 §3.3.3), or AES-CBC with the best HMAC there is.
+fn cipher_of<C: Copy>(
+    proposal: &Proposal,
+    cbc: bool,
+    number: impl Fn(&C) -> (u16, Option<u16>),
+    aeads: &[C],
+    with: impl Fn(Integrity) -> [C; 2],
+) -> Option<C> {
+    let offered = |cipher: &C| {
+        let (id, key_length) = number(cipher);
+        has(proposal, TransformType::ENCR, id, key_length)
+    };
+    if !cbc {
+        return aeads.iter().copied().find(|c| integrity_is_none(proposal) && offered(c));
+    }
+    let integrity = Integrity::ALL
+        .into_iter()
+        .find(|i| has(proposal, TransformType::INTEG, integrity_number(*i), None))?;
+    with(integrity).into_iter().find(offered)
+}
+
 /// What the responder chose from [`offer_ike`]; `None` if it was not offered.
-pub(crate) fn confirm_ike(proposals: &[Proposal], spi_len: usize) -> Option<IkeSuite> {
+pub(crate) fn confirm_ike(
+    suites: Suites,
+    proposals: &[Proposal],
+    spi_len: usize,
+) -> Option<IkeSuite> {
     let proposal = single(proposals, ProtocolId::IKE, spi_len)?;
-    let suite = suite_of(proposal, 0)?;
-    let said = proposal.transforms.iter().filter(|t| t.kind != TransformType::INTEG).count();
-    (proposal.number == 1 && said == 3).then_some(suite)
+    if has_twice(proposal) {
+        return None;
+    }
+    let cbc = match proposal.number {
+        1 => false,
+        2 if suites.compatibility => true,
+        _ => return None,
+    };
+    suite_of(proposal, 0, cbc)
+}
+
+/// An answer has one transform of each type.
+fn has_twice(proposal: &Proposal) -> bool {
+    let mut kinds: Vec<_> = proposal.transforms.iter().map(|t| t.kind.0).collect();
+    kinds.sort_unstable();
+    kinds.windows(2).any(|pair| pair.first() == pair.last())
 }
 
 /// What to ask for a child.
@@ -106,33 +197,34 @@ pub(crate) struct EspChoice {
     pub(crate) group: Option<Group>,
 }
 
-const ESP_CIPHERS: [EspCipher; 3] =
+const ESP_AEADS: [EspCipher; 3] =
     [EspCipher::Aes256Gcm16, EspCipher::Aes128Gcm16, EspCipher::ChaCha20Poly1305];
+
+fn esp_cbc(integrity: Integrity) -> [EspCipher; 2] {
+    [EspCipher::Aes256Cbc(integrity), EspCipher::Aes128Cbc(integrity)]
+}
 
 fn esp_number(cipher: EspCipher) -> (u16, Option<u16>) {
     match cipher {
         EspCipher::Aes256Gcm16 => (20, Some(256)),
         EspCipher::Aes128Gcm16 => (20, Some(128)),
         EspCipher::ChaCha20Poly1305 => (28, None),
+        EspCipher::Aes256Cbc(_) => (12, Some(256)),
+        EspCipher::Aes128Cbc(_) => (12, Some(128)),
     }
 }
 
 /// Everything we can do for a child. Both values of ESN are offered: libreswan takes the first,
 /// strongSwan over libipsec knows only the second.
-pub(crate) fn offer_esp(spi: [u8; 4], offer: EspOffer) -> Vec<Proposal> {
-    let plain: Vec<_> = ESP_CIPHERS
-        .into_iter()
-        .map(|c| {
-            let (id, key_length) = esp_number(c);
-            Transform::new(TransformType::ENCR, id, key_length)
-        })
-        .chain([1, 0].into_iter().map(|id| Transform::new(TransformType::ESN, id, None)))
-        .collect();
+pub(crate) fn offer_esp(suites: Suites, spi: [u8; 4], offer: EspOffer) -> Vec<Proposal> {
     let mut proposals = Vec::new();
-    if offer == EspOffer::WithKe {
-        proposals.push(plain.iter().copied().chain(group_transforms()).collect::<Vec<_>>());
+    for mut plain in cipher_sets(suites, esp_number, ESP_AEADS, esp_cbc) {
+        plain.extend([1, 0].map(|id| transform(TransformType::ESN, id)));
+        if offer == EspOffer::WithKe {
+            proposals.push(plain.iter().copied().chain(group_transforms()).collect::<Vec<_>>());
+        }
+        proposals.push(plain);
     }
-    proposals.push(plain);
     proposals
         .into_iter()
         .zip(1..)
@@ -146,37 +238,37 @@ pub(crate) fn offer_esp(spi: [u8; 4], offer: EspOffer) -> Vec<Proposal> {
 }
 
 /// The responder's choice for a child: the algorithms, the peer's SPI and the number of the
-/// proposal. `ke_group` is the group of the peer's KE payload, if there is one. The choice may name another
-/// group than that: then the answer is INVALID_KE_PAYLOAD.
+/// proposal. `ke_group` is the group of the peer's KE payload, if there is one. The choice may name
+/// another group than that: then the answer is INVALID_KE_PAYLOAD.
 pub(crate) fn choose_esp(
+    suites: Suites,
     proposals: &[Proposal],
     ke_group: Option<u16>,
 ) -> Option<(EspChoice, u32, u8)> {
-    proposals.iter().find_map(|proposal| {
-        let spi: [u8; 4] = proposal.spi.as_slice().try_into().ok()?;
-        if proposal.protocol != ProtocolId::ESP {
-            return None;
-        }
-        let choice = esp_choice(proposal, ke_group)?;
-        Some((choice, u32::from_be_bytes(spi), proposal.number))
+    rounds(suites).find_map(|cbc| {
+        proposals.iter().find_map(|proposal| {
+            let spi: [u8; 4] = proposal.spi.as_slice().try_into().ok()?;
+            if proposal.protocol != ProtocolId::ESP {
+                return None;
+            }
+            let choice = esp_choice(proposal, ke_group, cbc)?;
+            Some((choice, u32::from_be_bytes(spi), proposal.number))
+        })
     })
 }
 
-fn esp_choice(proposal: &Proposal, ke_group: Option<u16>) -> Option<EspChoice> {
+fn esp_choice(proposal: &Proposal, ke_group: Option<u16>, cbc: bool) -> Option<EspChoice> {
     const KNOWN: [TransformType; 4] =
         [TransformType::ENCR, TransformType::INTEG, TransformType::KE, TransformType::ESN];
-    if !only_types(proposal, &KNOWN) || !integrity_is_none(proposal) {
+    if !only_types(proposal, &KNOWN) {
         return None;
     }
-    let has = |kind, id, bits| has(proposal, kind, id, bits);
-    let cipher = ESP_CIPHERS.into_iter().find(|c| {
-        let (id, key_length) = esp_number(*c);
-        has(TransformType::ENCR, id, key_length)
-    })?;
+    let has = |kind, id| has(proposal, kind, id, None);
+    let cipher = cipher_of(proposal, cbc, |c| esp_number(*c), &ESP_AEADS, esp_cbc)?;
     // RFC 7296 §3.3.3 makes ESN mandatory in a proposal; some leave it out and mean "no".
     let silent = !proposal.transforms.iter().any(|t| t.kind == TransformType::ESN);
-    let esn = has(TransformType::ESN, 1, None);
-    if !esn && !silent && !has(TransformType::ESN, 0, None) {
+    let esn = has(TransformType::ESN, 1);
+    if !esn && !silent && !has(TransformType::ESN, 0) {
         return None;
     }
     let wants_ke = proposal.transforms.iter().any(|t| t.kind == TransformType::KE);
@@ -184,10 +276,10 @@ fn esp_choice(proposal: &Proposal, ke_group: Option<u16>) -> Option<EspChoice> {
         Some(sent) => Group::from_number(sent)
             .into_iter()
             .chain(Group::ALL)
-            .find(|g| has(TransformType::KE, g.number(), None)),
+            .find(|g| has(TransformType::KE, g.number())),
         None => None,
     };
-    if wants_ke && group.is_none() && !has(TransformType::KE, 0, None) {
+    if wants_ke && group.is_none() && !has(TransformType::KE, 0) {
         return None;
     }
     Some(EspChoice { cipher, esn, group })
@@ -197,30 +289,32 @@ fn esp_choice(proposal: &Proposal, ke_group: Option<u16>) -> Option<EspChoice> {
 pub(crate) fn answer_esp(number: u8, choice: EspChoice, spi: [u8; 4]) -> Proposal {
     let (id, key_length) = esp_number(choice.cipher);
     let mut transforms = vec![Transform::new(TransformType::ENCR, id, key_length)];
-    transforms.extend(choice.group.map(|g| Transform::new(TransformType::KE, g.number(), None)));
-    transforms.push(Transform::new(TransformType::ESN, choice.esn.into(), None));
+    let integrity = choice.cipher.integrity().map(integrity_number);
+    transforms.extend(integrity.map(|id| transform(TransformType::INTEG, id)));
+    transforms.extend(choice.group.map(|g| transform(TransformType::KE, g.number())));
+    transforms.push(transform(TransformType::ESN, choice.esn.into()));
     Proposal { number, protocol: ProtocolId::ESP, spi: spi.to_vec(), transforms }
 }
 
 /// What the responder chose from [`offer_esp`], and its SPI. `ke_group` is the group of the KE
 /// payload that came with the choice.
 pub(crate) fn confirm_esp(
+    suites: Suites,
     proposals: &[Proposal],
     offer: EspOffer,
     ke_group: Option<u16>,
 ) -> Option<(EspChoice, u32)> {
     let proposal = single(proposals, ProtocolId::ESP, 4)?;
-    let mut kinds: Vec<_> = proposal.transforms.iter().map(|t| t.kind.0).collect();
-    kinds.sort_unstable();
-    if kinds.windows(2).any(|pair| pair.first() == pair.last()) {
+    if has_twice(proposal) {
         return None;
     }
     let wants_ke = proposal.transforms.iter().any(|t| t.kind == TransformType::KE && t.id != 0);
+    let (choice, spi, _) = choose_esp(suites, proposals, ke_group.filter(|_| wants_ke))?;
+    let cbc = u8::from(choice.cipher.integrity().is_some());
     let offered = match offer {
-        EspOffer::WithoutKe => proposal.number == 1 && !wants_ke,
-        EspOffer::WithKe => proposal.number == if wants_ke { 1 } else { 2 },
+        EspOffer::WithoutKe => proposal.number == 1 + cbc && !wants_ke,
+        EspOffer::WithKe => proposal.number == 2 * cbc + if wants_ke { 1 } else { 2 },
     };
-    let (choice, spi, _) = choose_esp(proposals, ke_group.filter(|_| wants_ke))?;
     let group_fits = choice.group.map(Group::number) == ke_group.filter(|_| wants_ke);
     (offered && wants_ke == choice.group.is_some() && group_fits).then_some((choice, spi))
 }
@@ -238,7 +332,7 @@ fn only_types(proposal: &Proposal, known: &[TransformType]) -> bool {
     proposal.transforms.iter().all(|t| known.contains(&t.kind))
 }
 
-/// All our ciphers are AEADs: INTEG is absent, or may be NONE (RFC 7296 §3.3.3).
+/// An AEAD goes without: INTEG is absent, or may be NONE (RFC 7296 §3.3.3).
 fn integrity_is_none(proposal: &Proposal) -> bool {
     let mut integ =
         proposal.transforms.iter().filter(|t| t.kind == TransformType::INTEG).peekable();
@@ -248,3 +342,6 @@ fn integrity_is_none(proposal: &Proposal) -> bool {
 fn has(proposal: &Proposal, kind: TransformType, id: u16, key_length: Option<u16>) -> bool {
     proposal.transforms.contains(&Transform::new(kind, id, key_length))
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,7 +57,11 @@ pub(crate) fn start(
     if request.mode == Mode::Transport {
         payloads.push(bare(NotifyType::USE_TRANSPORT_MODE));
     }
-    payloads.push(Payload::Sa(offer_esp(spi_in.to_be_bytes(), EspOffer::WithKe)));
+    payloads.push(Payload::Sa(offer_esp(
+        turn.shared.suites(),
+        spi_in.to_be_bytes(),
+        EspOffer::WithKe,
+    )));
     payloads.push(Payload::Nonce(nonce.clone()));
     payloads.push(Payload::KeyExchange(KeyExchange {
         group: group.number(),
@@ -137,8 +141,8 @@ fn read(
     let local = payloads.ts_initiator.as_ref().ok_or(End::Misbehaved("TSi"))?;
     let remote = payloads.ts_responder.as_ref().ok_or(End::Misbehaved("TSr"))?;
     let ke_group = payloads.ke.as_ref().map(|ke| ke.group);
-    let (choice, spi) =
-        confirm_esp(proposals, EspOffer::WithKe, ke_group).ok_or(End::Misbehaved("SA"))?;
+    let (choice, spi) = confirm_esp(turn.shared.suites(), proposals, EspOffer::WithKe, ke_group)
+        .ok_or(End::Misbehaved("SA"))?;
     let spi_out = Spi::new(spi).ok_or(End::Misbehaved("SPI"))?;
     let secret = match (choice.group, &payloads.ke) {
         (None, _) => None,

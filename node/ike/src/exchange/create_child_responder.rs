@@ -57,7 +57,8 @@ fn agree(
         return Err(Failure::NoAdditionalSas);
     }
     let ke_group = payloads.ke.as_ref().map(|ke| ke.group);
-    let (choice, spi, number) = choose_esp(proposals, ke_group).ok_or(Failure::NoProposalChosen)?;
+    let (choice, spi, number) =
+        choose_esp(turn.shared.suites(), proposals, ke_group).ok_or(Failure::NoProposalChosen)?;
     let spi_out = Spi::new(spi).ok_or(Failure::NoProposalChosen)?;
     let allowed = allowed(established, old);
     let (local, remote) = (narrow(local, &allowed.local), narrow(remote, &allowed.remote));

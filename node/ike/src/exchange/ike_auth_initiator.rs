@@ -70,7 +70,11 @@ pub(crate) fn send(keyed: Keyed, turn: &mut Turn<'_>, auth: Authentication) -> S
     if initiate.child.mode == Mode::Transport {
         payloads.push(bare(NotifyType::USE_TRANSPORT_MODE));
     }
-    payloads.push(Payload::Sa(offer_esp(spi_in.to_be_bytes(), EspOffer::WithoutKe)));
+    payloads.push(Payload::Sa(offer_esp(
+        turn.shared.suites(),
+        spi_in.to_be_bytes(),
+        EspOffer::WithoutKe,
+    )));
     payloads.push(Payload::TsInitiator(initiate.child.local.clone()));
     payloads.push(Payload::TsResponder(initiate.child.remote.clone()));
     payloads.extend(mobike::announce(turn));
@@ -194,8 +198,8 @@ fn first_child(
             None => (End::Misbehaved("IKE_AUTH response without child"), true),
         });
     };
-    let (choice, spi) =
-        confirm_esp(proposals, EspOffer::WithoutKe, None).ok_or((End::Misbehaved("SA"), true))?;
+    let (choice, spi) = confirm_esp(turn.shared.suites(), proposals, EspOffer::WithoutKe, None)
+        .ok_or((End::Misbehaved("SA"), true))?;
     let spi_out = Spi::new(spi).ok_or((End::Misbehaved("SPI"), true))?;
     if !is_narrowed(local, &initiate.child.local) || !is_narrowed(remote, &initiate.child.remote) {
         return Err((End::Misbehaved("traffic selectors"), true));

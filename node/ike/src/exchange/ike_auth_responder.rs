@@ -19,7 +19,6 @@ use crate::message::{
     Proposal,
 };
 use crate::narrow::{narrow, share_family};
-use crate::path::Path;
 use crate::peering::{HALF_OPEN_LIFE, State, Turn, bare};
 use crate::shared::Grave;
 
@@ -178,7 +177,7 @@ pub(crate) fn told(state: AwaitPeer, turn: &mut Turn<'_>, verdict: PeerVerdict) 
         turn.ended(End::Misbehaved("no signature hash algorithm in common"));
         return State::Over;
     };
-    let child = child.map(|wish| agree_child(&wish, &grant, &turn.link.path));
+    let child = child.map(|wish| agree_child(&wish, &grant, turn));
     let id = Identification::of(&identity);
     let octets = init.sa.keys.signed_octets(false, &init.response, &init.nonce_i, &id.octets);
     let auth = proof.prepare(&init.sa.keys, false, &octets);
@@ -210,16 +209,17 @@ fn authenticate(
 
 /// The child as far as the grant allows. Where transport mode is not to be had, USE_TRANSPORT_MODE
 /// is not echoed and tunnel mode it is (RFC 7296 §1.3.1).
-fn agree_child(wish: &ChildWish, grant: &Grant, path: &Path) -> Result<ChildAnswer, Failure> {
+fn agree_child(wish: &ChildWish, grant: &Grant, turn: &Turn<'_>) -> Result<ChildAnswer, Failure> {
     let (choice, spi, number) =
-        choose_esp(&wish.proposals, None).ok_or(Failure::NoProposalChosen)?;
+        choose_esp(turn.shared.suites(), &wish.proposals, None).ok_or(Failure::NoProposalChosen)?;
     let spi_out = Spi::new(spi).ok_or(Failure::NoProposalChosen)?;
     let remote = narrow(&wish.remote, &grant.remote);
     let local = narrow(&wish.local, &grant.local);
     if !share_family(&local, &remote) {
         return Err(Failure::TsUnacceptable);
     }
-    let transport = wish.transport && grant.transport && path.carries_transport(&local, &remote);
+    let transport =
+        wish.transport && grant.transport && turn.link.path.carries_transport(&local, &remote);
     let mode = if transport { Mode::Transport } else { Mode::Tunnel };
     Ok(ChildAnswer { choice, number, spi_out, mode, remote, local })
 }

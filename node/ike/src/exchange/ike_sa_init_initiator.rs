@@ -67,7 +67,7 @@ impl InitSent {
         if let Some(cookie) = &self.cookie {
             payloads.push(Payload::Notify(Notify::new(NotifyType::COOKIE, cookie.clone())));
         }
-        payloads.push(Payload::Sa(offer_ike(&[])));
+        payloads.push(Payload::Sa(offer_ike(turn.shared.suites(), &[])));
         payloads.push(Payload::KeyExchange(KeyExchange {
             group: self.agreement.group().number(),
             data: self.agreement.public().to_vec(),
@@ -82,6 +82,8 @@ impl InitSent {
             response: false,
             message_id: 0,
         };
+        #[cfg(test)]
+        let payloads = crate::tests::mangled(header.exchange, false, &payloads);
         self.request = header.write_clear(&payloads);
         turn.send(vec![self.request.clone()]);
         self.repeat = turn.shared.repeat(turn.now);
@@ -231,7 +233,8 @@ impl Answer {
             return Err(InvalidMessage::Value("responder spi").into());
         }
         let proposals = payloads.sa.as_ref().ok_or(InvalidMessage::Missing("SA"))?;
-        let suite = confirm_ike(proposals, 0).ok_or(InvalidMessage::Value("SA"))?;
+        let suite =
+            confirm_ike(turn.shared.suites(), proposals, 0).ok_or(InvalidMessage::Value("SA"))?;
         let ke = payloads.ke.as_ref().ok_or(InvalidMessage::Missing("KE"))?;
         let nonce_r = payloads.nonce.clone().ok_or(InvalidMessage::Missing("Nonce"))?;
         let group = state.agreement.group();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::api::Encapsulation;
-use crate::crypto::{Agreement, IkeKeys, IkeSuite, Mix, choose_ike};
+use crate::crypto::{Agreement, IkeKeys, IkeSuite, Mix, Suites, choose_ike};
 use crate::exchange::ike_auth_responder::HalfOpenSa;
 use crate::exchange::ike_sa_init_initiator::{announced_hashes, announcements};
 use crate::failure::Failure;
@@ -28,6 +28,7 @@ pub(crate) struct Request<'a> {
 
 /// Reads a request as far as it costs nothing. The failure is what to answer, statelessly.
 pub(crate) fn read<'a>(
+    suites: Suites,
     message: &'a Message<'a>,
     payloads: &'a Payloads,
 ) -> Result<Request<'a>, Failure> {
@@ -35,7 +36,7 @@ pub(crate) fn read<'a>(
     let ke = payloads.ke.as_ref().ok_or(InvalidMessage::Missing("KE"))?;
     let nonce = payloads.nonce.as_ref().ok_or(InvalidMessage::Missing("Nonce"))?;
     let (suite, answer) =
-        choose_ike(proposals, 0, ke.group, &[]).ok_or(Failure::NoProposalChosen)?;
+        choose_ike(suites, proposals, 0, ke.group, &[]).ok_or(Failure::NoProposalChosen)?;
     if suite.group.number() != ke.group {
         return Err(Failure::InvalidKe(suite.group.number()));
     }

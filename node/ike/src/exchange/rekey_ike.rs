@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use crate::api::End;
-use crate::crypto::{Agreement, Group, Mix, choose_ike, confirm_ike, offer_ike};
+use crate::crypto::{Agreement, Group, Mix, Suites, choose_ike, confirm_ike, offer_ike};
 use crate::established::{Candidate, Established, REKEY_AGAIN, Which};
 use crate::exchange::create_child_initiator::MAX_PUT_OFF;
 use crate::exchange::{Ask, Pending};
@@ -27,7 +27,7 @@ pub(crate) fn start(established: &mut Established, turn: &mut Turn<'_>, group: G
     let spi = turn.fresh_ike_spi();
     let nonce = turn.shared.nonce();
     let payloads = [
-        Payload::Sa(offer_ike(&spi.to_be_bytes())),
+        Payload::Sa(offer_ike(turn.shared.suites(), &spi.to_be_bytes())),
         Payload::Nonce(nonce.clone()),
         Payload::KeyExchange(KeyExchange {
             group: group.number(),
@@ -53,7 +53,7 @@ pub(crate) fn receive(
     if payloads.sa.is_none() {
         return refused(established, turn, &asked, payloads);
     }
-    let (sa, lowest_nonce) = match read(established, &asked, payloads) {
+    let (sa, lowest_nonce) = match read(established, turn.shared.suites(), &asked, payloads) {
         Ok(read) => read,
         // The peer believes that the SA is replaced, and there is no successor that works.
         Err(why) => return ControlFlow::Break(why),
@@ -76,13 +76,14 @@ pub(crate) fn receive(
 
 fn read(
     established: &Established,
+    suites: Suites,
     asked: &RekeyIke,
     payloads: &Payloads,
 ) -> Result<(IkeSa, Vec<u8>), End> {
     let proposals = payloads.sa.as_ref().ok_or(End::Misbehaved("SA"))?;
     let nonce_r = payloads.nonce.as_ref().ok_or(End::Misbehaved("Nonce"))?;
     let ke = payloads.ke.as_ref().ok_or(End::Misbehaved("KE"))?;
-    let suite = confirm_ike(proposals, 8).ok_or(End::Misbehaved("SA"))?;
+    let suite = confirm_ike(suites, proposals, 8).ok_or(End::Misbehaved("SA"))?;
     let spi = proposals
         .first()
         .and_then(|p| <[u8; 8]>::try_from(p.spi.as_slice()).ok())
@@ -213,8 +214,8 @@ fn agree(
     let proposals = payloads.sa.as_ref().ok_or(InvalidMessage::Missing("SA"))?;
     let nonce_i = payloads.nonce.as_ref().ok_or(InvalidMessage::Missing("Nonce"))?;
     let ke = payloads.ke.as_ref().ok_or(InvalidMessage::Missing("KE"))?;
-    let (suite, mut proposal) =
-        choose_ike(proposals, 8, ke.group, &[]).ok_or(Failure::NoProposalChosen)?;
+    let (suite, mut proposal) = choose_ike(turn.shared.suites(), proposals, 8, ke.group, &[])
+        .ok_or(Failure::NoProposalChosen)?;
     let spi_i = proposals
         .iter()
         .find(|p| p.number == proposal.number)

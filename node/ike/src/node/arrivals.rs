@@ -131,7 +131,7 @@ impl Ike {
                 return;
             }
         };
-        let request = match ike_sa_init_responder::read(message, &payloads) {
+        let request = match ike_sa_init_responder::read(self.shared.suites(), message, &payloads) {
             Ok(request) => request,
             Err(failure @ Failure::InvalidSyntax(_)) => {
                 // No answer to what nobody honest sends (RFC 7296 §2.21.1).

@@ -5,11 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use netlink_packet_xfrm::state::{DelGetMessage, ModifyMessage};
 use netlink_packet_xfrm::{
-    AF_INET, AF_INET6, Address, AlgAead, EncapTmpl, LifetimeConfig, ReplayEsn, UDP_ENCAP_ESPINUDP,
-    UserSaId, UserSaInfo, XFRM_MODE_TRANSPORT, XFRM_MODE_TUNNEL, XFRM_STATE_AF_UNSPEC,
-    XFRM_STATE_ESN, XfrmAttrs,
+    AF_INET, AF_INET6, Address, Alg, AlgAead, AlgAuth, EncapTmpl, LifetimeConfig, ReplayEsn,
+    UDP_ENCAP_ESPINUDP, UserSaId, UserSaInfo, XFRM_MODE_TRANSPORT, XFRM_MODE_TUNNEL,
+    XFRM_STATE_AF_UNSPEC, XFRM_STATE_ESN, XfrmAttrs,
 };
-use sa::{Direction, Envelope, EspCipher, EspKey, Limits, Mode, SaId, SaPair, Spi, Trust};
+use sa::{
+    Direction, Envelope, EspCipher, EspKey, Integrity, Limits, Mode, SaId, SaPair, Spi, Trust,
+};
 
 use super::super::policies::ESP;
 use super::policy::between;
@@ -18,7 +20,7 @@ use super::policy::between;
 /// queues and a fast link put hundreds of packets out of order.
 const REPLAY_WINDOW: u32 = 1024;
 
-/// Bits of ICV of every cipher of ours.
+/// Bits of ICV of every AEAD of ours.
 const ICV_BITS: u32 = 128;
 
 /// Sequence numbers and window of one SA, as they stand.
@@ -85,10 +87,8 @@ pub(super) fn half(
         Direction::Inbound => &pair.key_in,
         Direction::Outbound => &pair.key_out,
     };
-    let mut nlas = vec![
-        XfrmAttrs::EncryptionAlgAead(aead(pair.cipher, key)),
-        XfrmAttrs::ReplayStateEsn(replay),
-    ];
+    let mut nlas = algorithms(pair.cipher, key);
+    nlas.push(XfrmAttrs::ReplayStateEsn(replay));
     if pair.envelope.udp {
         nlas.push(XfrmAttrs::EncapsulationTemplate(encapsulation(&pair.envelope, direction)));
     }
@@ -113,19 +113,49 @@ fn lifetime(limits: &Limits) -> LifetimeConfig {
     }
 }
 
-/// Key and salt under the kernel's name of the cipher (RFC 4106, RFC 7634).
-fn aead(cipher: EspCipher, key: &EspKey) -> AlgAead {
-    let name: &[u8] = match cipher {
-        EspCipher::Aes128Gcm16 | EspCipher::Aes256Gcm16 => b"rfc4106(gcm(aes))",
-        EspCipher::ChaCha20Poly1305 => b"rfc7539esp(chacha20,poly1305)",
+/// The keys under the kernel's names of the ciphers (RFC 4106, RFC 7634; RFC 3602, RFC 4868).
+fn algorithms(cipher: EspCipher, key: &EspKey) -> Vec<XfrmAttrs> {
+    let bits = |octets: &[u8]| u32::try_from(octets.len() * 8).unwrap_or(0);
+    let aead = |name| {
+        let alg_key = [key.key(), key.rest()].concat();
+        vec![XfrmAttrs::EncryptionAlgAead(AlgAead {
+            alg_name: alg_name(name),
+            alg_key_len: bits(&alg_key),
+            alg_icv_len: ICV_BITS,
+            alg_key,
+        })]
     };
-    let mut alg_name = [0; 64];
-    for (to, from) in alg_name.iter_mut().zip(name) {
-        *to = *from;
+    let integrity = match cipher {
+        EspCipher::Aes128Gcm16 | EspCipher::Aes256Gcm16 => return aead("rfc4106(gcm(aes))"),
+        EspCipher::ChaCha20Poly1305 => return aead("rfc7539esp(chacha20,poly1305)"),
+        EspCipher::Aes128Cbc(integrity) | EspCipher::Aes256Cbc(integrity) => integrity,
+    };
+    let hmac = match integrity {
+        Integrity::HmacSha2_256_128 => "hmac(sha256)",
+        Integrity::HmacSha2_384_192 => "hmac(sha384)",
+        Integrity::HmacSha2_512_256 => "hmac(sha512)",
+    };
+    vec![
+        XfrmAttrs::EncryptionAlg(Alg {
+            alg_name: alg_name("cbc(aes)"),
+            alg_key_len: bits(key.key()),
+            alg_key: key.key().to_vec(),
+        }),
+        XfrmAttrs::AuthenticationAlgTrunc(AlgAuth {
+            alg_name: alg_name(hmac),
+            alg_key_len: bits(key.rest()),
+            alg_trunc_len: u32::try_from(integrity.icv_len() * 8).unwrap_or(0),
+            alg_key: key.rest().to_vec(),
+        }),
+    ]
+}
+
+fn alg_name(name: &str) -> [u8; 64] {
+    let mut octets = [0; 64];
+    for (to, from) in octets.iter_mut().zip(name.bytes()) {
+        *to = from;
     }
-    let alg_key = [key.key(), &key.salt()].concat();
-    let bits = u32::try_from(alg_key.len() * 8).unwrap_or(0);
-    AlgAead { alg_name, alg_key_len: bits, alg_icv_len: ICV_BITS, alg_key }
+    octets
 }
 
 /// RFC 3948: the ports as the packets of this direction carry them.
