@@ -65,7 +65,7 @@ pub enum KeyError {
     Base64,
     /// The text starts with `0s`, which belongs in ipsec.conf and not in DNS.
     ZeroS,
-    /// Not PEM of a public or private RSA key.
+    /// Not PEM of a public key, or of a private RSA key.
     Pem,
 }
 
@@ -219,6 +219,21 @@ impl PublicKey {
         }
     }
 
+    /// Reads the base64 of a record's key. Of which kind it is, its length tells: an RSA key of so
+    /// few octets as the others have would be weaker than any that counts.
+    ///
+    /// # Errors
+    /// As [`RsaKey::from_base64`].
+    pub fn from_base64(text: &[u8]) -> Result<Self, KeyError> {
+        let octets = decode_base64(text)?;
+        let algorithm = match octets.len() {
+            32 => ALGORITHM_EDDSA,
+            64 | 96 => ALGORITHM_ECDSA,
+            _ => ALGORITHM_RSA,
+        };
+        Self::from_octets(algorithm, &octets)
+    }
+
     /// The algorithm's number in the IPSECKEY registry (RFC 4025 §2.4): 2 for RSA.
     #[must_use]
     pub fn algorithm(&self) -> u8 {
@@ -297,7 +312,7 @@ impl KeyError {
             Self::TwoKeys => "key: two keys in one record",
             Self::Base64 => "key: not base64",
             Self::ZeroS => "key: starts with 0s, which belongs in ipsec.conf and not in DNS",
-            Self::Pem => "not PEM of an RSA public or private key",
+            Self::Pem => "not PEM of a public key",
         }
     }
 }

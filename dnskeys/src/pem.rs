@@ -1,5 +1,5 @@
-//! RSA keys as files: PEM of SubjectPublicKeyInfo (RFC 5280 §4.1), PKCS#1 (RFC 8017 A.1), and the
-//! public half of a private key (PKCS#8, RFC 5208; PKCS#1).
+//! Keys as files: PEM of SubjectPublicKeyInfo (RFC 5280 §4.1); for RSA also PKCS#1 (RFC 8017 A.1)
+//! and the public half of a private key (PKCS#8, RFC 5208; PKCS#1).
 
 use rsa::pkcs1::{RsaPrivateKeyRef, RsaPublicKeyRef, UintRef};
 use rsa::pkcs8::der::asn1::{AsUintRef, BitStringRef, ObjectIdentifier};
@@ -7,7 +7,7 @@ use rsa::pkcs8::der::pem::LineEnding;
 use rsa::pkcs8::der::{Decode as _, Document, SecretDocument};
 use rsa::pkcs8::{PrivateKeyInfoRef, SubjectPublicKeyInfoRef};
 
-use crate::key::{KeyError, RsaKey};
+use crate::key::{KeyError, PublicKey, RsaKey};
 
 impl RsaKey {
     /// Reads `PUBLIC KEY`, `RSA PUBLIC KEY`, `PRIVATE KEY` or `RSA PRIVATE KEY`, and of a private
@@ -100,6 +100,72 @@ impl RsaKey {
     }
 }
 
+impl PublicKey {
+    /// Reads `PUBLIC KEY` of every kind that authenticates here, and of RSA what
+    /// [`RsaKey::from_pem`] reads.
+    ///
+    /// # Errors
+    /// [`KeyError::Pem`] if it is none of these, otherwise what is wrong with the key.
+    pub fn from_pem(text: &str) -> Result<Self, KeyError> {
+        let start = text.find("-----BEGIN").ok_or(KeyError::Pem)?;
+        let block = text.get(start..).ok_or(KeyError::Pem)?.trim_end();
+        if block.starts_with("-----BEGIN PUBLIC KEY")
+            && let Ok((_, document)) = Document::from_pem(block)
+            && let Some(key) = elliptic_from_spki(document.as_bytes())
+        {
+            return Ok(key);
+        }
+        RsaKey::from_pem(text).map(Self::Rsa)
+    }
+
+    /// DER SubjectPublicKeyInfo.
+    ///
+    /// # Errors
+    /// [`KeyError::Pem`] for [`Self::Other`], whose form nobody here knows.
+    pub fn to_spki_der(&self) -> Result<Vec<u8>, KeyError> {
+        match self {
+            Self::Rsa(key) => key.to_spki_der(),
+            Self::EcdsaP256(point) => Ok([&SPKI_P256[..], point].concat()),
+            Self::EcdsaP384(point) => Ok([&SPKI_P384[..], point].concat()),
+            Self::Ed25519(point) => Ok([&SPKI_ED25519[..], point].concat()),
+            Self::Other { .. } => Err(KeyError::Pem),
+        }
+    }
+
+    /// PEM `PUBLIC KEY` (SubjectPublicKeyInfo).
+    ///
+    /// # Errors
+    /// As [`Self::to_spki_der`].
+    pub fn to_pem(&self) -> Result<String, KeyError> {
+        let der = self.to_spki_der()?;
+        let document = Document::try_from(der).map_err(|_| KeyError::Pem)?;
+        document.to_pem("PUBLIC KEY", LineEnding::LF).map_err(|_| KeyError::Pem)
+    }
+}
+
+/// A SubjectPublicKeyInfo of these kinds has one form only: its beginning is compared.
+fn elliptic_from_spki(der: &[u8]) -> Option<PublicKey> {
+    let p256 = der.strip_prefix(&SPKI_P256).and_then(|point| point.try_into().ok());
+    let p384 = der.strip_prefix(&SPKI_P384).and_then(|point| point.try_into().ok());
+    let ed25519 = der.strip_prefix(&SPKI_ED25519).and_then(|point| point.try_into().ok());
+    p256.map(PublicKey::EcdsaP256)
+        .or_else(|| p384.map(PublicKey::EcdsaP384))
+        .or_else(|| ed25519.map(PublicKey::Ed25519))
+}
+
+/// id-ecPublicKey with the curve's name, and a BIT STRING of an uncompressed point (RFC 5480 §2).
+const SPKI_P256: [u8; 27] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
+];
+const SPKI_P384: [u8; 24] = [
+    0x30, 0x76, 0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b,
+    0x81, 0x04, 0x00, 0x22, 0x03, 0x62, 0x00, 0x04,
+];
+/// id-Ed25519 without parameters (RFC 8410 §4).
+const SPKI_ED25519: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
 /// Only keys without restrictions: those marked for PSS alone (`id-RSASSA-PSS`) are refused.
 fn check_algorithm(oid: ObjectIdentifier) -> Result<(), KeyError> {
     if oid == rsa::pkcs1::ALGORITHM_OID { Ok(()) } else { Err(KeyError::Pem) }
@@ -120,6 +186,36 @@ mod tests {
     use super::*;
     use crate::key::tests::{any_key, key};
     use proptest::prelude::*;
+
+    /// Made with `openssl pkey -pubout`.
+    #[test]
+    fn elliptic_keys_read_back() {
+        let p256 = "-----BEGIN PUBLIC KEY-----\n\
+            MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE";
+        for (key, start) in [
+            (PublicKey::EcdsaP256([7; 64]), p256),
+            (
+                PublicKey::EcdsaP384([7; 96]),
+                "-----BEGIN PUBLIC KEY-----\nMHYwEAYHKoZIzj0CAQYFK4EEACIDYgAE",
+            ),
+            (PublicKey::Ed25519([7; 32]), "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA"),
+        ] {
+            let pem = key.to_pem().unwrap();
+            assert!(pem.starts_with(start), "{pem}");
+            assert_eq!(PublicKey::from_pem(&format!("some text\n{pem}")), Ok(key.clone()));
+            let mut der = key.to_spki_der().unwrap();
+            der.pop();
+            assert_eq!(elliptic_from_spki(&der), None);
+            der.extend([7, 7]);
+            assert_eq!(elliptic_from_spki(&der), None);
+        }
+        let rsa = key(2048, 0);
+        assert_eq!(PublicKey::from_pem(&rsa.to_pem().unwrap()), Ok(rsa.clone().into()));
+        assert_eq!(PublicKey::from(rsa.clone()).to_pem(), rsa.to_pem());
+        let other = PublicKey::Other { algorithm: 4, octets: vec![7; 57] };
+        assert_eq!(other.to_pem(), Err(KeyError::Pem));
+        assert_eq!(PublicKey::from_pem("-----BEGIN CERTIFICATE-----\n"), Err(KeyError::Pem));
+    }
 
     proptest! {
         #[test]

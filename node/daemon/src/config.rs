@@ -25,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) node: Node,
     pub(crate) dns: Dns,
     pub(crate) policy: Policy,
+    pub(crate) ike: Ike,
     #[serde(rename = "connection")]
     pub(crate) connections: Vec<Connection>,
 }
@@ -79,6 +80,13 @@ pub(crate) enum Mobike {
     On,
     /// Yes, and every peer is told all our addresses.
     Announce,
+}
+
+/// `[ike]`: what is spoken with peers.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Ike {
+    pub(crate) compatibility: bool,
 }
 
 /// `[dns]`: whom to ask and whom to trust.
@@ -379,6 +387,7 @@ mod tests {
             "mobike",
             "table",
             "mark",
+            "compatibility",
             "resolvers",
             "trust-anchors",
             "directory",
@@ -434,6 +443,12 @@ mod tests {
                 whole.lines().filter(|l| !l.starts_with(without)).flat_map(|l| [l, "\n"]).collect();
             assert!(error(&text).contains(names), "{}", error(&text));
         }
+        let both = error(&format!("{whole}psk-file = \"/x\"\n"));
+        assert!(both.contains("connection office: psk-file: one of"), "{both}");
+        let secret = whole.replace("remote-key = \"dns\"", "psk-file = \"/nowhere/psk\"");
+        let config = Config::parse(Path::new("x"), &secret).unwrap();
+        let lost = config.connections().unwrap_err().to_string();
+        assert!(lost.contains("connection office: psk-file: /nowhere/psk: "), "{lost}");
         let two = error(&format!("{whole}{whole}"));
         assert!(two.contains("office: name: there are two"), "{two}");
         let other = error(&whole.replace("10.2.0.0/16", "2001:db8::/32"));

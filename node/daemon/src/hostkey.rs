@@ -1,5 +1,7 @@
-//! The host's RSA key: made, kept in a file that nobody else can read, and used to sign
-//! (RFC 7427). It never decrypts.
+//! The host's key: made, kept in a file that nobody else can read, and used to sign (RFC 7427). It
+//! never decrypts.
+
+mod pair;
 
 mod signers;
 
@@ -11,19 +13,18 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
-use aws_lc_rs::signature::{
-    RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
-    RSA_PSS_SHA512, RsaKeyPair, RsaSignatureEncoding,
-};
-use dnskeys::RsaKey;
-use ike::SignatureScheme;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use dnskeys::PublicKey;
+use ike::{SharedSecret, SignatureScheme};
+use pair::Pair;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 use rsa::RsaPrivateKey;
 use rsa::pkcs1::DecodeRsaPrivateKey as _;
+use rsa::pkcs8::EncodePrivateKey as _;
 use rsa::pkcs8::der::SecretDocument;
 use rsa::pkcs8::der::pem::LineEnding;
-use rsa::pkcs8::{EncodePrivateKey as _, PrivateKeyInfoRef};
 use zeroize::Zeroizing;
 
 pub(crate) use signers::{Signed, Signers};
@@ -31,8 +32,22 @@ pub(crate) use signers::{Signed, Signers};
 /// The host key, ready to sign. Wiped when dropped, never printed.
 pub(crate) struct HostKey {
     pkcs8: SecretDocument,
-    pair: RsaKeyPair,
-    public: RsaKey,
+    pair: Pair,
+    public: PublicKey,
+}
+
+/// Kinds of keys that can be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// What every peer understands.
+    #[default]
+    Rsa,
+    /// Smaller and faster; for peers that know RFC 7427.
+    EcdsaP256,
+    /// The same with a longer curve.
+    EcdsaP384,
+    /// The smallest and fastest; for peers that know RFC 8420.
+    Ed25519,
 }
 
 /// Modulus lengths that can be made.
@@ -92,7 +107,7 @@ pub(crate) enum HostKeyError {
         /// Who owns it.
         owner: u32,
     },
-    /// Its content is no private RSA key.
+    /// Its content is no private key of ours.
     #[error("{}: {why}", path.display())]
     Content {
         /// The file.
@@ -123,6 +138,16 @@ impl HostKey {
         Self::from_pkcs8(pkcs8).map_err(HostKeyError::Library)
     }
 
+    /// Makes a key of another kind than RSA, or an RSA key of the usual length.
+    pub(crate) fn generate_kind(kind: Kind) -> Result<Self, HostKeyError> {
+        let failed = || HostKeyError::Library("the library could not make a key");
+        let pkcs8 = match kind {
+            Kind::Rsa => return Self::generate(Bits::default()),
+            Kind::EcdsaP256 | Kind::EcdsaP384 | Kind::Ed25519 => pair::generate(kind),
+        };
+        Self::from_pkcs8(pkcs8.ok_or_else(failed)?).map_err(HostKeyError::Library)
+    }
+
     /// Reads a key from a file that only its owner can read: PEM, PKCS#8 or PKCS#1.
     pub(crate) fn load(path: &Path) -> Result<Self, HostKeyError> {
         let text = read_private(path)?;
@@ -147,6 +172,9 @@ impl HostKey {
                     .map_err(|_| "not a private RSA key")?;
                 Self::from_pkcs8(key.to_pkcs8_der().map_err(|_| "not a private RSA key")?)
             }
+            "EC PRIVATE KEY" => {
+                Err("in SEC 1 form; convert with: openssl pkcs8 -topk8 -nodes -in FILE -out FILE")
+            }
             "ENCRYPTED PRIVATE KEY" => {
                 Err("encrypted, and there is nobody to ask for the passphrase")
             }
@@ -154,24 +182,12 @@ impl HostKey {
             "OPENSSH PRIVATE KEY" => {
                 Err("in OpenSSH's format; convert with: ssh-keygen -p -m PKCS8 -f FILE")
             }
-            _ => Err("not a private RSA key"),
+            _ => Err("not a private key"),
         }
     }
 
     fn from_pkcs8(pkcs8: SecretDocument) -> Result<Self, &'static str> {
-        use rsa::pkcs8::der::Decode as _;
-        let info = PrivateKeyInfoRef::from_der(pkcs8.as_bytes())
-            .map_err(|_| "not a PKCS#8 private key")?;
-        if info.algorithm.oid != rsa::pkcs1::ALGORITHM_OID {
-            return Err("not an RSA key");
-        }
-        let public = RsaKey::from_pkcs8_der(pkcs8.as_bytes()).map_err(|error| error.why())?;
-        if public.weakness() == Some(dnskeys::Weakness::ShortModulus) {
-            return Err("below 2048 bits, which no peer accepts");
-        }
-        // Checks that the parts fit together, too.
-        let pair = RsaKeyPair::from_pkcs8(pkcs8.as_bytes())
-            .map_err(|_| "a private RSA key whose parts do not fit together")?;
+        let (pair, public) = Pair::from_pkcs8(&pkcs8)?;
         Ok(Self { pkcs8, pair, public })
     }
 
@@ -210,7 +226,7 @@ impl HostKey {
     }
 
     /// The public half.
-    pub(crate) fn public(&self) -> &RsaKey {
+    pub(crate) fn public(&self) -> &PublicKey {
         &self.public
     }
 
@@ -220,20 +236,9 @@ impl HostKey {
         scheme: SignatureScheme,
         message: &[u8],
     ) -> Result<Vec<u8>, HostKeyError> {
-        let encoding: &'static RsaSignatureEncoding = match scheme {
-            SignatureScheme::RsaPssSha256 => &RSA_PSS_SHA256,
-            SignatureScheme::RsaPssSha384 => &RSA_PSS_SHA384,
-            SignatureScheme::RsaPssSha512 => &RSA_PSS_SHA512,
-            SignatureScheme::RsaPkcs1Sha256 => &RSA_PKCS1_SHA256,
-            SignatureScheme::RsaPkcs1Sha384 => &RSA_PKCS1_SHA384,
-            SignatureScheme::RsaPkcs1Sha512 => &RSA_PKCS1_SHA512,
-            _ => return Err(HostKeyError::Library("the key is of another kind")),
-        };
-        let mut signature = vec![0; self.pair.public_modulus_len()];
         self.pair
-            .sign(encoding, &SystemRandom::new(), message, &mut signature)
-            .map_err(|_| HostKeyError::Library("the library could not sign"))?;
-        Ok(signature)
+            .sign(scheme, message)
+            .ok_or(HostKeyError::Library("the library could not sign, or not in this way"))
     }
 }
 
@@ -258,27 +263,46 @@ fn decode_pem(text: &str) -> Result<SecretDocument, &'static str> {
 
 /// Reads the public half from a file: PEM of a public key, or of a private one that only its
 /// owner can read.
-pub(crate) fn load_public(path: &Path) -> Result<RsaKey, HostKeyError> {
+pub(crate) fn load_public(path: &Path) -> Result<PublicKey, HostKeyError> {
     let file = open(path)?;
     let text = read_text(path, &file)?;
     if text.contains("PRIVATE KEY-----") {
         return Ok(HostKey::load(path)?.public);
     }
-    RsaKey::from_pem(&text)
+    PublicKey::from_pem(&text)
         .map_err(|error| HostKeyError::Content { path: path.to_path_buf(), why: error.why() })
 }
 
-/// Reads a peer's public key: PEM, or the base64 of DNS and of the classic files (RFC 3110, with
-/// or without `0s` in front).
-pub(crate) fn load_peer(path: &Path) -> Result<RsaKey, HostKeyError> {
+/// Reads a peer's public key: PEM, or the base64 of DNS and of the classic files (with or without
+/// `0s` in front).
+pub(crate) fn load_peer(path: &Path) -> Result<PublicKey, HostKeyError> {
     let text = read_text(path, &open(path)?)?;
     let trimmed = text.trim();
     let key = if trimmed.contains("-----BEGIN") {
-        RsaKey::from_pem(trimmed)
+        PublicKey::from_pem(trimmed)
     } else {
-        RsaKey::from_base64(trimmed.strip_prefix("0s").unwrap_or(trimmed).as_bytes())
+        PublicKey::from_base64(trimmed.strip_prefix("0s").unwrap_or(trimmed).as_bytes())
     };
     key.map_err(|error| HostKeyError::Content { path: path.to_path_buf(), why: error.why() })
+}
+
+/// Reads a secret that is shared with a peer, from a file that only its owner can read: one line of
+/// text, or its base64 behind `0s`.
+pub(crate) fn load_secret(path: &Path) -> Result<SharedSecret, HostKeyError> {
+    let error = |why| HostKeyError::Content { path: path.to_path_buf(), why };
+    let text = read_private(path)?;
+    let line = text.trim_end_matches(['\r', '\n']);
+    if line.contains(['\r', '\n']) {
+        return Err(error("more than one line, where one is the secret"));
+    }
+    let octets = match line.strip_prefix("0s") {
+        Some(coded) => BASE64.decode(coded).map_err(|_| error("not base64 behind 0s"))?,
+        None => line.as_bytes().to_vec(),
+    };
+    SharedSecret::new(octets).ok_or(error(
+        "shorter than 16 octets: whoever answers in the peer's place could guess it at leisure; \
+         make one with: openssl rand -base64 32",
+    ))
 }
 
 /// Reads a file that must be private to its owner. The checks look at the file that was opened,

@@ -63,7 +63,7 @@ async fn start(
     if made {
         view::announce_key(&key, &config.key_file(), &addresses);
     }
-    let keying_config = view::keying_config(config, groups, connections, &key, addresses);
+    let keying_config = view::keying_config(config, groups, connections, &key, addresses)?;
     let (answers_in, answers) = mpsc::channel(64);
     // One for each job at most, and those are bounded.
     let (signatures_in, signatures) = mpsc::unbounded_channel();

@@ -110,9 +110,9 @@ pub(crate) fn keying_config(
     connections: Vec<keying::Connection>,
     key: &HostKey,
     addresses: Vec<IpAddr>,
-) -> keying::Config {
-    let public = key.public();
-    keying::Config {
+) -> anyhow::Result<keying::Config> {
+    let key = keying::ike_key(key.public()).context("node.key: of a kind that cannot sign")?;
+    Ok(keying::Config {
         groups,
         connections,
         rules: config.rules(),
@@ -129,13 +129,11 @@ pub(crate) fn keying_config(
                 Mobike::On => ike::Mobike::On,
                 Mobike::Announce => ike::Mobike::Announce,
             },
-            ..ike::Config::new(ike::PublicKey::Rsa {
-                exponent: public.exponent().to_vec(),
-                modulus: public.modulus().to_vec(),
-            })
+            compatibility: config.ike.compatibility,
+            ..ike::Config::new(key)
         },
         lives: keying::Lives::default(),
-    }
+    })
 }
 
 /// The whole state as one document.

@@ -474,7 +474,13 @@ pub(crate) fn keys_of(answer: &Answer, speaker: &Speaker) -> Vec<dnskeys::Public
 /// What proves a peer's identity by a key that was published for it; `None` for keys that IKE
 /// cannot verify with.
 pub(crate) fn to_ike_key(key: &dnskeys::PublicKey) -> Option<Credential> {
-    let key = match key {
+    ike_key(key).map(Credential::Key)
+}
+
+/// A published key as IKE has it; `None` for keys that IKE cannot verify with.
+#[must_use]
+pub fn ike_key(key: &dnskeys::PublicKey) -> Option<PublicKey> {
+    Some(match key {
         dnskeys::PublicKey::Rsa(rsa) => {
             PublicKey::Rsa { exponent: rsa.exponent().to_vec(), modulus: rsa.modulus().to_vec() }
         }
@@ -482,8 +488,7 @@ pub(crate) fn to_ike_key(key: &dnskeys::PublicKey) -> Option<Credential> {
         dnskeys::PublicKey::EcdsaP384(point) => PublicKey::EcdsaP384(*point),
         dnskeys::PublicKey::Ed25519(point) => PublicKey::Ed25519(*point),
         dnskeys::PublicKey::Other { .. } => return None,
-    };
-    Some(key.into())
+    })
 }
 
 /// The published key that proved a peer's identity; `None` if something else did.

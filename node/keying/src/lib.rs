@@ -36,6 +36,7 @@ pub use config::{Config, Lives, WhenAdvertised};
 pub use connection::{Connection, ConnectionState, ConnectionView, RemoteKeys, Start};
 pub use explain::{Explanation, NextPacket};
 pub use group::{Group, Groups, LineError, Listed};
+pub use initiator::ike_key;
 pub use keying::{Counters, Keying, Output, Timer};
 pub use reload::Reloaded;
 pub use report::{Report, What, Why};

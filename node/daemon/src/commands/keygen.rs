@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use dnskeys::{Gateway, Ipseckey, Name, RsaKey, ServerTxt, TxtGateway};
+use dnskeys::{Gateway, Ipseckey, Name, PublicKey, ServerTxt, TxtGateway};
 
 use super::showhostkey::parse_gateway;
 use crate::config::Config;
-use crate::hostkey::{self, Bits, HostKey};
+use crate::hostkey::{self, Bits, HostKey, Kind};
 
 /// Arguments of `oe-node keygen`.
 #[derive(clap::Args)]
@@ -20,7 +20,11 @@ pub(crate) struct Args {
     /// Configuration file [default: /etc/oe-node/oe-node.toml if it exists].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Length of the modulus.
+    /// Kind of key: rsa is what every peer understands; the others are smaller and faster, and are
+    /// published as IPSECKEY only.
+    #[arg(long = "type", value_enum, default_value_t, value_name = "TYPE")]
+    kind: Kind,
+    /// Length of an RSA key's modulus.
     #[arg(long, value_enum, default_value_t)]
     bits: Bits,
     /// Also print the records to publish for this gateway: the host's own address, or @FQDN.
@@ -47,45 +51,53 @@ fn run(args: &Args, out: &mut impl Write, notes: &mut impl Write) -> anyhow::Res
     if path.symlink_metadata().is_ok() {
         bail!(hostkey::HostKeyError::Exists(path.to_path_buf()));
     }
-    let key = HostKey::generate(args.bits)?;
+    let key = match args.kind {
+        Kind::Rsa => HostKey::generate(args.bits)?,
+        other => HostKey::generate_kind(other)?,
+    };
     if args.output.is_none() {
         hostkey::make_directory(path)?;
     }
     key.save(path)?;
     let public = key.public();
+    let bits = public.rsa().map_or_else(String::new, |rsa| format!(" of {} bits", rsa.bits()));
     writeln!(
         notes,
-        "oe-node keygen: {}: RSA key of {} bits, key id {}",
+        "oe-node keygen: {}: {} key{bits}, key id {}",
         path.display(),
-        public.bits(),
+        public.algorithm_name(),
         public.key_id()
     )?;
     match gateway {
         Some(gateway) => write_records(out, gateway, public).context("standard output"),
-        None => write_hint(notes, path, path == configured).context("standard error"),
+        None => {
+            let form = if public.rsa().is_some() { "--txt ADDRESS" } else { "--ipseckey" };
+            write_hint(notes, path, path == configured, form).context("standard error")
+        }
     }
 }
 
-fn write_hint(notes: &mut impl Write, path: &Path, configured: bool) -> io::Result<()> {
+fn write_hint(notes: &mut impl Write, path: &Path, configured: bool, form: &str) -> io::Result<()> {
     let file = if configured { String::new() } else { format!(" --key-file {}", path.display()) };
-    writeln!(notes, "oe-node keygen: publish it: oe-node showhostkey{file} --txt ADDRESS")
+    writeln!(notes, "oe-node keygen: publish it: oe-node showhostkey{file} {form}")
 }
 
-/// TXT and IPSECKEY at the name where a stranger looks for them. The latter names the owner itself:
-/// libreswan takes no other gateway type.
+/// TXT, which carries RSA keys only, and IPSECKEY at the name where a stranger looks for them. The
+/// latter names the owner itself: libreswan takes no other gateway type.
 pub(crate) fn write_records(
     out: &mut impl Write,
     gateway: TxtGateway,
-    key: &RsaKey,
+    key: &PublicKey,
 ) -> io::Result<()> {
     let owner = match &gateway {
         TxtGateway::Address(addr) => Name::reverse(*addr),
         TxtGateway::Name(name) => name.clone(),
     };
-    let ipseckey =
-        Ipseckey { precedence: 10, gateway: Gateway::Own, key: Some(key.clone().into()) };
-    let txt = ServerTxt { precedence: 10, gateway, key: Some(key.clone()) };
-    writeln!(out, "{owner}\tIN\tTXT\t{}", txt.presentation())?;
+    let ipseckey = Ipseckey { precedence: 10, gateway: Gateway::Own, key: Some(key.clone()) };
+    if let Some(rsa) = key.rsa() {
+        let txt = ServerTxt { precedence: 10, gateway, key: Some(rsa.clone()) };
+        writeln!(out, "{owner}\tIN\tTXT\t{}", txt.presentation())?;
+    }
     writeln!(out, "{owner}\tIN\tIPSECKEY\t{}", ipseckey.presentation())
 }
 
@@ -99,6 +111,7 @@ mod tests {
         let args = Args {
             output: Some(path.clone()),
             config: None,
+            kind: Kind::Rsa,
             bits: Bits::Rsa2048,
             txt: Some("192.0.2.11".to_owned()),
         };
@@ -123,11 +136,42 @@ mod tests {
     }
 
     #[test]
+    fn elliptic_keys_are_published_as_ipseckey_only() {
+        for (kind, algorithm, name) in [
+            (Kind::EcdsaP256, 3, "ECDSA P-256"),
+            (Kind::EcdsaP384, 3, "ECDSA P-384"),
+            (Kind::Ed25519, 4, "Ed25519"),
+        ] {
+            let file = format!("oe-keygen-{algorithm}-{kind:?}-{}", std::process::id());
+            let path = std::env::temp_dir().join(file);
+            let args = Args {
+                output: Some(path.clone()),
+                config: None,
+                kind,
+                bits: Bits::default(),
+                txt: Some("192.0.2.11".to_owned()),
+            };
+            let (mut out, mut notes) = (Vec::new(), Vec::new());
+            run(&args, &mut out, &mut notes).unwrap();
+            let key = HostKey::load(&path).unwrap();
+            let text = key.public().to_base64();
+            assert_eq!(
+                String::from_utf8(out).unwrap(),
+                format!("11.2.0.192.in-addr.arpa.\tIN\tIPSECKEY\t10 0 {algorithm} . {text}\n")
+            );
+            let notes = String::from_utf8(notes).unwrap();
+            assert!(notes.contains(&format!("{name} key, key id ")), "{notes}");
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
     fn a_bad_gateway_costs_no_key() {
         let path = std::env::temp_dir().join(format!("oe-keygen-bad-{}", std::process::id()));
         let args = Args {
             output: Some(path.clone()),
             config: None,
+            kind: Kind::Rsa,
             bits: Bits::Rsa2048,
             txt: Some("west".to_owned()),
         };

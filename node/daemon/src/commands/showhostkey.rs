@@ -9,7 +9,11 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use aws_lc_rs::digest;
-use dnskeys::{Gateway, Ipseckey, Name, OldKey, RsaKey, ServerTxt, TxtGateway, ipseckey, old_key};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use dnskeys::{
+    Gateway, Ipseckey, Name, OldKey, PublicKey, RsaKey, ServerTxt, TxtGateway, ipseckey, old_key,
+};
 use serde_json::json;
 
 use crate::config::Config;
@@ -22,7 +26,7 @@ use crate::hostkey;
     after_help = "Exit status: 0 printed, 1 no usable key or gateway, 2 wrong options."
 )]
 pub(crate) struct Args {
-    /// TXT record that names this gateway: the host's own address, its gateway's, or @FQDN.
+    /// TXT record that names this gateway: the host's own address, its gateway's, or @FQDN. RSA only.
     #[arg(long, value_name = "GW", group = "form")]
     txt: Option<String>,
     /// IPSECKEY record (RFC 4025).
@@ -31,10 +35,10 @@ pub(crate) struct Args {
     /// KEY record, as FreeS/WAN before 2.01 looked it up.
     #[arg(long, group = "form")]
     key: bool,
-    /// leftrsasigkey line for ipsec.conf.
+    /// leftrsasigkey line for ipsec.conf; leftpubkey for keys that are not RSA.
     #[arg(long, group = "form")]
     left: bool,
-    /// rightrsasigkey line for ipsec.conf.
+    /// rightrsasigkey line for ipsec.conf; rightpubkey for keys that are not RSA.
     #[arg(long, group = "form")]
     right: bool,
     /// PEM, SubjectPublicKeyInfo.
@@ -135,7 +139,8 @@ fn show(args: &Args) -> Result<String, Failure> {
     };
     let key = hostkey::load_public(&key_file)?;
     if let Some(gateway) = txt_gateway {
-        let record = ServerTxt { precedence: args.precedence, gateway, key: Some(key) };
+        let key = Some(only_rsa(&key, "a TXT")?.clone());
+        let record = ServerTxt { precedence: args.precedence, gateway, key };
         return Ok(show_txt(&record, owner, args.format));
     }
     if args.ipseckey {
@@ -146,21 +151,35 @@ fn show(args: &Args) -> Result<String, Failure> {
             None => Gateway::Own,
             Some(text) => parse_ipseckey_gateway(text)?,
         };
-        let record = Ipseckey { precedence, gateway, key: Some(key.into()) };
+        let record = Ipseckey { precedence, gateway, key: Some(key) };
         return Ok(show_ipseckey(&record, owner, args.format));
     }
     if args.key {
-        return Ok(show_key(&key, owner, args.format));
+        return Ok(show_key(only_rsa(&key, "a KEY")?, owner, args.format));
     }
     if args.format == Format::Json {
         return Ok(line(&describe(&key)));
     }
     Ok(match (args.left, args.right, args.pem) {
-        (true, ..) => show_side("left", &key),
-        (_, true, _) => show_side("right", &key),
+        (true, ..) => show_side("left", &key)?,
+        (_, true, _) => show_side("right", &key)?,
         (.., true) => key.to_pem()?,
-        _ => format!("< 1> RSA keyid: {} ckaid: {}\n", key.key_id(), ckaid(&key)),
+        _ => {
+            let ckaid = key.rsa().map_or_else(String::new, |rsa| format!(" ckaid: {}", ckaid(rsa)));
+            format!("< 1> {} keyid: {}{ckaid}\n", key.algorithm_name(), key.key_id())
+        }
     })
+}
+
+/// The records before IPSECKEY know no other kind of key.
+fn only_rsa<'a>(key: &'a PublicKey, record: &str) -> Result<&'a RsaKey, Failure> {
+    let Some(rsa) = key.rsa() else {
+        return Err(Failure::Other(anyhow::anyhow!(
+            "{record} record carries RSA keys only, and this is an {} key; use --ipseckey",
+            key.algorithm_name()
+        )));
+    };
+    Ok(rsa)
 }
 
 /// An address stands for its reverse name.
@@ -193,7 +212,7 @@ fn looks_numeric(text: &str) -> bool {
 }
 
 /// A record in the forms that all types share.
-struct Shown<'a> {
+struct Shown {
     owner: Option<Name>,
     /// Where a stranger looks for it.
     default_owner: Name,
@@ -201,12 +220,12 @@ struct Shown<'a> {
     number: u16,
     presentation: String,
     rdata: Vec<u8>,
-    key: &'a RsaKey,
+    key: PublicKey,
     precedence: Option<u16>,
     gateway: Option<String>,
 }
 
-impl Shown<'_> {
+impl Shown {
     /// `classic` makes the line of the old tool from the owner, if one was given.
     fn print(self, format: Format, classic: impl FnOnce(Option<&Name>, &str) -> String) -> String {
         let owner = self.owner.as_ref().unwrap_or(&self.default_owner);
@@ -220,7 +239,7 @@ impl Shown<'_> {
                 hex(&self.rdata)
             ),
             Format::Json => {
-                let mut object = describe(self.key);
+                let mut object = describe(&self.key);
                 if let Some(map) = object.as_object_mut() {
                     map.insert("owner".into(), owner.as_str().into());
                     map.insert("type".into(), self.kind.into());
@@ -253,7 +272,7 @@ fn show_txt(record: &ServerTxt, owner: Option<Name>, format: Format) -> String {
         number: 16,
         presentation: record.presentation(),
         rdata: record.to_rdata(),
-        key,
+        key: key.clone().into(),
         precedence: Some(record.precedence),
         gateway: Some(record.gateway.to_string()),
     };
@@ -264,7 +283,7 @@ fn show_txt(record: &ServerTxt, owner: Option<Name>, format: Format) -> String {
 
 /// libreswan: the host's name as owner, runs of blanks between.
 fn show_ipseckey(record: &Ipseckey, owner: Option<Name>, format: Format) -> String {
-    let Some(key) = record.key.as_ref().and_then(|key| key.rsa()) else { return String::new() };
+    let Some(key) = record.key.clone() else { return String::new() };
     let shown = Shown {
         owner,
         default_owner: host_name(),
@@ -295,7 +314,7 @@ fn show_key(key: &RsaKey, owner: Option<Name>, format: Format) -> String {
         number: old_key::TYPE,
         presentation: record.presentation(),
         rdata: record.to_rdata(),
-        key,
+        key: key.clone().into(),
         precedence: None,
         gateway: None,
     };
@@ -303,19 +322,31 @@ fn show_key(key: &RsaKey, owner: Option<Name>, format: Format) -> String {
     shown.print(format, |owner, text| format!("{}\tIN\tKEY\t{text}\n", owner.unwrap_or(&default)))
 }
 
-fn show_side(side: &str, key: &RsaKey) -> String {
-    format!("\t# {side} keyid: {}\n\t{side}rsasigkey=0s{}\n", key.key_id(), key.to_base64())
+/// libreswan: RSA as it always was, other kinds as SubjectPublicKeyInfo.
+fn show_side(side: &str, key: &PublicKey) -> anyhow::Result<String> {
+    let line = match key.rsa() {
+        Some(rsa) => format!("rsasigkey=0s{}", rsa.to_base64()),
+        None => format!("pubkey={}", BASE64.encode(key.to_spki_der()?)),
+    };
+    Ok(format!("\t# {side} keyid: {}\n\t{side}{line}\n", key.key_id()))
 }
 
-fn describe(key: &RsaKey) -> serde_json::Value {
-    json!({
-        "algorithm": "RSA",
-        "bits": key.bits(),
-        "exponent": key.exponent_value(),
-        "key_id": key.key_id(),
-        "ckaid": ckaid(key),
-        "key": key.to_base64(),
-    })
+fn describe(key: &PublicKey) -> serde_json::Value {
+    match key.rsa() {
+        Some(rsa) => json!({
+            "algorithm": "RSA",
+            "bits": rsa.bits(),
+            "exponent": rsa.exponent_value(),
+            "key_id": rsa.key_id(),
+            "ckaid": ckaid(rsa),
+            "key": rsa.to_base64(),
+        }),
+        None => json!({
+            "algorithm": key.algorithm_name(),
+            "key_id": key.key_id(),
+            "key": key.to_base64(),
+        }),
+    }
 }
 
 /// The name NSS gives a key, which libreswan's users go by: SHA-1 of the modulus.

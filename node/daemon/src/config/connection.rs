@@ -21,6 +21,7 @@ pub(crate) struct Connection {
     pub(crate) local_id: Option<String>,
     pub(crate) remote_id: Option<String>,
     pub(crate) remote_key: Option<String>,
+    pub(crate) psk_file: Option<PathBuf>,
     pub(crate) local_subnets: Vec<Subnet>,
     pub(crate) remote_subnets: Vec<Subnet>,
     #[serde(default)]
@@ -115,8 +116,10 @@ impl Connection {
         if self.mode == ConnectionMode::Transport {
             return error("mode", "transport mode is not supported yet");
         }
-        if self.remote_key.is_none() {
-            return error("remote-key", "missing: a file, or \"dns\"");
+        match (&self.remote_key, &self.psk_file) {
+            (None, None) => return error("remote-key", "missing: a file, or \"dns\"; or psk-file"),
+            (Some(_), Some(_)) => return error("psk-file", "one of remote-key and this, not both"),
+            _ => {}
         }
         if !local_subnets
             .iter()
@@ -131,21 +134,19 @@ impl Connection {
     pub(crate) fn to_keying(&self, rules: &dnskeys::Rules) -> Result<keying::Connection, String> {
         let error = |why: String| format!("connection {}: remote-key: {why}", self.name);
         let identity = |id: &Option<String>| id.as_deref().and_then(|id| parse_identity(id).ok());
-        let remote_keys = match self.remote_key.as_deref() {
-            None | Some("dns") => RemoteKeys::Dns,
-            Some(file) => {
+        let remote_keys = match (&self.psk_file, self.remote_key.as_deref()) {
+            (Some(file), _) => {
+                let secret = hostkey::load_secret(file)
+                    .map_err(|why| format!("connection {}: psk-file: {why}", self.name))?;
+                RemoteKeys::Known(vec![ike::Credential::Secret(secret)])
+            }
+            (None, None | Some("dns")) => RemoteKeys::Dns,
+            (None, Some(file)) => {
                 let key =
                     hostkey::load_peer(&PathBuf::from(file)).map_err(|e| error(e.to_string()))?;
-                let weak = match key.weakness() {
-                    Some(dnskeys::Weakness::SmallExponent) => !rules.allow_exponent_3,
-                    Some(dnskeys::Weakness::ShortModulus) => true,
-                    None => false,
-                };
-                if weak {
-                    return Err(error(format!("{file}: the key is too weak")));
-                }
-                let (exponent, modulus) = (key.exponent().to_vec(), key.modulus().to_vec());
-                RemoteKeys::Known(vec![ike::PublicKey::Rsa { exponent, modulus }.into()])
+                let key = keying::ike_key(&key).filter(|_| dnskeys::authenticates(&key, rules));
+                let key = key.ok_or_else(|| error(format!("{file}: the key is too weak")))?;
+                RemoteKeys::Known(vec![key.into()])
             }
         };
         let prefixes = |subnets: &[Subnet]| subnets.iter().map(|s| s.0).collect();

@@ -46,8 +46,8 @@ fn made_saved_and_read_again() {
     assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
     let again = HostKey::load(&path).unwrap();
     assert_eq!(again.public(), key().public());
-    assert_eq!(again.public().bits(), 2048);
-    assert_eq!(again.public().exponent_value(), 65537);
+    let rsa = again.public().rsa().unwrap();
+    assert_eq!((rsa.bits(), rsa.exponent_value()), (2048, 65537));
     assert_eq!(load_public(&path).unwrap(), *key().public());
     let before = std::fs::read(&path).unwrap();
     assert!(matches!(key().save(&path), Err(HostKeyError::Exists(_))));
@@ -113,7 +113,7 @@ fn contents_that_are_no_key() {
             "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----\n",
             "in OpenSSH's format; convert with: ssh-keygen -p -m PKCS8 -f FILE",
         ),
-        ("ec", "-----BEGIN EC PARAMETERS-----\n", "not a private RSA key"),
+        ("ec", "-----BEGIN EC PARAMETERS-----\n", "not a private key"),
         (
             "sealed",
             "-----BEGIN ENCRYPTED PRIVATE KEY-----\n",
@@ -145,14 +145,14 @@ fn rsa_pkcs1(bits: usize) -> String {
 fn pkcs1_is_read() {
     let pem = rsa_pkcs1(2048);
     let key = HostKey::from_pem(&pem).unwrap();
-    assert_eq!(*key.public(), RsaKey::from_pem(&pem).unwrap());
+    assert_eq!(*key.public(), PublicKey::from_pem(&pem).unwrap());
     key.sign(SignatureScheme::RsaPssSha256, b"message").unwrap();
 }
 
 #[test]
 fn signatures_verify() {
-    let public =
-        RsaPublicKeyComponents { n: key().public().modulus(), e: key().public().exponent() };
+    let rsa = key().public().rsa().unwrap();
+    let public = RsaPublicKeyComponents { n: rsa.modulus(), e: rsa.exponent() };
     for (scheme, verifier) in [
         (SignatureScheme::RsaPssSha256, &RSA_PSS_2048_8192_SHA256),
         (SignatureScheme::RsaPssSha384, &RSA_PSS_2048_8192_SHA384),
@@ -168,9 +168,104 @@ fn signatures_verify() {
     }
 }
 
+const KINDS: [Kind; 3] = [Kind::EcdsaP256, Kind::EcdsaP384, Kind::Ed25519];
+
+#[test]
+fn elliptic_keys_are_made_saved_and_read_again() {
+    let dir = Dir::new("elliptic");
+    for kind in KINDS {
+        let key = HostKey::generate_kind(kind).unwrap();
+        let path = dir.at(&format!("{kind:?}"));
+        key.save(&path).unwrap();
+        assert_eq!(HostKey::load(&path).unwrap().public(), key.public());
+        assert_eq!(load_public(&path).unwrap(), *key.public());
+        let public = dir.at(&format!("{kind:?}.pub"));
+        std::fs::write(&public, key.public().to_pem().unwrap()).unwrap();
+        assert_eq!(load_public(&public).unwrap(), *key.public());
+        assert_eq!(load_peer(&public).unwrap(), *key.public());
+        std::fs::write(&public, format!("0s{}\n", key.public().to_base64())).unwrap();
+        assert_eq!(load_peer(&public).unwrap(), *key.public());
+        let text = format!("{key:?}");
+        assert!(text.len() < 600, "{text}");
+    }
+}
+
+/// A key signs in its own ways and in no other.
+#[test]
+fn elliptic_keys_sign_in_their_own_ways() {
+    let ways = [
+        (Kind::EcdsaP256, SignatureScheme::EcdsaSha256, None),
+        (Kind::EcdsaP256, SignatureScheme::EcdsaP256Bare, Some(64)),
+        (Kind::EcdsaP384, SignatureScheme::EcdsaSha384, None),
+        (Kind::EcdsaP384, SignatureScheme::EcdsaP384Bare, Some(96)),
+        (Kind::Ed25519, SignatureScheme::Ed25519, Some(64)),
+        (Kind::Rsa, SignatureScheme::RsaPssSha256, Some(256)),
+    ];
+    for kind in KINDS {
+        let key = HostKey::generate_kind(kind).unwrap();
+        for (own, scheme, len) in ways {
+            match key.sign(scheme, b"message") {
+                Ok(signature) => {
+                    assert_eq!(own, kind);
+                    assert!(len.is_none_or(|len| len == signature.len()));
+                }
+                Err(_) => assert_ne!(own, kind),
+            }
+        }
+    }
+    assert!(key().sign(SignatureScheme::Ed25519, b"message").is_err());
+}
+
+/// As OpenSSL and strongSwan's pki write them: an Ed25519 key without its public half.
+#[test]
+fn other_peoples_files_are_read() {
+    // RFC 8410 §10.3.
+    let key = HostKey::from_pem(
+        "-----BEGIN PRIVATE KEY-----\n\
+         MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+         -----END PRIVATE KEY-----\n",
+    )
+    .unwrap();
+    // The public key of §10.1 belongs to it.
+    let pem = "-----BEGIN PUBLIC KEY-----\n\
+        MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n\
+        -----END PUBLIC KEY-----\n";
+    assert_eq!(*key.public(), PublicKey::from_pem(pem).unwrap());
+    let sec1 = "-----BEGIN EC PRIVATE KEY-----\nMA==\n-----END EC PRIVATE KEY-----\n";
+    assert!(HostKey::from_pem(sec1).unwrap_err().contains("openssl pkcs8"));
+}
+
+#[test]
+fn secrets_are_read_from_files_that_others_cannot_read() {
+    let dir = Dir::new("secrets");
+    let path = dir.at("psk");
+    let write = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        mode(&path, 0o600);
+        load_secret(&path)
+    };
+    let plain = write("correct horse battery staple\n").unwrap();
+    let coded = write("0sY29ycmVjdCBob3JzZSBiYXR0ZXJ5IHN0YXBsZQ==\n").unwrap();
+    assert_eq!(plain, coded);
+    assert_eq!(format!("{plain:?}"), "SharedSecret(..)");
+    for (text, why) in [
+        ("hunter2\n", "shorter than 16"),
+        ("", "shorter than 16"),
+        ("0sY29y", "shorter than 16"),
+        ("0s!!!", "not base64"),
+        ("correct horse\nbattery staple\n", "more than one line"),
+    ] {
+        let error = write(text).unwrap_err().to_string();
+        assert!(error.contains(why) && !error.contains("horse"), "{error}");
+    }
+    write("correct horse battery staple\n").unwrap();
+    mode(&path, 0o640);
+    assert!(matches!(load_secret(&path), Err(HostKeyError::Open { .. })));
+}
+
 #[test]
 fn nothing_secret_is_printed() {
     let text = format!("{:?}", key());
-    assert!(text.starts_with("HostKey(RsaKey(AwEAA"), "{text}");
+    assert!(text.starts_with("HostKey(Rsa(RsaKey(AwEAA"), "{text}");
     assert!(text.len() < 100);
 }

@@ -39,5 +39,5 @@ fn make_one(name: &str, bits: Bits) -> anyhow::Result<RsaKey> {
     fs::create_dir_all(&directory)?;
     let key = HostKey::generate(bits)?;
     key.save(&directory.join(Node::KEY))?;
-    Ok(key.public().clone())
+    key.public().rsa().cloned().context("the lab's keys are RSA")
 }

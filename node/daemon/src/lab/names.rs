@@ -119,7 +119,7 @@ mod tests {
             small_internet().into_iter().map(|site| Host::start(site).unwrap()).collect();
         links::join(&core, &hosts).unwrap();
         let [dns, west, east, plain, bogus] = hosts.as_slice() else { unreachable!() };
-        let key = HostKey::generate(Bits::Rsa2048).unwrap().public().clone();
+        let key = HostKey::generate(Bits::Rsa2048).unwrap().public().rsa().unwrap().clone();
         let published: Vec<_> =
             [west, east, bogus].map(|host| (&host.site, key.clone())).into_iter().collect();
         let anchor = serve(dns, &published).unwrap();

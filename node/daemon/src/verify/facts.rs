@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dnskeys::{Answer, Failure, Name, Outcome, RecordSet, RsaKey, Security};
+use dnskeys::{Answer, Failure, Name, Outcome, PublicKey, RecordSet, Security};
 
 use super::probe::Probed;
 
@@ -32,7 +32,7 @@ pub(crate) struct AddressFacts {
     /// Whether a daemon answered, for each gateway that was probed.
     pub(crate) probes: Vec<(IpAddr, Probed)>,
     /// The key that the host itself has, if it is known.
-    pub(crate) host_key: Option<RsaKey>,
+    pub(crate) host_key: Option<PublicKey>,
 }
 
 /// What a gateway publishes of itself.

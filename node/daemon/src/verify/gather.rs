@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dnskeys::{Gateway, Name, OldKey, RsaKey, Security};
+use dnskeys::{Gateway, Name, OldKey, PublicKey, Security};
 use hickory_proto::dnssec::rdata::DNSSECRData;
 use hickory_proto::rr::{RData, Record, RecordType};
 
@@ -26,7 +26,7 @@ pub(crate) struct Wanted {
     /// The mark that makes our packets bypass the trap of this machine.
     pub(crate) mark: Option<u32>,
     /// The key that the host itself has.
-    pub(crate) host_key: Option<RsaKey>,
+    pub(crate) host_key: Option<PublicKey>,
 }
 
 /// Everything about a name.

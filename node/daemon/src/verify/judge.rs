@@ -272,15 +272,19 @@ fn host_key(facts: &AddressFacts) -> Option<Note> {
     if own.is_empty() {
         return None;
     }
-    let published = own.iter().any(|r| r.key.as_ref().and_then(PublicKey::rsa) == Some(key));
+    let published = own.iter().any(|r| r.key.as_ref() == Some(key));
+    let form = match key.rsa() {
+        Some(_) => format!("--txt {}", facts.address),
+        None => "--ipseckey".to_owned(),
+    };
     Some(if published {
         Note::info(format!("the host key {} is published here", key.key_id()))
     } else {
         Note::wrong(
             format!("the host key {} is not among those published", key.key_id()),
             format!(
-                "replace the record at {} by what `oe-node showhostkey --txt {}` prints",
-                facts.reverse.name, facts.address
+                "replace the record at {} by what `oe-node showhostkey {form}` prints",
+                facts.reverse.name
             ),
         )
     })

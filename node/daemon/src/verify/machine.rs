@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dnskeys::{Name, RsaKey};
+use dnskeys::{Name, PublicKey};
 use hickory_proto::rr::RecordType;
 use serde_json::Value;
 
@@ -32,7 +32,7 @@ pub(crate) struct MachineFacts {
     /// Where the host key lies.
     pub(crate) key_file: PathBuf,
     /// The public half, or why there is none.
-    pub(crate) key: Result<RsaKey, HostKeyError>,
+    pub(crate) key: Result<PublicKey, HostKeyError>,
     /// What the daemon says, or why it says nothing.
     pub(crate) daemon: Result<Value, String>,
     /// UDP ports that somebody holds.
@@ -171,10 +171,18 @@ fn key(facts: &MachineFacts) -> Check {
     let text = format!("Checking for RSA private key ({})", facts.key_file.display());
     match &facts.key {
         Ok(key) => {
-            let what =
-                format!("RSA {} bits, e = {}, {}", key.bits(), key.exponent_value(), key.key_id());
+            let rsa = key.rsa();
+            let size = rsa.map_or_else(String::new, |rsa| {
+                format!(" {} bits, e = {}", rsa.bits(), rsa.exponent_value())
+            });
+            let what = format!("{}{size}, {}", key.algorithm_name(), key.key_id());
+            // The classic line, unless it is not true.
+            let text = match rsa {
+                Some(_) => text,
+                None => format!("Checking for private key ({})", facts.key_file.display()),
+            };
             let mut check = Check::new(text, Status::Ok).with([Note::info(what)]);
-            if key.weakness().is_some() {
+            if rsa.is_some_and(|rsa| rsa.weakness().is_some()) {
                 check.notes.push(Note::weak(
                     "strangers refuse it",
                     "make a new key with `oe-node keygen`, publish it, then change over",

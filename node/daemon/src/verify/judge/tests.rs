@@ -375,9 +375,9 @@ fn findings() {
             "disagrees with TXT",
             Failed,
         ),
-        (change(good(), &|f| f.host_key = Some(key())), Info, "is published here", Well),
+        (change(good(), &|f| f.host_key = Some(key().into())), Info, "is published here", Well),
         (
-            change(good(), &|f| f.host_key = Some(other())),
+            change(good(), &|f| f.host_key = Some(other().into())),
             Wrong,
             "is not among those published",
             Failed,

@@ -1,7 +1,7 @@
 use super::super::facts::{NameFacts, Seen, SeenOutcome};
 use super::super::report::{Verdict, Weight};
 use super::*;
-use dnskeys::{Rules, Security};
+use dnskeys::{RsaKey, Rules, Security};
 use serde_json::json;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ fn facts() -> MachineFacts {
         backend: Backend::Userspace,
         supported: true,
         key_file: "/var/lib/oe-node/host.key".into(),
-        key: Ok(RsaKey::new(&[1, 0, 1], &[0xc5; 384]).unwrap()),
+        key: Ok(RsaKey::new(&[1, 0, 1], &[0xc5; 384]).unwrap().into()),
         daemon: Ok(
             json!({ "destinations": [1, 2], "counters": { "keying": { "downgrades": 0 } } }),
         ),
