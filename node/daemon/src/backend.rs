@@ -187,6 +187,7 @@ fn lay(ground: &mut Ground, command: &Command) -> Result<(), KernelError> {
             ground.set_subnets(*subnets, *policy != Policy::Pass)
         }
         Command::ClearSubnets { subnets } => ground.set_subnets(*subnets, false),
+        Command::WatchFlow(flow) => ground.watch(*flow),
         Command::AddSa(_) | Command::MoveSa { .. } | Command::RemoveSa(_) | Command::AskUse(_) => {
             Ok(())
         }

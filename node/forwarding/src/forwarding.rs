@@ -172,6 +172,7 @@ impl Forwarding {
             Command::RemoveSa(sa) => {
                 self.sad.remove(sa);
             }
+            Command::WatchFlow(flow) => self.spd.watch(&flow),
             Command::AskUse(sa) => {
                 if let Some(used) = self.sad.get_mut(sa).map(|sa| sa.usage.report(now)) {
                     self.notify(Notice::LastUse { sa, used });

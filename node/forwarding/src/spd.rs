@@ -15,6 +15,8 @@ use crate::prefixes::PrefixTable;
 pub(crate) enum Verdict {
     Encrypt(SaId),
     Pass,
+    /// Pass, and say so: somebody wants to know.
+    PassAndTell,
     Deny,
     Hold,
     /// No class covers the destination; nothing is known, so nothing is sent.
@@ -35,6 +37,8 @@ struct State {
     policy: Policy,
     /// In `Hold`, the last time keys were asked for; otherwise the last packet.
     at: Instant,
+    /// Whether the next packet that passes is to be told of.
+    watched: bool,
 }
 
 /// What happens between a local prefix and the remote one that it is listed under.
@@ -74,6 +78,7 @@ impl Spd {
                 state.at = now;
                 match policy {
                     Policy::Encrypt(sa) => Verdict::Encrypt(sa),
+                    Policy::Pass if std::mem::take(&mut state.watched) => Verdict::PassAndTell,
                     Policy::Pass => Verdict::Pass,
                     Policy::Deny | Policy::Hold => Verdict::Deny,
                 }
@@ -154,7 +159,7 @@ impl Spd {
         if !self.has_room_for(&flow) {
             return None;
         }
-        let fresh = State { policy: Policy::Hold, at: now };
+        let fresh = State { policy: Policy::Hold, at: now, watched: false };
         match self.flows.entry(flow) {
             Entry::Vacant(place) => {
                 place.insert(fresh);
@@ -178,9 +183,16 @@ impl Spd {
     pub(crate) fn set(&mut self, now: Instant, flow: Flow, policy: Policy) -> bool {
         let room = self.has_room_for(&flow);
         if room {
-            self.flows.insert(flow, State { policy, at: now });
+            self.flows.insert(flow, State { policy, at: now, watched: false });
         }
         room
+    }
+
+    /// Wants to know of the next packet that passes. A flow that is not known is trapped instead.
+    pub(crate) fn watch(&mut self, flow: &Flow) {
+        if let Some(state) = self.flows.get_mut(flow) {
+            state.watched = true;
+        }
     }
 
     /// Forgets a flow.

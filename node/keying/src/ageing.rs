@@ -1,17 +1,17 @@
 //! What ends by time (RFC 4322 §3.2.7, §3.4; oe-rules 34, 36, 50, 51).
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dnskeys::{Answer, Claim, Name, Refusal, Speaker};
 use ike::End;
-use sa::{Command, Flow, SaId, Use};
+use sa::{Command, Flow, Policy, SaId, Use};
 
-use crate::entry::{Asker, Recheck, State};
-use crate::initiator::from_ike_key;
+use crate::entry::{Asker, Pair, Recheck, Renewal, State};
+use crate::initiator::{MAX_PENDING, PATIENCE, from_ike_key};
 use crate::keying::Keying;
 use crate::pairs::{CROSSING, MIN_PROOF};
-use crate::report::What;
+use crate::report::{What, Why};
 
 impl Keying {
     /// A flow's deadline has come.
@@ -20,19 +20,16 @@ impl Keying {
         match &entry.state {
             State::PotentialOe => {
                 let life = self.config.lives.short;
-                let why = crate::report::Why::Dns(dnskeys::Reason::DnsFailed);
+                let why = Why::Dns(dnskeys::Reason::DnsFailed);
                 match entry.group.strictness() {
                     dnskeys::Strictness::Permissive => self.go_clear(now, flow, why, life),
                     dnskeys::Strictness::Paranoid => self.go_deny(now, flow, why, life),
                 }
             }
-            State::PendingOe(_) => {
-                if let Some(pending) = self.pending(flow) {
-                    pending.last_end.get_or_insert(End::Timeout);
-                }
-                self.failed(now, flow);
-            }
-            State::ClearText(_) | State::Deny(_) => self.expire(now, flow),
+            State::PendingOe(_) => self.out_of_patience(now, flow),
+            State::ClearText(_) => self.clear_due(now, flow),
+            // Nothing passes either way: its next packet asks anew.
+            State::Deny(_) => self.expire(now, flow),
             State::Keyed { current, quiet: true, .. } => {
                 let current = *current;
                 self.switch(now, flow, current);
@@ -42,6 +39,65 @@ impl Keying {
                 self.look(now, flow, current, next);
             }
         }
+    }
+
+    /// The gateways of a flow took too long together.
+    fn out_of_patience(&mut self, now: Instant, flow: Flow) {
+        if let Some(pending) = self.pending(flow)
+            && let Some(candidate) = pending.gateway.as_ref()
+        {
+            pending.ends.push((candidate.gateway, End::Timeout));
+        }
+        self.failed(now, flow);
+    }
+
+    /// A flow in the clear comes to the end of its life, or of what was to renew it (rule 34).
+    fn clear_due(&mut self, now: Instant, flow: Flow) {
+        let Some(entry) = self.flows.get_mut(&flow) else { return };
+        match entry.renewal {
+            Renewal::Settled if entry.group.initiates() => {
+                entry.renewal = Renewal::Watched;
+                self.command(Command::WatchFlow(flow));
+                self.set_deadline(flow, Some(now + WATCH));
+            }
+            // Nobody uses it: the next packet starts anew.
+            Renewal::Settled | Renewal::Watched => self.expire(now, flow),
+            // DNS has not answered.
+            Renewal::Asked => {
+                self.counters.downgrades += 1;
+                let why = Why::Dns(dnskeys::Reason::DnsFailed);
+                let life = self.config.lives.short;
+                self.stay_clear(now, flow, why, life);
+            }
+            Renewal::Calling(_) => self.out_of_patience(now, flow),
+        }
+    }
+
+    /// A packet of a flow passed in the clear while that was watched for: DNS is asked again, and
+    /// the packets go on (rules 35, 37).
+    pub(crate) fn flow_used(&mut self, now: Instant, flow: Flow) {
+        let Some(entry) = self.flows.get_mut(&flow) else { return };
+        if !matches!((&entry.state, &entry.renewal), (State::ClearText(_), Renewal::Watched)) {
+            return;
+        }
+        entry.renewal = Renewal::Asked;
+        // Watched packets take the slow way: that was enough of it.
+        self.set_policy(flow, Policy::Pass);
+        if self.asked.len() >= MAX_PENDING {
+            let life = self.config.lives.short;
+            return self.stay_clear(now, flow, Why::Budget, life);
+        }
+        self.set_deadline(flow, Some(now + PATIENCE));
+        self.ask(Name::reverse(flow.dst()), Asker::Destination(flow));
+    }
+
+    /// Nothing has changed: a flow stays in the clear for another life.
+    pub(crate) fn stay_clear(&mut self, now: Instant, flow: Flow, why: Why, life: Duration) {
+        let Some(entry) = self.flows.get_mut(&flow) else { return };
+        entry.renewal = Renewal::Settled;
+        entry.state = State::ClearText(why);
+        self.set_deadline(flow, Some(now + life));
+        self.report(now, Some(flow), What::StillClear(why));
     }
 
     /// Looks at a keyed flow: settles what waits, drops what should be gone, asks for its use.
@@ -76,7 +132,7 @@ impl Keying {
 
     /// The evidence for a pair has aged: asks for it again (rule 35; removal of the record ends the
     /// pair).
-    fn recheck(&mut self, flow: Flow, current: SaId) {
+    pub(crate) fn recheck(&mut self, flow: Flow, current: SaId) {
         let Some(speaker) = self.pairs.get(&current).map(|pair| pair.proof.speaker().clone())
         else {
             return;
@@ -113,8 +169,11 @@ impl Keying {
         let claim = Claim { address: flow.dst(), speaker: &speaker, key: &key, outer };
         match dnskeys::authorize(claim, &evidence, &self.config.rules, strict) {
             Ok(proof) => {
-                pair.proof_until = now + proof.life().max(MIN_PROOF);
-                pair.proof = proof;
+                let (ike, until) = (pair.ike, now + proof.life().max(MIN_PROOF));
+                let same = |pair: &&mut Pair| pair.flow == flow && pair.ike == ike;
+                for pair in self.pairs.values_mut().filter(same) {
+                    (pair.proof_until, pair.proof) = (until, proof.clone());
+                }
             }
             // Whoever can stop DNS could end every pair: that decides nothing.
             Err(Refusal::DnsFailed) => pair.proof_until = now + MIN_PROOF,
@@ -134,6 +193,9 @@ impl Keying {
     /// The data plane says how a pair is used: one that neither end uses is closed.
     pub(crate) fn last_use(&mut self, now: Instant, sa: SaId, used: Use) {
         self.joint_used(sa, used);
+        if let Some(flow) = self.parted.remove(&sa) {
+            return self.report(now, Some(flow), What::PairClosed { sa, used });
+        }
         let Some(pair) = self.pairs.get_mut(&sa) else { return };
         pair.used = used;
         // Somebody may only have wanted to see the counters.
@@ -150,3 +212,7 @@ impl Keying {
         }
     }
 }
+
+/// How long a flow in the clear may be unused before it is forgotten: longer than the silence
+/// between two packets of a flow that somebody would call in use (rule 51 has the same number).
+const WATCH: Duration = Duration::from_secs(30);

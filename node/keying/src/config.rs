@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use dnskeys::Rules;
-use ike::Identity;
+use ike::{End, Identity};
 
 use crate::connection::Connection;
 use crate::group::Groups;
+use crate::own::OwnRecord;
 
 /// What to do when a *secure* record exists and its gateway does not answer
 /// (`[policy] when-advertised`).
@@ -31,6 +32,8 @@ pub struct Config {
     pub rules: Rules,
     /// What a silent gateway with a secure record means.
     pub when_advertised: WhenAdvertised,
+    /// What the lack of a record of our own means.
+    pub own_record: OwnRecord,
     /// Who we say we are; `None` is our outer address.
     pub identity: Option<Identity>,
     /// Our own addresses.
@@ -56,6 +59,25 @@ pub struct Lives {
     pub idle: Duration,
     /// Between later idleness checks.
     pub next_look: Duration,
+}
+
+impl Lives {
+    /// How long a failure stands that ended like this (rules 26, 28, 29); `left` is what is left
+    /// of the answer that named the gateway: a key that is about to be published comes with the
+    /// next.
+    pub(crate) fn after(&self, end: End, left: Duration) -> Duration {
+        match end {
+            End::Timeout | End::Refused { authentic: false, .. } => self.silent,
+            End::Refused { authentic: true, .. } => self.refused,
+            End::AuthenticationFailed | End::NotAuthorized => left,
+            End::SigningFailed
+            | End::DeletedByPeer
+            | End::Closed
+            | End::InitialContact
+            | End::Expired
+            | End::Misbehaved(_) => self.short,
+        }
+    }
 }
 
 impl Default for Lives {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dnskeys::{Answer, Authorized, Candidate, Name, Reason, Security};
 use ike::{Credential, End, Identity, IkeId, NeedPeer};
@@ -20,6 +20,10 @@ pub(crate) struct Entry {
     pub(crate) since: Instant,
     /// When its state must be looked at again; kept in step with `Keying::deadlines`.
     pub(crate) deadline: Option<Instant>,
+    /// What DNS last said of its destination, and when.
+    pub(crate) answer: Option<Box<(Instant, Answer)>>,
+    /// In clear text: what is being done to learn whether it must stay so (rules 34, 35).
+    pub(crate) renewal: Renewal,
     /// What happened to it, oldest first; bounded by [`HISTORY`].
     pub(crate) history: VecDeque<(Instant, What)>,
 }
@@ -27,6 +31,20 @@ pub(crate) struct Entry {
 /// Transitions remembered of one flow, for `explain`: the longest way from trap to pair, and the
 /// way back, are in it.
 pub(crate) const HISTORY: usize = 12;
+
+/// RFC 4322 §3.2.7, *expiring*, for a flow in the clear. Its packets go on as they did meanwhile.
+#[derive(Debug, Default)]
+pub(crate) enum Renewal {
+    /// Its life is not over.
+    #[default]
+    Settled,
+    /// The data plane will say if a packet passes; without one, the flow is forgotten.
+    Watched,
+    /// It is in use, and DNS is being asked again.
+    Asked,
+    /// DNS says what it said, and the gateways that did not answer then are called again.
+    Calling(Box<Pending>),
+}
 
 /// RFC 4322 §3.2: what is known of a flow's destination.
 #[derive(Debug)]
@@ -62,10 +80,10 @@ pub(crate) struct Pending {
     pub(crate) evidence: Vec<Answer>,
     /// Of the destination's own answer.
     pub(crate) security: Security,
-    /// How long the destination's own answer stands.
-    pub(crate) ttl: Duration,
-    /// How the last gateway ended.
-    pub(crate) last_end: Option<End>,
+    /// Until when the destination's own answer stands.
+    pub(crate) until: Instant,
+    /// How the gateways tried so far ended.
+    pub(crate) ends: Vec<(IpAddr, End)>,
     /// Whether a gateway that fell silent half-way has been called once more.
     pub(crate) called_again: bool,
     /// A gateway's own record was bogus or malformed: no failure may end in the clear then.
@@ -173,4 +191,6 @@ pub(crate) enum Asker {
     Connection(usize),
     /// A configured peer that calls.
     ConnectionVisitor(IkeId),
+    /// We ourselves, for the records of an address of ours.
+    Own(IpAddr),
 }

@@ -16,8 +16,9 @@ use rand_core::Rng as _;
 use sa::{Flow, Mode, Policy, TrafficSelector};
 
 use crate::config::WhenAdvertised;
-use crate::entry::{Asker, Call, Peer, Pending, State};
+use crate::entry::{Asker, Call, Peer, Pending, Renewal, State};
 use crate::keying::Keying;
+use crate::own::OwnRecord;
 use crate::report::{What, Why};
 
 impl Keying {
@@ -38,7 +39,11 @@ impl Keying {
         });
         match standing {
             Some(Policy::Hold) => {}
-            Some(policy) => self.set_policy(flow, policy),
+            Some(policy) => {
+                self.set_policy(flow, policy);
+                // The data plane had to forget it meanwhile: that is use as well.
+                self.flow_used(now, flow);
+            }
             None => self.new_flow(now, flow),
         }
     }
@@ -66,6 +71,7 @@ impl Keying {
         self.set_policy(flow, Policy::Hold);
         self.report(now, Some(flow), What::Trapped);
         self.ask(Name::reverse(flow.dst()), Asker::Destination(flow));
+        self.ask_own(now, flow.src());
     }
 
     /// Keeps the table of flows bounded: the clear or denied flow that ends soonest goes first.
@@ -85,10 +91,17 @@ impl Keying {
 
     /// The destination's own record is known.
     pub(crate) fn destination_answered(&mut self, now: Instant, flow: Flow, answer: &Answer) {
-        let Some(entry) = self.flows.get(&flow) else { return };
-        if !matches!(entry.state, State::PotentialOe) {
-            return;
-        }
+        let Some(entry) = self.flows.get_mut(&flow) else { return };
+        let renewed = match (&entry.state, &entry.renewal) {
+            (State::PotentialOe, _) => false,
+            (State::ClearText(_), Renewal::Asked) => true,
+            _ => return,
+        };
+        let before = entry.answer.replace(Box::new((now, answer.clone())));
+        let unchanged = renewed
+            && before.is_some_and(|before| {
+                (before.1.security, &before.1.outcome) == (answer.security, &answer.outcome)
+            });
         let strict = entry.group.strictness();
         let records = match &answer.outcome {
             Outcome::Records(set) => set.gateways.len(),
@@ -104,27 +117,54 @@ impl Keying {
                     gateway: None,
                     evidence: vec![answer.clone()],
                     security,
-                    ttl: self.life(life),
-                    last_end: None,
+                    until: now + self.life(life),
+                    ends: Vec::new(),
                     called_again: false,
                     spoilt: None,
                 };
-                let state = State::PendingOe(Box::new(pending));
-                self.enter(now, flow, state, Some(now + PATIENCE));
-                self.next_candidate(now, flow);
+                self.negotiate(now, flow, pending, renewed, unchanged);
             }
             Verdict::Clear { reason, life } => {
                 if reason == Reason::DnsFailed {
                     self.counters.downgrades += 1;
                 }
                 let life = self.life(life);
-                self.go_clear(now, flow, Why::Dns(reason), life);
+                if renewed {
+                    self.stay_clear(now, flow, Why::Dns(reason), life);
+                } else {
+                    self.go_clear(now, flow, Why::Dns(reason), life);
+                }
             }
             Verdict::Deny { reason, life } => {
                 let life = self.life(life);
                 self.go_deny(now, flow, Why::Dns(reason), life);
             }
         }
+    }
+
+    /// Starts to call. A flow that is in the clear because nobody answered, and whose records say
+    /// what they said then, stays so until somebody does (rule 37); otherwise it is held (rule 35).
+    fn negotiate(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        pending: Pending,
+        renewed: bool,
+        unchanged: bool,
+    ) {
+        let pending = Box::new(pending);
+        if renewed && unchanged {
+            if let Some(entry) = self.flows.get_mut(&flow) {
+                entry.renewal = Renewal::Calling(pending);
+            }
+            self.set_deadline(flow, Some(now + PATIENCE));
+        } else {
+            self.enter(now, flow, State::PendingOe(pending), Some(now + PATIENCE));
+            if renewed {
+                self.set_policy(flow, Policy::Hold);
+            }
+        }
+        self.next_candidate(now, flow);
     }
 
     fn life(&self, life: Life) -> Duration {
@@ -147,6 +187,14 @@ impl Keying {
 
     /// Tries the next gateway of a pending flow, or declares failure.
     pub(crate) fn next_candidate(&mut self, now: Instant, flow: Flow) {
+        if self.config.own_record == OwnRecord::Require {
+            if self.waits_for_own(flow.src()) {
+                return;
+            }
+            if self.own_refusal(flow.src()).is_some() {
+                return self.failed(now, flow);
+            }
+        }
         loop {
             let Some(pending) = self.pending(flow) else { return };
             let Some(candidate) = pending.candidates.pop_front() else {
@@ -346,7 +394,11 @@ impl Keying {
     /// The gateway being tried for a flow is of no use.
     pub(crate) fn gateway_ended(&mut self, now: Instant, flow: Flow, why: End) {
         let Some(pending) = self.pending(flow) else { return };
-        pending.last_end = Some(why);
+        let gateway = pending.gateway.as_ref().map(|candidate| candidate.gateway);
+        if let Some(gateway) = gateway {
+            pending.ends.push((gateway, why));
+            self.report(now, Some(flow), What::GatewayEnded { gateway, why });
+        }
         self.next_candidate(now, flow);
     }
 
@@ -360,6 +412,8 @@ impl Keying {
         {
             pending.called_again = true;
             pending.candidates.push_front(candidate);
+            self.set_deadline(flow, Some(now + PATIENCE));
+            return self.next_candidate(now, flow);
         }
         self.set_deadline(flow, Some(now + PATIENCE));
         self.gateway_ended(now, flow, why);
@@ -368,27 +422,43 @@ impl Keying {
     /// No gateway is left (rules 25 to 29).
     pub(crate) fn failed(&mut self, now: Instant, flow: Flow) {
         let Some(entry) = self.flows.get(&flow) else { return };
-        let State::PendingOe(pending) = &entry.state else { return };
-        let lives = self.config.lives;
-        let life = match pending.last_end {
-            Some(End::Timeout | End::Refused { authentic: false, .. }) => lives.silent,
-            Some(End::Refused { authentic: true, .. }) => lives.refused,
-            Some(End::AuthenticationFailed | End::NotAuthorized) => pending.ttl,
-            _ => lives.short,
+        let strict = entry.group.strictness();
+        let (pending, renewed) = match (&entry.state, &entry.renewal) {
+            (State::PendingOe(pending), _) => (pending, false),
+            (State::ClearText(_), Renewal::Calling(pending)) => (pending, true),
+            _ => return,
         };
+        let lives = self.config.lives;
+        let left = pending.until.saturating_duration_since(now).max(MIN_LIFE);
+        // Of several gateways the one that may come round first decides.
+        let life = pending.ends.iter().map(|(_, end)| lives.after(*end, left)).min();
+        let life = life.unwrap_or(lives.short);
         let secure = pending.security == Security::Secure;
-        let why = pending.last_end.map_or(Why::Dns(Reason::NoUsableGateway), Why::Gateway);
+        let last = pending.ends.last().map(|(_, end)| *end);
+        let mut why = last.map_or(Why::Dns(Reason::NoUsableGateway), Why::Gateway);
+        let refused = matches!(last, Some(End::Refused { authentic: true, .. }));
+        let required = last.is_none() && self.config.own_record == OwnRecord::Require;
+        let own = self.own_refusal(flow.src()).filter(|_| refused || required);
+        // Who refused us asked DNS most likely, and will find our record as soon as it is there.
+        let life = if own.is_some() { life.min(lives.short) } else { life };
+        if let Some(refusal) = own {
+            why = Why::OwnRecord(refusal);
+        }
         if let Some(reason) = pending.spoilt {
             let life = lives.short;
             return self.go_deny(now, flow, Why::Dns(reason), life);
         }
         let insist = secure && self.config.when_advertised == WhenAdvertised::Insist;
-        match entry.group.strictness() {
+        match strict {
             Strictness::Permissive if !insist => {
                 if secure {
                     self.counters.downgrades += 1;
                 }
-                self.go_clear(now, flow, why, life);
+                if renewed {
+                    self.stay_clear(now, flow, why, life);
+                } else {
+                    self.go_clear(now, flow, why, life);
+                }
             }
             Strictness::Permissive | Strictness::Paranoid => self.go_deny(now, flow, why, life),
         }
@@ -409,9 +479,11 @@ impl Keying {
     }
 
     pub(crate) fn pending(&mut self, flow: Flow) -> Option<&mut Pending> {
-        match &mut self.flows.get_mut(&flow)?.state {
-            State::PendingOe(pending) => Some(pending),
-            State::PotentialOe | State::Keyed { .. } | State::ClearText(_) | State::Deny(_) => None,
+        let entry = self.flows.get_mut(&flow)?;
+        match (&mut entry.state, &mut entry.renewal) {
+            (State::PendingOe(pending), _)
+            | (State::ClearText(_), Renewal::Calling(pending)) => Some(pending),
+            _ => None,
         }
     }
 }
@@ -516,12 +588,12 @@ const MAX_FLOWS: usize = 65_536;
 /// How far the search for a flow to give up goes.
 const ROOM_SEARCH: usize = 64;
 /// Names asked and gateways called at once. A scan must not turn us into a flood of either.
-const MAX_PENDING: usize = 1024;
+pub(crate) const MAX_PENDING: usize = 1024;
 /// Calls to one gateway at once. Records of many zones may name it, some of them to its harm.
 const MAX_CALLS_TO_GATEWAY: usize = 4;
 /// Flows that share one call.
 const MAX_FLOWS_OF_CALL: usize = 64;
 /// A flow is never held for longer than this, whatever DNS and gateways do.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The shortest life of a decision that DNS limits.
-const MIN_LIFE: Duration = Duration::from_secs(5);
+pub(crate) const MIN_LIFE: Duration = Duration::from_secs(5);

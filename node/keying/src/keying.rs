@@ -12,7 +12,8 @@ use sa::{Command, Flow, Notice, Policy, SaId, Subnets};
 
 use crate::config::Config;
 use crate::connection::Configured;
-use crate::entry::{Asker, Call, Entry, HISTORY, Peer, Recheck, State, Visit, Visitor};
+use crate::entry::{Asker, Call, Entry, HISTORY, Peer, Recheck, Renewal, State, Visit, Visitor};
+use crate::own::Own;
 use crate::report::{Report, What, Why};
 use crate::tables::{Pairs, Peers};
 
@@ -106,6 +107,10 @@ pub struct Keying {
     /// Flows whose fate is open: DNS is asked or a gateway called.
     pub(crate) undecided: usize,
     pub(crate) pairs: Pairs,
+    /// What strangers see of our addresses.
+    pub(crate) own: BTreeMap<IpAddr, Own>,
+    /// Pairs that are gone, until the data plane has said what they carried.
+    pub(crate) parted: BTreeMap<SaId, Flow>,
     /// Replaced pairs that still receive, by the time they go.
     pub(crate) lingering: VecDeque<(Instant, SaId)>,
     /// Pairs to send on once the outputs of the current input are all queued.
@@ -166,6 +171,8 @@ impl Keying {
             bare: VecDeque::new(),
             undecided: 0,
             pairs: Pairs::default(),
+            own: BTreeMap::new(),
+            parted: BTreeMap::new(),
             lingering: VecDeque::new(),
             after_drain: Vec::new(),
             outputs: VecDeque::new(),
@@ -188,6 +195,7 @@ impl Keying {
             Notice::SoftExpire(sa) => self.ike.rekey_child(now, sa),
             Notice::HardExpire(sa) => self.ike.close_child(now, sa),
             Notice::LastUse { sa, used } => self.last_use(now, sa, used),
+            Notice::FlowUsed(flow) => self.flow_used(now, flow),
             Notice::Unanswered(sa) => {
                 let ike = self.pairs.get(&sa).map(|pair| pair.ike).or_else(|| self.joint_ike(sa));
                 if let Some(ike) = ike {
@@ -219,6 +227,7 @@ impl Keying {
                 Asker::ConnectionVisitor(ike) => {
                     self.connection_visitor_answered(now, ike, answer);
                 }
+                Asker::Own(address) => self.own_answered(now, address, answer),
             }
         }
         self.drain(now);
@@ -473,6 +482,8 @@ impl Keying {
             state: State::ClearText(Why::Group),
             since: now,
             deadline: None,
+            answer: None,
+            renewal: Renewal::Settled,
             history: VecDeque::new(),
         });
         let open = |state: &State| matches!(state, State::PotentialOe | State::PendingOe(_));
@@ -482,6 +493,7 @@ impl Keying {
             (true, true) | (false, false) => {}
         }
         entry.state = state;
+        entry.renewal = Renewal::Settled;
         entry.since = now;
         self.set_deadline(flow, deadline);
     }

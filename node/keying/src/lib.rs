@@ -9,6 +9,7 @@
 //! - [`group`]: which destinations are treated how.
 //! - [`keying`]: the machine: its inputs, its one queue of outputs, its deadlines.
 //! - [`initiator`]: potential OE, pending OE and what follows (RFC 4322 §3.2).
+//! - [`own`]: what strangers see of us.
 //! - [`responder`]: a stranger calls (RFC 4322 §3.3).
 //! - [`pairs`]: pairs of SAs come and go; calls that crossed are settled.
 //! - [`ageing`]: what ends by time (RFC 4322 §3.2.7, §3.4).
@@ -24,6 +25,7 @@ pub mod explain;
 pub mod group;
 pub mod initiator;
 pub mod keying;
+pub mod own;
 pub mod pairs;
 pub mod reload;
 pub mod report;
@@ -38,6 +40,7 @@ pub use explain::{Explanation, NextPacket};
 pub use group::{Group, Groups, LineError, Listed};
 pub use initiator::ike_key;
 pub use keying::{Counters, Keying, Output, Timer};
+pub use own::OwnRecord;
 pub use reload::Reloaded;
-pub use report::{Report, What, Why};
+pub use report::{Report, What, Why, end_text};
 pub use status::{Destination, PeerView, StateName};

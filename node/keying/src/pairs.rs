@@ -44,11 +44,13 @@ impl Keying {
             return self.close_if_bare(now, child.ike);
         };
         let (id, trust, proven) = (child.id, trust_of(&proof), child.initiator);
+        let aged = child.rekeys.and_then(|old| self.pairs.get(&old)).map(|old| old.proof_until);
         let pair = Pair {
             flow,
             ike: child.ike,
             trust,
-            proof_until: now + proof.life().max(MIN_PROOF),
+            // A replacement is no younger evidence.
+            proof_until: aged.unwrap_or_else(|| now + proof.life().max(MIN_PROOF)),
             proof,
             since: now,
             cipher: child.cipher,
@@ -76,6 +78,10 @@ impl Keying {
             (Some(current), _) => self.settle(now, flow, current, id),
             (None, _) if proven => self.switch(now, flow, id),
             (None, _) => self.answered(now, flow, id),
+        }
+        if rekeys.is_some() && !self.rechecks.contains_key(&flow) {
+            // Whether the key is still the published one (rules 47, 70).
+            self.recheck(flow, id);
         }
     }
 
@@ -326,10 +332,13 @@ impl Keying {
                 None => self.expire(now, flow),
             }
         }
+        if self.parted.len() < MAX_LINGERING {
+            self.parted.insert(sa, flow);
+        }
         if replaced && self.lingering.len() < MAX_LINGERING {
             self.lingering.push_back((now + LINGER, sa));
         } else {
-            self.command(Command::RemoveSa(sa));
+            self.remove_pair(sa);
         }
         self.close_if_bare(now, pair.ike);
     }
@@ -341,8 +350,16 @@ impl Keying {
                 break;
             }
             self.lingering.pop_front();
-            self.command(Command::RemoveSa(sa));
+            self.remove_pair(sa);
         }
+    }
+
+    /// Removes a pair from the data plane, which says first what it carried (rule 38).
+    fn remove_pair(&mut self, sa: SaId) {
+        if self.parted.contains_key(&sa) {
+            self.command(Command::AskUse(sa));
+        }
+        self.command(Command::RemoveSa(sa));
     }
 
     /// An IKE SA is gone; its children went before it.

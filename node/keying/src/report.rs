@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use dnskeys::{Name, Reason, Refusal, Security};
 use ike::{End, Identity};
-use sa::{Flow, SaId, Trust};
+use sa::{Flow, SaId, Trust, Use};
 
 /// One transition, with what it rests on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,6 +49,13 @@ pub enum What {
         /// Whether we called.
         initiator: bool,
     },
+    /// A gateway that was called is of no use.
+    GatewayEnded {
+        /// Its address.
+        gateway: IpAddr,
+        /// How the call ended.
+        why: End,
+    },
     /// A pair carries the flow.
     Keyed {
         /// The pair.
@@ -68,10 +75,19 @@ pub enum What {
         /// The pair.
         sa: SaId,
     },
+    /// A pair is gone, and this is what it carried.
+    PairClosed {
+        /// The pair.
+        sa: SaId,
+        /// What it carried.
+        used: Use,
+    },
     /// The records behind a pair are gone or changed.
     NoLongerAuthorized(Refusal),
     /// The flow goes in the clear.
     ClearText(Why),
+    /// Asked again, the answer is the same: the flow stays in the clear, for this reason now.
+    StillClear(Why),
     /// The flow goes nowhere.
     Denied(Why),
     /// The flow is forgotten: its next packet starts anew.
@@ -106,6 +122,14 @@ pub enum What {
         /// How the last ended.
         why: Why,
     },
+    /// Responders that ask DNS will refuse us: our own records do not let us speak for this
+    /// address.
+    OwnRecord {
+        /// Our address.
+        address: IpAddr,
+        /// What they lack.
+        why: Refusal,
+    },
     /// A peer that called was refused.
     Refused {
         /// Its outer address.
@@ -132,35 +156,40 @@ pub enum Why {
     Budget,
     /// No address of ours can reach the gateway.
     NoLocalAddress,
+    /// Our own records do not let us call.
+    OwnRecord(Refusal),
 }
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dns(reason) => reason.fmt(f),
-            Self::Gateway(end) => end_text(f, *end),
+            Self::Gateway(end) => f.write_str(&end_text(*end)),
             Self::Authority(refusal) => write!(f, "not authorised: {refusal}"),
             Self::Group => f.write_str("by its policy group"),
             Self::Budget => f.write_str("too many negotiations at once"),
+            Self::OwnRecord(refusal) => write!(f, "our own records do not name us: {refusal}"),
             Self::NoLocalAddress => f.write_str("no local address of the gateway's family"),
         }
     }
 }
 
-fn end_text(f: &mut fmt::Formatter<'_>, end: End) -> fmt::Result {
+/// How a call ended, in one clause.
+#[must_use]
+pub fn end_text(end: End) -> String {
     match end {
-        End::Timeout => f.write_str("gateway did not answer"),
+        End::Timeout => "gateway did not answer".to_owned(),
         End::Refused { notify, authentic } => {
             let kind = if authentic { "refused" } else { "refused, unauthenticated," };
-            write!(f, "gateway {kind} with notify {notify}")
+            format!("gateway {kind} with notify {notify}")
         }
-        End::AuthenticationFailed => f.write_str("gateway failed authentication"),
-        End::NotAuthorized => f.write_str("gateway is not authorised"),
-        End::SigningFailed => f.write_str("own key cannot sign"),
-        End::DeletedByPeer => f.write_str("deleted by the peer"),
-        End::Closed => f.write_str("closed"),
-        End::InitialContact => f.write_str("peer restarted"),
-        End::Expired => f.write_str("life is over"),
-        End::Misbehaved(what) => write!(f, "peer broke the protocol: {what}"),
+        End::AuthenticationFailed => "gateway failed authentication".to_owned(),
+        End::NotAuthorized => "gateway is not authorised".to_owned(),
+        End::SigningFailed => "own key cannot sign".to_owned(),
+        End::DeletedByPeer => "deleted by the peer".to_owned(),
+        End::Closed => "closed".to_owned(),
+        End::InitialContact => "peer restarted".to_owned(),
+        End::Expired => "life is over".to_owned(),
+        End::Misbehaved(what) => format!("peer broke the protocol: {what}"),
     }
 }

@@ -97,6 +97,9 @@ pub enum Command {
     RemoveSa(SaId),
     /// Asks for a [`Notice::LastUse`] of this pair.
     AskUse(SaId),
+    /// Asks for a [`Notice::FlowUsed`] at the next packet of a flow that passes in the clear. Its
+    /// packets go on passing; the next [`Command::SetPolicy`] ends the watch.
+    WatchFlow(Flow),
 }
 
 /// How a pair has been used so far.
@@ -141,6 +144,8 @@ pub enum Notice {
         /// How it was used.
         used: Use,
     },
+    /// Answer to [`Command::WatchFlow`]: a packet has passed. Told once.
+    FlowUsed(Flow),
     /// Packets have gone out on this pair for [`UNANSWERED`] and none came in since the first of
     /// them: the peer may have lost the pair. Sent once until something comes in.
     Unanswered(SaId),

@@ -105,6 +105,8 @@ pub(crate) struct Ground {
     /// Prefixes of configured connections.
     subnets: BTreeSet<Subnets>,
     subnet_ground: SubnetGround,
+    /// Flows in the clear whose packets are to be seen by us for a while.
+    watched: HashSet<Flow>,
     /// Our IPv6 addresses, which the device has too.
     lent: BTreeSet<Ipv6Addr>,
     addresses: Vec<IpAddr>,
@@ -146,6 +148,7 @@ impl Ground {
             protected: HashSet::new(),
             subnets: BTreeSet::new(),
             subnet_ground,
+            watched: HashSet::new(),
             lent: BTreeSet::new(),
             addresses: Vec::new(),
         };
@@ -250,6 +253,7 @@ impl Ground {
         self.base.clear();
         self.protected.clear();
         self.subnets.clear();
+        self.watched.clear();
     }
 
     /// Leads everything between two prefixes to the device, and keeps out what comes between them
@@ -323,6 +327,7 @@ impl Ground {
         if flows.is_empty() {
             self.flows.remove(&flow.dst());
         }
+        self.watched.remove(&flow);
         // Protection first when it comes, last when it goes.
         if matches!(policy, Some(Policy::Encrypt(_))) {
             self.protect(flow)?;
@@ -334,9 +339,29 @@ impl Ground {
         }
     }
 
+    /// Leads a flow's packets past us although they pass: whether there are any is to be seen.
+    ///
+    /// # Errors
+    /// If the kernel refuses a route.
+    pub(crate) fn watch(&mut self, flow: Flow) -> Result<(), KernelError> {
+        let dst = flow.dst();
+        let known = |flows: &BTreeMap<IpAddr, Policy>| flows.contains_key(&flow.src());
+        if !self.flows.get(&dst).is_some_and(known) {
+            return Ok(());
+        }
+        self.watched.insert(flow);
+        self.set_host(dst, self.host_for(dst))
+    }
+
     /// The route that a destination needs of its own.
     fn host_for(&self, dst: IpAddr) -> Option<Host> {
         let flows = self.flows.get(&dst)?;
+        let watched = |src: &IpAddr| {
+            Flow::new(*src, dst).is_some_and(|flow| self.watched.contains(&flow))
+        };
+        if !self.watched.is_empty() && flows.keys().any(watched) {
+            return None;
+        }
         if flows.values().all(|policy| *policy == Policy::Pass) {
             return Some(Host::Pass);
         }

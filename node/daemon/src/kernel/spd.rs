@@ -90,6 +90,19 @@ impl Spd {
         self.netlink.command(XfrmMessage::UpdatePolicy(message), 0)
     }
 
+    /// Whether a packet has met the policy of a selector since it was put there.
+    pub(super) fn was_used(&mut self, selector: Selector, direction: u8) -> io::Result<bool> {
+        let mut message = DelGetMessage::default();
+        message.user_policy_id.selector = selector;
+        message.user_policy_id.direction = direction;
+        match self.netlink.get(XfrmMessage::GetPolicy(message))? {
+            Some(XfrmMessage::AddPolicy(found)) => {
+                Ok(found.user_policy_info.lifetime_cur.use_time != 0)
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// Removes the policy of a selector; it is no error if there is none.
     pub(super) fn delete(&mut self, selector: Selector, direction: u8) -> io::Result<()> {
         let mut message = DelGetMessage::default();

@@ -37,6 +37,10 @@ impl Forwarding {
                 Err(reason) => self.counters.count(reason),
             },
             Verdict::Pass => self.pass(offload, packet, &inner, batch),
+            Verdict::PassAndTell => {
+                self.notify(Notice::FlowUsed(inner.flow));
+                self.pass(offload, packet, &inner, batch);
+            }
             Verdict::Hold => self.trap(now, offload, packet, &inner),
             Verdict::Deny => {
                 self.counters.count(Reason::Denied);

@@ -132,6 +132,7 @@ impl Xfrm {
             sysctls: Sysctls::default(),
             classes: BTreeMap::new(),
             flows: HashMap::new(),
+            watched: HashSet::new(),
             requests: HashMap::new(),
             pairs: Pairs::default(),
             installed: BTreeMap::new(),
@@ -212,6 +213,7 @@ impl Xfrm {
             Command::MoveSa { sa, envelope } => self.move_pair(sa, envelope),
             Command::RemoveSa(sa) => self.remove_pair(sa),
             Command::AskUse(sa) => self.ask_use(sa, Instant::now()),
+            Command::WatchFlow(flow) => self.watch(flow),
         }
     }
 
@@ -244,6 +246,7 @@ impl Xfrm {
         let (info, nlas) = policy::of_flow(flow, action);
         self.spd.put(info, nlas).map_err(doing("setting a flow's policy"))?;
         self.flows.insert(flow, policy);
+        self.watched.remove(&flow);
         // Its first packet may wait in the queue of the prefix's trap: putting the same policy
         // there again has the kernel look at the queue now.
         match self.trap_over(flow.dst()) {
@@ -252,8 +255,34 @@ impl Xfrm {
         }
     }
 
+    /// Watches for the next packet of a flow that passes: the kernel notes when a policy was last
+    /// looked up, and a policy put anew has not been.
+    fn watch(&mut self, flow: Flow) -> Result<(), KernelError> {
+        if self.flows.get(&flow) != Some(&Policy::Pass) {
+            return Ok(());
+        }
+        self.set_policy(flow, Policy::Pass)?;
+        self.watched.insert(flow);
+        Ok(())
+    }
+
+    /// Tells of the watched flows that were used.
+    fn look_at_watched(&mut self) {
+        let used = |xfrm: &mut Self, flow: &Flow| {
+            xfrm.spd.was_used(policy::flow_selector(*flow), XFRM_POLICY_OUT).unwrap_or(false)
+        };
+        let watched: Vec<Flow> = self.watched.iter().copied().collect();
+        for flow in watched {
+            if used(self, &flow) {
+                self.watched.remove(&flow);
+                self.notices.push_back(Notice::FlowUsed(flow));
+            }
+        }
+    }
+
     fn clear_policy(&mut self, flow: Flow) -> Result<(), KernelError> {
         self.flows.remove(&flow);
+        self.watched.remove(&flow);
         if let Some(request) = self.requests.remove(&flow) {
             // If it ran out meanwhile, so much the better.
             let _ = self.forget_request(request);

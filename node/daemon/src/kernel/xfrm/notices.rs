@@ -37,6 +37,7 @@ impl Xfrm {
 
     fn at_tick(&mut self) {
         self.look_at_counters(Instant::now());
+        self.look_at_watched();
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_RENEWAL)
             && let Err(error) = self.renew()

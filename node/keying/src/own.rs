@@ -1,0 +1,129 @@
+//! What strangers see of us: our own records, asked as a responder would ask them.
+//!
+//! A call is in vain while the other end finds no record that lets us speak for our address, or
+//! one with another key: during a rollover (RFC 4322 §5.4) the new key may not be used before its
+//! record is out. By default that only explains refusals and shortens their lives, because a peer
+//! may know our key from elsewhere; with [`OwnRecord::Require`] no call is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use dnskeys::{Answer, Claim, Name, Refusal, Speaker, Strictness};
+use ike::Identity;
+
+use crate::entry::Asker;
+use crate::initiator::{MIN_LIFE, from_ike_key, to_speaker};
+use crate::keying::Keying;
+use crate::report::What;
+
+/// What the lack of a record of our own means (`[policy] own-record`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OwnRecord {
+    /// Calls are made nevertheless.
+    #[default]
+    Advise,
+    /// No call is made: failure is declared at once.
+    Require,
+}
+
+/// What is known of the records of one of our addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    answers: BTreeMap<Name, Option<Answer>>,
+    /// What a responder would say; `None` while DNS has not answered.
+    verdict: Option<Result<(), Refusal>>,
+    /// When the verdict is to be made anew.
+    until: Option<Instant>,
+}
+
+impl Keying {
+    /// Asks for the records of an address of ours, unless they are known.
+    pub(crate) fn ask_own(&mut self, now: Instant, address: IpAddr) {
+        let fresh = |own: &Own| own.until.is_none_or(|until| until > now);
+        if self.own.get(&address).is_some_and(fresh)
+            || (self.own.len() >= MAX_OWN && !self.own.contains_key(&address))
+        {
+            return;
+        }
+        let mut names = BTreeSet::from([Name::reverse(address)]);
+        if let Some(Speaker::Name(name)) = self.config.identity.as_ref().and_then(to_speaker) {
+            names.insert(name);
+        }
+        let own = self.own.entry(address).or_default();
+        own.until = None;
+        own.answers = names.iter().map(|name| (name.clone(), None)).collect();
+        for name in names {
+            self.ask(name, Asker::Own(address));
+        }
+    }
+
+    /// One of our own records is known.
+    pub(crate) fn own_answered(&mut self, now: Instant, address: IpAddr, answer: &Answer) {
+        let Some(own) = self.own.get_mut(&address) else { return };
+        if let Some(slot) = own.answers.get_mut(&answer.owner) {
+            *slot = Some(answer.clone());
+        }
+        if own.answers.values().any(Option::is_none) {
+            return;
+        }
+        let evidence: Vec<&Answer> = own.answers.values().flatten().collect();
+        let life = evidence.iter().map(|a| a.ttl).min().unwrap_or_default();
+        let ours = Identity::Address(address);
+        let identity = self.config.identity.as_ref().unwrap_or(&ours);
+        let verdict = match (to_speaker(identity), from_ike_key(&self.config.ike.key)) {
+            (Some(speaker), Some(key)) => {
+                let outer = Some(address);
+                let claim = Claim { address, speaker: &speaker, key: &key, outer };
+                let strict = Strictness::Permissive;
+                dnskeys::authorize(claim, &evidence, &self.config.rules, strict).map(|_| ())
+            }
+            // What DNS cannot speak for.
+            _ => Ok(()),
+        };
+        let verdict = match verdict {
+            // Nothing is known.
+            Err(Refusal::DnsFailed) => Ok(()),
+            other => other,
+        };
+        let before = own.verdict.replace(verdict);
+        own.until = Some(now + life.clamp(MIN_LIFE, LONGEST));
+        if before != Some(verdict)
+            && let Err(why) = verdict
+        {
+            self.report(now, None, What::OwnRecord { address, why });
+        }
+        self.own_known(now, address);
+    }
+
+    /// Why responders that ask DNS would refuse us; `None` if they would not, or if nothing is
+    /// known.
+    #[must_use]
+    pub fn own_refusal(&self, address: IpAddr) -> Option<Refusal> {
+        self.own.get(&address)?.verdict?.err()
+    }
+
+    /// Whether a call must wait until our own records are known.
+    pub(crate) fn waits_for_own(&self, address: IpAddr) -> bool {
+        self.config.own_record == OwnRecord::Require
+            && self.own.get(&address).is_some_and(|own| own.verdict.is_none())
+    }
+
+    /// Goes on with the flows that waited.
+    fn own_known(&mut self, now: Instant, address: IpAddr) {
+        if self.config.own_record != OwnRecord::Require {
+            return;
+        }
+        let flows: Vec<_> = self.flows.keys().filter(|f| f.src() == address).copied().collect();
+        for flow in flows {
+            if self.pending(flow).is_some_and(|pending| pending.gateway.is_none()) {
+                self.next_candidate(now, flow);
+            }
+        }
+    }
+}
+
+/// Addresses of ours, and of hosts behind us, whose records are remembered.
+const MAX_OWN: usize = 1024;
+/// How long a verdict stands at most: a key that was just published should not wait.
+const LONGEST: Duration = Duration::from_secs(300);
