@@ -1,6 +1,6 @@
 //! Who may know whom: the table of docs/ARCHITECTURE.md, read from the manifests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Our crates, and what each may depend on among them.
@@ -127,3 +127,74 @@ fn unsafe_stands_only_where_the_kernel_is_spoken_to() {
 /// The I/O modules of the daemon that may hold `unsafe`.
 const UNSAFE_FILES: [&str; 7] =
     ["tun.rs", "sockets.rs", "netns.rs", "batch.rs", "namespace.rs", "ring.rs", "sys.rs"];
+
+/// The rows of docs/RULES.md: number, and the tests that show the rule.
+fn rules() -> Vec<(u32, Vec<String>)> {
+    let text = std::fs::read_to_string(root().join("docs/RULES.md")).unwrap();
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.strip_prefix('|')?.split('|').map(str::trim).collect();
+        let number = cells.first()?.parse().ok()?;
+        let tests = cells.get(3)?.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        Some((number, tests))
+    };
+    text.lines().filter_map(row).collect()
+}
+
+/// Every test in the workspace, and the rules that the words above it name.
+fn tests_and_their_rules() -> BTreeMap<String, BTreeSet<u32>> {
+    let mut found: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
+    let mut places = ["node", "dnskeys", "zonefiles", "tests"].map(|f| root().join(f)).to_vec();
+    while let Some(path) = places.pop() {
+        if path.is_dir() {
+            places.extend(std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path()));
+            continue;
+        }
+        if path.extension().is_none_or(|e| e != "rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (mut words, mut is_test) = (String::new(), false);
+        for line in text.lines().map(str::trim) {
+            if let Some(comment) = line.strip_prefix("///") {
+                words.push_str(comment);
+            } else if line.starts_with("#[") {
+                is_test |= line.contains("test]");
+            } else {
+                let name = line.trim_start_matches("async ").strip_prefix("fn ");
+                if let Some(name) = name.and_then(|n| n.split('(').next())
+                    && is_test
+                {
+                    found.entry(name.to_owned()).or_default().extend(named_rules(&words));
+                }
+                (words, is_test) = (String::new(), false);
+            }
+        }
+    }
+    found
+}
+
+/// "Rules 6, 7 and 49: ..." names three.
+fn named_rules(words: &str) -> BTreeSet<u32> {
+    let mut rules = BTreeSet::new();
+    for part in words.to_lowercase().split("rule").skip(1) {
+        let part = part.strip_prefix('s').unwrap_or(part);
+        let list = part.split(['.', ':', ';', ')']).next().unwrap_or_default();
+        let numbers = list.split([' ', ',']).filter(|word| !word.is_empty() && *word != "and");
+        rules.extend(numbers.map_while(|word| word.parse::<u32>().ok()));
+    }
+    rules
+}
+
+#[test]
+fn every_rule_has_its_line_and_every_test_it_claims() {
+    let rules = rules();
+    let numbers: Vec<u32> = rules.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, (1..=74).collect::<Vec<u32>>());
+    let tests = tests_and_their_rules();
+    for (number, claimed) in rules {
+        for name in claimed {
+            let named = tests.get(&name).unwrap_or_else(|| panic!("rule {number}: no test {name}"));
+            assert!(named.contains(&number), "{name} does not name rule {number}: {named:?}");
+        }
+    }
+}

@@ -224,6 +224,7 @@ fn killed_under_private_or_clear_it_comes_back() {
 }
 
 /// Somebody on the way, or the peer itself, puts clear packets in front of a protected address.
+/// Rule 9.
 #[test]
 fn clear_packets_of_a_protected_peer_are_dropped() {
     if !can_run("clear_packets_of_a_protected_peer_are_dropped") {

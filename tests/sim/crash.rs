@@ -18,6 +18,7 @@ fn crash(net: &mut Net) {
     net.drain(1);
 }
 
+/// Rules 33, 57.
 #[test]
 fn the_survivor_talks_and_finds_out() {
     for seed in 0..20 {
@@ -37,6 +38,7 @@ fn the_survivor_talks_and_finds_out() {
     }
 }
 
+/// Rules 44, 57.
 #[test]
 fn the_one_that_came_back_talks_first() {
     for seed in 0..20 {

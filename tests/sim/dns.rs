@@ -26,7 +26,11 @@ impl Dns {
     }
 
     pub(crate) fn set(&mut self, addr: IpAddr, security: Security, outcome: Outcome) {
-        let owner = Name::reverse(addr);
+        self.set_name(Name::reverse(addr), security, outcome);
+    }
+
+    /// What stands at any name.
+    pub(crate) fn set_name(&mut self, owner: Name, security: Security, outcome: Outcome) {
         let ttl = Duration::from_secs(300);
         self.answers.insert(owner.clone(), Answer { owner, security, ttl, outcome });
     }

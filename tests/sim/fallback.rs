@@ -75,6 +75,7 @@ fn publish(gateway: &'static str, key_of: usize, security: Security) -> impl Fn(
     move |net| net.dns.publish(ip(EAST), ip(gateway), key(key_of), security)
 }
 
+/// Rule 6.
 #[test]
 fn secure_record_of_its_own() {
     for group in [Group::PrivateOrClear, Group::Private] {
@@ -83,6 +84,7 @@ fn secure_record_of_its_own() {
     }
 }
 
+/// Rule 24.
 #[test]
 fn secure_record_that_names_a_gateway_is_followed() {
     // The gateway does not serve east here, so the call is made and comes to nothing; what counts
@@ -116,6 +118,7 @@ fn insecure_record_of_its_own() {
     assert_eq!(became, Encrypted);
 }
 
+/// Rule 23.
 #[test]
 fn insecure_record_that_names_another_is_no_record() {
     let (became, _) = outcome(Group::PrivateOrClear, publish(GATEWAY, 2, Security::Insecure));
@@ -124,6 +127,7 @@ fn insecure_record_that_names_another_is_no_record() {
     assert_eq!((became, state.state), (Nothing, StateName::Deny));
 }
 
+/// Rules 6, 21.
 #[test]
 fn no_record() {
     for security in [Security::Secure, Security::Insecure] {
@@ -135,6 +139,7 @@ fn no_record() {
     }
 }
 
+/// Rule 22.
 #[test]
 fn malformed_record_is_not_the_absence_of_one() {
     for security in [Security::Secure, Security::Insecure] {
@@ -145,6 +150,7 @@ fn malformed_record_is_not_the_absence_of_one() {
     }
 }
 
+/// Rule 22.
 #[test]
 fn bogus_never_lowers_protection() {
     for group in [Group::PrivateOrClear, Group::Private] {
@@ -155,6 +161,7 @@ fn bogus_never_lowers_protection() {
     }
 }
 
+/// Rules 7, 21, 58.
 #[test]
 fn dns_failure_is_short_and_counted() {
     for failure in [Failure::Timeout, Failure::ServFail, Failure::Refused, Failure::Truncated] {
@@ -176,6 +183,7 @@ fn silent(net: &mut Net) {
     });
 }
 
+/// Rules 26, 59.
 #[test]
 fn silent_gateway_of_a_secure_record() {
     let (became, state) = outcome(Group::PrivateOrClear, silent);
@@ -186,6 +194,7 @@ fn silent_gateway_of_a_secure_record() {
     assert_eq!(outcome(Group::Private, silent).0, Nothing);
 }
 
+/// Rule 43.
 #[test]
 fn a_key_that_is_not_the_published_one_gets_nothing() {
     // East signs with its own key; DNS has another for it.
@@ -195,6 +204,7 @@ fn a_key_that_is_not_the_published_one_gets_nothing() {
     }
 }
 
+/// Rules 25, 68.
 #[test]
 fn every_gateway_is_tried_in_order_of_precedence() {
     let dead: IpAddr = ip("203.0.113.99");
@@ -205,6 +215,7 @@ fn every_gateway_is_tried_in_order_of_precedence() {
     assert_eq!((became, state.state), (Encrypted, StateName::Keyed));
 }
 
+/// Rules 2, 7.
 #[test]
 fn groups_that_never_call() {
     let publish = publish(EAST, 1, Security::Secure);

@@ -4,6 +4,7 @@ use crate::net::{Kind, Link};
 use crate::node::seconds;
 use crate::{EAST, WEST, ip, west_and_east};
 
+/// Rules 5, 10, 19, 24, 45.
 #[test]
 fn the_first_packet_is_answered_through_esp() {
     let mut net = west_and_east(1, Link::default());
@@ -23,6 +24,7 @@ fn the_first_packet_is_answered_through_esp() {
     }
 }
 
+/// Rules 11, 13.
 #[test]
 fn the_first_and_the_last_few_held_packets_are_delivered_in_order() {
     let mut net = west_and_east(2, Link::default());
@@ -38,6 +40,7 @@ fn the_first_and_the_last_few_held_packets_are_delivered_in_order() {
     assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0);
 }
 
+/// Rules 31, 38, 39, 57.
 #[test]
 fn a_clean_shutdown_deletes_at_both_ends() {
     let mut net = west_and_east(3, Link::default());
@@ -50,6 +53,7 @@ fn a_clean_shutdown_deletes_at_both_ends() {
     assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0);
 }
 
+/// Rules 50, 51, 53.
 #[test]
 fn an_idle_pair_is_closed_and_comes_back_by_itself() {
     let mut net = west_and_east(4, Link::default());

@@ -8,12 +8,14 @@ mod dns;
 mod fallback;
 mod first_packet;
 mod lossy;
+mod matrix;
 mod mesh;
 mod net;
 mod node;
 mod packet;
 mod plane;
 mod reload;
+mod rules;
 mod strangers;
 mod uplinks;
 

@@ -61,6 +61,8 @@ pub(crate) struct Node {
     /// Routing, as the daemon sets it: classes by prefix, flows thrown past the plane or refused.
     classes: BTreeMap<Prefix, Class>,
     policies: BTreeMap<IpAddr, BTreeMap<IpAddr, Policy>>,
+    /// Flows in the clear that pass by the plane for a while.
+    watched: BTreeSet<Flow>,
     /// Flows whose clear packets are refused on the way in.
     protected: BTreeSet<Flow>,
     /// What configured connections cover.
@@ -121,6 +123,7 @@ impl Host {
             groups,
             rules: dnskeys::Rules::default(),
             when_advertised: keying::WhenAdvertised::Clear,
+            own_record: keying::OwnRecord::Advise,
             identity: None,
             connections: Vec::new(),
             addresses: self.addresses.clone(),
@@ -141,6 +144,7 @@ impl Host {
             reports: Vec::new(),
             classes: BTreeMap::new(),
             policies: BTreeMap::new(),
+            watched: BTreeSet::new(),
             protected: BTreeSet::new(),
             subnets: BTreeSet::new(),
         });
@@ -256,6 +260,9 @@ impl Host {
             Command::ClearSubnets { subnets } => {
                 node.subnets.remove(subnets);
             }
+            Command::WatchFlow(flow) => {
+                node.watched.insert(*flow);
+            }
             Command::AddSa(_)
             | Command::MoveSa { .. }
             | Command::RemoveSa(_)
@@ -291,6 +298,9 @@ impl Node {
         let to = flow.dst();
         let policies: Vec<Policy> =
             self.policies.get(&to).into_iter().flat_map(BTreeMap::values).copied().collect();
+        if self.watched.iter().any(|flow| flow.dst() == to) {
+            return Way::Device;
+        }
         let all = |policy| !policies.is_empty() && policies.iter().all(|p| *p == policy);
         if all(Policy::Pass) {
             return Way::Clear;
@@ -314,6 +324,7 @@ impl Node {
     }
 
     fn set_policy(&mut self, flow: Flow, policy: Option<Policy>) {
+        self.watched.remove(&flow);
         let policies = self.policies.entry(flow.dst()).or_default();
         match policy {
             Some(policy) => policies.insert(flow.src(), policy),

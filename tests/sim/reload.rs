@@ -81,6 +81,7 @@ fn clear_text_ends_when_the_group_becomes_private() {
     assert_eq!(state(&net), Some(StateName::ClearText));
 }
 
+/// Rule 20.
 #[test]
 fn a_keyless_record_is_completed_by_the_gateways_own() {
     // East's record names itself without a key, and a second one carries it: rule 20.

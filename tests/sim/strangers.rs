@@ -49,6 +49,7 @@ fn two_addresses(seed: u64, second_by: &str) -> Net {
     net
 }
 
+/// Rules 23, 46.
 #[test]
 fn who_forges_an_unsigned_record_gets_no_traffic() {
     // Mallory has put his key into the answer for east, and calls from his own address.
@@ -170,6 +171,7 @@ fn asking_for_the_status_closes_nothing() {
     assert_eq!(state(&net, 0, EAST).map(|d| d.state), Some(StateName::Keyed));
 }
 
+/// Rules 7, 17.
 #[test]
 fn who_only_accepts_calls_answers_through_the_pair() {
     let mut net = Net::new(10, Link::default());
@@ -191,6 +193,7 @@ fn who_only_accepts_calls_answers_through_the_pair() {
     assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0);
 }
 
+/// Rules 5, 30.
 #[test]
 fn a_second_source_that_fails_takes_nothing_from_the_first() {
     let mut net = Net::new(11, Link::default());
@@ -220,6 +223,7 @@ fn a_second_source_that_fails_takes_nothing_from_the_first() {
     assert_eq!(clear, 0, "{:?}", &net.wire[before..]);
 }
 
+/// Rule 35.
 #[test]
 fn removing_the_records_ends_the_pair() {
     let mut net = west_and_east(12, Link::default());

@@ -49,6 +49,7 @@ fn none(addr: &str, outcome: Outcome) -> Answer {
     answer(Name::reverse(ip(addr)), Security::Insecure, outcome)
 }
 
+/// Rules 42, 46, 73.
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn nobody_speaks_for_anothers_address() {
@@ -364,6 +365,7 @@ fn nobody_speaks_for_anothers_address() {
 }
 
 /// Who forges an unsigned answer can put his key into it, but he cannot call from the address.
+/// Rule 23.
 #[test]
 fn unsigned_evidence_speaks_only_for_the_address_that_calls() {
     use Security::{Insecure, Secure};

@@ -35,6 +35,7 @@ proptest! {
     }
 
     /// RFC 4322 §5.2.1: a record may be split anywhere.
+    /// Rule 67.
     #[test]
     fn split_anywhere(record in any_record(), mut cuts in proptest::collection::vec(0usize..1500, 0..12)) {
         let text = record.text().into_bytes();
@@ -81,6 +82,7 @@ fn written_as_freeswan_wrote() {
     assert_eq!(small.strings().len(), 1);
 }
 
+/// Rule 67.
 #[test]
 fn read_as_met_in_the_wild() {
     let key = key(2048, 0);
@@ -136,6 +138,7 @@ fn read_as_met_in_the_wild() {
     assert_eq!(read(&["X-IPsec-Server(0)=192.0.2.11"]), Ok(Some(server(0, "192.0.2.11", None))));
 }
 
+/// Rule 67.
 #[test]
 fn foreign_text_is_not_ours() {
     for text in [

@@ -45,6 +45,7 @@ pub(crate) struct Node {
     pub(crate) mobike: Mobike,
     pub(crate) table: u32,
     pub(crate) mark: u32,
+    pub(crate) retransmissions: u32,
 }
 
 /// Which data plane carries packets.
@@ -129,6 +130,8 @@ pub(crate) struct Policy {
     pub(crate) require_dnssec: RequireDnssec,
     pub(crate) when_advertised: Advertised,
     pub(crate) allow_exponent_3: bool,
+    pub(crate) own_record: OwnRecordKey,
+    pub(crate) icmp_unreachable: bool,
 }
 
 /// When a DNSSEC-secure record is demanded.
@@ -150,6 +153,15 @@ pub(crate) enum Advertised {
     Insist,
 }
 
+/// What the lack of a record of our own means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OwnRecordKey {
+    #[default]
+    Advise,
+    Require,
+}
+
 impl Default for Node {
     fn default() -> Self {
         Self {
@@ -164,6 +176,7 @@ impl Default for Node {
             mobike: Mobike::default(),
             table: 4322,
             mark: 0x4322,
+            retransmissions: 3,
         }
     }
 }
@@ -237,6 +250,9 @@ impl Config {
         if self.node.mark == 0 {
             return Err("node.mark: must not be 0, which is every other packet's mark".to_owned());
         }
+        if !(1..=6).contains(&self.node.retransmissions) {
+            return Err("node.retransmissions: must be 1 to 6".to_owned());
+        }
         if matches!(self.node.table, 0 | 253..=255) {
             return Err(format!("node.table: {} is one of the kernel's own", self.node.table));
         }
@@ -309,6 +325,14 @@ impl Config {
             },
             allow_exponent_3: self.policy.allow_exponent_3,
             ..dnskeys::Rules::default()
+        }
+    }
+
+    /// What the lack of a record of our own means.
+    pub(crate) fn own_record(&self) -> keying::OwnRecord {
+        match self.policy.own_record {
+            OwnRecordKey::Advise => keying::OwnRecord::Advise,
+            OwnRecordKey::Require => keying::OwnRecord::Require,
         }
     }
 
@@ -388,6 +412,9 @@ mod tests {
             "table",
             "mark",
             "compatibility",
+            "retransmissions",
+            "own-record",
+            "icmp-unreachable",
             "resolvers",
             "trust-anchors",
             "directory",

@@ -71,6 +71,7 @@ pub(crate) fn ground_config(config: &Config) -> GroundConfig {
         interface: config.node.interface.clone(),
         table: config.node.table,
         mark: config.node.mark,
+        unreachable: config.policy.icmp_unreachable,
         ..GroundConfig::default()
     }
 }
@@ -91,6 +92,10 @@ pub(crate) fn plane_config(config: &Config) -> anyhow::Result<userspace::Config>
         mark: config.node.mark,
         listen: config.node.listen.clone(),
         seed: seed()?,
+        forwarding: forwarding::Config {
+            unreachable: config.policy.icmp_unreachable,
+            ..forwarding::Config::default()
+        },
         ..userspace::Config::default()
     })
 }
@@ -117,6 +122,7 @@ pub(crate) fn keying_config(
         connections,
         rules: config.rules(),
         when_advertised: config.when_advertised(),
+        own_record: config.own_record(),
         identity: config.identity(),
         addresses,
         ike: ike::Config {
@@ -130,6 +136,7 @@ pub(crate) fn keying_config(
                 Mobike::Announce => ike::Mobike::Announce,
             },
             compatibility: config.ike.compatibility,
+            retransmit_tries: config.node.retransmissions,
             ..ike::Config::new(key)
         },
         lives: keying::Lives::default(),
@@ -339,6 +346,24 @@ fn name_and_detail(what: &What) -> (&'static str, Value) {
         What::Moved { local, remote } => {
             ("moved", json!({ "local": local.to_string(), "remote": remote.to_string() }))
         }
+        What::GatewayEnded { gateway, why } => (
+            "gateway-failed",
+            json!({ "gateway": gateway.to_string(), "reason": keying::end_text(*why) }),
+        ),
+        What::PairClosed { sa, used } => (
+            "pair-closed",
+            json!({
+                "pair": sa.0,
+                "packets_in": used.packets_in,
+                "packets_out": used.packets_out,
+                "bytes_in": used.bytes_in,
+                "bytes_out": used.bytes_out,
+            }),
+        ),
+        What::StillClear(why) => ("still-clear", json!({ "reason": why.to_string() })),
+        What::OwnRecord { address, why } => {
+            ("own-record", json!({ "address": address.to_string(), "reason": why.to_string() }))
+        }
         What::PairDropped { sa } => ("pair-dropped", json!({ "pair": sa.0 })),
         What::NoLongerAuthorized(why) => {
             ("no-longer-authorized", json!({ "reason": why.to_string() }))
@@ -393,6 +418,10 @@ pub(crate) fn log(report: &Report) {
         What::ConnectionUp { .. } | What::ConnectionDown { .. } | What::ConnectionFailed { .. } => {
             tracing::info!("{name} {detail}");
         }
+        What::OwnRecord { address, why } => tracing::warn!(
+            "{address}: our own record: {why}; who asks DNS before talking to us will refuse us \
+             (oe-node verify --ip {address} says what to publish)"
+        ),
         // As often as strangers like: counted, and not worth a line each.
         What::Refused { .. } => tracing::debug!("{name} {detail}"),
         What::Trapped
@@ -402,6 +431,9 @@ pub(crate) fn log(report: &Report) {
         | What::InitDone { .. }
         | What::Authenticated { .. }
         | What::PairDropped { .. }
+        | What::PairClosed { .. }
+        | What::GatewayEnded { .. }
+        | What::StillClear(_)
         | What::Expired => tracing::debug!("{far}: {name} {detail}"),
     }
 }

@@ -18,6 +18,8 @@ pub(crate) enum Verdict {
     /// Pass, and say so: somebody wants to know.
     PassAndTell,
     Deny,
+    /// Deny, and say so: the class itself refuses.
+    Refuse,
     Hold,
     /// No class covers the destination; nothing is known, so nothing is sent.
     Unknown,
@@ -90,7 +92,7 @@ impl Spd {
         match self.classes.longest(dst) {
             Some(Class::Trap { .. }) => Verdict::Hold,
             Some(Class::Pass) => Verdict::Pass,
-            Some(Class::Block) => Verdict::Deny,
+            Some(Class::Block) => Verdict::Refuse,
             // It was led here on account of a connection that is for other sources.
             None if self.configured.len() > 0 => Verdict::Pass,
             None => Verdict::Unknown,
@@ -273,7 +275,7 @@ mod tests {
         let (mut spd, now) = (spd(), Instant::now());
         assert_eq!(spd.verdict(now, &flow(1)), Verdict::Hold);
         assert_eq!(spd.verdict(now, &flow(256)), Verdict::Pass);
-        assert_eq!(spd.verdict(now, &flow(256 + 9)), Verdict::Deny);
+        assert_eq!(spd.verdict(now, &flow(256 + 9)), Verdict::Refuse);
         let v6 = Flow::new("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap()).unwrap();
         assert_eq!(spd.verdict(now, &v6), Verdict::Unknown);
         spd.clear_class(&"10.0.1.9/32".parse().unwrap());
@@ -286,7 +288,7 @@ mod tests {
         assert!(spd.set(now, flow(265), Policy::Encrypt(SaId(7))));
         assert_eq!(spd.verdict(now, &flow(265)), Verdict::Encrypt(SaId(7)));
         spd.clear(&flow(265));
-        assert_eq!(spd.verdict(now, &flow(265)), Verdict::Deny);
+        assert_eq!(spd.verdict(now, &flow(265)), Verdict::Refuse);
     }
 
     #[test]
@@ -313,6 +315,7 @@ mod tests {
         assert_eq!(spd.verdict(now, &flow(265)), Verdict::Pass);
     }
 
+    /// Rule 12.
     #[test]
     fn keys_are_asked_for_again_but_slowly() {
         let (mut spd, now) = (spd(), Instant::now());

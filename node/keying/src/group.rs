@@ -204,6 +204,7 @@ mod tests {
         s.parse().unwrap()
     }
 
+    /// Rules 1, 3, 4.
     #[test]
     fn longest_prefix_decides() {
         let mut groups = Groups::packetdefault();

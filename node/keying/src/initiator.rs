@@ -436,7 +436,7 @@ impl Keying {
         let secure = pending.security == Security::Secure;
         let last = pending.ends.last().map(|(_, end)| *end);
         let mut why = last.map_or(Why::Dns(Reason::NoUsableGateway), Why::Gateway);
-        let refused = matches!(last, Some(End::Refused { authentic: true, .. }));
+        let refused = matches!(last, Some(End::Refused { .. }));
         let required = last.is_none() && self.config.own_record == OwnRecord::Require;
         let own = self.own_refusal(flow.src()).filter(|_| refused || required);
         // Who refused us asked DNS most likely, and will find our record as soon as it is there.
@@ -481,8 +481,9 @@ impl Keying {
     pub(crate) fn pending(&mut self, flow: Flow) -> Option<&mut Pending> {
         let entry = self.flows.get_mut(&flow)?;
         match (&mut entry.state, &mut entry.renewal) {
-            (State::PendingOe(pending), _)
-            | (State::ClearText(_), Renewal::Calling(pending)) => Some(pending),
+            (State::PendingOe(pending), _) | (State::ClearText(_), Renewal::Calling(pending)) => {
+                Some(pending)
+            }
             _ => None,
         }
     }

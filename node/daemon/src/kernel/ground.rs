@@ -30,6 +30,9 @@ pub(crate) struct GroundConfig {
     pub(crate) mark: u32,
     /// Our UDP ports, for IKE and encapsulated ESP.
     pub(crate) ports: Vec<u16>,
+    /// Whether whoever sends to a denied destination is told so (RFC 4322 §3.1.4: ICMP
+    /// "communication administratively prohibited").
+    pub(crate) unreachable: bool,
 }
 
 impl Default for GroundConfig {
@@ -40,6 +43,7 @@ impl Default for GroundConfig {
             priority: 4322,
             mark: 0x4322,
             ports: vec![500, 4500],
+            unreachable: false,
         }
     }
 }
@@ -356,9 +360,8 @@ impl Ground {
     /// The route that a destination needs of its own.
     fn host_for(&self, dst: IpAddr) -> Option<Host> {
         let flows = self.flows.get(&dst)?;
-        let watched = |src: &IpAddr| {
-            Flow::new(*src, dst).is_some_and(|flow| self.watched.contains(&flow))
-        };
+        let watched =
+            |src: &IpAddr| Flow::new(*src, dst).is_some_and(|flow| self.watched.contains(&flow));
         if !self.watched.is_empty() && flows.keys().any(watched) {
             return None;
         }
@@ -510,7 +513,11 @@ impl Ground {
     fn wanted(&self, key: (Prefix, u32)) -> Option<Target> {
         let (prefix, metric) = key;
         let host = (prefix.is_host() && metric == LIVE).then(|| self.hosts.get(&prefix.addr()));
-        host.flatten().map(|host| host.target()).or_else(|| self.base.get(&key).copied())
+        let target = |host: &Host| match host.target() {
+            Target::Blackhole if self.config.unreachable => Target::Prohibit,
+            target => target,
+        };
+        host.flatten().map(target).or_else(|| self.base.get(&key).copied())
     }
 
     fn put(&mut self, key: (Prefix, u32), target: Target) -> Result<(), KernelError> {

@@ -94,6 +94,7 @@ mod tests {
         }
     }
 
+    /// Rule 16.
     #[test]
     fn life_is_the_ttl_and_capped() {
         let mut cache = Cache::default();

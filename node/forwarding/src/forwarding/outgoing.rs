@@ -42,9 +42,9 @@ impl Forwarding {
                 self.pass(offload, packet, &inner, batch);
             }
             Verdict::Hold => self.trap(now, offload, packet, &inner),
-            Verdict::Deny => {
+            denied @ (Verdict::Deny | Verdict::Refuse) => {
                 self.counters.count(Reason::Denied);
-                if self.config.unreachable {
+                if self.config.unreachable || denied == Verdict::Refuse {
                     self.complain(now, icmp::Error::Prohibited, packet, &inner, batch);
                 }
             }

@@ -187,6 +187,7 @@ fn esp(sent: Vec<(To, Vec<u8>)>) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// Rules 10, 11.
 #[test]
 fn the_first_and_the_last_packets_wait_and_leave_sealed() {
     let mut a = Plane::new();
@@ -225,6 +226,7 @@ fn the_first_and_the_last_packets_wait_and_leave_sealed() {
     assert_eq!((a.fwd.counters().released, a.fwd.counters().hold_replaced), (5, 4));
 }
 
+/// Rule 13.
 #[test]
 fn held_packets_leave_in_the_clear_when_policy_says_so() {
     let mut a = Plane::new();
@@ -244,6 +246,7 @@ fn held_packets_leave_in_the_clear_when_policy_says_so() {
     assert_eq!(a.send(&first), [(To::Clear(ip(B)), first)]);
 }
 
+/// Rules 13, 14.
 #[test]
 fn denied_packets_are_dropped_and_answered() {
     let mut a = Plane::new();
@@ -334,6 +337,7 @@ fn replay_and_damage_change_nothing() {
     assert_eq!(b.notices(), [Notice::FirstPacket(SaId(1))]);
 }
 
+/// Rule 9.
 #[test]
 fn inner_addresses_must_be_the_pairs_own() {
     let (mut a, mut b) = both();
@@ -365,6 +369,7 @@ fn an_address_of_another_peer_is_refused_to_the_wider_selector() {
     assert_eq!(b.receive(&sealed).len(), 1);
 }
 
+/// Rule 9.
 #[test]
 fn configured_beats_opportunistic_whatever_the_lengths() {
     let mut configured = pair(1, &["192.0.2.0/24"], &["198.51.100.7"]);
@@ -382,6 +387,7 @@ fn configured_beats_opportunistic_whatever_the_lengths() {
     assert_eq!(b.receive(&sealed), [packet]);
 }
 
+/// Rule 56.
 #[test]
 fn old_and_new_pair_work_side_by_side_in_a_rekey() {
     let (mut a, mut b) = both();
@@ -466,6 +472,7 @@ fn a_peer_that_moved_is_reported_but_not_followed() {
     assert_eq!(b.send(&answer)[0].0, To::Peer(envelope));
 }
 
+/// Rule 33.
 #[test]
 fn unknown_spis_are_hinted_at_sparingly() {
     let mut a = Plane::new();
@@ -478,6 +485,7 @@ fn unknown_spis_are_hinted_at_sparingly() {
     assert_eq!(a.fwd.counters().unknown_spi, 100);
 }
 
+/// Rules 15, 32.
 #[test]
 fn limits_are_announced_and_end_in_hold() {
     let mut short = pair(1, &["192.0.2.1"], &["198.51.100.7"]);

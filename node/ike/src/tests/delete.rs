@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// Rule 54.
 #[test]
 fn a_child_is_deleted_as_a_pair_by_either_side() {
     for closing in 0..2 {
@@ -22,6 +23,7 @@ fn a_child_is_deleted_as_a_pair_by_either_side() {
     }
 }
 
+/// Rule 54.
 #[test]
 fn both_sides_delete_the_same_child_at_once() {
     let (mut net, ..) = Net::established();
@@ -68,6 +70,7 @@ fn liveness_is_answered_both_ways() {
     assert_eq!(net.seen.len(), 8);
 }
 
+/// Rule 54.
 #[test]
 fn unknown_handles_are_ignored() {
     let (mut net, ..) = Net::established();

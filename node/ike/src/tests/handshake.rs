@@ -47,6 +47,7 @@ fn four_messages_make_an_ike_sa_and_a_child() {
     assert_eq!(node_b.ike.half_open(), 0);
 }
 
+/// Rule 48.
 #[test]
 fn the_responders_events_come_before_its_answer() {
     let mut net = Net::pair();
@@ -175,6 +176,7 @@ fn a_wrong_key_is_refused_by_the_initiator_and_the_responder_hears_of_it() {
     assert!(net.nodes.iter().all(|n| n.ike.is_empty() && n.children.is_empty()));
 }
 
+/// Rule 47.
 #[test]
 fn any_of_several_keys_will_do() {
     let mut net = Net::pair();
@@ -198,6 +200,7 @@ fn another_identity_is_refused() {
     assert_eq!(net.nodes[0].ended(), [End::AuthenticationFailed]);
 }
 
+/// Rule 43.
 #[test]
 fn a_stranger_is_not_authorized() {
     let mut net = Net::pair();
@@ -271,6 +274,7 @@ fn a_signer_that_fails_ends_the_exchange_only() {
     }
 }
 
+/// Rule 62.
 #[test]
 fn selectors_are_narrowed_to_the_grant() {
     let mut net = Net::pair();
@@ -316,6 +320,7 @@ fn transport_mode_is_declined_and_tunnel_mode_agreed() {
     assert_eq!(net.nodes[0].child().mode, Mode::Tunnel);
 }
 
+/// Rule 40.
 #[test]
 fn cookies_are_asked_for_and_brought() {
     let mut net = Net::with(|c| c.cookie_threshold = 0);

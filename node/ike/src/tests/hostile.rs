@@ -117,6 +117,7 @@ fn noise_is_counted_and_forgotten() {
     assert_eq!(net.nodes[1].ike.len(), 1);
 }
 
+/// Rule 40.
 #[test]
 fn a_flood_leaves_bounded_state_and_lets_others_in() {
     let mut net = Net::with(|c| {

@@ -9,6 +9,7 @@ fn ups(node: &Node) -> Vec<&Child> {
         .collect()
 }
 
+/// Rules 32, 56.
 #[test]
 fn a_child_is_replaced_before_it_goes() {
     for asking in 0..2 {

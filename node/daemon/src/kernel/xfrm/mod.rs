@@ -24,7 +24,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -89,6 +89,8 @@ pub(crate) struct Xfrm {
     sysctls: Sysctls,
     classes: BTreeMap<Prefix, Class>,
     flows: HashMap<Flow, Policy>,
+    /// Flows in the clear of which the next packet is to be told.
+    watched: HashSet<Flow>,
     /// What the kernel asked for, by flow: as long as it remembers, it does not ask again.
     requests: HashMap<Flow, Request>,
     pairs: Pairs,

@@ -190,6 +190,7 @@ async fn aliases(resolver: &Resolver) {
     assert_eq!(finding.aliases.len(), 1);
 }
 
+/// Rule 65.
 #[test]
 fn through_a_validating_server() {
     let Some(script) = script() else { return };
