@@ -71,16 +71,17 @@ impl Keying {
         let life = evidence.iter().map(|a| a.ttl).min().unwrap_or_default();
         let ours = Identity::Address(address);
         let identity = self.config.identity.as_ref().unwrap_or(&ours);
-        let verdict = match (to_speaker(identity), from_ike_key(&self.config.ike.key)) {
-            (Some(speaker), Some(key)) => {
-                let outer = Some(address);
-                let claim = Claim { address, speaker: &speaker, key: &key, outer };
-                let strict = Strictness::Permissive;
-                dnskeys::authorize(claim, &evidence, &self.config.rules, strict).map(|_| ())
-            }
-            // What DNS cannot speak for.
-            _ => Ok(()),
-        };
+        let verdict =
+            match (to_speaker(identity), from_ike_key(&self.config.ike.key.clone().into())) {
+                (Some(speaker), Some(key)) => {
+                    let outer = Some(address);
+                    let claim = Claim { address, speaker: &speaker, key: &key, outer };
+                    let strict = Strictness::Permissive;
+                    dnskeys::authorize(claim, &evidence, &self.config.rules, strict).map(|_| ())
+                }
+                // What DNS cannot speak for.
+                _ => Ok(()),
+            };
         let verdict = match verdict {
             // Nothing is known.
             Err(Refusal::DnsFailed) => Ok(()),
