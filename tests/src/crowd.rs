@@ -50,6 +50,7 @@ impl Party {
             groups: Groups::packetdefault(),
             rules: dnskeys::Rules::default(),
             when_advertised: keying::WhenAdvertised::Clear,
+            own_record: keying::OwnRecord::Advise,
             identity: None,
             connections: Vec::new(),
             addresses: vec![address],

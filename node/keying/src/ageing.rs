@@ -7,7 +7,7 @@ use dnskeys::{Answer, Claim, Name, Refusal, Speaker};
 use ike::End;
 use sa::{Command, Flow, Policy, SaId, Use};
 
-use crate::entry::{Asker, Pair, Recheck, Renewal, State};
+use crate::entry::{Asker, Recheck, Renewal, State};
 use crate::initiator::{MAX_PENDING, PATIENCE, from_ike_key};
 use crate::keying::Keying;
 use crate::pairs::{CROSSING, MIN_PROOF};
@@ -171,9 +171,15 @@ impl Keying {
         match dnskeys::authorize(claim, &evidence, &self.config.rules, strict) {
             Ok(proof) => {
                 let (ike, until) = (pair.ike, now + proof.life().max(MIN_PROOF));
-                let same = |pair: &&mut Pair| pair.flow == flow && pair.ike == ike;
-                for pair in self.pairs.values_mut().filter(same) {
-                    (pair.proof_until, pair.proof) = (until, proof.clone());
+                let same: Vec<SaId> = self
+                    .pairs_of(flow)
+                    .filter(|(_, pair)| pair.ike == ike)
+                    .map(|(sa, _)| sa)
+                    .collect();
+                for sa in same {
+                    if let Some(pair) = self.pairs.get_mut(&sa) {
+                        (pair.proof_until, pair.proof) = (until, proof.clone());
+                    }
                 }
             }
             // Whoever can stop DNS could end every pair: that decides nothing.
