@@ -9,6 +9,7 @@ mod fallback;
 mod first_packet;
 mod lossy;
 mod matrix;
+mod memory;
 mod mesh;
 mod net;
 mod node;

@@ -121,6 +121,25 @@ impl Backend {
         }
     }
 
+    /// Makes or removes the guard.
+    ///
+    /// # Errors
+    /// If the kernel refuses a route.
+    pub(crate) fn set_guard(&mut self, up: bool) -> Result<(), KernelError> {
+        match self {
+            Self::Userspace { ground, .. } => ground.set_guard(up),
+            Self::Xfrm(_) => Ok(()),
+        }
+    }
+
+    /// Whether there is a guard that stays when we go.
+    pub(crate) fn is_guarded(&self) -> bool {
+        match self {
+            Self::Userspace { ground, .. } => ground.is_guarded(),
+            Self::Xfrm(_) => false,
+        }
+    }
+
     /// Sends an IKE message.
     pub(crate) fn transmit(
         &mut self,

@@ -36,6 +36,7 @@ pub(crate) struct Config {
 pub(crate) struct Node {
     pub(crate) key: Option<PathBuf>,
     pub(crate) state_dir: PathBuf,
+    pub(crate) remember_peers: bool,
     pub(crate) control_socket: PathBuf,
     pub(crate) interface: String,
     pub(crate) identity: Option<String>,
@@ -167,6 +168,7 @@ impl Default for Node {
         Self {
             key: None,
             state_dir: "/var/lib/oe-node".into(),
+            remember_peers: true,
             control_socket: "/run/oe-node/control.sock".into(),
             interface: "ipsec0".to_owned(),
             identity: None,
@@ -402,6 +404,7 @@ mod tests {
         for key in [
             "key",
             "state-dir",
+            "remember-peers",
             "control-socket",
             "interface",
             "identity",

@@ -3,7 +3,8 @@
 //! `{"request":"status"}` and `{"request":"peers"}` get one document.
 //! `{"request":"explain","address":"192.0.2.12"}` says why an address is treated as it is,
 //! `{"request":"forget","address":"192.0.2.12"}` closes what there is with it.
-//! `{"request":"reload"}` reads the policy groups anew. `{"request":"events"}` gets a line for each
+//! `{"request":"reload"}` reads the policy groups anew, `{"request":"guard","up":true}` makes a guard
+//! that stays when the daemon goes. `{"request":"events"}` gets a line for each
 //! transition until the asker hangs up. Only who may open the socket (its owner, mode 0600) may ask.
 
 use std::net::IpAddr;
@@ -40,6 +41,11 @@ pub(crate) enum Request {
     },
     /// Read the policy groups anew.
     Reload,
+    /// Make or remove the guard.
+    Guard {
+        /// Make it.
+        up: bool,
+    },
 }
 
 /// A request on its way to the main loop, and where its answer goes.

@@ -12,6 +12,7 @@ mod hostkey;
 mod kernel;
 mod lab;
 mod log;
+mod memory;
 mod resolver;
 mod run;
 mod userspace;

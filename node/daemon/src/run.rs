@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use keying::{Keying, Output};
+use keying::{Keying, Output, Remembered, What};
 use sa::{Class, Command, Notice, Prefix};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::control::{Asked, Control, Request};
 use crate::hostkey::{HostKey, Signed, Signers};
 use crate::kernel::{self, Changes};
+use crate::memory::Memory;
 use crate::resolver::Resolver;
 use crate::userspace::Datagram;
 use crate::view;
@@ -67,6 +68,8 @@ async fn start(
     let (answers_in, answers) = mpsc::channel(64);
     // One for each job at most, and those are bounded.
     let (signatures_in, signatures) = mpsc::unbounded_channel();
+    let (memory, remembered) = Memory::open(&config.node.state_dir);
+    let remembered = if config.node.remember_peers { remembered } else { Vec::new() };
     let mut node = Node {
         config: config.clone(),
         keying: Keying::new(keying_config, view::seed()?, Instant::now()),
@@ -77,12 +80,13 @@ async fn start(
         signers: Signers::start(key, &signatures_in).context("threads that sign")?,
         events,
         trace: trace_file()?,
+        memory,
         answers_in,
         classes: Vec::new(),
         looks: VecDeque::new(),
     };
     tracing::info!("running on {}", config.node.interface);
-    let served = node.serve(answers, signatures, requests, signals).await;
+    let served = node.serve(remembered, answers, signatures, requests, signals).await;
     node.backend.stop();
     served
 }
@@ -107,6 +111,7 @@ struct Node {
     events: broadcast::Sender<String>,
     /// Every event is also written here, if `OE_NODE_TRACE` names a file.
     trace: Option<std::fs::File>,
+    memory: Memory,
     answers_in: mpsc::Sender<dnskeys::Answer>,
     /// Changes of classes that came one after the other.
     classes: Vec<(Prefix, Option<Class>)>,
@@ -128,6 +133,7 @@ impl Node {
     /// The loop. Start reading here.
     async fn serve(
         &mut self,
+        remembered: Vec<Remembered>,
         mut answers: mpsc::Receiver<dnskeys::Answer>,
         mut signatures: mpsc::UnboundedReceiver<Signed>,
         mut requests: mpsc::Receiver<Asked>,
@@ -136,6 +142,7 @@ impl Node {
         // Keying announces its classes at once.
         self.carry_out_all();
         self.backend.settled()?;
+        self.keying.handle_memory(Instant::now(), remembered);
         loop {
             self.carry_out_all();
             self.answer_looks();
@@ -160,6 +167,7 @@ impl Node {
                     self.follow_addresses();
                 }
                 () = tokio::time::sleep_until(due) => self.keying.handle_timeout(now()),
+                () = sleep_until(self.memory.due()) => self.memory.write(self.remembered()),
                 _ = signals.hang_up.recv() => {
                     self.reload();
                 }
@@ -167,8 +175,16 @@ impl Node {
                 _ = signals.interrupt.recv() => break,
             }
         }
+        // Whoever calls while we are away finds nobody, and is called when we are back.
+        let remembered = self.remembered();
+        self.memory.close(remembered).await;
         self.say_goodbye().await;
         Ok(())
+    }
+
+    /// What a restart is to find.
+    fn remembered(&self) -> Vec<Remembered> {
+        if self.config.node.remember_peers { self.keying.remembered() } else { Vec::new() }
     }
 
     /// Deletes everything at both ends, and gives the peers a moment to answer.
@@ -244,7 +260,12 @@ impl Node {
                 });
             }
             Output::Sign(job) => self.signers.sign(job),
-            Output::Report(report) => self.tell(&report),
+            Output::Report(report) => {
+                if let What::Keyed { .. } | What::Expired = report.what {
+                    self.memory.touch();
+                }
+                self.tell(&report);
+            }
         }
     }
 
@@ -307,6 +328,10 @@ impl Node {
             Request::Explain { address } => view::explanation(&self.keying.explain(now, address)),
             Request::Peers => view::peers(&self.keying, now),
             Request::Reload => self.reload(),
+            Request::Guard { up } => match self.backend.set_guard(up) {
+                Ok(()) => serde_json::json!({ "guard": up }),
+                Err(error) => serde_json::json!({ "error": error.to_string() }),
+            },
             Request::Forget { address } => {
                 self.resolver.forget(Some(&dnskeys::Name::reverse(address)));
                 self.keying.forget(now, address);
@@ -362,6 +387,14 @@ impl Node {
             let answer = self.answer(look.request);
             let _ = look.answer.send(answer);
         }
+    }
+}
+
+/// Sleeps until then, or for ever.
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 

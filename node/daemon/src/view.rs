@@ -150,6 +150,7 @@ pub(crate) fn status(keying: &Keying, plane: &Backend, now: Instant) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "connections": connections,
+        "guard": plane.is_guarded(),
         "destinations": destinations,
         "counters": {
             "keying": keying_counters(keying),
@@ -272,6 +273,7 @@ fn keying_counters(keying: &Keying) -> Value {
     let c = keying.counters();
     json!({
         "trapped": c.trapped,
+        "recalled": c.recalled,
         "queries": c.queries,
         "calls": c.calls,
         "visitors_accepted": c.visitors_accepted,
@@ -322,6 +324,7 @@ pub(crate) fn event(report: &Report) -> String {
 fn name_and_detail(what: &What) -> (&'static str, Value) {
     match what {
         What::Trapped => ("trapped", Value::Null),
+        What::Recalled => ("recalled", Value::Null),
         What::DnsAnswer { name, security, records } => (
             "dns-answer",
             json!({
@@ -425,6 +428,7 @@ pub(crate) fn log(report: &Report) {
         // As often as strangers like: counted, and not worth a line each.
         What::Refused { .. } => tracing::debug!("{name} {detail}"),
         What::Trapped
+        | What::Recalled
         | What::DnsAnswer { .. }
         | What::Calling { .. }
         | What::ConnectionCalling { .. }

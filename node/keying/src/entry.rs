@@ -9,6 +9,7 @@ use ike::{Credential, End, Identity, IkeId, NeedPeer};
 use sa::{Envelope, EspCipher, Flow, SaId, Spi, Trust, Use};
 
 use crate::group::Group;
+use crate::memory::Recall;
 use crate::report::{What, Why};
 
 /// An instance of a policy class for one flow (RFC 4322 §3.2.1).
@@ -26,6 +27,8 @@ pub(crate) struct Entry {
     pub(crate) renewal: Renewal,
     /// What happened to it, oldest first; bounded by [`HISTORY`].
     pub(crate) history: VecDeque<(Instant, What)>,
+    /// It comes from memory, and no packet waits for it.
+    pub(crate) recalled: Option<Recall>,
 }
 
 /// Transitions remembered of one flow, for `explain`: the longest way from trap to pair, and the

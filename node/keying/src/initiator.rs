@@ -5,6 +5,7 @@
 //! gateway is shared by all flows that want it; silence has a short life, an authenticated
 //! refusal a normal one (rules 26, 28, 29).
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use dnskeys::{
@@ -38,7 +39,11 @@ impl Keying {
             State::Deny(_) => Policy::Deny,
         });
         match standing {
-            Some(Policy::Hold) => {}
+            Some(Policy::Hold) => {
+                if let Some(entry) = self.flows.get_mut(&flow) {
+                    entry.recalled = None;
+                }
+            }
             Some(policy) => {
                 self.set_policy(flow, policy);
                 // The data plane had to forget it meanwhile: that is use as well.
@@ -111,7 +116,7 @@ impl Keying {
         self.report(now, Some(flow), What::DnsAnswer { name, security, records });
         match dnskeys::decide(flow.dst(), answer, &self.config.rules, strict) {
             Verdict::Negotiate { mut candidates, security, life } => {
-                self.shuffle_ties(&mut candidates);
+                self.shuffle_ties(&mut candidates, self.last_gateway(flow));
                 let pending = Pending {
                     candidates: candidates.into(),
                     gateway: None,
@@ -125,7 +130,7 @@ impl Keying {
                 self.negotiate(now, flow, pending, renewed, unchanged);
             }
             Verdict::Clear { reason, life } => {
-                if reason == Reason::DnsFailed {
+                if reason == Reason::DnsFailed && !self.nobody_waits(flow) {
                     self.counters.downgrades += 1;
                 }
                 let life = self.life(life);
@@ -175,10 +180,17 @@ impl Keying {
         }
     }
 
-    /// Gateways of equal precedence are tried in random order (RFC 4322 §5.2).
-    fn shuffle_ties(&mut self, candidates: &mut [Candidate]) {
-        let mut keyed: Vec<(u16, u64, Candidate)> =
-            candidates.iter().map(|c| (c.precedence, self.rng.next_u64(), c.clone())).collect();
+    /// Gateways of equal precedence are tried in random order (RFC 4322 §5.2), but the one that
+    /// is known to have answered first.
+    fn shuffle_ties(&mut self, candidates: &mut [Candidate], last: Option<IpAddr>) {
+        let lot = |rng: &mut rand_chacha::ChaCha20Rng, gateway| match last {
+            Some(last) if last == gateway => 0,
+            _ => rng.next_u64(),
+        };
+        let mut keyed: Vec<(u16, u64, Candidate)> = candidates
+            .iter()
+            .map(|c| (c.precedence, lot(&mut self.rng, c.gateway), c.clone()))
+            .collect();
         keyed.sort_by_key(|(precedence, lot, _)| (*precedence, *lot));
         for (slot, (_, _, candidate)) in candidates.iter_mut().zip(keyed) {
             *slot = candidate;
@@ -276,12 +288,7 @@ impl Keying {
     }
 
     /// An established IKE SA with this gateway under one of the candidate's keys.
-    fn peer_at(
-        &self,
-        local: std::net::IpAddr,
-        gateway: std::net::IpAddr,
-        candidate: &Candidate,
-    ) -> Option<IkeId> {
+    fn peer_at(&self, local: IpAddr, gateway: IpAddr, candidate: &Candidate) -> Option<IkeId> {
         let keys: Vec<Credential> = candidate.keys.iter().filter_map(to_ike_key).collect();
         self.peers
             .known_as(&Identity::Address(gateway))
@@ -451,7 +458,7 @@ impl Keying {
         let insist = secure && self.config.when_advertised == WhenAdvertised::Insist;
         match strict {
             Strictness::Permissive if !insist => {
-                if secure {
+                if secure && !self.nobody_waits(flow) {
                     self.counters.downgrades += 1;
                 }
                 if renewed {
@@ -465,6 +472,9 @@ impl Keying {
     }
 
     pub(crate) fn go_clear(&mut self, now: Instant, flow: Flow, why: Why, life: Duration) {
+        if self.drop_recalled(now, flow) {
+            return;
+        }
         self.counters.clear += 1;
         self.enter(now, flow, State::ClearText(why), Some(now + life));
         self.set_policy(flow, Policy::Pass);
@@ -472,6 +482,9 @@ impl Keying {
     }
 
     pub(crate) fn go_deny(&mut self, now: Instant, flow: Flow, why: Why, life: Duration) {
+        if self.drop_recalled(now, flow) {
+            return;
+        }
         self.counters.denied += 1;
         self.enter(now, flow, State::Deny(why), Some(now + life));
         self.set_policy(flow, Policy::Deny);

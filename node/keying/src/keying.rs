@@ -13,6 +13,7 @@ use sa::{Command, Flow, Notice, Policy, SaId, Subnets};
 use crate::config::Config;
 use crate::connection::Configured;
 use crate::entry::{Asker, Call, Entry, HISTORY, Peer, Recheck, Renewal, State, Visit, Visitor};
+use crate::memory::Recalls;
 use crate::own::Own;
 use crate::report::{Report, What, Why};
 use crate::tables::{Pairs, Peers};
@@ -53,6 +54,8 @@ pub enum Timer {
     Connection,
     /// An address of ours has been gone for long enough.
     Lost,
+    /// A peer from before a restart is to be tried again.
+    Recall,
 }
 
 /// What has happened since the start.
@@ -60,6 +63,8 @@ pub enum Timer {
 pub struct Counters {
     /// Flows that were trapped.
     pub trapped: u64,
+    /// Flows taken up again from before a restart, without a packet.
+    pub recalled: u64,
     /// Questions put to DNS.
     pub queries: u64,
     /// Calls made.
@@ -131,6 +136,8 @@ pub struct Keying {
     pub(crate) said: BTreeMap<Subnets, Policy>,
     /// Nothing is called any more.
     pub(crate) stopping: bool,
+    /// Peers from before a restart.
+    pub(crate) recalls: Recalls,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) counters: Counters,
 }
@@ -175,6 +182,7 @@ impl Keying {
             parted: BTreeMap::new(),
             lingering: VecDeque::new(),
             after_drain: Vec::new(),
+            recalls: Recalls::default(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
         };
@@ -246,6 +254,7 @@ impl Keying {
         self.remove_lingering(now);
         self.close_bare(now);
         self.close_lost(now);
+        self.recall_due(now);
         self.drain(now);
         while let Some(&(due, index)) = self.configured_deadlines.first() {
             if due > now {
@@ -274,13 +283,9 @@ impl Keying {
         let bare = self.bare.front().map(|(at, _)| (*at, Timer::Bare));
         let connection = self.configured_deadlines.first().map(|(at, _)| (*at, Timer::Connection));
         let lost = self.lost.front().map(|(at, _)| (*at, Timer::Lost));
-        ike.into_iter()
-            .chain(flow)
-            .chain(linger)
-            .chain(bare)
-            .chain(connection)
-            .chain(lost)
-            .min_by_key(|(at, _)| *at)
+        let recall = self.recalls.due().map(|at| (at, Timer::Recall));
+        let own = [flow, linger, bare, connection, lost, recall].into_iter().flatten();
+        ike.into_iter().chain(own).min_by_key(|(at, _)| *at)
     }
 
     /// The next thing to do.
@@ -485,12 +490,16 @@ impl Keying {
             answer: None,
             renewal: Renewal::Settled,
             history: VecDeque::new(),
+            recalled: None,
         });
         let open = |state: &State| matches!(state, State::PotentialOe | State::PendingOe(_));
         match (open(&entry.state), open(&state)) {
             (false, true) => self.undecided += 1,
             (true, false) => self.undecided = self.undecided.saturating_sub(1),
             (true, true) | (false, false) => {}
+        }
+        if !open(&state) {
+            entry.recalled = None;
         }
         entry.state = state;
         entry.renewal = Renewal::Settled;

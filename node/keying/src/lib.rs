@@ -13,6 +13,7 @@
 //! - [`responder`]: a stranger calls (RFC 4322 §3.3).
 //! - [`pairs`]: pairs of SAs come and go; calls that crossed are settled.
 //! - [`ageing`]: what ends by time (RFC 4322 §3.2.7, §3.4).
+//! - [`memory`]: peers from before a restart.
 //! - [`reload`]: new groups for a running node. [`uplinks`]: new addresses.
 //! - [`status`], [`explain`]: what a person is shown. [`report`]: what is logged.
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ pub mod explain;
 pub mod group;
 pub mod initiator;
 pub mod keying;
+pub mod memory;
 pub mod own;
 pub mod pairs;
 pub mod reload;
@@ -40,6 +42,7 @@ pub use explain::{Explanation, NextPacket};
 pub use group::{Group, Groups, LineError, Listed};
 pub use initiator::ike_key;
 pub use keying::{Counters, Keying, Output, Timer};
+pub use memory::{MAX_REMEMBERED, Remembered};
 pub use own::OwnRecord;
 pub use reload::Reloaded;
 pub use report::{Report, What, Why, end_text};

@@ -21,6 +21,8 @@ pub struct Report {
 pub enum What {
     /// A packet was held; the reverse name is being asked.
     Trapped,
+    /// A flow from before a restart is taken up again; the reverse name is being asked.
+    Recalled,
     /// DNS answered.
     DnsAnswer {
         /// The name that was asked.

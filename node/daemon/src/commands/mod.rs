@@ -4,6 +4,7 @@ mod config;
 mod events;
 mod explain;
 mod forget;
+mod guard;
 mod keygen;
 mod lab;
 mod man;
@@ -49,6 +50,8 @@ enum Command {
     Peers(peers::Args),
     /// Closes what there is with an address; the next packet to it starts anew.
     Forget(forget::Args),
+    /// Keeps private destinations closed while no daemon runs: before its start and after its end.
+    Guard(guard::Args),
     /// Makes the daemon read its policy groups anew.
     Reload(reload::Args),
     /// Prints every transition as a JSON line, from now on.
@@ -150,6 +153,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Explain(args) => explain::main(args),
         Command::Peers(args) => peers::main(args),
         Command::Forget(args) => forget::main(args),
+        Command::Guard(args) => guard::main(args),
         Command::Reload(args) => reload::main(args),
         Command::Events(args) => events::main(args),
         Command::Keygen(args) => keygen::main(args),

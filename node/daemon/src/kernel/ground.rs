@@ -7,9 +7,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use sa::{Class, Flow, Policy, Prefix, Subnets};
 
-use super::plan::{self, BACKSTOP, LIVE, MainRoute, Plan, Target};
+use super::plan::{self, BACKSTOP, GUARD, LIVE, MainRoute, Plan, Target};
 use super::policies::Policies;
-use super::routes::Routes;
+use super::routes::{Routes, Standing, is_without_ipv6};
 use super::subnets::{self, SubnetGround, Surroundings};
 use super::sysctl::{self, Sysctls};
 
@@ -105,6 +105,10 @@ pub(crate) struct Ground {
     installed: Plan,
     /// Prefixes that a predecessor's routes still keep closed.
     leftover: Vec<Prefix>,
+    /// Whether there is a guard: it follows the classes then, and stays when we go.
+    guarded: bool,
+    /// Whether there was one when we came.
+    guard_found: bool,
     protected: HashSet<Flow>,
     /// Prefixes of configured connections.
     subnets: BTreeSet<Subnets>,
@@ -149,6 +153,8 @@ impl Ground {
             base: Plan::new(),
             installed: Plan::new(),
             leftover: Vec::new(),
+            guarded: false,
+            guard_found: false,
             protected: HashSet::new(),
             subnets: BTreeSet::new(),
             subnet_ground,
@@ -169,13 +175,21 @@ impl Ground {
     /// those stay until [`Self::settled`], so that nothing is open in between.
     fn take_hold(&mut self) -> Result<(), KernelError> {
         let priority = self.config.priority;
-        self.leftover =
-            self.routes.flush(Some(BACKSTOP)).map_err(doing("emptying the routing table"))?;
+        let backstop = |s: &Standing| (s.metric, s.target) == (BACKSTOP, Target::Blackhole);
+        let kept = self
+            .routes
+            .flush(|standing| backstop(standing) || standing.metric == GUARD)
+            .map_err(doing("emptying the routing table"))?;
+        self.leftover = kept.iter().filter(|s| backstop(s)).map(|s| s.prefix).collect();
+        let guarded = kept.iter().any(|standing| standing.metric == GUARD);
         self.clear_policies()?;
         self.prepare_device()?;
         self.refresh()?;
         self.routes.add_rules(priority).map_err(doing("adding the routing rule"))?;
-        self.routes.delete_rules(Some(priority)).map_err(doing("removing old routing rules"))
+        self.routes.delete_rules(Some(priority)).map_err(doing("removing old routing rules"))?;
+        // Only now, or the guard would follow classes that are not set yet.
+        self.guard_found = guarded;
+        Ok(())
     }
 
     /// All classes have been set: what a predecessor kept closed and we do not is opened.
@@ -192,13 +206,36 @@ impl Ground {
                     .map_err(doing("removing an old route"))?;
             }
         }
-        Ok(())
+        if self.guard_found { self.set_guard(true) } else { Ok(()) }
+    }
+
+    /// Makes or removes the guard, which from then on follows the classes.
+    ///
+    /// # Errors
+    /// If the kernel refuses a route.
+    pub(crate) fn set_guard(&mut self, up: bool) -> Result<(), KernelError> {
+        let standing = self.routes.standing(GUARD).map_err(doing("reading the routing table"))?;
+        self.installed.retain(|(_, metric), _| *metric != GUARD);
+        self.installed.extend(standing);
+        self.guarded = up;
+        self.follow()
+    }
+
+    /// Whether there is a guard that stays when we go.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.guarded
     }
 
     fn clear_leftovers(&mut self) -> Result<(), KernelError> {
         self.subnet_ground.down().map_err(doing("removing old routing rules"))?;
-        self.routes.delete_rules(None).map_err(doing("removing old routing rules"))?;
-        self.routes.flush(None).map_err(doing("emptying the routing table"))?;
+        // Asked of the kernel: somebody may have removed it behind our back, or made one.
+        let guard = self.routes.standing(GUARD).map_err(doing("reading the routing table"))?;
+        if guard.is_empty() {
+            self.routes.delete_rules(None).map_err(doing("removing old routing rules"))?;
+        }
+        self.routes
+            .flush(|standing| standing.metric == GUARD)
+            .map_err(doing("emptying the routing table"))?;
         self.installed.clear();
         self.clear_policies()
     }
@@ -481,6 +518,9 @@ impl Ground {
     /// One route that the kernel refuses does not keep the others from it.
     fn follow(&mut self) -> Result<(), KernelError> {
         self.base = plan::plan(&self.classes, &self.main, &self.never);
+        if self.guarded {
+            self.base.extend(plan::guard(&self.classes, &self.main));
+        }
         let called: Vec<IpAddr> = self.flows.keys().copied().collect();
         for dst in called {
             match self.host_for(dst) {
@@ -533,16 +573,7 @@ impl Ground {
             put = self.routes.put(prefix, metric, Target::Device { source: None }, self.device);
         }
         match put {
-            // A kernel without IPv6 has nothing to be protected in it.
-            Err(error)
-                if prefix.addr().is_ipv6()
-                    && matches!(
-                        error.raw_os_error(),
-                        Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)
-                    ) =>
-            {
-                Ok(())
-            }
+            Err(error) if is_without_ipv6(&error, &prefix) => Ok(()),
             Err(error) => Err(KernelError { doing: "adding a route", error }),
             Ok(()) => {
                 self.installed.insert(key, target);

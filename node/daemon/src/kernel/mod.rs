@@ -9,6 +9,7 @@
 //! ```
 //!
 //! - [`ground`]: the table and the policies, from `up` to `down`.
+//! - [`guard`]: what keeps closed prefixes closed while no daemon runs.
 //! - [`mod@look`]: what stands now, for `oe-node verify`.
 //! - [`plan`]: which routes the table must hold, as a pure function.
 //! - [`policies`]: XFRM blocks for what a protected peer sends in the clear.
@@ -19,6 +20,7 @@
 
 mod changes;
 mod ground;
+mod guard;
 mod look;
 mod netlink;
 mod plan;
@@ -37,5 +39,6 @@ mod tests;
 
 pub(crate) use changes::Changes;
 pub(crate) use ground::{Ground, GroundConfig, KernelError};
+pub(crate) use guard::{Guard, GuardView};
 pub(crate) use look::{Looked, look, source_towards};
 pub(crate) use xfrm::{KernelPlane, XfrmConfig};

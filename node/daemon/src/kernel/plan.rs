@@ -12,6 +12,9 @@ pub(super) const LIVE: u32 = 100;
 /// Metric of what is left when the device is gone with the daemon.
 pub(super) const BACKSTOP: u32 = 200;
 
+/// Metric of the guard's, which neither a running daemon nor its end concerns.
+pub(super) const GUARD: u32 = 300;
+
 /// A route of the node's table, by prefix and metric.
 pub(super) type Plan = BTreeMap<(Prefix, u32), Target>;
 
@@ -100,6 +103,37 @@ pub(super) fn plan(
         plan.insert((prefix, LIVE), Target::Throw);
         plan.remove(&(prefix, BACKSTOP));
     }
+    plan
+}
+
+/// The guard for these classes: what must stay closed while no daemon runs, and inside it what is
+/// open. Without any class it still holds [`NEVER`], by which it is known to be there.
+pub(super) fn guard(classes: &BTreeMap<Prefix, Class>, main: &BTreeMap<Prefix, MainRoute>) -> Plan {
+    let closed = |prefix: &Prefix, shorter_than: u8| {
+        let around = (0..shorter_than)
+            .rev()
+            .find_map(|len| classes.get(&Prefix::new(prefix.addr(), len).ok()?).copied());
+        matches!(around, Some(Class::Block | Class::Trap { fail_closed: true }))
+    };
+    let mut plan = Plan::new();
+    for (prefix, class) in classes {
+        let target = match class {
+            Class::Trap { fail_closed: true } => Target::Blackhole,
+            Class::Block => Target::Prohibit,
+            Class::Trap { fail_closed: false } | Class::Pass if closed(prefix, prefix.len()) => {
+                Target::Throw
+            }
+            Class::Trap { fail_closed: false } | Class::Pass => continue,
+        };
+        plan.insert((*prefix, GUARD), target);
+    }
+    for gateway in main.values().flat_map(|route| &route.gateways) {
+        let host = Prefix::host(*gateway);
+        if !classes.contains_key(&host) && closed(&host, host.len()) {
+            plan.insert((host, GUARD), Target::Throw);
+        }
+    }
+    plan.extend(never().map(|prefix| ((prefix, GUARD), Target::Throw)));
     plan
 }
 
@@ -230,6 +264,35 @@ mod tests {
         assert_eq!(at("172.16.0.0/12", BACKSTOP), Some(Target::Blackhole));
         assert_eq!(at("172.16.9.0/24", LIVE), device("172.16.9.1"));
         assert_eq!(at("198.51.100.0/24", LIVE), Some(Target::Prohibit));
+    }
+
+    #[test]
+    fn the_guard_closes_what_is_closed_and_opens_what_is_open_inside() {
+        let main = BTreeMap::from([route("0.0.0.0/0", "10.5.0.1", Some("10.5.0.254"))]);
+        let classes = BTreeMap::from([
+            (p("0.0.0.0/0"), OPEN),
+            (p("10.0.0.0/8"), CLOSED),
+            (p("10.5.0.0/16"), Class::Pass),
+            (p("10.5.0.0/24"), CLOSED),
+            (p("10.6.0.0/16"), OPEN),
+            (p("10.6.7.0/24"), Class::Pass),
+            (p("198.51.100.0/24"), Class::Block),
+            (p("203.0.113.0/24"), Class::Pass),
+            (p("::/0"), CLOSED),
+        ]);
+        let plan = guard(&classes, &main);
+        let at = |prefix: &str| plan.get(&(p(prefix), GUARD)).copied();
+        assert_eq!(at("10.0.0.0/8"), Some(Target::Blackhole));
+        assert_eq!(at("10.5.0.0/16"), Some(Target::Throw));
+        assert_eq!(at("10.5.0.0/24"), Some(Target::Blackhole));
+        assert_eq!(at("10.5.0.254/32"), Some(Target::Throw), "the gateway");
+        assert_eq!(at("10.6.0.0/16"), Some(Target::Throw));
+        assert_eq!(at("10.6.7.0/24"), None, "open inside of what is open");
+        assert_eq!(at("198.51.100.0/24"), Some(Target::Prohibit));
+        assert_eq!(at("::/0"), Some(Target::Blackhole));
+        assert_eq!(at("fe80::/10"), Some(Target::Throw), "P17");
+        assert_eq!((at("0.0.0.0/0"), at("203.0.113.0/24")), (None, None));
+        assert_eq!(guard(&BTreeMap::new(), &main).len(), NEVER.len());
     }
 
     #[test]

@@ -13,13 +13,15 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
     RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
+use netlink_packet_route::rule::{
+    RuleAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange,
+};
+use netlink_packet_route::{AddressFamily, IpProtocol, RouteNetlinkMessage as Message};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use sa::Prefix;
 
 use super::netlink::Netlink;
-use super::plan::{MainRoute, Target};
+use super::plan::{MainRoute, Plan, Target};
 
 /// The main table.
 const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
@@ -180,14 +182,25 @@ impl Routes {
         message
     }
 
-    /// Removes every route of our table, but for the black holes with the metric `keep`, whose
-    /// prefixes it gives back.
-    pub(super) fn flush(&mut self, keep: Option<u32>) -> io::Result<Vec<Prefix>> {
+    /// The routes of our table that have this metric and lead to no device.
+    pub(super) fn standing(&mut self, metric: u32) -> io::Result<Plan> {
+        let mut found = Plan::new();
+        for family in FAMILIES {
+            let all = self.dump_table(family, self.table)?;
+            let of = all.iter().filter_map(standing).filter(|s| s.metric == metric);
+            found.extend(of.map(|s| ((s.prefix, s.metric), s.target)));
+        }
+        Ok(found)
+    }
+
+    /// Removes every route of our table but for those to `keep`, which it gives back. Routes to a
+    /// device are never kept.
+    pub(super) fn flush(&mut self, keep: impl Fn(&Standing) -> bool) -> io::Result<Vec<Standing>> {
         let mut kept = Vec::new();
         for family in FAMILIES {
             for mut route in self.dump_table(family, self.table)? {
-                if let Some(prefix) = black_hole(&route, keep) {
-                    kept.push(prefix);
+                if let Some(standing) = standing(&route).filter(&keep) {
+                    kept.push(standing);
                     continue;
                 }
                 // What a dump adds for the reader is no part of the key.
@@ -207,7 +220,7 @@ impl Routes {
         Ok(kept)
     }
 
-    /// `not fwmark MARK lookup TABLE`, in both families.
+    /// `not fwmark MARK lookup TABLE`, in both families, and before it the way of DHCP.
     pub(super) fn add_rules(&mut self, priority: u32) -> io::Result<()> {
         for family in FAMILIES {
             let mut message = RuleMessage::default();
@@ -222,6 +235,9 @@ impl Routes {
             ];
             let added = self.netlink.command(Message::NewRule(message), NLM_F_CREATE | NLM_F_EXCL);
             // A kernel without IPv6 has nothing to be protected in it.
+            tolerate(added, &[libc::EEXIST, libc::EAFNOSUPPORT, libc::EOPNOTSUPP])?;
+            let message = dhcp_rule(family, priority);
+            let added = self.netlink.command(Message::NewRule(message), NLM_F_CREATE | NLM_F_EXCL);
             tolerate(added, &[libc::EEXIST, libc::EAFNOSUPPORT, libc::EOPNOTSUPP])?;
         }
         Ok(())
@@ -270,7 +286,10 @@ impl Routes {
                         && ours(RuleAttribute::FwMark(self.mark))
                         && rule.header.flags.contains(RuleFlags::Invert)
                 });
-                if ours(RuleAttribute::Table(self.table)) && !kept {
+                let dhcp = ours(RuleAttribute::Protocol(PROTOCOL));
+                let kept =
+                    kept || dhcp && keep.is_some_and(|p| ours(RuleAttribute::Priority(before(p))));
+                if (dhcp || ours(RuleAttribute::Table(self.table))) && !kept {
                     let gone = self.netlink.command(Message::DelRule(rule), 0);
                     tolerate(gone, &[libc::ENOENT])?;
                 }
@@ -427,24 +446,60 @@ impl Attributes {
     }
 }
 
-/// The prefix of a black hole with this metric.
-fn black_hole(route: &RouteMessage, metric: Option<u32>) -> Option<Prefix> {
-    let metric = RouteAttribute::Priority(metric?);
-    let found = route.header.kind == RouteType::BlackHole && route.attributes.contains(&metric);
-    let mut addr = match route.header.address_family {
-        AddressFamily::Inet => Prefix::ALL_V4.addr(),
-        AddressFamily::Inet6 => Prefix::ALL_V6.addr(),
+/// Whoever renews a lease writes to its server from a port that only the privileged can have, and
+/// has no other way to keep the address that everything else depends on (RFC 2131 §4.4.5,
+/// RFC 9915 §7.2).
+fn dhcp_rule(family: AddressFamily, priority: u32) -> RuleMessage {
+    let (client, server) = if family == AddressFamily::Inet { (68, 67) } else { (546, 547) };
+    let port = |port| RulePortRange { start: port, end: port };
+    let mut message = RuleMessage::default();
+    message.header.family = family;
+    message.header.action = RuleAction::ToTable;
+    message.attributes = vec![
+        RuleAttribute::Priority(before(priority)),
+        RuleAttribute::Table(MAIN),
+        RuleAttribute::Protocol(PROTOCOL),
+        RuleAttribute::IpProtocol(IpProtocol::Udp),
+        RuleAttribute::SourcePortRange(port(client)),
+        RuleAttribute::DestinationPortRange(port(server)),
+    ];
+    message
+}
+
+/// The priority of what is looked at before.
+const fn before(priority: u32) -> u32 {
+    priority.saturating_sub(1)
+}
+
+/// A route that leads to no device: it outlives ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Standing {
+    /// Its destinations.
+    pub(super) prefix: Prefix,
+    /// Its metric.
+    pub(super) metric: u32,
+    /// Where it leads.
+    pub(super) target: Target,
+}
+
+fn standing(route: &RouteMessage) -> Option<Standing> {
+    let target = match route.header.kind {
+        RouteType::Throw => Target::Throw,
+        RouteType::BlackHole => Target::Blackhole,
+        RouteType::Prohibit => Target::Prohibit,
         _ => return None,
     };
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(a)) => addr = (*a).into(),
-            RouteAttribute::Destination(RouteAddress::Inet6(a)) => addr = (*a).into(),
-            _ => {}
-        }
-    }
+    let read = Attributes::of(route);
+    let addr = read.dst.unwrap_or_else(|| any(route.header.address_family));
     let prefix = Prefix::new(addr, route.header.destination_prefix_length).ok()?;
-    found.then_some(prefix)
+    Some(Standing { prefix, metric: read.metric, target })
+}
+
+/// Whether this is a kernel without IPv6 that was given a route of it: it has nothing to be
+/// protected there.
+pub(super) fn is_without_ipv6(error: &io::Error, prefix: &Prefix) -> bool {
+    prefix.addr().is_ipv6()
+        && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
 }
 
 /// The table of a route: the attribute counts, the header has only eight bits for it.
