@@ -120,11 +120,7 @@ fn a_second_daemon_refuses_and_harms_nothing() {
     let setup = internet.setup("west");
     let node = setup.start(&internet.namespace("west"));
     assert!(internet.ping("west", EAST[0]));
-    let own = ["ip", "-o", "-6", "addr", "show", "dev", "ipsec0"];
-    place::await_some("the device's own address is settled", PATIENCE, || {
-        let addresses = place::ok(&internet.namespace("west"), &own);
-        (addresses.contains("fe80") && !addresses.contains("tentative")).then_some(())
-    });
+    internet.await_settled("west");
     let before = internet.traces("west");
     // The same socket; then another one, but the same ports.
     let ended = refused(&internet, &setup.write());

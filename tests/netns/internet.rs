@@ -91,6 +91,28 @@ impl Internet {
         plan
     }
 
+    /// Takes a host's link down, and with it all that the kernel takes along.
+    pub(crate) fn cut(&self, host: &str) {
+        place::ok(&self.namespace(host), &["ip", "link", "set", "eth0", "down"]);
+    }
+
+    /// Sets a host's link up again, with the addresses and routes it had.
+    pub(crate) fn join(&self, host: &str) {
+        let namespace = self.namespace(host);
+        let [v4, v6] = if host == "west" { WEST } else { EAST };
+        let gateway =
+            |address: &str, by: char| format!("{}{by}1", address.rsplit_once(by).unwrap().0);
+        shell(&format!(
+            "set -e\nip -n {namespace} link set eth0 up\n\
+             ip -n {namespace} addr replace {v4}/24 dev eth0\n\
+             ip -n {namespace} addr replace {v6}/64 dev eth0 nodad\n\
+             ip -n {namespace} route replace default via {}\n\
+             ip -n {namespace} route replace default via {}\n",
+            gateway(v4, '.'),
+            gateway(v6, ':'),
+        ));
+    }
+
     /// Serves DNS in which these hosts have published their keys.
     pub(crate) fn serve_dns(&mut self, published: &[&str]) {
         let hosts = [("west", WEST), ("east", EAST)];
@@ -195,6 +217,15 @@ impl Internet {
         let _ = place::run(&namespace, &["bash", "-c", &format!("echo x > /dev/udp/{to}/9999")]);
         let connect = format!("echo x > /dev/tcp/{to}/9999");
         let _ = place::run(&namespace, &["timeout", "1.5", "bash", "-c", &connect]);
+    }
+
+    /// Waits until the device's own address is no longer tentative, which `traces` would show.
+    pub(crate) fn await_settled(&self, host: &str) {
+        let own = ["ip", "-o", "-6", "addr", "show", "dev", "ipsec0"];
+        place::await_some("the device's own address is settled", PATIENCE, || {
+            let addresses = place::ok(&self.namespace(host), &own);
+            (addresses.contains("fe80") && !addresses.contains("tentative")).then_some(())
+        });
     }
 
     /// What the kernel of a host knows that a node could leave behind.

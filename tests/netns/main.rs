@@ -9,10 +9,13 @@
 
 mod binary;
 mod daemon;
+mod guard;
 mod internet;
 mod lab;
 mod leaks;
 mod leftovers;
+mod marked;
 mod pcap;
 mod transfer;
 mod uplinks;
+mod transitions;

@@ -2,6 +2,7 @@
 //! in the kernel's routing, or the kernel's.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use sa::{Class, Command, Notice, Policy, Prefix};
 
@@ -137,6 +138,33 @@ impl Backend {
         match self {
             Self::Userspace { ground, .. } => ground.is_guarded(),
             Self::Xfrm(_) => false,
+        }
+    }
+
+    /// When [`Self::renew`] is due.
+    pub(crate) fn renewal_due(&self) -> Option<Instant> {
+        match self {
+            Self::Userspace { ground, .. } => ground.renewal_due(),
+            Self::Xfrm(_) => None,
+        }
+    }
+
+    /// Renews what ends by itself when we are gone.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(crate) fn renew(&mut self) -> Result<(), KernelError> {
+        match self {
+            Self::Userspace { ground, .. } => ground.renew(),
+            Self::Xfrm(_) => Ok(()),
+        }
+    }
+
+    /// Packets of protected peers that came in the clear and were dropped.
+    pub(crate) fn dropped_in_clear(&self) -> u64 {
+        match self {
+            Self::Userspace { ground, .. } => ground.dropped_in_clear(),
+            Self::Xfrm(_) => 0,
         }
     }
 

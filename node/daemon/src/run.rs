@@ -25,6 +25,7 @@ use crate::view;
 /// made before is unmade on the way out.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     crate::log::start();
+    userspace::forbid_dumps();
     // Beside what has to be done first, and over before anybody is told that we run.
     let warm = std::thread::spawn(crate::hostkey::warm_up);
     let groups = config.groups()?;
@@ -150,6 +151,7 @@ impl Node {
             let due = due.into_iter().chain(self.looks.front().map(|look| look.until)).min();
             let due = tokio::time::Instant::from_std(due.unwrap_or_else(|| Instant::now() + IDLE));
             let now = Instant::now;
+            let renewal = self.backend.renewal_due();
             tokio::select! {
                 input = self.backend.next() => {
                     match input.context("the packet thread has ended")? {
@@ -168,6 +170,11 @@ impl Node {
                 }
                 () = tokio::time::sleep_until(due) => self.keying.handle_timeout(now()),
                 () = sleep_until(self.memory.due()) => self.memory.write(self.remembered()),
+                () = sleep_until(renewal) => {
+                    if let Err(error) = self.backend.renew() {
+                        tracing::error!("{error}");
+                    }
+                }
                 _ = signals.hang_up.recv() => {
                     self.reload();
                 }

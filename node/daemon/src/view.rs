@@ -266,6 +266,7 @@ fn plane_counters(plane: &Backend) -> Value {
         "device_refused": c.device_refused,
         "device_malformed": c.device_malformed,
         "control_behind": c.control_behind,
+        "dropped_in_clear": plane.dropped_in_clear(),
     })
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use sa::{Class, Flow, Policy, Prefix, Subnets};
 
@@ -16,6 +17,10 @@ use super::sysctl::{self, Sysctls};
 /// Single destinations that may have a route of their own. Keying bounds what it remembers far
 /// below; this is for when it does not.
 const MAX_HOSTS: usize = 1 << 16;
+
+/// How long a peer that fell back to clear text after a crash of ours is not heard: at the other
+/// end it takes about as long until that is found out. Renewed three times as often.
+const BLOCK_LIFE: Duration = Duration::from_secs(60);
 
 /// Names and numbers under which the node is known to the kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,6 +38,8 @@ pub(crate) struct GroundConfig {
     /// Whether whoever sends to a denied destination is told so (RFC 4322 §3.1.4: ICMP
     /// "communication administratively prohibited").
     pub(crate) unreachable: bool,
+    /// How long the blocks of clear packets of those peers whose class fails open outlive us.
+    pub(crate) block_life: Duration,
 }
 
 impl Default for GroundConfig {
@@ -44,6 +51,7 @@ impl Default for GroundConfig {
             mark: 0x4322,
             ports: vec![500, 4500],
             unreachable: false,
+            block_life: BLOCK_LIFE,
         }
     }
 }
@@ -132,7 +140,7 @@ impl Ground {
         let (device, _) = routes.link(&config.interface).map_err(doing("finding the device"))?;
         let subnet_ground = SubnetGround::open(config.mark, config.table + 1)
             .map_err(doing("reading the routing rules"))?;
-        let policies = match Policies::open(&config.ports) {
+        let policies = match Policies::open(&config.ports, config.block_life) {
             Ok(policies) => Some(policies),
             Err(error) => {
                 tracing::warn!(%error, "no XFRM: clear packets of protected peers will be accepted");
@@ -445,10 +453,45 @@ impl Ground {
         if !self.protected.insert(flow) {
             return Ok(());
         }
+        let lasting = self.is_closed(flow.dst());
         match &mut self.policies {
-            Some(policies) => policies.block(flow).map_err(doing("adding an XFRM policy")),
+            Some(policies) => policies
+                .block(Instant::now(), flow, lasting)
+                .map_err(doing("adding an XFRM policy")),
             None => Ok(()),
         }
+    }
+
+    /// Whether the class of a destination stays closed without us.
+    fn is_closed(&self, dst: IpAddr) -> bool {
+        let longest = Prefix::host(dst).len();
+        let class = (0..=longest)
+            .rev()
+            .find_map(|len| self.classes.get(&Prefix::new(dst, len).ok()?).copied());
+        matches!(class, Some(Class::Block | Class::Trap { fail_closed: true }))
+    }
+
+    /// When [`Self::renew`] is due.
+    pub(crate) fn renewal_due(&self) -> Option<Instant> {
+        self.policies.as_ref()?.renewal_due()
+    }
+
+    /// Renews the blocks that would end by themselves.
+    ///
+    /// # Errors
+    /// If the kernel refuses a policy.
+    pub(crate) fn renew(&mut self) -> Result<(), KernelError> {
+        match &mut self.policies {
+            Some(policies) => {
+                policies.renew(Instant::now()).map_err(doing("renewing an XFRM policy"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Packets of protected peers that came in the clear and were dropped.
+    pub(crate) fn dropped_in_clear(&self) -> u64 {
+        self.policies.as_ref().map_or(0, Policies::dropped)
     }
 
     /// Ends [`Self::protect`].
@@ -511,7 +554,21 @@ impl Ground {
             .map_err(doing("reading the main routing table"))?;
         self.lend()?;
         let followed = self.follow_subnets();
-        self.follow().and(followed)
+        // The kernel takes routes to a device away with their source address or the link, and an
+        // address that is back at once looks as if nothing had been.
+        let is_device = |target: &Target| matches!(target, Target::Device { .. });
+        let mut doubtful = self.installed.clone();
+        doubtful.retain(|_, target| is_device(target));
+        self.installed.retain(|_, target| !is_device(target));
+        let mut done = self.follow().and(followed);
+        for ((prefix, metric), target) in doubtful {
+            if !self.installed.contains_key(&(prefix, metric)) {
+                let removed = self.routes.delete(prefix, metric, target);
+                let removed = removed.map_err(doing("removing a route"));
+                done = done.and(removed);
+            }
+        }
+        done
     }
 
     /// Makes the table hold what it must: first what is new, so that nothing is open in between.
@@ -529,6 +586,15 @@ impl Ground {
             };
         }
         let mut result = Ok(());
+        let now = Instant::now();
+        let lasting: Vec<(Flow, bool)> =
+            self.protected.iter().map(|flow| (*flow, self.is_closed(flow.dst()))).collect();
+        for (flow, lasting) in lasting {
+            if let Some(policies) = &mut self.policies {
+                let set = policies.set_lasting(now, flow, lasting);
+                result = result.and(set.map_err(doing("changing an XFRM policy")));
+            }
+        }
         let keys: BTreeSet<(Prefix, u32)> = self
             .base
             .keys()

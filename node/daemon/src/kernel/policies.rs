@@ -1,9 +1,10 @@
 //! The XFRM policies that drop clear packets of a protected peer (RFC 4301 §5.2: what arrives
 //! must have arrived the way policy says).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use netlink_packet_xfrm::{
     UserPolicyInfo, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FWD, XFRM_POLICY_IN,
@@ -16,6 +17,9 @@ use super::spd::{self, Spd};
 /// found on it.
 const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u16> = 133..=137;
 
+/// Renewed in one go: the main loop has other things to do.
+const RENEWED_AT_ONCE: usize = 64;
+
 const UDP: u8 = 17;
 pub(super) const ESP: u8 = 50;
 pub(super) const ICMPV6: u8 = 58;
@@ -25,43 +29,129 @@ pub(super) struct Policies {
     spd: Spd,
     ports: Vec<u16>,
     exceptions: bool,
-    /// The directions in which each flow is blocked by a policy of ours.
-    blocked: HashMap<Flow, Vec<u8>>,
+    blocked: HashMap<Flow, Block>,
     /// Those of configured connections.
     between: BTreeMap<(Prefix, Prefix, u8), UserPolicyInfo>,
+    /// Blocks that end by themselves, in the order in which they are to be renewed.
+    renewals: VecDeque<(Instant, Flow)>,
+    /// How long such a block outlives us.
+    life: Duration,
+    /// What the kernel had counted before us.
+    counted_before: u64,
+}
+
+/// The block of a flow.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Block {
+    /// In which a policy of ours blocks it.
+    directions: Vec<u8>,
+    /// Whether it stays when we are gone.
+    lasting: bool,
 }
 
 impl Policies {
     /// Opens the kernel's policy database. `ports` are our UDP ports, through which protected
-    /// packets come.
-    pub(super) fn open(ports: &[u16]) -> io::Result<Self> {
-        let spd = Spd::open()?;
+    /// packets come; `life` is how long a block that is not lasting outlives us.
+    pub(super) fn open(ports: &[u16], life: Duration) -> io::Result<Self> {
         Ok(Self {
-            spd,
+            spd: Spd::open()?,
             ports: ports.to_vec(),
             exceptions: false,
             blocked: HashMap::new(),
             between: BTreeMap::new(),
+            renewals: VecDeque::new(),
+            life,
+            counted_before: counted(),
         })
     }
 
     /// Drops what comes from the flow's far end to its near end otherwise than through the
-    /// device.
-    pub(super) fn block(&mut self, flow: Flow) -> io::Result<()> {
+    /// device. A `lasting` block stays if we are killed; another one is the kernel's to remove
+    /// then, because whoever would talk in the clear without us is to be reachable without us.
+    pub(super) fn block(&mut self, now: Instant, flow: Flow, lasting: bool) -> io::Result<()> {
         self.make_exceptions()?;
-        for policy in blocks(flow) {
+        let mut block = Block { directions: Vec::new(), lasting };
+        for policy in blocks(flow, self.life_of(lasting)) {
             if self.spd.add(policy)? {
-                self.blocked.entry(flow).or_default().push(policy.direction);
+                block.directions.push(policy.direction);
             }
+        }
+        self.blocked.insert(flow, block);
+        if !lasting {
+            self.renewals.push_back((now + self.life / 3, flow));
         }
         Ok(())
     }
 
+    /// Makes a block lasting, or one that ends by itself.
+    pub(super) fn set_lasting(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        lasting: bool,
+    ) -> io::Result<()> {
+        let Some(block) = self.blocked.get_mut(&flow).filter(|block| block.lasting != lasting)
+        else {
+            return Ok(());
+        };
+        block.lasting = lasting;
+        if !lasting {
+            self.renewals.push_back((now + self.life / 3, flow));
+        }
+        self.put(flow)
+    }
+
+    /// When [`Self::renew`] is due.
+    pub(super) fn renewal_due(&self) -> Option<Instant> {
+        self.renewals.front().map(|(at, _)| *at)
+    }
+
+    /// Renews what is due, a part of it if that is much.
+    pub(super) fn renew(&mut self, now: Instant) -> io::Result<()> {
+        let mut done = Ok(());
+        for _ in 0..RENEWED_AT_ONCE {
+            let Some((_, flow)) = self.renewals.front().copied().filter(|(at, _)| *at <= now)
+            else {
+                break;
+            };
+            self.renewals.pop_front();
+            if self.blocked.get(&flow).is_some_and(|block| !block.lasting) {
+                self.renewals.push_back((now + self.life / 3, flow));
+                let put = self.put(flow);
+                done = done.and(put);
+            }
+        }
+        done
+    }
+
+    fn put(&mut self, flow: Flow) -> io::Result<()> {
+        let Some(block) = self.blocked.get(&flow) else { return Ok(()) };
+        let ours = |policy: &UserPolicyInfo| block.directions.contains(&policy.direction);
+        for policy in blocks(flow, self.life_of(block.lasting)).into_iter().filter(ours) {
+            self.spd.put(policy, Vec::new())?;
+        }
+        Ok(())
+    }
+
+    fn life_of(&self, lasting: bool) -> Option<Duration> {
+        (!lasting).then_some(self.life)
+    }
+
+    /// Packets that came in the clear and were dropped, since we opened the database.
+    pub(super) fn dropped(&self) -> u64 {
+        counted().saturating_sub(self.counted_before)
+    }
+
     /// Ends [`Self::block`] for this flow.
     pub(super) fn unblock(&mut self, flow: Flow) -> io::Result<()> {
-        let directions = self.blocked.remove(&flow).unwrap_or_default();
-        for policy in blocks(flow).iter().filter(|p| directions.contains(&p.direction)) {
-            self.spd.delete(policy.selector, policy.direction)?;
+        let Some(block) = self.blocked.remove(&flow) else { return Ok(()) };
+        if !block.lasting {
+            self.renewals.retain(|(_, renewed)| *renewed != flow);
+        }
+        for policy in blocks(flow, None) {
+            if block.directions.contains(&policy.direction) {
+                self.spd.delete(policy.selector, policy.direction)?;
+            }
         }
         Ok(())
     }
@@ -128,6 +218,7 @@ impl Policies {
         self.exceptions = false;
         self.blocked.clear();
         self.between.clear();
+        self.renewals.clear();
         self.spd.clear()
     }
 }
@@ -143,14 +234,25 @@ fn inbound(from: Prefix, to: Prefix, action: u8, priority: u32) -> UserPolicyInf
     policy
 }
 
-/// The blocks of a flow, inbound as its packets show themselves.
-fn blocks(flow: Flow) -> Vec<UserPolicyInfo> {
+/// Packets that inbound policies have blocked, in this network namespace since it was made; zero
+/// if the kernel does not count them.
+fn counted() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/xfrm_stat").unwrap_or_default();
+    let of = |line: &str| line.strip_prefix("XfrmInPolBlock")?.trim().parse().ok();
+    text.lines().find_map(of).unwrap_or(0)
+}
+
+/// The blocks of a flow, inbound as its packets show themselves; with a `life`, the kernel removes
+/// them after it.
+fn blocks(flow: Flow, life: Option<Duration>) -> Vec<UserPolicyInfo> {
     let len = if flow.src().is_ipv4() { 32 } else { 128 };
     let mut policy = UserPolicyInfo::default();
     policy.selector.source_prefix(&flow.dst(), len);
     policy.selector.destination_prefix(&flow.src(), len);
     policy.priority = spd::FLOW;
     policy.action = XFRM_POLICY_BLOCK;
+    // At least a second: zero is for ever.
+    policy.lifetime_cfg.hard_add_expires_seconds = life.map_or(0, |life| life.as_secs().max(1));
     // For forwarded IPv6 packets the kernel does not ask whether the device they came through is
     // exempt, so a block would hit what came out of the tunnel too.
     let directions: &[u8] =

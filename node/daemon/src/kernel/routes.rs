@@ -29,6 +29,9 @@ const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 /// `RTPROT_*` number of our routes, for whoever reads `ip route`: nobody else's.
 pub(super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(143);
 
+/// The same for the rule that lets DHCP through, which is not one of the connections'.
+const DHCP_PROTOCOL: RouteProtocol = RouteProtocol::Other(144);
+
 /// Both families, in the order in which everything is done.
 pub(super) const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
@@ -169,11 +172,9 @@ impl Routes {
             Target::Blackhole => RouteType::BlackHole,
             Target::Prohibit => RouteType::Prohibit,
         };
-        // IPv4 asks that a route without next hop say that it ends on the link.
-        message.header.scope = match target {
-            Target::Device { .. } if prefix.addr().is_ipv4() => RouteScope::Link,
-            _ => RouteScope::Universe,
-        };
+        // Where a gateway is, only routes say that end on the link: ours must not, or a default
+        // route that names no device would be taken to lead into ours.
+        message.header.scope = RouteScope::Universe;
         if prefix.len() > 0 {
             message.attributes.push(RouteAttribute::Destination(prefix.addr().into()));
         }
@@ -286,7 +287,7 @@ impl Routes {
                         && ours(RuleAttribute::FwMark(self.mark))
                         && rule.header.flags.contains(RuleFlags::Invert)
                 });
-                let dhcp = ours(RuleAttribute::Protocol(PROTOCOL));
+                let dhcp = ours(RuleAttribute::Protocol(DHCP_PROTOCOL));
                 let kept =
                     kept || dhcp && keep.is_some_and(|p| ours(RuleAttribute::Priority(before(p))));
                 if (dhcp || ours(RuleAttribute::Table(self.table))) && !kept {
@@ -458,7 +459,7 @@ fn dhcp_rule(family: AddressFamily, priority: u32) -> RuleMessage {
     message.attributes = vec![
         RuleAttribute::Priority(before(priority)),
         RuleAttribute::Table(MAIN),
-        RuleAttribute::Protocol(PROTOCOL),
+        RuleAttribute::Protocol(DHCP_PROTOCOL),
         RuleAttribute::IpProtocol(IpProtocol::Udp),
         RuleAttribute::SourcePortRange(port(client)),
         RuleAttribute::DestinationPortRange(port(server)),

@@ -131,9 +131,8 @@ impl SubnetGround {
         let mut rules = Rules::open()?;
         let mut routes = Routes::open(mark, table)?;
         let installed_rules = rules.list()?.into_iter().collect();
-        let kept = routes.flush(Some(BACKSTOP))?;
-        let installed_routes =
-            kept.into_iter().map(|prefix| ((prefix, BACKSTOP), Target::Blackhole)).collect();
+        let kept = routes.flush(|s| (s.metric, s.target) == (BACKSTOP, Target::Blackhole))?;
+        let installed_routes = kept.into_iter().map(|s| ((s.prefix, s.metric), s.target)).collect();
         Ok(Self { rules, routes, installed_rules, installed_routes, keep: true })
     }
 
@@ -183,7 +182,7 @@ impl SubnetGround {
             self.rules.delete(&rule)?;
         }
         self.installed_routes.clear();
-        self.routes.flush(None).map(drop)
+        self.routes.flush(|_| false).map(drop)
     }
 }
 

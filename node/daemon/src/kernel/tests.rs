@@ -471,3 +471,76 @@ fn what_a_predecessor_kept_closed_stays_closed_until_the_classes_are_set() {
         assert!(!state().contains("4322"), "{}", state());
     });
 }
+
+/// P17: whoever sets a default route and names no device means the network's.
+#[test]
+fn gateways_are_never_looked_for_in_the_trap() {
+    in_namespace(|| async {
+        let peer = Peer::new("gateway");
+        uplink(&peer);
+        let (_tun, mut ground) = up();
+        for prefix in ["0.0.0.0/0", "::/0"] {
+            ground.set_class(p(prefix), CLOSED).unwrap();
+        }
+        ground.set_guard(true).unwrap();
+        for guard_alone in [false, true] {
+            if guard_alone {
+                ground.down();
+            }
+            run("ip route del default");
+            run("ip -6 route del default");
+            if !guard_alone {
+                ground.refresh().unwrap();
+            }
+            run("ip route add default via 192.0.2.254");
+            run("ip -6 route add default via 2001:db8:1::fe");
+            for family in ["", "-6"] {
+                let route = run(&format!("ip {family} route show default"));
+                assert!(route.contains("dev up0"), "{route}");
+            }
+            refused("198.51.100.7 mark 0");
+            leads(&format!("198.51.100.7 mark {MARK}"), "up0");
+        }
+    });
+}
+
+/// P15: what blocks clear packets of a peer that would be talked to in the clear without us ends
+/// by itself when nobody renews it; what is private stays blocked.
+#[test]
+fn blocks_fail_as_their_class_does() {
+    in_namespace(|| async {
+        let peer = Peer::new("blocks");
+        uplink(&peer);
+        let _tun = Tun::open("ipsec0");
+        let life = Duration::from_secs(2);
+        let mut ground =
+            Ground::up(GroundConfig { block_life: life, ..GroundConfig::default() }).unwrap();
+        ground.set_class(p("0.0.0.0/0"), OPEN).unwrap();
+        ground.set_class(p("198.51.100.0/24"), CLOSED).unwrap();
+        let flow = |dst: &str| Flow::new(ip("192.0.2.1"), ip(dst)).unwrap();
+        for dst in ["198.51.100.7", "203.0.113.7"] {
+            ground.set_policy(flow(dst), Some(Policy::Encrypt(SaId(1)))).unwrap();
+        }
+        let blocked = |dst: &str| run("ip xfrm policy").contains(&format!("src {dst}/32"));
+        // Renewed in time, both stand for longer than a life.
+        let end = std::time::Instant::now() + 2 * life;
+        while std::time::Instant::now() < end {
+            let due = ground.renewal_due().unwrap();
+            std::thread::sleep(due.saturating_duration_since(std::time::Instant::now()));
+            ground.renew().unwrap();
+            assert!(blocked("198.51.100.7") && blocked("203.0.113.7"));
+        }
+        // As after a crash: nobody renews.
+        std::thread::sleep(2 * life);
+        assert!(blocked("198.51.100.7") && !blocked("203.0.113.7"));
+        // A daemon that had only been stopped for a while puts it back.
+        ground.renew().unwrap();
+        assert!(blocked("203.0.113.7"));
+        // A reload changes which it is.
+        ground.set_class(p("203.0.113.0/24"), CLOSED).unwrap();
+        std::thread::sleep(2 * life);
+        assert!(blocked("203.0.113.7"));
+        ground.down();
+        assert!(!blocked("198.51.100.7"));
+    });
+}

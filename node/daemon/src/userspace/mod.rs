@@ -15,3 +15,4 @@ mod tests;
 
 pub(crate) use lanes::{Datagram, Entry, Lanes, lanes};
 pub(crate) use plane::{Config, Counters, Plane, start};
+pub(crate) use sys::forbid_dumps;
