@@ -75,7 +75,8 @@ fn set(place: &Where, up: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut guard = Guard::open(view::ground_config(&config))?;
-    Ok(if up { guard.up(&classes)? } else { guard.down()? })
+    let done = if up { guard.up(&classes) } else { guard.down() };
+    Ok(done?)
 }
 
 fn status(show: &Show) -> ExitCode {

@@ -592,7 +592,8 @@ impl Ground {
         for (flow, lasting) in lasting {
             if let Some(policies) = &mut self.policies {
                 let set = policies.set_lasting(now, flow, lasting);
-                result = result.and(set.map_err(doing("changing an XFRM policy")));
+                let set = set.map_err(doing("changing an XFRM policy"));
+                result = result.and(set);
             }
         }
         let keys: BTreeSet<(Prefix, u32)> = self
