@@ -18,7 +18,7 @@ use crate::hostkey::{HostKey, Signed, Signers};
 use crate::kernel::{self, Changes};
 use crate::memory::Memory;
 use crate::resolver::Resolver;
-use crate::userspace::Datagram;
+use crate::userspace::{self, Datagram};
 use crate::view;
 
 /// Runs the daemon until SIGTERM or SIGINT. Nothing stays half-started: whatever fails, what was

@@ -480,7 +480,7 @@ fn gateways_are_never_looked_for_in_the_trap() {
         uplink(&peer);
         let (_tun, mut ground) = up();
         for prefix in ["0.0.0.0/0", "::/0"] {
-            ground.set_class(p(prefix), CLOSED).unwrap();
+            ground.change_classes(&[(p(prefix), Some(CLOSED))]).unwrap();
         }
         ground.set_guard(true).unwrap();
         for guard_alone in [false, true] {
@@ -515,8 +515,8 @@ fn blocks_fail_as_their_class_does() {
         let life = Duration::from_secs(2);
         let mut ground =
             Ground::up(GroundConfig { block_life: life, ..GroundConfig::default() }).unwrap();
-        ground.set_class(p("0.0.0.0/0"), OPEN).unwrap();
-        ground.set_class(p("198.51.100.0/24"), CLOSED).unwrap();
+        ground.change_classes(&[(p("0.0.0.0/0"), Some(OPEN))]).unwrap();
+        ground.change_classes(&[(p("198.51.100.0/24"), Some(CLOSED))]).unwrap();
         let flow = |dst: &str| Flow::new(ip("192.0.2.1"), ip(dst)).unwrap();
         for dst in ["198.51.100.7", "203.0.113.7"] {
             ground.set_policy(flow(dst), Some(Policy::Encrypt(SaId(1)))).unwrap();
@@ -537,7 +537,7 @@ fn blocks_fail_as_their_class_does() {
         ground.renew().unwrap();
         assert!(blocked("203.0.113.7"));
         // A reload changes which it is.
-        ground.set_class(p("203.0.113.0/24"), CLOSED).unwrap();
+        ground.change_classes(&[(p("203.0.113.0/24"), Some(CLOSED))]).unwrap();
         std::thread::sleep(2 * life);
         assert!(blocked("203.0.113.7"));
         ground.down();
