@@ -168,6 +168,7 @@ impl Driver {
             let now = Instant::now();
             match output {
                 Output::Transmit(transmit) => self.send(&transmit),
+                Output::NeedChild(need) => self.ike.handle_child(Instant::now(), need.ike, false),
                 Output::NeedPeer(need) => {
                     println!("NeedPeer {:?} natted {}", need.identity, need.peer_natted);
                     let verdict = PeerVerdict::Known {

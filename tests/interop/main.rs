@@ -8,6 +8,7 @@
     reason = "tests: what goes wrong ends the test, what is seen is told on standard output"
 )]
 
+mod connection;
 mod daemon;
 mod driver;
 mod ike;

@@ -7,6 +7,7 @@ mod crossing;
 mod dns;
 mod fallback;
 mod first_packet;
+mod gateway;
 mod lossy;
 mod matrix;
 mod memory;

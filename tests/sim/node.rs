@@ -80,6 +80,8 @@ enum Way {
 pub(crate) struct Host {
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) node: Option<Node>,
+    /// Hosts behind it, for which it forwards; they are as good as its own applications here.
+    pub(crate) behind: Vec<IpAddr>,
     /// What its applications received: from whom, what.
     pub(crate) inbox: Vec<(IpAddr, String)>,
     /// Whether it answers what starts with "ping".
@@ -95,6 +97,7 @@ impl Host {
         Self {
             addresses: vec![addr.parse().unwrap()],
             node: None,
+            behind: Vec::new(),
             inbox: Vec::new(),
             echo: true,
             outbox: VecDeque::new(),
@@ -125,6 +128,7 @@ impl Host {
             when_advertised: keying::WhenAdvertised::Clear,
             own_record: keying::OwnRecord::Advise,
             identity: None,
+            served: Vec::new(),
             connections: Vec::new(),
             addresses: self.addresses.clone(),
             ike: ike::Config::new(ike::PublicKey::Rsa {
@@ -151,7 +155,7 @@ impl Host {
     }
 
     pub(crate) fn has(&self, addr: IpAddr) -> bool {
-        self.addresses.contains(&addr)
+        self.addresses.contains(&addr) || self.behind.contains(&addr)
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
@@ -238,7 +242,12 @@ impl Host {
         let text = packet::text(octets);
         self.inbox.push((from, text.clone()));
         if self.echo && text.starts_with("ping") {
-            self.send(now, from, &text.replacen("ping", "pong", 1));
+            let answer = text.replacen("ping", "pong", 1);
+            if self.behind.contains(&to) {
+                self.send_from(now, to, from, &answer);
+            } else {
+                self.send(now, from, &answer);
+            }
         }
     }
 

@@ -52,6 +52,7 @@ impl Party {
             when_advertised: keying::WhenAdvertised::Clear,
             own_record: keying::OwnRecord::Advise,
             identity: None,
+            served: Vec::new(),
             connections: Vec::new(),
             addresses: vec![address],
             ike: ike::Config::new(key.ike()),

@@ -28,6 +28,8 @@ pub struct Setup {
     pub node: String,
     /// More lines for `[policy]`.
     pub policy: String,
+    /// More tables.
+    pub more: String,
 }
 
 impl Setup {
@@ -42,6 +44,7 @@ impl Setup {
             policies: vec![("private-or-clear", "0.0.0.0/0\n::/0\n")],
             node: String::new(),
             policy: String::new(),
+            more: String::new(),
         }
     }
 
@@ -69,7 +72,7 @@ impl Setup {
         format!(
             "[node]\n{}state-dir = \"{directory}/state\"\ncontrol-socket = \"{}\"\n{}\n\
              [dns]\nresolvers = [\"{}\"]\ntrust-anchors = \"{}\"\n\n\
-             [policy]\ndirectory = \"{}\"\n{}\n",
+             [policy]\ndirectory = \"{}\"\n{}\n{}\n",
             key.unwrap_or_default(),
             self.socket().display(),
             self.node,
@@ -77,6 +80,7 @@ impl Setup {
             self.trust_anchors.display(),
             policies.display(),
             self.policy,
+            self.more,
             directory = self.directory.display(),
         )
     }
@@ -153,6 +157,26 @@ impl Node {
         let all = status.get("destinations").and_then(Value::as_array);
         let found = all.and_then(|all| all.iter().find(|one| text(one, "destination") == address));
         found.cloned().unwrap_or_default()
+    }
+
+    /// What it knows of this configured connection; null if nothing.
+    #[must_use]
+    pub fn connection(&self, name: &str) -> Value {
+        let status = self.status();
+        let all = status.get("connections").and_then(Value::as_array);
+        let found = all.and_then(|all| all.iter().find(|one| text(one, "name") == name));
+        found.cloned().unwrap_or_default()
+    }
+
+    /// Waits until a configured connection is in this state.
+    ///
+    /// # Panics
+    /// If it does not get there.
+    pub fn await_connection(&self, name: &str, state: &str) -> Value {
+        place::await_some(&format!("{name} is {state:?}"), PATIENCE, || {
+            let found = self.connection(name);
+            (text(&found, "state") == state).then_some(found)
+        })
     }
 
     /// Waits until a destination is in this state; the empty state is "not known".

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use keying::{Group, Groups, WhenAdvertised};
 use serde::Deserialize;
 
+use connection::Subnet;
+
 pub(crate) use connection::Connection;
 
 /// What `oe-node config --example` prints.
@@ -26,6 +28,7 @@ pub(crate) struct Config {
     pub(crate) dns: Dns,
     pub(crate) policy: Policy,
     pub(crate) ike: Ike,
+    pub(crate) serve: Vec<Serve>,
     #[serde(rename = "connection")]
     pub(crate) connections: Vec<Connection>,
 }
@@ -133,6 +136,13 @@ pub(crate) struct Policy {
     pub(crate) allow_exponent_3: bool,
     pub(crate) own_record: OwnRecordKey,
     pub(crate) icmp_unreachable: bool,
+}
+
+/// `[[serve]]`: hosts behind this machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Serve {
+    pub(crate) subnet: Subnet,
 }
 
 /// When a DNSSEC-secure record is demanded.
@@ -261,6 +271,12 @@ impl Config {
         if self.node.backend == Backend::Xfrm && !self.connections.is_empty() {
             return Err("connection: needs node.backend = \"userspace\"".to_owned());
         }
+        if self.node.backend == Backend::Xfrm && !self.serve.is_empty() {
+            return Err("serve: needs node.backend = \"userspace\"".to_owned());
+        }
+        if self.serve.iter().any(|serve| serve.subnet.0.len() == 0) {
+            return Err("serve.subnet: everybody cannot be behind this machine".to_owned());
+        }
         for (index, connection) in self.connections.iter().enumerate() {
             connection.check()?;
             if self.connections.iter().take(index).any(|c| c.name == connection.name) {
@@ -303,6 +319,11 @@ impl Config {
             }
         }
         Ok(groups)
+    }
+
+    /// The prefixes of the hosts behind us.
+    pub(crate) fn served(&self) -> Vec<sa::Prefix> {
+        self.serve.iter().map(|serve| serve.subnet.0).collect()
     }
 
     /// The configured connections, with the keys of their peers.
@@ -424,6 +445,7 @@ mod tests {
             "require-dnssec",
             "allow-exponent-3",
             "when-advertised",
+            "subnet",
             "name",
             "gateway",
             "local-address",

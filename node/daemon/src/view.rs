@@ -72,6 +72,7 @@ pub(crate) fn ground_config(config: &Config) -> GroundConfig {
         table: config.node.table,
         mark: config.node.mark,
         unreachable: config.policy.icmp_unreachable,
+        served: config.served(),
         ..GroundConfig::default()
     }
 }
@@ -119,6 +120,7 @@ pub(crate) fn keying_config(
     let key = keying::ike_key(key.public()).context("node.key: of a kind that cannot sign")?;
     Ok(keying::Config {
         groups,
+        served: config.served(),
         connections,
         rules: config.rules(),
         when_advertised: config.when_advertised(),

@@ -296,6 +296,18 @@ pub enum PeerVerdict {
     Unknown,
 }
 
+/// The responder's other question: an established peer asks for a child between two addresses of
+/// which at least one is new.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NeedChild {
+    /// The SA; its request waits.
+    pub ike: IkeId,
+    /// Single addresses on the peer's side (TSi).
+    pub remote_selectors: Vec<TrafficSelector>,
+    /// Single addresses on our side (TSr).
+    pub local_selectors: Vec<TrafficSelector>,
+}
+
 /// Octets to sign with the node's key (RFC 7427; RSASSA-PSS by preference).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sign {
@@ -470,6 +482,8 @@ pub enum Output {
     Transmit(Transmit),
     /// Answer with [`crate::Ike::handle_peer`].
     NeedPeer(NeedPeer),
+    /// Answer with [`crate::Ike::handle_child`].
+    NeedChild(NeedChild),
     /// Answer with [`crate::Ike::handle_signature`].
     Sign(Sign),
     /// Take note.

@@ -36,8 +36,18 @@ pub(crate) struct Established {
     expire_at: Instant,
     keepalive_at: Option<Instant>,
     pub(crate) mobility: Mobility,
+    /// A request for a child beyond the authority waits for the owner's word.
+    pub(crate) beyond: Option<Box<Beyond>>,
     /// We delete it, or are about to.
     pub(crate) closing: bool,
+}
+
+/// A request for a child between addresses of which the owner has to say who may have them.
+#[derive(Debug)]
+pub(crate) struct Beyond {
+    /// Under which SA it came.
+    pub(crate) own_spi: u64,
+    pub(crate) payloads: Payloads,
 }
 
 /// A successor that the peer made while our own is under way.
@@ -117,11 +127,12 @@ impl Established {
             expire_at: turn.now + hard_life(life),
             keepalive_at: turn.link.path.nat.ours.then(|| turn.now + KEEPALIVE),
             mobility,
+            beyond: None,
             closing: false,
         }
     }
 
-    fn find(&self, own_spi: u64) -> Option<Which> {
+    pub(crate) fn find(&self, own_spi: u64) -> Option<Which> {
         if self.current.own_spi() == own_spi {
             return Some(Which::Current);
         }
@@ -200,6 +211,11 @@ impl Established {
                     .is_some_and(|p| p.iter().any(|p| p.protocol == ProtocolId::IKE));
                 return if for_ike {
                     rekey_ike::answer(self, turn, which, &payloads)
+                } else if which == Which::Current
+                    && create_child_responder::is_beyond(self, &payloads)
+                {
+                    create_child_responder::ask(self, turn, payloads);
+                    ControlFlow::Continue(())
                 } else {
                     create_child_responder::answer(self, turn, which, &payloads)
                 };

@@ -8,7 +8,7 @@
 //!
 //! ```no_run
 //! # use std::time::Instant;
-//! # use ike::{Config, Datagram, Event, Ike, Initiate, NeedPeer, Output, PeerVerdict, Sign, Transmit};
+//! # use ike::{Config, Datagram, Event, Ike, Initiate, NeedChild, NeedPeer, Output, PeerVerdict, Sign, Transmit};
 //! # fn clock() -> Instant { unimplemented!() }
 //! # fn config() -> Config { unimplemented!() }
 //! # fn call() -> Initiate { unimplemented!() }
@@ -26,6 +26,7 @@
 //!             Output::Transmit(transmit) => send(transmit),
 //!             Output::Sign(job) => ike.handle_signature(now, job.ike, sign(&job)),
 //!             Output::NeedPeer(need) => ike.handle_peer(now, need.ike, look_up(&need)),
+//!             Output::NeedChild(need) => ike.handle_child(now, need.ike, false),
 //!             Output::Event(event) => note(event),
 //!         }
 //!     }

@@ -16,8 +16,8 @@ use crate::api::{
 };
 use crate::child::Standing;
 use crate::exchange::{
-    Ask, Pending, ike_auth_initiator, ike_auth_responder, ike_sa_init_initiator,
-    ike_sa_init_responder, mobike,
+    Ask, Pending, create_child_responder, ike_auth_initiator, ike_auth_responder,
+    ike_sa_init_initiator, ike_sa_init_responder, mobike,
 };
 use crate::message::{Delete, Payload};
 use crate::path::{IKE_PORT, Path};
@@ -63,6 +63,17 @@ impl Ike {
         self.with(now, ike, None, |state, turn| match state {
             State::AwaitPeer(state) => ike_auth_responder::told(*state, turn, verdict),
             state => state,
+        });
+    }
+
+    /// Answers [`Output::NeedChild`]: whether the peer may have it.
+    pub fn handle_child(&mut self, now: Instant, ike: IkeId, allowed: bool) {
+        self.with(now, ike, None, |mut state, turn| {
+            if let State::Established(established) = &mut state {
+                create_child_responder::told(established, turn, allowed);
+                established.pump(turn);
+            }
+            state
         });
     }
 

@@ -237,6 +237,9 @@ impl Node {
     /// Answers one question of the machine.
     pub(super) fn serve(&mut self, now: Instant) {
         match self.waiting.pop_front() {
+            Some(Output::NeedChild(need)) => {
+                self.ike.handle_child(now, need.ike, false);
+            }
             Some(Output::NeedPeer(need)) => {
                 let verdict =
                     self.verdicts.get(&need.identity).cloned().unwrap_or(PeerVerdict::Unknown);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dnskeys::Rules;
 use ike::{End, Identity};
+use sa::Prefix;
 
 use crate::connection::Connection;
 use crate::group::Groups;
@@ -26,6 +27,8 @@ pub enum WhenAdvertised {
 pub struct Config {
     /// Which destinations are treated how.
     pub groups: Groups,
+    /// Hosts behind us for which we are the gateway, if their own records say so.
+    pub served: Vec<Prefix>,
     /// Configured connections, in the order of the file.
     pub connections: Vec<Connection>,
     /// What counts as authority.

@@ -151,8 +151,19 @@ pub(crate) struct Recheck {
 pub(crate) struct Visitor {
     pub(crate) need: NeedPeer,
     pub(crate) speaker: dnskeys::Speaker,
+    /// Whom it wants to talk to: us, or a host behind us.
+    pub(crate) ours: IpAddr,
     /// The inner addresses it claims.
     pub(crate) claims: Vec<IpAddr>,
+    pub(crate) answers: BTreeMap<Name, Option<Answer>>,
+}
+
+/// A child that an established peer wants, and whose records are being asked.
+#[derive(Debug)]
+pub(crate) struct ChildVisitor {
+    /// As we would send on it.
+    pub(crate) flow: Flow,
+    pub(crate) speaker: dnskeys::Speaker,
     pub(crate) answers: BTreeMap<Name, Option<Answer>>,
 }
 
@@ -186,8 +197,12 @@ pub(crate) enum Asker {
     Destination(Flow),
     /// A flow, for its gateway's own record.
     Gateway(Flow),
+    /// A flow, for its own source's record.
+    Client(Flow),
     /// A stranger.
     Visitor(IkeId),
+    /// An established peer that wants one more child.
+    Child(IkeId),
     /// A keyed flow, whose evidence has aged.
     Recheck(Flow),
     /// A configured connection, for its peer's keys.

@@ -63,6 +63,12 @@ impl Keying {
             };
         }
         self.make_room(now);
+        let own = self.config.addresses.contains(&flow.src());
+        let served = !own && self.serves(flow.src());
+        // Without a word about whom we serve, what passes through us is nobody's.
+        if !own && !served {
+            return self.not_served(now, flow);
+        }
         if self.undecided >= MAX_PENDING {
             self.counters.over_budget += 1;
             let life = self.config.lives.short;
@@ -75,6 +81,9 @@ impl Keying {
         self.enter(now, flow, State::PotentialOe, Some(now + PATIENCE));
         self.set_policy(flow, Policy::Hold);
         self.report(now, Some(flow), What::Trapped);
+        if served {
+            return self.new_client_flow(now, flow);
+        }
         self.ask(Name::reverse(flow.dst()), Asker::Destination(flow));
         self.ask_own(now, flow.src());
     }
@@ -117,6 +126,8 @@ impl Keying {
         match dnskeys::decide(flow.dst(), answer, &self.config.rules, strict) {
             Verdict::Negotiate { mut candidates, security, life } => {
                 self.shuffle_ties(&mut candidates, self.last_gateway(flow));
+                // Who has just fallen silent is tried last, whatever its precedence.
+                candidates.sort_by_key(|c| self.silent.get(&c.gateway).is_some_and(|t| *t > now));
                 let pending = Pending {
                     candidates: candidates.into(),
                     gateway: None,
@@ -245,7 +256,7 @@ impl Keying {
     /// Calls a gateway, or joins a call or an SA that is there. False if that is impossible.
     fn call_gateway(&mut self, now: Instant, flow: Flow, candidate: &Candidate) -> bool {
         let gateway = candidate.gateway;
-        let Some(local) = self.outer_address(flow, gateway) else { return false };
+        let Some(local) = self.outer_address(now, flow, gateway) else { return false };
         let evidence = self.pending(flow).map(|p| p.evidence.clone()).unwrap_or_default();
         if let Some(ike) = self.peer_at(local, gateway, candidate) {
             return self.add_child(now, flow, ike, &evidence);

@@ -10,9 +10,12 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 use sa::{Command, Flow, Notice, Policy, SaId, Subnets};
 
+use crate::client::Standing;
 use crate::config::Config;
 use crate::connection::Configured;
-use crate::entry::{Asker, Call, Entry, HISTORY, Peer, Recheck, Renewal, State, Visit, Visitor};
+use crate::entry::{
+    Asker, Call, ChildVisitor, Entry, HISTORY, Peer, Recheck, Renewal, State, Visit, Visitor,
+};
 use crate::memory::Recalls;
 use crate::own::Own;
 use crate::report::{Report, What, Why};
@@ -120,6 +123,12 @@ pub struct Keying {
     pub(crate) lingering: VecDeque<(Instant, SaId)>,
     /// Pairs to send on once the outputs of the current input are all queued.
     pub(crate) after_drain: Vec<(Flow, SaId)>,
+    /// Hosts behind us, and what their records say of us.
+    pub(crate) clients: BTreeMap<IpAddr, Standing>,
+    /// Established peers that want one more child.
+    pub(crate) child_visitors: BTreeMap<IkeId, ChildVisitor>,
+    /// Gateways that have fallen silent, and until when that counts.
+    pub(crate) silent: BTreeMap<IpAddr, Instant>,
     /// Configured connections, in the order of the file.
     pub(crate) configured: Vec<Configured>,
     pub(crate) configured_deadlines: BTreeSet<(Instant, usize)>,
@@ -156,6 +165,9 @@ impl Keying {
         let mut keying = Self {
             config,
             configured,
+            clients: BTreeMap::new(),
+            child_visitors: BTreeMap::new(),
+            silent: BTreeMap::new(),
             configured_deadlines: BTreeSet::new(),
             configured_calls: BTreeMap::new(),
             configured_visitors: BTreeMap::new(),
@@ -229,6 +241,8 @@ impl Keying {
             match asker {
                 Asker::Destination(flow) => self.destination_answered(now, flow, answer),
                 Asker::Gateway(flow) => self.gateway_answered(now, flow, answer),
+                Asker::Client(flow) => self.client_answered(now, flow, answer),
+                Asker::Child(ike) => self.child_evidence(now, ike, answer),
                 Asker::Visitor(ike) => self.visitor_answered(now, ike, answer),
                 Asker::Recheck(flow) => self.recheck_answered(now, flow, answer),
                 Asker::Connection(index) => self.connection_answered(now, index, answer),
@@ -359,6 +373,7 @@ impl Keying {
                 }
                 ike::Output::Sign(sign) => self.outputs.push_back(Output::Sign(sign)),
                 ike::Output::NeedPeer(need) => self.visited(now, need),
+                ike::Output::NeedChild(need) => self.child_wanted(now, need),
                 ike::Output::Event(event) => self.ike_event(now, event),
             }
         }
@@ -468,7 +483,8 @@ impl Keying {
         }
         self.counters.queries += 1;
         self.asked.insert(name.clone(), vec![asker]);
-        let for_visitor = matches!(asker, Asker::Visitor(_) | Asker::ConnectionVisitor(_));
+        let for_visitor =
+            matches!(asker, Asker::Visitor(_) | Asker::Child(_) | Asker::ConnectionVisitor(_));
         self.outputs.push_back(Output::Query { name, for_visitor });
     }
 
@@ -541,9 +557,17 @@ impl Keying {
         self.config.groups.lookup(dst).map_or(crate::group::Group::Clear, |(_, group)| group)
     }
 
-    /// Our outer address towards a gateway.
-    pub(crate) fn outer_address(&self, flow: Flow, gateway: IpAddr) -> Option<IpAddr> {
+    /// Our outer address towards a gateway: for a host behind us the one that its record names.
+    pub(crate) fn outer_address(
+        &self,
+        now: Instant,
+        flow: Flow,
+        gateway: IpAddr,
+    ) -> Option<IpAddr> {
         let fits = |a: &IpAddr| a.is_ipv4() == gateway.is_ipv4();
+        if self.serves(flow.src()) && self.config.identity.is_none() {
+            return self.client_gateway(now, flow).filter(fits);
+        }
         Some(flow.src())
             .filter(|src| fits(src) && self.config.addresses.contains(src))
             .or_else(|| self.config.addresses.iter().copied().find(fits))

@@ -10,6 +10,7 @@
 //! - [`keying`]: the machine: its inputs, its one queue of outputs, its deadlines.
 //! - [`initiator`]: potential OE, pending OE and what follows (RFC 4322 §3.2).
 //! - [`own`]: what strangers see of us.
+//! - `client`: hosts behind a gateway, which speaks for those whose records name it.
 //! - [`responder`]: a stranger calls (RFC 4322 §3.3).
 //! - [`pairs`]: pairs of SAs come and go; calls that crossed are settled.
 //! - [`ageing`]: what ends by time (RFC 4322 §3.2.7, §3.4).
@@ -19,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ageing;
+mod client;
 pub mod config;
 pub mod connection;
 mod entry;

@@ -135,6 +135,7 @@ impl Keying {
         let peer = self.peers.get(&child.ike)?;
         let proof = peer.proofs.iter().find(|proof| proof.address() == flow.dst())?;
         let ours = self.config.addresses.contains(&flow.src())
+            || self.serves(flow.src())
             || peer.waiting.contains(&flow)
             || self.flows.contains_key(&flow);
         ours.then(|| (flow, proof.clone()))
@@ -377,7 +378,11 @@ impl Keying {
             Some(call) => failed = call.flows,
             None => {}
         }
+        self.child_visitors.remove(&ike);
         if let Some(peer) = self.peers.remove(&ike) {
+            if why == End::Timeout {
+                self.note_silent(now, peer.gateway);
+            }
             again.extend(peer.waiting);
         }
         for flow in again {

@@ -156,6 +156,10 @@ pub enum Why {
     Group,
     /// Too much is going on already.
     Budget,
+    /// We may not speak for the host behind us that sends.
+    Client(Refusal),
+    /// It comes from somewhere else and is for somebody else, and we are no gateway for it.
+    NotServed,
     /// No address of ours can reach the gateway.
     NoLocalAddress,
     /// Our own records do not let us call.
@@ -171,6 +175,8 @@ impl fmt::Display for Why {
             Self::Group => f.write_str("by its policy group"),
             Self::Budget => f.write_str("too many negotiations at once"),
             Self::OwnRecord(refusal) => write!(f, "our own records do not name us: {refusal}"),
+            Self::Client(refusal) => write!(f, "no gateway for its source: {refusal}"),
+            Self::NotServed => f.write_str("its source is not served by this gateway"),
             Self::NoLocalAddress => f.write_str("no local address of the gateway's family"),
         }
     }

@@ -53,10 +53,13 @@ impl Keying {
             Speaker::Address(addr) => Name::reverse(*addr),
             Speaker::Name(name) => name.clone(),
         };
-        let names = claims.iter().map(|addr| Name::reverse(*addr)).chain([own]);
+        // Whether we may speak for whom it wants is to be seen from his record, as it was for the
+        // caller.
+        let client = self.serves(ours).then(|| Name::reverse(ours));
+        let names = claims.iter().map(|addr| Name::reverse(*addr)).chain([own]).chain(client);
         let answers: BTreeMap<Name, Option<Answer>> = names.map(|name| (name, None)).collect();
         let asked: Vec<Name> = answers.keys().cloned().collect();
-        self.visitors.insert(ike, Visitor { need, speaker, claims, answers });
+        self.visitors.insert(ike, Visitor { need, speaker, ours, claims, answers });
         for name in asked {
             self.ask(name, Asker::Visitor(ike));
         }
@@ -86,9 +89,13 @@ impl Keying {
             let (name, security) = (answer.owner.clone(), answer.security);
             self.report(now, None, What::DnsAnswer { name, security, records });
         }
-        let Some(ours) = self.wanted_address(&visitor.need) else {
-            return self.refuse(now, &visitor.need, Why::NoLocalAddress);
-        };
+        let ours = visitor.ours;
+        if self.serves(ours) {
+            let evidence: Vec<&Answer> = visitor.answers.values().flatten().collect();
+            if let Err(why) = self.judge_client(now, ours, &evidence) {
+                return self.refuse(now, &visitor.need, Why::Client(why));
+            }
+        }
         let local = vec![TrafficSelector::host(ours)];
         let mut refusal = Refusal::NoEvidence;
         let (mut grants, mut proofs) = (Vec::new(), Vec::new());
@@ -180,10 +187,13 @@ impl Keying {
         let wanted = |addr: &IpAddr| need.local_selectors.iter().any(|ts| ts.contains(*addr));
         let called = need.local.ip();
         let own = self.config.addresses.iter().copied();
-        Some(called).filter(wanted).or_else(|| own.into_iter().find(wanted)).filter(|addr| {
-            // What it calls may be a translated address; what it wants must be ours.
-            self.config.addresses.contains(addr)
-        })
+        // What it calls may be a translated address; what it wants must be ours.
+        let ours = |addr: &IpAddr| self.config.addresses.contains(addr);
+        Some(called)
+            .filter(wanted)
+            .or_else(|| own.into_iter().find(wanted))
+            .filter(ours)
+            .or_else(|| self.wanted_client(&need.local_selectors))
     }
 }
 

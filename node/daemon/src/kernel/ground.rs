@@ -40,6 +40,8 @@ pub(crate) struct GroundConfig {
     pub(crate) unreachable: bool,
     /// How long the blocks of clear packets of those peers whose class fails open outlive us.
     pub(crate) block_life: Duration,
+    /// Hosts behind us: packets for them are not to be trapped.
+    pub(crate) served: Vec<Prefix>,
 }
 
 impl Default for GroundConfig {
@@ -52,6 +54,7 @@ impl Default for GroundConfig {
             ports: vec![500, 4500],
             unreachable: false,
             block_life: BLOCK_LIFE,
+            served: Vec::new(),
         }
     }
 }
@@ -326,7 +329,6 @@ impl Ground {
             mark: self.config.mark,
             main: &self.main,
             addresses: &self.addresses,
-            served: false,
         };
         let rules = subnets::rules(&self.subnets, &around);
         let routes = subnets::routes(&self.subnets, &around);
@@ -574,7 +576,7 @@ impl Ground {
     /// Makes the table hold what it must: first what is new, so that nothing is open in between.
     /// One route that the kernel refuses does not keep the others from it.
     fn follow(&mut self) -> Result<(), KernelError> {
-        self.base = plan::plan(&self.classes, &self.main, &self.never);
+        self.base = plan::plan(&self.classes, &self.main, &self.never, &self.config.served);
         if self.guarded {
             self.base.extend(plan::guard(&self.classes, &self.main));
         }

@@ -67,6 +67,7 @@ pub(super) fn plan(
     classes: &BTreeMap<Prefix, Class>,
     main: &BTreeMap<Prefix, MainRoute>,
     addresses: &[IpAddr],
+    served: &[Prefix],
 ) -> Plan {
     let mut plan = Plan::new();
     for (prefix, class) in classes {
@@ -89,7 +90,8 @@ pub(super) fn plan(
             }
         }
     }
-    for route in main.values() {
+    let behind_us = |route: &&MainRoute| !served.iter().any(|prefix| prefix.covers(&route.dst));
+    for route in main.values().filter(behind_us) {
         mirror(&mut plan, classes, route);
     }
     for gateway in main.values().flat_map(|route| &route.gateways) {
@@ -99,7 +101,9 @@ pub(super) fn plan(
             plan.insert((host, LIVE), Target::Throw);
         }
     }
-    for prefix in never().chain(addresses.iter().map(|addr| Prefix::host(*addr))) {
+    // What comes out of a tunnel for a host behind us must find its way to it.
+    let ours = addresses.iter().map(|addr| Prefix::host(*addr)).chain(served.iter().copied());
+    for prefix in never().chain(ours) {
         plan.insert((prefix, LIVE), Target::Throw);
         plan.remove(&(prefix, BACKSTOP));
     }
@@ -209,7 +213,7 @@ mod tests {
             route("fe80::/64", "fe80::11", None),
             route("2001:db8:7::/64", "2001:db8:7::11", None),
         ]);
-        let plan = plan(&classes, &main, &[]);
+        let plan = plan(&classes, &main, &[], &[]);
         assert_eq!(plan.get(&(p("fe80::/64"), LIVE)), None);
         assert_eq!(plan.get(&(p("fe80::/10"), LIVE)), Some(&Target::Throw));
         assert!(plan.contains_key(&(p("2001:db8:7::/64"), LIVE)));
@@ -230,7 +234,7 @@ mod tests {
             route("10.5.0.0/16", "10.5.0.1", None),
         ]);
         let classes = BTreeMap::from([(p("0.0.0.0/0"), OPEN), (p("::/0"), CLOSED)]);
-        let plan = plan(&classes, &main, &[ip("192.0.2.1")]);
+        let plan = plan(&classes, &main, &[ip("192.0.2.1")], &[]);
         let at = |prefix: &str, metric| plan.get(&(p(prefix), metric)).copied();
         assert_eq!(at("0.0.0.0/0", LIVE), device("192.0.2.1"));
         assert_eq!(at("0.0.0.0/0", BACKSTOP), None, "private-or-clear fails open");
@@ -241,6 +245,18 @@ mod tests {
         assert_eq!(at("224.0.0.0/4", LIVE), Some(Target::Throw));
         assert_eq!(at("::/0", LIVE), None, "there is no way to anywhere in IPv6");
         assert_eq!(at("::/0", BACKSTOP), Some(Target::Blackhole), "but private stays closed");
+    }
+
+    #[test]
+    fn hosts_behind_us_are_never_trapped() {
+        let main = BTreeMap::from([
+            route("0.0.0.0/0", "192.0.2.1", None),
+            route("10.5.0.0/24", "10.5.0.1", None),
+        ]);
+        let classes = BTreeMap::from([(p("0.0.0.0/0"), CLOSED)]);
+        let plan = plan(&classes, &main, &[], &[p("10.5.0.0/16")]);
+        assert_eq!(plan.get(&(p("10.5.0.0/16"), LIVE)), Some(&Target::Throw));
+        assert_eq!(plan.get(&(p("10.5.0.0/24"), LIVE)), None);
     }
 
     #[test]
@@ -256,7 +272,7 @@ mod tests {
             (p("172.16.0.0/12"), CLOSED),
             (p("198.51.100.0/24"), Class::Block),
         ]);
-        let plan = plan(&classes, &main, &[]);
+        let plan = plan(&classes, &main, &[], &[]);
         let at = |prefix: &str, metric| plan.get(&(p(prefix), metric)).copied();
         assert_eq!(at("10.0.0.0/8", LIVE), Some(Target::Throw));
         assert_eq!(at("10.5.0.0/16", LIVE), None, "inside a clear prefix");
@@ -302,7 +318,7 @@ mod tests {
             route("10.0.0.0/8", "192.0.2.1", None),
         ]);
         main.get_mut(&p("10.0.0.0/8")).unwrap().unicast = false;
-        let plan = plan(&BTreeMap::from([(p("0.0.0.0/0"), OPEN)]), &main, &[]);
+        let plan = plan(&BTreeMap::from([(p("0.0.0.0/0"), OPEN)]), &main, &[], &[]);
         assert_eq!(plan.get(&(p("10.0.0.0/8"), LIVE)), Some(&Target::Throw));
     }
 }

@@ -30,9 +30,6 @@ pub(super) struct Surroundings<'a> {
     pub(super) mark: u32,
     pub(super) main: &'a BTreeMap<Prefix, MainRoute>,
     pub(super) addresses: &'a [IpAddr],
-    /// Prefixes served by this gateway: what comes out of the device for them is for the main
-    /// table.
-    pub(super) served: bool,
 }
 
 /// The rules for these subnets.
@@ -41,8 +38,7 @@ pub(super) fn rules(subnets: &BTreeSet<Subnets>, around: &Surroundings<'_>) -> B
     let mut rules = BTreeSet::new();
     for v6 in [false, true] {
         let of_family = |s: &&Subnets| s.local().addr().is_ipv6() == v6;
-        let any = subnets.iter().any(|s| of_family(&s));
-        if !any && !around.served {
+        if !subnets.iter().any(|s| of_family(&s)) {
             continue;
         }
         let at = |step: u32, verdict| Rule::new(first + step, v6, verdict);
@@ -225,7 +221,6 @@ mod tests {
             mark: 0x4322,
             main,
             addresses,
-            served: false,
         }
     }
 

@@ -3,12 +3,12 @@
 
 use std::ops::ControlFlow;
 
-use sa::{Mode, SaId, Spi};
+use sa::{Mode, SaId, Spi, TrafficSelector};
 
-use crate::api::End;
+use crate::api::{End, NeedChild, Output};
 use crate::child::{NewChild, Standing, child_up};
 use crate::crypto::{Agreement, answer_esp, child_keys, choose_esp};
-use crate::established::{Authority, Established, Which};
+use crate::established::{Authority, Beyond, Established, Which};
 use crate::exchange::create_child_initiator::Crossed;
 use crate::exchange::{Ask, Pending};
 use crate::failure::Failure;
@@ -35,6 +35,50 @@ pub(crate) fn answer(
     let datagrams = established.sa_mut(which).respond(ExchangeType::CREATE_CHILD_SA, &answer);
     turn.answer(datagrams);
     ControlFlow::Continue(())
+}
+
+/// Whether this asks for a child between single addresses that the peer was not granted yet.
+pub(crate) fn is_beyond(established: &Established, payloads: &Payloads) -> bool {
+    let (Some(remote), Some(local)) = (&payloads.ts_initiator, &payloads.ts_responder) else {
+        return false;
+    };
+    let single = |selectors: &[TrafficSelector]| {
+        selectors.len() <= MAX_SINGLE && selectors.iter().all(|s| s.as_host().is_some())
+    };
+    let Authority { local: ours, remote: theirs, .. } = &established.authority;
+    payloads.notify(NotifyType::REKEY_SA).is_none()
+        && single(remote)
+        && single(local)
+        && !share_family(&narrow(local, ours), &narrow(remote, theirs))
+}
+
+/// Asks the owner, once; the peer repeats its request meanwhile.
+pub(crate) fn ask(established: &mut Established, turn: &mut Turn<'_>, payloads: Payloads) {
+    if established.beyond.is_some() {
+        return;
+    }
+    turn.shared.outputs.push_back(Output::NeedChild(NeedChild {
+        ike: turn.link.id,
+        remote_selectors: payloads.ts_initiator.clone().unwrap_or_default(),
+        local_selectors: payloads.ts_responder.clone().unwrap_or_default(),
+    }));
+    let own_spi = established.current.own_spi();
+    established.beyond = Some(Box::new(Beyond { own_spi, payloads }));
+}
+
+/// The owner has said whether the peer may have what it asks for.
+pub(crate) fn told(established: &mut Established, turn: &mut Turn<'_>, allowed: bool) {
+    let Some(beyond) = established.beyond.take() else { return };
+    let Some(which) = established.find(beyond.own_spi) else { return };
+    let Beyond { payloads, .. } = *beyond;
+    // For this child only; its replacements ask for what it has.
+    let before = established.authority.clone();
+    if allowed {
+        established.authority.remote = payloads.ts_initiator.clone().unwrap_or_default();
+        established.authority.local = payloads.ts_responder.clone().unwrap_or_default();
+    }
+    let _ = answer(established, turn, which, &payloads);
+    established.authority = before;
 }
 
 fn agree(
@@ -171,5 +215,7 @@ fn replaced(
     established.is_replaced(turn, old);
 }
 
-/// Opportunistic peers need one, configured ones a few.
-const MAX_CHILDREN: usize = 16;
+/// Hosts need one, gateways one for each pair of hosts behind them.
+const MAX_CHILDREN: usize = 256;
+/// The triggering packet's own, and its addresses' (RFC 7296 §2.9).
+const MAX_SINGLE: usize = 2;

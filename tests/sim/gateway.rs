@@ -1,0 +1,282 @@
+//! Gateways: hosts behind them, each entitled by its own reverse record, and who may not speak for
+//! whom (rules 20, 46, 62, 68; P3, P4).
+
+use dnskeys::{Outcome, Security};
+use keying::{Group, Groups, StateName};
+use sa::Prefix;
+
+use crate::dns::records;
+use crate::net::{Kind, Link, Net};
+use crate::node::{Host, TestKey, seconds};
+use crate::{EAST, WEST, ip};
+
+/// Hosts behind west and behind east.
+const ALICE: &str = "192.0.2.101";
+const ALAN: &str = "192.0.2.102";
+const BOB: &str = "198.51.100.101";
+const BETTY: &str = "198.51.100.102";
+/// A second gateway of east's side, and somebody else.
+const EAST_2: &str = "198.51.100.13";
+const MALLORY: &str = "203.0.113.66";
+
+fn key(n: usize) -> Option<dnskeys::PublicKey> {
+    Some(TestKey::nth(n).dns())
+}
+
+/// A gateway with hosts behind it; it has published its own key.
+fn gateway(net: &mut Net, addr: &str, n: usize, behind: &[&str]) -> usize {
+    gateway_of(net, addr, n, behind, Groups::packetdefault())
+}
+
+fn gateway_of(net: &mut Net, addr: &str, n: usize, behind: &[&str], groups: Groups) -> usize {
+    let mut host = Host::plain(addr);
+    host.behind = behind.iter().map(|a| ip(a)).collect();
+    let served: Vec<Prefix> = host.behind.iter().map(|a| Prefix::host(*a)).collect();
+    let (seed, now) = (net.seed(), net.now);
+    host.start(n, groups, seed, now, |config| config.served = served);
+    let at = net.add(host);
+    net.dns.publish(ip(addr), ip(addr), key(n), Security::Secure);
+    net.drain(at);
+    at
+}
+
+/// West with alice and alan, east with bob and betty; all have published their gateways.
+fn two_sites(seed: u64) -> Net {
+    let mut net = Net::new(seed, Link::default());
+    gateway(&mut net, WEST, 0, &[ALICE, ALAN]);
+    gateway(&mut net, EAST, 1, &[BOB, BETTY]);
+    for client in [ALICE, ALAN] {
+        net.dns.publish(ip(client), ip(WEST), key(0), Security::Secure);
+    }
+    for client in [BOB, BETTY] {
+        net.dns.publish(ip(client), ip(EAST), key(1), Security::Secure);
+    }
+    net
+}
+
+fn send(net: &mut Net, from: usize, source: &str, to: &str, text: &str) {
+    let now = net.now;
+    net.hosts[from].send_from(now, ip(source), ip(to), text);
+    net.drain(from);
+}
+
+fn heard(net: &Net, host: usize, text: &str) -> bool {
+    net.hosts[host].inbox.iter().any(|(_, said)| said == text)
+}
+
+fn state(net: &Net, host: usize, source: &str, to: &str) -> Option<StateName> {
+    let keying = &net.hosts[host].node.as_ref().unwrap().keying;
+    let flows = keying.destinations(net.now);
+    flows.into_iter().find(|d| (d.source, d.destination) == (ip(source), ip(to))).map(|d| d.state)
+}
+
+fn clear(net: &Net) -> usize {
+    net.wire.iter().filter(|seen| seen.kind == Kind::Clear).count()
+}
+
+/// One IKE SA carries all pairs of hosts, each as a child of its own between two single addresses.
+#[test]
+fn hosts_behind_two_gateways_talk_encrypted() {
+    let mut net = two_sites(1);
+    for (n, (source, to)) in
+        [(ALICE, BOB), (ALAN, BOB), (ALICE, BETTY), (ALAN, BETTY)].into_iter().enumerate()
+    {
+        send(&mut net, 0, source, to, &format!("ping {n}"));
+        net.run(seconds(2));
+        assert!(heard(&net, 1, &format!("ping {n}")), "{source} to {to}");
+        assert!(heard(&net, 0, &format!("pong {n}")), "{source} to {to}");
+    }
+    assert_eq!(clear(&net), 0);
+    for host in [0, 1] {
+        let peers = net.hosts[host].node.as_ref().unwrap().keying.peers(net.now);
+        assert_eq!(peers.len(), 1, "{peers:#?}");
+        assert_eq!(peers[0].pairs, 4);
+    }
+}
+
+/// All at once, from both sides, over a bad link: whatever crosses is settled.
+#[test]
+fn everybody_at_once() {
+    for seed in 0..6 {
+        let mut net = two_sites(seed);
+        net.link = Link { loss: 50, duplicate: 50, ..Link::default() };
+        for n in 0..12 {
+            for (source, to) in [(ALICE, BOB), (ALAN, BETTY)] {
+                send(&mut net, 0, source, to, &format!("ping west {n} {to}"));
+                send(&mut net, 1, to, source, &format!("ping east {n} {source}"));
+            }
+            net.run(seconds(4));
+        }
+        assert_eq!(clear(&net), 0, "seed {seed}");
+        let pongs = |host: usize| {
+            net.hosts[host].inbox.iter().filter(|(_, t)| t.starts_with("pong")).count()
+        };
+        assert!(pongs(0) > 16 && pongs(1) > 16, "seed {seed}: {} {}", pongs(0), pongs(1));
+    }
+}
+
+/// A host behind the gateway whose record names nobody is left in the clear, or, where the group
+/// says private, refused: the gateway does not speak for it, and says why.
+#[test]
+fn who_has_not_named_the_gateway_is_not_spoken_for() {
+    let mut net = two_sites(3);
+    net.dns.set(ip(ALAN), Security::Secure, Outcome::NoName);
+    send(&mut net, 0, ALAN, BOB, "plain");
+    net.run(seconds(3));
+    assert_eq!(state(&net, 0, ALAN, BOB), Some(StateName::ClearText));
+    assert!(net.wire.iter().all(|seen| seen.kind == Kind::Clear), "no call for it");
+
+    let mut net = Net::new(4, Link::default());
+    let mut groups = Groups::new();
+    groups.insert(Prefix::ALL_V4, Group::Private);
+    gateway_of(&mut net, WEST, 0, &[ALICE], groups);
+    gateway(&mut net, EAST, 1, &[BOB]);
+    net.dns.publish(ip(BOB), ip(EAST), key(1), Security::Secure);
+    // Its record names the gateway with somebody else's key.
+    net.dns.publish(ip(ALICE), ip(WEST), key(2), Security::Secure);
+    send(&mut net, 0, ALICE, BOB, "secret");
+    net.run(seconds(5));
+    assert_eq!(state(&net, 0, ALICE, BOB), Some(StateName::Deny));
+    assert!(net.wire.is_empty(), "{:?}", net.wire);
+}
+
+/// A forged or broken record of our own client lowers nothing (rule 22).
+#[test]
+fn a_clients_bogus_record_is_refused() {
+    let mut net = two_sites(5);
+    net.dns.set(ip(ALICE), Security::Bogus, Outcome::Bogus);
+    send(&mut net, 0, ALICE, BOB, "secret");
+    net.run(seconds(5));
+    assert_eq!(state(&net, 0, ALICE, BOB), Some(StateName::Deny));
+    assert_eq!(clear(&net), 0);
+}
+
+/// A gateway claims a host that has not named it: refused in the first child and in later ones
+/// (rule 46).
+#[test]
+fn nobody_speaks_for_a_host_that_names_another() {
+    let mut net = Net::new(6, Link::default());
+    gateway(&mut net, WEST, 0, &[]);
+    gateway(&mut net, MALLORY, 2, &[BOB, BETTY]);
+    // Mallory believes that both are his: west sees other records.
+    net.dns.publish(ip(BOB), ip(MALLORY), key(2), Security::Secure);
+    net.dns.publish(ip(BETTY), ip(MALLORY), key(2), Security::Secure);
+    send(&mut net, 1, MALLORY, WEST, "hello");
+    net.run(seconds(3));
+    assert!(heard(&net, 0, "hello"), "as itself it is welcome");
+    // Its own check of its clients is cached; then the records are what they are.
+    for host in [BOB, BETTY] {
+        send(&mut net, 1, host, "203.0.113.200", "warm");
+    }
+    net.run(seconds(3));
+    net.dns.publish(ip(BOB), ip(EAST), key(1), Security::Secure);
+    net.dns.publish(ip(BETTY), ip(BETTY), key(1), Security::Secure);
+    for n in 0..3 {
+        send(&mut net, 1, BOB, WEST, &format!("forged {n}"));
+        send(&mut net, 1, BETTY, WEST, &format!("forged {n}"));
+        net.run(seconds(20));
+    }
+    let forged: Vec<_> =
+        net.hosts[0].inbox.iter().filter(|(from, _)| [ip(BOB), ip(BETTY)].contains(from)).collect();
+    // What it then sent in the clear is as any clear packet: west has no pair with either.
+    let west = &net.hosts[0].node.as_ref().unwrap().keying;
+    for host in [BOB, BETTY] {
+        assert_ne!(state(&net, 0, WEST, host), Some(StateName::Keyed), "{forged:?}");
+    }
+    assert!(west.counters().visitors_refused > 0);
+    assert!(west.peers(net.now).iter().all(|peer| peer.speaks_for == [ip(MALLORY)]));
+}
+
+/// A record without DNSSEC may delegate to nobody, neither for the caller nor for the called.
+#[test]
+fn unsigned_records_delegate_to_nobody() {
+    let mut net = two_sites(7);
+    net.dns.publish(ip(ALICE), ip(WEST), key(0), Security::Insecure);
+    send(&mut net, 0, ALICE, BOB, "one");
+    net.run(seconds(3));
+    assert_eq!(state(&net, 0, ALICE, BOB), Some(StateName::ClearText));
+    net.dns.publish(ip(BETTY), ip(EAST), key(1), Security::Insecure);
+    send(&mut net, 0, ALAN, BETTY, "two");
+    net.run(seconds(3));
+    assert_eq!(state(&net, 0, ALAN, BETTY), Some(StateName::ClearText));
+}
+
+/// Records that name what cannot be a gateway are refused.
+#[test]
+fn nonsense_gateways_are_not_called() {
+    for nonsense in ["127.0.0.1", "224.0.0.1", "0.0.0.0", "255.255.255.255", "169.254.1.1", WEST] {
+        let mut net = two_sites(8);
+        net.dns.publish(ip(BOB), ip(nonsense), key(1), Security::Secure);
+        send(&mut net, 0, ALICE, BOB, "x");
+        net.run(seconds(12));
+        let to = net.wire.iter().filter(|s| s.kind != Kind::Clear && s.to == ip(nonsense)).count();
+        assert_eq!(to, 0, "{nonsense}");
+        assert_ne!(state(&net, 0, ALICE, BOB), Some(StateName::Keyed), "{nonsense}");
+    }
+}
+
+/// Two gateways in order of precedence: the second is called when the first does not answer, and
+/// takes over when the first falls silent.
+#[test]
+fn the_second_gateway_takes_over() {
+    let mut net = Net::new(9, Link::default());
+    gateway(&mut net, WEST, 0, &[ALICE]);
+    gateway(&mut net, EAST, 1, &[BOB]);
+    gateway(&mut net, EAST_2, 2, &[BOB]);
+    net.dns.publish(ip(ALICE), ip(WEST), key(0), Security::Secure);
+    let both = records(&[(10, ip(EAST), key(1)), (20, ip(EAST_2), key(2))]);
+    net.dns.set(ip(BOB), Security::Secure, Outcome::Records(both));
+    send(&mut net, 0, ALICE, BOB, "ping first");
+    net.run(seconds(2));
+    assert!(heard(&net, 1, "ping first"), "the stronger precedence is called");
+    // East dies without a word.
+    net.hosts[1].node = None;
+    net.hosts[1].addresses.clear();
+    net.hosts[1].behind.clear();
+    for n in 0..40 {
+        send(&mut net, 0, ALICE, BOB, &format!("ping again {n}"));
+        net.run(seconds(1));
+    }
+    assert!(heard(&net, 2, "ping again 39"));
+    assert!(heard(&net, 0, "pong again 39"));
+    assert_eq!(clear(&net), 0);
+}
+
+/// Equal precedence shares the load: with many hosts, both gateways are called.
+#[test]
+fn equal_precedence_shares_the_load() {
+    let mut net = Net::new(10, Link::default());
+    let hosts: Vec<String> = (0..12).map(|n| format!("198.51.100.{}", 150 + n)).collect();
+    let behind: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    gateway(&mut net, WEST, 0, &[]);
+    gateway(&mut net, EAST, 1, &behind);
+    gateway(&mut net, EAST_2, 2, &behind);
+    for host in &hosts {
+        let both = records(&[(10, ip(EAST), key(1)), (10, ip(EAST_2), key(2))]);
+        net.dns.set(ip(host), Security::Secure, Outcome::Records(both));
+        send(&mut net, 0, WEST, host, "x");
+        net.run(seconds(1));
+    }
+    let calls = |to: &str| {
+        let keyed = net.hosts[0].node.as_ref().unwrap().keying.destinations(net.now);
+        keyed.iter().filter(|d| d.gateway == Some(ip(to))).count()
+    };
+    assert_eq!(calls(EAST) + calls(EAST_2), 12);
+    assert!(calls(EAST) > 1 && calls(EAST_2) > 1, "{} and {}", calls(EAST), calls(EAST_2));
+}
+
+/// What passes through a host that serves nobody is left alone.
+#[test]
+fn who_serves_nobody_speaks_for_nobody() {
+    let mut net = Net::new(11, Link::default());
+    let west = gateway(&mut net, WEST, 0, &[]);
+    gateway(&mut net, EAST, 1, &[BOB]);
+    net.hosts[west].behind.push(ip(ALICE));
+    net.dns.publish(ip(ALICE), ip(WEST), key(0), Security::Secure);
+    net.dns.publish(ip(BOB), ip(EAST), key(1), Security::Secure);
+    send(&mut net, 0, ALICE, BOB, "x");
+    net.run(seconds(3));
+    assert_eq!(state(&net, 0, ALICE, BOB), Some(StateName::ClearText));
+    let queries = net.hosts[0].node.as_ref().unwrap().keying.counters().queries;
+    assert_eq!(queries, 0);
+}
