@@ -341,7 +341,7 @@ impl Xfrm {
 
     /// Makes the database hold what classes, addresses and routes ask for.
     fn follow(&mut self) -> Result<(), KernelError> {
-        let plan = plan::plan(&self.classes, &self.main, &self.never);
+        let plan = plan::plan(&self.classes, &self.main, &self.never, &[]);
         let wanted: BTreeMap<Prefix, Action> =
             plan.keys().map(|(prefix, _)| (*prefix, action_of(&plan, *prefix))).collect();
         let mut result = Ok(());
