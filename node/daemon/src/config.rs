@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use keying::{Group, Groups, WhenAdvertised};
 use serde::Deserialize;
 
-use connection::Subnet;
+use connection::{Borrow, Extrude, Subnet};
 
 pub(crate) use connection::Connection;
 
@@ -29,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) policy: Policy,
     pub(crate) ike: Ike,
     pub(crate) serve: Vec<Serve>,
+    pub(crate) extrude: Vec<Extrude>,
+    pub(crate) borrow: Vec<Borrow>,
     #[serde(rename = "connection")]
     pub(crate) connections: Vec<Connection>,
 }
@@ -277,8 +279,20 @@ impl Config {
         if self.serve.iter().any(|serve| serve.subnet.0.len() == 0) {
             return Err("serve.subnet: everybody cannot be behind this machine".to_owned());
         }
+        let known = |name: &str| self.connections.iter().any(|c| c.name == name);
+        for (field, name) in (self.extrude.iter().map(|e| ("extrude.to", &e.to)))
+            .chain(self.borrow.iter().map(|b| ("borrow.from", &b.from)))
+        {
+            if !known(name) {
+                return Err(format!("{field}: no connection has the name {name:?}"));
+            }
+        }
+        let lent = self.extrude.iter().map(|e| e.subnet.0);
+        if lent.chain(self.borrow.iter().map(|b| b.subnet.0)).any(|prefix| prefix.len() == 0) {
+            return Err("subnet: nobody can lend everything".to_owned());
+        }
         for (index, connection) in self.connections.iter().enumerate() {
-            connection.check()?;
+            connection.check(self.lends_over(&connection.name))?;
             if self.connections.iter().take(index).any(|c| c.name == connection.name) {
                 return Err(format!("connection {}: name: there are two of it", connection.name));
             }
@@ -321,6 +335,11 @@ impl Config {
         Ok(groups)
     }
 
+    /// Whether addresses are lent or borrowed over this connection.
+    fn lends_over(&self, name: &str) -> bool {
+        self.extrude.iter().any(|e| e.to == name) || self.borrow.iter().any(|b| b.from == name)
+    }
+
     /// The prefixes of the hosts behind us.
     pub(crate) fn served(&self) -> Vec<sa::Prefix> {
         self.serve.iter().map(|serve| serve.subnet.0).collect()
@@ -330,12 +349,19 @@ impl Config {
     pub(crate) fn connections(&self) -> Result<Vec<keying::Connection>, Error> {
         let rules = self.rules();
         let file = || Path::new("configuration").to_path_buf();
-        let read = |c: &Connection| c.to_keying(&rules);
-        self.connections.iter().map(read).collect::<Result<_, _>>().map_err(|why| Error {
-            file: file(),
-            line: None,
-            why,
-        })
+        let error = |why| Error { file: file(), line: None, why };
+        let mut all = Vec::new();
+        for connection in &self.connections {
+            let written = connection.to_keying(&rules).map_err(error)?;
+            let lent = self.extrude.iter().filter(|e| e.to == connection.name);
+            all.extend(lent.map(|extrude| extrude.over(&written)));
+            let borrowed = self.borrow.iter().filter(|b| b.from == connection.name);
+            all.extend(borrowed.map(|borrow| borrow.over(&written)));
+            if !written.local_subnets.is_empty() {
+                all.push(written);
+            }
+        }
+        Ok(all)
     }
 
     /// What counts as authority.
@@ -446,6 +472,8 @@ mod tests {
             "allow-exponent-3",
             "when-advertised",
             "subnet",
+            "to",
+            "from",
             "name",
             "gateway",
             "local-address",

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::lab::{self, MOST_NODES, Options, Refusal};
+use crate::lab::{self, MOST_NODES, Options, Refusal, Scenario};
 
 /// Arguments of `oe-node lab`.
 #[derive(clap::Args)]
@@ -14,6 +14,9 @@ pub(crate) struct Args {
     /// Instead, a full mesh of N nodes in which all talk to all at once.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=i64::from(MOST_NODES)))]
     nodes: Option<u8>,
+    /// Instead, a worked example with its own small internet.
+    #[arg(long, value_enum, value_name = "NAME", conflicts_with = "nodes")]
+    scenario: Option<Scenario>,
     /// Prints the result as JSON.
     #[arg(long)]
     json: bool,
@@ -35,8 +38,8 @@ pub(crate) fn main(args: Args) -> ExitCode {
             return fail(&format!("cannot write {}: {error}", path.display()), 1);
         }
     };
-    let Args { nodes, json, keep, .. } = args;
-    match lab::run(Options { nodes, json, pcap, keep }) {
+    let Args { nodes, scenario, json, keep, .. } = args;
+    match lab::run(Options { nodes, scenario, json, pcap, keep }) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) if error.is::<Refusal>() => fail(&error.to_string(), 2),

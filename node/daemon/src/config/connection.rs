@@ -22,7 +22,9 @@ pub(crate) struct Connection {
     pub(crate) remote_id: Option<String>,
     pub(crate) remote_key: Option<String>,
     pub(crate) psk_file: Option<PathBuf>,
+    #[serde(default)]
     pub(crate) local_subnets: Vec<Subnet>,
+    #[serde(default)]
     pub(crate) remote_subnets: Vec<Subnet>,
     #[serde(default)]
     pub(crate) mode: ConnectionMode,
@@ -92,9 +94,55 @@ pub(crate) enum ConnectionStart {
     Accept,
 }
 
+/// `[[extrude]]`: addresses of ours that somebody else has.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Extrude {
+    pub(crate) subnet: Subnet,
+    pub(crate) to: String,
+}
+
+/// `[[borrow]]`: addresses of somebody else's that we have.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Borrow {
+    pub(crate) subnet: Subnet,
+    pub(crate) from: String,
+}
+
+impl Extrude {
+    /// As a connection: everybody on this side, the lent prefix on the other.
+    pub(super) fn over(&self, connection: &keying::Connection) -> keying::Connection {
+        keying::Connection {
+            name: format!("{} {}", connection.name, self.subnet.0),
+            local_subnets: vec![everybody(self.subnet.0)],
+            remote_subnets: vec![self.subnet.0],
+            ..connection.clone()
+        }
+    }
+}
+
+impl Borrow {
+    /// As a connection: the borrowed prefix on this side, everybody on the other.
+    pub(super) fn over(&self, connection: &keying::Connection) -> keying::Connection {
+        keying::Connection {
+            name: format!("{} {}", connection.name, self.subnet.0),
+            local_subnets: vec![self.subnet.0],
+            remote_subnets: vec![everybody(self.subnet.0)],
+            ..connection.clone()
+        }
+    }
+}
+
+/// Every address of a prefix's family.
+fn everybody(prefix: Prefix) -> Prefix {
+    if prefix.addr().is_ipv4() { Prefix::ALL_V4 } else { Prefix::ALL_V6 }
+}
+
 impl Connection {
-    /// What the types cannot say; the reason names the field.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// What the types cannot say; the reason names the field. One over which addresses are lent
+    /// need not have subnets of its own.
+    pub(crate) fn check(&self, lends: bool) -> Result<(), String> {
         let Self { name, local_subnets, remote_subnets, .. } = self;
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
@@ -120,6 +168,10 @@ impl Connection {
             (None, None) => return error("remote-key", "missing: a file, or \"dns\"; or psk-file"),
             (Some(_), Some(_)) => return error("psk-file", "one of remote-key and this, not both"),
             _ => {}
+        }
+        let none = local_subnets.is_empty() && remote_subnets.is_empty();
+        if none && lends {
+            return Ok(());
         }
         if !local_subnets
             .iter()

@@ -84,6 +84,17 @@ impl Internet {
         Capture::start(&self.core, plaintext.to_owned(), pcap).context("cannot watch the wire")
     }
 
+    /// The host of this name.
+    pub(crate) fn named(&self, name: &str) -> anyhow::Result<&Host> {
+        let found = self.hosts.iter().find(|host| host.site.name == name);
+        found.with_context(|| format!("no host {name}"))
+    }
+
+    /// The processes of the lab.
+    pub(crate) fn children(&self) -> &Children {
+        &self.children
+    }
+
     /// The first host of a role.
     pub(crate) fn host(&self, role: Role) -> Option<&Host> {
         self.hosts.iter().find(|host| host.site.role == role)

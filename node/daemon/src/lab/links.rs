@@ -1,7 +1,7 @@
 //! Links between the hosts: one veth pair from each host to the core router, which forwards.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
@@ -43,6 +43,96 @@ pub(crate) fn join(core: &Host, hosts: &[Host]) -> io::Result<()> {
         })??;
     }
     Ok(())
+}
+
+/// A second link of a host, to another router than its first: addresses of both ends.
+pub(crate) struct SecondLink {
+    /// The router's.
+    pub(crate) router: (Ipv4Addr, Ipv6Addr),
+    /// The host's.
+    pub(crate) host: (Ipv4Addr, Ipv6Addr),
+}
+
+/// Joins a host to a second router, which then knows the way to the host's own addresses.
+pub(crate) fn join_second(router: &Host, host: &Host, link: &SecondLink) -> io::Result<()> {
+    let (site, namespace) = (host.site.clone(), host.namespace.as_raw_fd());
+    let (near, far) = (link.router, link.host);
+    router.run(move || {
+        netns::sysctl("ipv4/ip_forward", "1")?;
+        netns::sysctl("ipv6/conf/all/forwarding", "1")?;
+        with_netlink(async |netlink| {
+            let one_segment = LinkAttribute::GsoMaxSegs(1);
+            let peer = LinkUnspec::new_with_index(HOST_INDEX + 1)
+                .name(SECOND_INTERFACE)
+                .setns_by_fd(namespace)
+                .append_extra_attribute(one_segment.clone())
+                .build();
+            let pair = LinkMessageBuilder::<LinkVeth>::new(&site.name, SECOND_INTERFACE)
+                .index(FIRST_INDEX)
+                .append_extra_attribute(one_segment)
+                .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+                .build();
+            netlink.link().add(pair).execute().await?;
+            let up = LinkUnspec::new_with_index(FIRST_INDEX).up().build();
+            netlink.link().set(up).execute().await?;
+            add_address(&netlink, FIRST_INDEX, near.0.into(), SECOND_V4).await?;
+            add_address(&netlink, FIRST_INDEX, near.1.into(), 64).await
+        })
+    })??;
+    host.run(move || {
+        with_netlink(async |netlink| {
+            let up = LinkUnspec::new_with_index(HOST_INDEX + 1).up().build();
+            netlink.link().set(up).execute().await?;
+            add_address(&netlink, HOST_INDEX + 1, far.0.into(), SECOND_V4).await?;
+            add_address(&netlink, HOST_INDEX + 1, far.1.into(), 64).await
+        })
+    })??;
+    route(router, host.site.v4.into(), 32, far.0.into())?;
+    route(router, host.site.v6.into(), 128, far.1.into())
+}
+
+/// From now on a host sends by its second link, still with its own addresses.
+pub(crate) fn default_route(host: &Host, link: &SecondLink) -> io::Result<()> {
+    let (v4, v6) = (link.router.0, link.router.1);
+    let (own4, own6) = (host.site.v4, host.site.v6);
+    host.run(move || {
+        with_netlink(async |netlink| {
+            let v4 = RouteMessageBuilder::<Ipv4Addr>::new().gateway(v4).pref_source(own4);
+            netlink.route().add(v4.build()).replace().execute().await?;
+            let v6 = RouteMessageBuilder::<Ipv6Addr>::new().gateway(v6).pref_source(own6);
+            let old = RouteMessageBuilder::<Ipv6Addr>::new().output_interface(HOST_INDEX);
+            netlink.route().del(old.build()).execute().await?;
+            netlink.route().add(v6.build()).execute().await
+        })
+    })?
+}
+
+/// Gives a host a route, or another one.
+pub(crate) fn route(host: &Host, network: IpAddr, length: u8, via: IpAddr) -> io::Result<()> {
+    host.run(move || {
+        with_netlink(async |netlink| match (network, via) {
+            (IpAddr::V4(network), IpAddr::V4(via)) => {
+                let route = RouteMessageBuilder::<Ipv4Addr>::new()
+                    .destination_prefix(network, length)
+                    .gateway(via);
+                netlink.route().add(route.build()).replace().execute().await
+            }
+            (IpAddr::V6(network), IpAddr::V6(via)) => {
+                let route = RouteMessageBuilder::<Ipv6Addr>::new()
+                    .destination_prefix(network, length)
+                    .gateway(via);
+                netlink.route().add(route.build()).replace().execute().await
+            }
+            _ => Ok(()),
+        })
+    })?
+}
+
+/// Sets a link of a host up or down.
+pub(crate) fn set_link(host: &Host, name: &str, up: bool) -> io::Result<()> {
+    let link = LinkUnspec::new_with_name(name);
+    let link = if up { link.up() } else { link.down() }.build();
+    host.run(move || with_netlink(async |netlink| netlink.link().set(link).execute().await))?
 }
 
 /// Position of the host that a frame coming in on the core router's interface is from.
@@ -105,11 +195,11 @@ async fn configure(netlink: &Handle, site: &Site) -> Result<(), rtnetlink::Error
     }
     add_address(netlink, HOST_INDEX, IpAddr::V4(site.v4), site.v4_gateway.1).await?;
     add_address(netlink, HOST_INDEX, IpAddr::V6(site.v6), site.v6_gateway.1).await?;
-    let gateway = RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+    let gateway = RouteMessageBuilder::<Ipv4Addr>::new()
         .output_interface(HOST_INDEX)
         .gateway(site.v4_gateway.0);
     netlink.route().add(gateway.build()).execute().await?;
-    let gateway = RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+    let gateway = RouteMessageBuilder::<Ipv6Addr>::new()
         .output_interface(HOST_INDEX)
         .gateway(site.v6_gateway.0);
     netlink.route().add(gateway.build()).execute().await
@@ -136,6 +226,10 @@ fn with_netlink<T>(talk: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error>
     })
 }
 
+/// Name of a second link.
+const SECOND_INTERFACE: &str = "eth1";
+/// Prefix length of its IPv4 subnet.
+const SECOND_V4: u8 = 28;
 /// The kernel gives it to every namespace's `lo`.
 const LOOPBACK_INDEX: u32 = 1;
 /// Beyond the fallback devices that some kernels put into every namespace.

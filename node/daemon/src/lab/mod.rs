@@ -21,6 +21,7 @@ mod probe;
 mod progress;
 mod report;
 mod ring;
+mod scenario;
 mod small;
 mod sweep;
 mod text;
@@ -35,6 +36,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 pub(crate) use netns::Refusal;
+pub(crate) use scenario::Scenario;
 pub(crate) use topology::MOST_NODES;
 
 use interrupt::Interrupt;
@@ -47,6 +49,8 @@ use text::Style;
 pub(crate) struct Options {
     /// A full mesh of so many nodes instead of the small internet.
     pub(crate) nodes: Option<u8>,
+    /// A worked example instead.
+    pub(crate) scenario: Option<Scenario>,
     /// Write the result as JSON.
     pub(crate) json: bool,
     /// Where the captured packets go.
@@ -64,7 +68,15 @@ pub(crate) fn run(options: Options) -> anyhow::Result<bool> {
     let interrupt = Interrupt::watch(children.clone()).context("cannot watch for signals")?;
     let mut progress = Progress::new(options.json);
     let style = Style::of_stdout();
-    let (held, internet) = if let Some(nodes) = options.nodes {
+    let (held, internet) = if let Some(scenario) = options.scenario {
+        let (report, internet) =
+            scenario::run(scenario, footing, options.pcap, children, &mut progress)?;
+        print(&report, options.json, || text::scenario(&report, style))?;
+        if !report.held && !options.json {
+            show_logs(&internet)?;
+        }
+        (report.held, internet)
+    } else if let Some(nodes) = options.nodes {
         let (report, internet) = mesh::run(nodes, footing, options.pcap, children, &mut progress)?;
         print(&report, options.json, || text::mesh(&report, style))?;
         (report.held, internet)

@@ -19,12 +19,29 @@ use crate::zone::signed::{ServedZone, make_bogus, sign_zones};
 /// Serves, on the DNS host, the zones from the root down to the reverse names of these sites with
 /// their keys. Returns the trust anchor, in master-file form.
 pub(crate) fn serve(dns: &Host, published: &[(&Site, RsaKey)]) -> anyhow::Result<String> {
-    let zones = zones(&dns.site, published)?;
+    let mut hosts = Vec::new();
+    for (site, key) in published {
+        let name = host_name(&site.name)?;
+        for address in site.addresses() {
+            hosts.push(zonefiles::Host::own(address, key.clone()).named(name.clone()));
+        }
+    }
     let broken: Vec<Name> = published
         .iter()
         .filter(|(site, _)| site.role == Role::Bogus)
         .flat_map(|(site, _)| site.addresses().map(Name::reverse))
         .collect();
+    serve_hosts(dns, &hosts, &broken)
+}
+
+/// The same with these records, those of some owners broken after they were signed.
+pub(crate) fn serve_hosts(
+    dns: &Host,
+    hosts: &[zonefiles::Host],
+    broken: &[Name],
+) -> anyhow::Result<String> {
+    let zones = zones(&dns.site, hosts)?;
+    let broken = broken.to_vec();
     let tamper = |zone: &mut SortedZone| {
         for owner in &broken {
             for rtype in [Rtype::TXT, Rtype::IPSECKEY] {
@@ -64,21 +81,14 @@ fn serve_here(
 }
 
 /// One zone for each documentation prefix, and what is above them.
-fn zones(dns: &Site, published: &[(&Site, RsaKey)]) -> anyhow::Result<Vec<Zone>> {
+fn zones(dns: &Site, hosts: &[zonefiles::Host]) -> anyhow::Result<Vec<Zone>> {
     let server = host_name(&dns.name)?;
     let apex = Apex::new(server.clone(), 1);
-    let mut hosts = Vec::new();
-    for (site, key) in published {
-        let name = host_name(&site.name)?;
-        for address in site.addresses() {
-            hosts.push(zonefiles::Host::own(address, key.clone()).named(name.clone()));
-        }
-    }
     let mut leaves = Vec::new();
     for (address, length) in REVERSE_PREFIXES {
         let prefix = Prefix::new(address, length).context("a reverse prefix")?;
         for zone in ReverseZone::of(prefix, ClasslessName::default()) {
-            leaves.push(zonefiles::reverse_zone(&zone, &apex, &hosts, Kinds::default()));
+            leaves.push(zonefiles::reverse_zone(&zone, &apex, hosts, Kinds::default()));
         }
     }
     let addresses = dns.addresses().map(|address| (server.clone(), address));

@@ -48,10 +48,20 @@ impl Node {
 
     /// Starts `oe-node run` in the host's namespace.
     pub(crate) fn start(host: &Host, resolver: &Resolver, children: &Children) -> io::Result<Self> {
+        Self::start_with(host, resolver, "", children)
+    }
+
+    /// The same with more tables in its configuration.
+    pub(crate) fn start_with(
+        host: &Host,
+        resolver: &Resolver,
+        tables: &str,
+        children: &Children,
+    ) -> io::Result<Self> {
         let name = host.site.name.clone();
         let directory = Self::directory(&name);
         let config = directory.join("oe-node.toml");
-        fs::write(&config, configuration(&directory, resolver))?;
+        fs::write(&config, configuration(&directory, resolver) + "\n" + tables)?;
         // Its own, so that this machine's real policies do not count.
         fs::create_dir_all(directory.join(Self::POLICIES))?;
         fs::write(directory.join(Self::POLICIES).join("private-or-clear"), "0.0.0.0/0\n::/0\n")?;
@@ -127,6 +137,16 @@ impl Children {
                 thread::sleep(POLL);
             }
             // Failing means that it has ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Ends one of them as a crash would.
+    pub(crate) fn kill(&self, pid: u32) {
+        let mut children = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = children.iter().position(|child| child.id() == pid) {
+            let mut child = children.swap_remove(at);
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use super::mesh::MeshReport;
 use super::netns::Footing;
 use super::report::{Destination, Event, Publishes, Report, Way};
+use super::scenario::ScenarioReport;
 use super::topology::Site;
 
 /// How to write: with colours or without.
@@ -135,6 +136,23 @@ pub(crate) fn report(report: &Report, style: Style) -> String {
             style.mark(false),
             report.missed
         );
+    }
+    text.push_str(&last_line(report.held, report.took_ms, report.captured, style));
+    text
+}
+
+/// The report of a worked example.
+pub(crate) fn scenario(report: &ScenarioReport, style: Style) -> String {
+    let mut text = format!("{} {}\n\n", style.bold("oe-node lab:"), report.scenario);
+    for figure in &report.figures {
+        let _ = writeln!(text, "  {:<52}{:>10.1} ms", figure.what, figure.ms);
+    }
+    text.push('\n');
+    for claim in &report.claims {
+        let _ = writeln!(text, "  {} {}", style.mark(claim.held), claim.claim);
+    }
+    if report.missed > 0 {
+        let _ = writeln!(text, "  the capture missed {} packets and proves nothing", report.missed);
     }
     text.push_str(&last_line(report.held, report.took_ms, report.captured, style));
     text

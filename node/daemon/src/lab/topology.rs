@@ -38,7 +38,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    fn new(name: &str, role: Role, v4: Ipv4Addr, length: u8, v6: Ipv6Addr) -> Self {
+    pub(crate) fn new(name: &str, role: Role, v4: Ipv4Addr, length: u8, v6: Ipv6Addr) -> Self {
         let network = u32::from(v4) & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
         let network6 = u128::from(v6) & (u128::MAX << 64);
         Self {
