@@ -16,6 +16,7 @@ mod leaks;
 mod leftovers;
 mod marked;
 mod pcap;
+mod scenarios;
 mod transfer;
 mod uplinks;
 mod transitions;

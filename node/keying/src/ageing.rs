@@ -54,7 +54,10 @@ impl Keying {
     /// A flow in the clear comes to the end of its life, or of what was to renew it (rule 34).
     fn clear_due(&mut self, now: Instant, flow: Flow) {
         let Some(entry) = self.flows.get_mut(&flow) else { return };
+        let not_ours = matches!(entry.state, State::ClearText(Why::NotServed | Why::Client(_)));
         match entry.renewal {
+            // It is its source that DNS would have to be asked about.
+            Renewal::Settled if not_ours => self.expire(now, flow),
             Renewal::Settled if entry.group.initiates() => {
                 entry.renewal = Renewal::Watched;
                 self.command(Command::WatchFlow(flow));

@@ -1,0 +1,79 @@
+//! The worked examples of `oe-node lab --scenario`: that all they claim holds, that the checks are
+//! there, and that nothing is left behind.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::binary;
+use crate::leftovers::Inventory;
+
+/// Runs an example; `None` if it cannot run here.
+fn run(scenario: &str) -> Option<Value> {
+    let _alone = binary::alone();
+    let before = Inventory::take(&tests::oe_node());
+    let mut command = Command::new(tests::oe_node());
+    let ended =
+        binary::start(command.args(["lab", "--scenario", scenario, "--json"])).wait(PATIENCE);
+    let why = (ended.code == 2).then(|| ended.stderr.trim().to_owned());
+    if tests::skipped("the lab", why) {
+        return None;
+    }
+    let report: Value = serde_json::from_str(&ended.stdout)
+        .unwrap_or_else(|_| panic!("{}{}", ended.stdout, ended.stderr));
+    assert_eq!(report["held"], true, "{report:#}\n{}", ended.stderr);
+    assert_eq!((ended.code, &report["missed"]), (0, &Value::from(0)));
+    before.assert_restored(&tests::oe_node());
+    Some(report)
+}
+
+fn assert_claims(report: &Value, claims: &[&str]) {
+    let all = report["claims"].as_array().unwrap();
+    assert!(all.iter().all(|claim| claim["held"] == true), "{report:#}");
+    for claim in claims {
+        assert!(all.iter().any(|c| c["claim"] == *claim), "no {claim:?} in {report:#}");
+    }
+}
+
+/// Hosts behind gateways, each by its own record; who has none, and who has a node of his own
+/// (rules 46, 62).
+#[test]
+fn gateways_encrypt_for_hosts_that_name_them() {
+    let Some(report) = run("gateway") else { return };
+    assert_claims(
+        &report,
+        &[
+            "nothing between alice and bob was seen on the wire, not even their addresses",
+            "carl goes in the clear: nobody speaks for him",
+            "dora's own ESP passes her gateway as it is",
+        ],
+    );
+}
+
+/// The second gateway of a host's records takes over from the first (rules 25, 73).
+#[test]
+fn the_second_gateway_takes_over() {
+    let Some(report) = run("failover") else { return };
+    assert_claims(
+        &report,
+        &["north takes over", "nothing between west and bob in the clear, at any time"],
+    );
+}
+
+/// A lent subnet: all of it through the lender, and nothing past it when that is down.
+#[test]
+fn a_lent_subnet_is_used_from_afar() {
+    let Some(report) = run("extruded") else { return };
+    assert_claims(
+        &report,
+        &[
+            "nothing of desk's leaves home but in ESP to hq",
+            "nothing of desk's leaves home in the clear, and nothing for desk leaves hq",
+            "hq is back, and so is desk",
+        ],
+    );
+}
+
+/// Silence takes its time to be believed, and the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(240);
