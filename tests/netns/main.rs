@@ -18,5 +18,5 @@ mod marked;
 mod pcap;
 mod scenarios;
 mod transfer;
-mod uplinks;
 mod transitions;
+mod uplinks;
