@@ -1,14 +1,14 @@
 //! What a peer costs that says nothing: memory, and no work.
 #![expect(clippy::print_stdout, reason = "the figures are told on standard output")]
 
-mod heap;
-
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tests::crowd::{HUB, Party, peer, talk};
+use tests::crowd::{HUB, Party, peer, plain, talk};
+use tests::heap::{Counting, Heap};
 
-use crate::heap::Heap;
+#[global_allocator]
+static COUNTING: Counting = Counting;
 
 /// The heap is one, and so is the processor that is timed: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -47,6 +47,33 @@ fn a_peer_takes_at_most_eight_kib() {
     let each = Heap::now().for_each(before, PEERS - 2);
     println!("a peer: {} octets asked for, {} given out", each.asked, each.given);
     assert!(each.given <= MAX_HEAP && each.asked <= MAX_HEAP, "{each:?}");
+}
+
+/// What a destination in the clear may cost on the heap, in keying; forwarding forgets it, and the
+/// kernel has a route for it.
+const MAX_CLEAR: usize = 1280;
+
+#[test]
+fn a_clear_destination_takes_little() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = Instant::now();
+    let mut hub = Party::new(HUB, 0, now).with_forwarding(now);
+    // As many as the table holds: a hash table is never fuller than just before it grows.
+    let number = keying::DESTINATIONS;
+    let before = Heap::now();
+    let learn = |hub: &mut Party, n: usize| {
+        hub.call(now, plain(n));
+        assert!(hub.drain(now).is_empty(), "a plain host was called");
+    };
+    (0..number).for_each(|n| learn(&mut hub, n));
+    let each = Heap::now().for_each(before, number);
+    println!("a clear destination: {} octets asked for, {} given out", each.asked, each.given);
+    assert!(each.given <= MAX_CLEAR && each.asked <= MAX_CLEAR, "{each:?}");
+    // As many again: the table is full, and stays as large as it is.
+    (number..2 * number).for_each(|n| learn(&mut hub, n));
+    let twice = Heap::now().for_each(before, number);
+    assert!(twice.given <= each.given + 20, "{each:?}, then {twice:?}");
+    assert_eq!(hub.keying.destinations(now).len(), number);
 }
 
 /// The shortest of many: what else runs on the machine only ever adds.

@@ -70,6 +70,7 @@ fn what_is_wrong_is_said_in_one_line_and_nothing_is_left() {
         ),
         with("[dns]", "[dns", &["wrong.toml:6: ", "unclosed table"]),
         with("[node]", "[node]\nmark = 0", &["wrong.toml", "node.mark"]),
+        with("[node]", "[node]\ndestinations = 9", &["wrong.toml", "node.destinations", "1024"]),
         with("[node]", "[node]\ntable = 254", &["wrong.toml", "node.table", "254"]),
         with("[node]", "[node]\ninterface = \"lo\"", &["node.interface", "device lo", "already"]),
         with("[node]", "[node]\ninterface = \"eth0\"", &["node.interface", "eth0"]),

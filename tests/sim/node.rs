@@ -136,6 +136,7 @@ impl Host {
                 modulus: key.public.modulus().to_vec(),
             }),
             lives: keying::Lives::default(),
+            destinations: keying::DESTINATIONS,
         };
         change(&mut config);
         let keying = Keying::new(config, seed, now);

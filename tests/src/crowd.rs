@@ -26,6 +26,20 @@ pub fn peer(n: usize) -> IpAddr {
     Ipv4Addr::from((10 << 24) + n as u32).into()
 }
 
+/// The address of the n-th host that has published nothing.
+///
+/// # Panics
+/// Beyond 2^24.
+#[must_use]
+pub fn plain(n: usize) -> IpAddr {
+    assert!(n < 1 << 24, "no such host");
+    #[expect(clippy::cast_possible_truncation, reason = "checked above")]
+    Ipv4Addr::from((PLAIN << 24) + n as u32).into()
+}
+
+/// First octet of the addresses of hosts without a record.
+const PLAIN: u32 = 11;
+
 /// A node: keying, and forwarding if anybody is to look at it.
 pub struct Party {
     /// Its address.
@@ -38,6 +52,8 @@ pub struct Party {
     pub last_pair: Option<SaId>,
     /// How long it has worked, signatures not counted.
     pub worked: Duration,
+    /// How long it has signed.
+    pub signed: Duration,
     key: Arc<TestKey>,
 }
 
@@ -45,6 +61,12 @@ impl Party {
     /// A packetdefault host at this address.
     #[must_use]
     pub fn new(address: IpAddr, number: u64, now: Instant) -> Self {
+        Self::remembering(address, number, now, keying::DESTINATIONS)
+    }
+
+    /// The same, which remembers so many destinations.
+    #[must_use]
+    pub fn remembering(address: IpAddr, number: u64, now: Instant, destinations: usize) -> Self {
         let key = key_of(address);
         let config = keying::Config {
             groups: Groups::packetdefault(),
@@ -57,13 +79,22 @@ impl Party {
             addresses: vec![address],
             ike: ike::Config::new(key.ike()),
             lives: keying::Lives::default(),
+            destinations,
         };
         let mut seed = [7; 32];
         for (octet, random) in seed.iter_mut().zip(number.to_be_bytes()) {
             *octet = random;
         }
         let keying = Keying::new(config, seed, now);
-        Self { address, keying, forwarding: None, last_pair: None, worked: Duration::ZERO, key }
+        Self {
+            address,
+            keying,
+            forwarding: None,
+            last_pair: None,
+            worked: Duration::ZERO,
+            signed: Duration::ZERO,
+            key,
+        }
     }
 
     /// An application has sent a packet to `to`.
@@ -110,6 +141,7 @@ impl Party {
             }
         }
         self.worked += began.elapsed().saturating_sub(signing);
+        self.signed += signing;
         sent
     }
 
@@ -142,6 +174,18 @@ fn key_of(address: IpAddr) -> Arc<TestKey> {
 }
 
 fn answer(name: Name) -> Answer {
+    let is_plain = |address: IpAddr| match address {
+        IpAddr::V4(v4) => u32::from(v4) >> 24 == PLAIN,
+        IpAddr::V6(_) => false,
+    };
+    if name.to_address().is_some_and(is_plain) {
+        return Answer {
+            owner: name,
+            security: Security::Secure,
+            ttl: Duration::from_secs(3600),
+            outcome: Outcome::NoName,
+        };
+    }
     let gateways = name.to_address().map(|address| GatewayRecord {
         precedence: 10,
         gateway: Gateway::Address(address),

@@ -1,6 +1,7 @@
 //! What the tests share: the built binary, and an honest way to say that a test cannot run here.
 
 pub mod crowd;
+pub mod heap;
 pub mod key;
 pub mod names;
 pub mod node;

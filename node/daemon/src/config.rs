@@ -52,6 +52,7 @@ pub(crate) struct Node {
     pub(crate) table: u32,
     pub(crate) mark: u32,
     pub(crate) retransmissions: u32,
+    pub(crate) destinations: usize,
 }
 
 /// Which data plane carries packets.
@@ -191,6 +192,7 @@ impl Default for Node {
             table: 4322,
             mark: 0x4322,
             retransmissions: 3,
+            destinations: keying::DESTINATIONS,
         }
     }
 }
@@ -266,6 +268,10 @@ impl Config {
         }
         if !(1..=6).contains(&self.node.retransmissions) {
             return Err("node.retransmissions: must be 1 to 6".to_owned());
+        }
+        if !(1024..=1 << 24).contains(&self.node.destinations) {
+            let given = self.node.destinations;
+            return Err(format!("node.destinations: {given} is not between 1024 and 16777216"));
         }
         if matches!(self.node.table, 0 | 253..=255) {
             return Err(format!("node.table: {} is one of the kernel's own", self.node.table));
@@ -465,6 +471,7 @@ mod tests {
             "retransmissions",
             "own-record",
             "icmp-unreachable",
+            "destinations",
             "resolvers",
             "trust-anchors",
             "directory",

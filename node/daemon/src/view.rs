@@ -73,6 +73,7 @@ pub(crate) fn ground_config(config: &Config) -> GroundConfig {
         mark: config.node.mark,
         unreachable: config.policy.icmp_unreachable,
         served: config.served(),
+        hosts: config.node.destinations,
         ..GroundConfig::default()
     }
 }
@@ -82,6 +83,7 @@ pub(crate) fn xfrm_config(config: &Config) -> XfrmConfig {
     XfrmConfig {
         mark: config.node.mark,
         listen: config.node.listen.clone(),
+        flows: config.node.destinations,
         ..XfrmConfig::default()
     }
 }
@@ -142,6 +144,7 @@ pub(crate) fn keying_config(
             ..ike::Config::new(key)
         },
         lives: keying::Lives::default(),
+        destinations: config.node.destinations,
     })
 }
 

@@ -54,6 +54,7 @@ impl Keying {
     }
 
     fn new_flow(&mut self, now: Instant, flow: Flow) {
+        self.make_room(now);
         let group = self.group_of(flow.dst());
         if !group.initiates() {
             let life = self.config.lives.refused;
@@ -62,7 +63,6 @@ impl Keying {
                 Strictness::Paranoid => self.go_deny(now, flow, Why::Group, life),
             };
         }
-        self.make_room(now);
         let own = self.config.addresses.contains(&flow.src());
         let served = !own && self.serves(flow.src());
         // Without a word about whom we serve, what passes through us is nobody's.
@@ -90,7 +90,7 @@ impl Keying {
 
     /// Keeps the table of flows bounded: the clear or denied flow that ends soonest goes first.
     fn make_room(&mut self, now: Instant) {
-        if self.flows.len() < MAX_FLOWS {
+        if self.flows.len() < self.config.destinations {
             return;
         }
         let ending = self.deadlines.iter().map(|(_, flow)| *flow).take(ROOM_SEARCH).find(|flow| {
@@ -608,8 +608,6 @@ pub(crate) fn to_speaker(identity: &Identity) -> Option<Speaker> {
     }
 }
 
-/// Flows remembered at once; some 300 octets each.
-const MAX_FLOWS: usize = 65_536;
 /// How far the search for a flow to give up goes.
 const ROOM_SEARCH: usize = 64;
 /// Names asked and gateways called at once. A scan must not turn us into a flood of either.

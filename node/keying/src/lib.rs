@@ -38,7 +38,7 @@ pub mod status;
 mod tables;
 pub mod uplinks;
 
-pub use config::{Config, Lives, WhenAdvertised};
+pub use config::{Config, DESTINATIONS, Lives, WhenAdvertised};
 pub use connection::{Connection, ConnectionState, ConnectionView, RemoteKeys, Start};
 pub use explain::{Explanation, NextPacket};
 pub use group::{Group, Groups, LineError, Listed};

@@ -14,10 +14,6 @@ use super::routes::{Routes, Standing, is_without_ipv6};
 use super::subnets::{self, SubnetGround, Surroundings};
 use super::sysctl::{self, Sysctls};
 
-/// Single destinations that may have a route of their own. Keying bounds what it remembers far
-/// below; this is for when it does not.
-const MAX_HOSTS: usize = 1 << 16;
-
 /// How long a peer that fell back to clear text after a crash of ours is not heard: at the other
 /// end it takes about as long until that is found out. Renewed three times as often.
 const BLOCK_LIFE: Duration = Duration::from_secs(60);
@@ -42,6 +38,8 @@ pub(crate) struct GroundConfig {
     pub(crate) block_life: Duration,
     /// Hosts behind us: packets for them are not to be trapped.
     pub(crate) served: Vec<Prefix>,
+    /// Single destinations that may have a route of their own.
+    pub(crate) hosts: usize,
 }
 
 impl Default for GroundConfig {
@@ -55,6 +53,7 @@ impl Default for GroundConfig {
             unreachable: false,
             block_life: BLOCK_LIFE,
             served: Vec::new(),
+            hosts: keying::DESTINATIONS,
         }
     }
 }
@@ -433,7 +432,7 @@ impl Ground {
 
     pub(super) fn set_host(&mut self, dst: IpAddr, host: Option<Host>) -> Result<(), KernelError> {
         match host {
-            Some(_) if self.hosts.len() >= MAX_HOSTS && !self.hosts.contains_key(&dst) => {
+            Some(_) if self.hosts.len() >= self.config.hosts && !self.hosts.contains_key(&dst) => {
                 let error = io::Error::from(io::ErrorKind::QuotaExceeded);
                 return Err(KernelError { doing: "adding a route for one destination", error });
             }

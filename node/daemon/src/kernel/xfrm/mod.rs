@@ -49,9 +49,6 @@ use super::routes::Routes;
 use super::spd::{self, Spd};
 use super::sysctl::Sysctls;
 
-/// Flows with a policy of their own. Keying bounds what it remembers far below.
-const MAX_FLOWS: usize = 1 << 16;
-
 /// How often counters are read and open traps renewed: a third of a trap's life, and often enough
 /// for [`sa::channel::UNANSWERED`].
 const TICK: Duration = Duration::from_secs(2);
@@ -70,11 +67,19 @@ pub(crate) struct XfrmConfig {
     pub(crate) ike_port: u16,
     /// IKE and ESP in UDP (RFC 3948): 4500.
     pub(crate) natt_port: u16,
+    /// Flows with a policy of their own.
+    pub(crate) flows: usize,
 }
 
 impl Default for XfrmConfig {
     fn default() -> Self {
-        Self { mark: 0x4322, listen: Vec::new(), ike_port: 500, natt_port: 4500 }
+        Self {
+            mark: 0x4322,
+            listen: Vec::new(),
+            ike_port: 500,
+            natt_port: 4500,
+            flows: keying::DESTINATIONS,
+        }
     }
 }
 
@@ -241,7 +246,7 @@ impl Xfrm {
             let error = io::Error::from(io::ErrorKind::NotFound);
             return Err(doing("encrypting with a pair that is not there")(error));
         };
-        if self.flows.len() >= MAX_FLOWS && !self.flows.contains_key(&flow) {
+        if self.flows.len() >= self.config.flows && !self.flows.contains_key(&flow) {
             let error = io::Error::from(io::ErrorKind::QuotaExceeded);
             return Err(doing("adding a flow's policy")(error));
         }

@@ -1,16 +1,15 @@
-//! How much memory is in use.
+//! How much memory is in use, in a program whose allocator is [`Counting`].
 #![allow(unsafe_code, reason = "an allocator that counts, and a look at the C library's books")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
 /// Octets that Rust code has asked for and not given back.
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 
-struct Counting;
+/// The system's allocator, and a book of what was asked of it.
+#[derive(Debug)]
+pub struct Counting;
 
 // SAFETY: everything is passed on to the system's allocator as it came; only a number is kept.
 unsafe impl GlobalAlloc for Counting {
@@ -36,26 +35,29 @@ unsafe impl GlobalAlloc for Counting {
 
 /// What is in use, in octets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Heap {
+pub struct Heap {
     /// What Rust code has asked for.
-    pub(crate) asked: usize,
+    pub asked: usize,
     /// What the C library has given out to anybody, its own rounding included: the cryptographic
     /// library allocates past Rust.
-    pub(crate) given: usize,
+    pub given: usize,
 }
 
 impl Heap {
-    pub(crate) fn now() -> Self {
+    /// In use at this moment.
+    #[must_use]
+    pub fn now() -> Self {
         // SAFETY: it reads the allocator's books and touches nothing of ours.
         let books = unsafe { libc::mallinfo2() };
         Self { asked: ASKED.load(Ordering::Relaxed), given: books.uordblks + books.hblkhd }
     }
 
-    /// What has come on top since then, for each of `peers`.
-    pub(crate) fn for_each(self, since: Self, peers: usize) -> Self {
+    /// What has come on top since then, for each of `number`.
+    #[must_use]
+    pub fn for_each(self, since: Self, number: usize) -> Self {
         Self {
-            asked: self.asked.saturating_sub(since.asked) / peers,
-            given: self.given.saturating_sub(since.given) / peers,
+            asked: self.asked.saturating_sub(since.asked) / number,
+            given: self.given.saturating_sub(since.given) / number,
         }
     }
 }
