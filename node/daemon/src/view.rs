@@ -140,6 +140,7 @@ pub(crate) fn keying_config(
                 Mobike::Announce => ike::Mobike::Announce,
             },
             compatibility: config.ike.compatibility,
+            post_quantum: config.node.post_quantum,
             retransmit_tries: config.node.retransmissions,
             ..ike::Config::new(key)
         },
@@ -179,6 +180,7 @@ pub(crate) fn peers(keying: &Keying, now: Instant) -> Value {
                 "since_s": seconds(peer.since),
                 "speaks_for": speaks_for,
                 "pairs": peer.pairs,
+                "key_exchange": peer.key_exchange,
             })
         })
         .collect();
@@ -237,6 +239,7 @@ fn destination(d: &keying::Destination) -> Value {
         "spi_in": d.spi_in.map(|spi| spi.to_string()),
         "spi_out": d.spi_out.map(|spi| spi.to_string()),
         "cipher": d.cipher.map(sa::EspCipher::name),
+        "key_exchange": d.key_exchange,
         "pairs": d.pairs,
         "packets_in": d.used.packets_in,
         "packets_out": d.used.packets_out,

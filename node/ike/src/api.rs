@@ -159,6 +159,8 @@ pub struct Config {
     /// Whether AES-CBC with HMAC-SHA2 will do, for IKE and for ESP, where a peer knows no AEAD.
     /// Offered last, and chosen only if nothing better is offered.
     pub compatibility: bool,
+    /// Whether ML-KEM-768 goes into the keys besides, with every peer that knows it (RFC 9370).
+    pub post_quantum: bool,
     /// First retransmission after this long; doubles each time.
     pub retransmit_first: Duration,
     /// Retransmissions before an exchange fails.
@@ -183,6 +185,7 @@ impl Config {
             encapsulation: Encapsulation::default(),
             mobike: Mobike::default(),
             compatibility: false,
+            post_quantum: true,
             retransmit_first: Duration::from_millis(500),
             retransmit_tries: 3,
             cookie_threshold: 64,

@@ -255,9 +255,10 @@ impl Established {
                 mobike::alive(self, turn, &payloads);
                 ControlFlow::Continue(())
             }
-            (Pending::Auth | Pending::Liveness | Pending::DeleteUnborn, _) => {
-                ControlFlow::Continue(())
-            }
+            (
+                Pending::Auth | Pending::Intermediate | Pending::Liveness | Pending::DeleteUnborn,
+                _,
+            ) => ControlFlow::Continue(()),
             (Pending::TellAddresses(path), _) => {
                 mobike::told(turn, path);
                 ControlFlow::Continue(())

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::crypto::{CipherPair, CryptoFailure, IkeKeys, IkeSuite, Opener, Sealer};
+use crate::crypto::{CipherPair, CryptoFailure, IkeKeys, IkeSuite, Mix, Opener, Sealer, Secret};
 use crate::exchange::Pending;
 use crate::message::{
     Body, ExchangeType, Header, InvalidMessage, Message, Payload, PayloadType, Payloads, Sealed,
@@ -27,6 +27,9 @@ pub(crate) struct IkeSa {
     pub(crate) fragmentation: bool,
     sealer: Sealer,
     opener: Opener,
+    /// Of before the last additional key exchange: the request that brought it may come again.
+    superseded: Option<Opener>,
+    intermediate: Option<Box<Intermediate>>,
     next_request: u32,
     outstanding: Option<Outstanding>,
     expected_request: u32,
@@ -45,6 +48,14 @@ pub(crate) struct IkeSaParts {
     pub(crate) keys: IkeKeys,
     pub(crate) ciphers: CipherPair,
     pub(crate) fragmentation: bool,
+}
+
+/// What the IKE_INTERMEDIATE messages so far add to what is signed (RFC 9242 §3.3).
+#[derive(Debug)]
+struct Intermediate {
+    initiator: Secret,
+    responder: Secret,
+    exchanges: u32,
 }
 
 /// A request that waits for its response.
@@ -132,6 +143,8 @@ impl IkeSa {
             fragmentation: parts.fragmentation,
             sealer,
             opener,
+            superseded: None,
+            intermediate: None,
             next_request: 0,
             outstanding: None,
             expected_request: 0,
@@ -141,9 +154,70 @@ impl IkeSa {
         })
     }
 
+    /// How its keys were agreed on.
+    pub(crate) fn key_exchange(&self) -> &'static str {
+        self.suite.key_exchange()
+    }
+
     /// The SPI that we chose.
     pub(crate) fn own_spi(&self) -> u64 {
         if self.initiator { self.spi_i } else { self.spi_r }
+    }
+
+    /// One more secret goes into the keys of an SA that is being made; nonces and SPIs stay
+    /// (RFC 9370 §2.2.2).
+    pub(crate) fn strengthen(
+        &mut self,
+        secret: &Secret,
+        nonce_i: &[u8],
+        nonce_r: &[u8],
+    ) -> Result<(), CryptoFailure> {
+        let mix = Mix { nonce_i, nonce_r, spi_i: self.spi_i, spi_r: self.spi_r };
+        let IkeSuite { prf, cipher, .. } = self.suite;
+        let (keys, ciphers) = self.keys.rekeyed(prf, cipher, secret, mix)?;
+        let (sealer, opener) = ciphers.ends(self.initiator)?;
+        self.keys = keys;
+        self.sealer = sealer;
+        self.superseded = Some(std::mem::replace(&mut self.opener, opener));
+        Ok(())
+    }
+
+    /// What the initiator (or responder) signs (RFC 7296 §2.15, RFC 9242 §3.3.2).
+    pub(crate) fn signed_octets(
+        &self,
+        by_initiator: bool,
+        message: &[u8],
+        nonce: &[u8],
+        identification: &[u8],
+    ) -> Vec<u8> {
+        let mut octets = self.keys.signed_octets(by_initiator, message, nonce, identification);
+        if let Some(intermediate) = &self.intermediate {
+            octets.extend_from_slice(&intermediate.initiator);
+            octets.extend_from_slice(&intermediate.responder);
+            // The message ID of the first IKE_AUTH, which follows them.
+            octets.extend_from_slice(&(intermediate.exchanges + 1).to_be_bytes());
+        }
+        octets
+    }
+
+    /// Takes note of an IKE_INTERMEDIATE message, whole and unencrypted, as it is covered by what is
+    /// signed: lengths do not count what encryption adds (RFC 9242 §3.3.2).
+    fn note_intermediate(&mut self, header: &Header, first: PayloadType, plaintext: &[u8]) {
+        if header.exchange != ExchangeType::IKE_INTERMEDIATE {
+            return;
+        }
+        let length = SK_HEADER + plaintext.len();
+        let mut head = Vec::with_capacity(Header::LEN + SK_HEADER);
+        header.write(&mut head, PayloadType::SK, Header::LEN + length);
+        head.extend_from_slice(&[first.0, 0]);
+        head.extend_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
+        let noted = self.intermediate.get_or_insert_with(|| {
+            let nothing = || Secret::zeros(0);
+            Box::new(Intermediate { initiator: nothing(), responder: nothing(), exchanges: 0 })
+        });
+        let last = if header.initiator { &mut noted.initiator } else { &mut noted.responder };
+        *last = self.keys.int_auth(header.initiator, last, &[&head, plaintext]);
+        noted.exchanges += u32::from(header.response);
     }
 
     /// What our outstanding request is about.
@@ -209,6 +283,7 @@ impl IkeSa {
         let id = self.expected_request;
         self.expected_request = id.saturating_add(1);
         self.requests = Reassembly::default();
+        self.superseded = None;
         self.last_response = self.seal(exchange, true, id, payloads);
         self.last_response.clone()
     }
@@ -246,6 +321,7 @@ impl IkeSa {
         else {
             return Ok(Received::Fragment);
         };
+        self.note_intermediate(&header, first, &plaintext);
         let payloads = Payloads::read(first, &plaintext);
         let about = self.abandon().ok_or(Dropped::Stray)?;
         Ok(Received::Response(about, payloads))
@@ -253,7 +329,10 @@ impl IkeSa {
 
     fn receive_request(&mut self, header: Header, sealed: Sealed<'_>) -> Result<Received, Dropped> {
         if header.message_id.checked_add(1) == Some(self.expected_request) {
-            self.opener.open(&sealed)?;
+            match &self.superseded {
+                Some(superseded) => superseded.open(&sealed)?,
+                None => self.opener.open(&sealed)?,
+            };
             // All fragments come again; one of them asks for the answer (RFC 7383 §2.6.1).
             return match sealed.fragment {
                 None | Some((1, _)) => Ok(Received::Repeated(self.last_response.clone())),
@@ -268,6 +347,7 @@ impl IkeSa {
         else {
             return Ok(Received::Fragment);
         };
+        self.note_intermediate(&header, first, &plaintext);
         Ok(Received::Request(header.exchange, Payloads::read(first, &plaintext)))
     }
 
@@ -292,6 +372,7 @@ impl IkeSa {
         let payloads = &crate::tests::mangled(exchange, response, payloads)[..];
         let mut plaintext = Vec::new();
         let first = write_chain(&mut plaintext, payloads);
+        self.note_intermediate(&header, first, &plaintext);
         let whole = Header::LEN + SK_HEADER + self.sealer.sealed_len(plaintext.len());
         if !self.fragmentation || whole <= FRAGMENT_SIZE {
             let part = Part { first, kind: PayloadType::SK, fragment: None };

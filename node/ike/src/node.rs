@@ -331,6 +331,15 @@ impl Ike {
         self.shared.counters
     }
 
+    /// How an established IKE SA's keys were agreed on, as `x25519+mlkem768`.
+    #[must_use]
+    pub fn key_exchange(&self, ike: IkeId) -> Option<&'static str> {
+        match &self.peerings.get(&ike)?.state {
+            State::Established(established) => Some(established.current.key_exchange()),
+            _ => None,
+        }
+    }
+
     /// Number of half-open SAs that strangers have begun.
     #[must_use]
     pub fn half_open(&self) -> usize {
@@ -440,6 +449,15 @@ fn timeout(state: State, turn: &mut Turn<'_>) -> State {
                 State::Over
             }
         },
+        State::KeSent(mut sent) if sent.due().is_some_and(|due| due <= now) => {
+            if let Some(datagrams) = sent.keyed.sa.repeat(now) {
+                turn.shared.counters.retransmissions += 1;
+                turn.send(datagrams);
+                return State::KeSent(sent);
+            }
+            turn.ended(End::Timeout);
+            State::Over
+        }
         State::AuthSent(mut sent) if sent.sa.due().is_some_and(|due| due <= now) => {
             if let Some(datagrams) = sent.sa.repeat(now) {
                 turn.shared.counters.retransmissions += 1;

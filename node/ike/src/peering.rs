@@ -9,6 +9,7 @@ use crate::established::Established;
 use crate::exchange::Ask;
 use crate::exchange::ike_auth_initiator::{AuthSent, Signing};
 use crate::exchange::ike_auth_responder::{AwaitPeer, HalfOpenSa, SigningAnswer};
+use crate::exchange::ike_intermediate::KeSent;
 use crate::exchange::ike_sa_init_initiator::InitSent;
 use crate::message::Payload;
 use crate::path::Path;
@@ -67,6 +68,8 @@ pub(crate) struct Queued {
 pub(crate) enum State {
     /// Initiator: IKE_SA_INIT is sent.
     InitSent(Box<InitSent>),
+    /// Initiator: IKE_INTERMEDIATE is sent.
+    KeSent(Box<KeSent>),
     /// Initiator: waits for our own signature.
     Signing(Box<Signing>),
     /// Initiator: IKE_AUTH is sent.
@@ -194,6 +197,7 @@ impl State {
         match self {
             Self::InitSent(s) => Some(s.deadline()),
             Self::Signing(s) => Some((s.until, Timer::HalfOpen)),
+            Self::KeSent(s) => s.due().map(|due| (due, Timer::Retransmit)),
             Self::AuthSent(s) => s.sa.due().map(|due| (due, Timer::Retransmit)),
             Self::HalfOpen(s) => Some((s.until, Timer::HalfOpen)),
             Self::AwaitPeer(s) => Some((s.until, Timer::HalfOpen)),

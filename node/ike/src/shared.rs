@@ -136,7 +136,12 @@ impl Shared {
 
     /// What algorithms will do.
     pub(crate) fn suites(&self) -> Suites {
-        Suites { compatibility: self.config.compatibility }
+        Suites { compatibility: self.config.compatibility, additional: false }
+    }
+
+    /// The same for a new IKE SA.
+    pub(crate) fn init_suites(&self) -> Suites {
+        Suites { additional: self.config.post_quantum, ..self.suites() }
     }
 
     pub(crate) fn event(&mut self, event: Event) {

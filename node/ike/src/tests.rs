@@ -8,6 +8,7 @@ mod hostile;
 mod loss;
 mod matrix;
 mod mobike;
+mod post_quantum;
 mod rekey;
 mod suites;
 
@@ -167,6 +168,7 @@ pub(super) fn config(which: usize) -> Config {
         encapsulation: Encapsulation::WhenNatted,
         mobike: Mobike::On,
         compatibility: false,
+        post_quantum: false,
         retransmit_first: Duration::from_millis(500),
         retransmit_tries: 5,
         cookie_threshold: 100,

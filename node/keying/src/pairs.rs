@@ -113,9 +113,9 @@ impl Keying {
     /// An IKE SA may move if somebody has signed for everything it carries. What nobody signed for
     /// speaks for the address it was called at or from, and moves nowhere else.
     pub(crate) fn set_movable(&mut self, ike: IkeId) {
-        let mut pairs = self.pairs.values().filter(|pair| pair.ike == ike).peekable();
-        let movable =
-            pairs.peek().is_some() && pairs.all(|pair| pair.trust > Trust::Unauthenticated);
+        let Some(peer) = self.peers.get(&ike) else { return };
+        let mut pairs = peer.pairs.iter().filter_map(|sa| self.pairs.get(sa));
+        let movable = pairs.all(|pair| pair.trust > Trust::Unauthenticated);
         self.ike.allow_moves(ike, movable);
     }
 

@@ -69,6 +69,8 @@ pub struct Destination {
     pub spi_out: Option<Spi>,
     /// The cipher.
     pub cipher: Option<EspCipher>,
+    /// How the keys of the IKE SA above it were agreed on.
+    pub key_exchange: Option<&'static str>,
     /// Pairs that exist for it; more than one while one replaces another.
     pub pairs: usize,
     /// How its pair is used, as last asked.
@@ -92,13 +94,15 @@ pub struct PeerView {
     pub speaks_for: Vec<IpAddr>,
     /// Its pairs.
     pub pairs: usize,
+    /// How its IKE SA's keys were agreed on, as `x25519+mlkem768`.
+    pub key_exchange: Option<&'static str>,
 }
 
 impl Keying {
     /// Every peer, in the order in which they came.
     #[must_use]
     pub fn peers(&self, now: Instant) -> Vec<PeerView> {
-        let view = |peer: &crate::entry::Peer| PeerView {
+        let view = |(ike, peer): (&ike::IkeId, &crate::entry::Peer)| PeerView {
             identity: peer.identity.clone(),
             gateway: Some(peer.gateway).filter(|gateway| !gateway.is_unspecified()),
             connection: peer
@@ -109,8 +113,9 @@ impl Keying {
             since: now.saturating_duration_since(peer.established),
             speaks_for: peer.proofs.iter().map(dnskeys::Authorized::address).collect(),
             pairs: peer.pairs.len(),
+            key_exchange: self.ike.key_exchange(*ike),
         };
-        self.peers.values().map(view).collect()
+        self.peers.keys().zip(self.peers.values()).map(view).collect()
     }
 
     /// Every destination, in order of address.
@@ -143,6 +148,7 @@ impl Keying {
                 spi_in: pair.map(|pair| pair.spi_in),
                 spi_out: pair.map(|pair| pair.spi_out),
                 cipher: pair.map(|pair| pair.cipher),
+                key_exchange: pair.and_then(|pair| self.ike.key_exchange(pair.ike)),
                 pairs: pairs_of.get(flow).copied().unwrap_or_default(),
                 used: pair.map(|pair| pair.used).unwrap_or_default(),
             }

@@ -47,8 +47,9 @@ impl Keying {
         self.drain(now);
         // There is a way again, and the address did not come back on it.
         let of_it = |flow: &Flow| self.lost.iter().any(|(_, addr)| *addr == flow.src());
-        let dead: Vec<Flow> =
-            self.pairs.values().filter(|p| p.ike == ike).map(|p| p.flow).filter(of_it).collect();
+        let pairs = self.peers.get(&ike).into_iter().flat_map(|peer| &peer.pairs);
+        let flows = pairs.filter_map(|sa| self.pairs.get(sa)).map(|pair| pair.flow);
+        let dead: Vec<Flow> = flows.filter(of_it).collect();
         for flow in dead {
             self.close_flow(now, flow);
         }

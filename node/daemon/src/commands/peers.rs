@@ -23,12 +23,13 @@ pub(crate) fn main(args: Args) -> ExitCode {
 }
 
 /// Headings, and the keys under them.
-const COLUMNS: [(&str, &str); 6] = [
+const COLUMNS: [(&str, &str); 7] = [
     ("IDENTITY", "identity"),
     ("GATEWAY", "gateway"),
     ("CALLED BY", "called_by"),
     ("SINCE", "since_s"),
     ("PAIRS", "pairs"),
+    ("KEY EXCHANGE", "key_exchange"),
     ("SPEAKS FOR", "speaks_for"),
 ];
 

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod cbc;
+mod kem;
 mod schedule;
 mod seal;
 mod secret;
@@ -11,6 +12,7 @@ mod suite;
 mod tests;
 
 pub(crate) use agreement::{Agreement, Group};
+pub(crate) use kem::{AdditionalKe, Decapsulation, encapsulate};
 pub(crate) use schedule::{CipherPair, IkeKeys, Mix, Prf, child_keys};
 pub(crate) use seal::{IkeCipher, Opener, Sealer};
 pub(crate) use secret::Secret;

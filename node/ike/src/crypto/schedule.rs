@@ -162,6 +162,15 @@ impl IkeKeys {
         [message, nonce, &mac].concat()
     }
 
+    /// IntAuth after one more IKE_INTERMEDIATE message of the initiator (or responder): a MAC over
+    /// the one before and the message (RFC 9242 §3.3.2).
+    pub(crate) fn int_auth(&self, by_initiator: bool, last: &[u8], message: &[&[u8]]) -> Secret {
+        let key = if by_initiator { &self.sk_pi } else { &self.sk_pr };
+        let mut parts = vec![last];
+        parts.extend_from_slice(message);
+        self.prf.of(key, &parts)
+    }
+
     /// AUTH without signature: prf(prf(secret, "Key Pad for IKEv2"), octets), where the secret of
     /// who has none is its own SK_p (RFC 7296 §2.15, RFC 7619 §2.1).
     pub(crate) fn shared_auth(

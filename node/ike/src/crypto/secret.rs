@@ -15,7 +15,7 @@ impl Secret {
     }
 
     /// So many zeros, to be filled.
-    pub(super) fn zeros(len: usize) -> Self {
+    pub(crate) fn zeros(len: usize) -> Self {
         Self::new(vec![0; len])
     }
 

@@ -4,6 +4,7 @@
 use sa::{EspCipher, Integrity};
 
 use super::agreement::Group;
+use super::kem::AdditionalKe;
 use super::schedule::Prf;
 use super::seal::IkeCipher;
 use crate::message::{Proposal, ProtocolId, Transform, TransformType};
@@ -14,6 +15,8 @@ pub(crate) struct IkeSuite {
     pub(crate) cipher: IkeCipher,
     pub(crate) prf: Prf,
     pub(crate) group: Group,
+    /// What else goes into the keys (RFC 9370).
+    pub(crate) additional: Option<AdditionalKe>,
 }
 
 /// What will do for us.
@@ -21,14 +24,41 @@ pub(crate) struct IkeSuite {
 pub(crate) struct Suites {
     /// AES-CBC with an HMAC, where the peer knows no AEAD.
     pub(crate) compatibility: bool,
+    /// An additional key exchange, for IKE, where the peer knows one (RFC 9370).
+    pub(crate) additional: bool,
+}
+
+impl IkeSuite {
+    /// Its key exchange, in a word.
+    pub(crate) fn key_exchange(self) -> &'static str {
+        let AdditionalKe::MlKem768 = self.additional.unwrap_or(AdditionalKe::MlKem768);
+        match (self.group, self.additional.is_some()) {
+            (Group::Curve25519, false) => "x25519",
+            (Group::Ecp256, false) => "p256",
+            (Group::Ecp384, false) => "p384",
+            (Group::Ecp521, false) => "p521",
+            (Group::Curve25519, true) => "x25519+mlkem768",
+            (Group::Ecp256, true) => "p256+mlkem768",
+            (Group::Ecp384, true) => "p384+mlkem768",
+            (Group::Ecp521, true) => "p521+mlkem768",
+        }
+    }
 }
 
 /// Everything we can do: AEADs as one proposal, AES-CBC with HMACs as another, because the two do
-/// not mix (RFC 5282 §8). `spi` is empty in IKE_SA_INIT.
+/// not mix (RFC 5282 §8). `spi` is empty in IKE_SA_INIT. If there may be an additional key exchange,
+/// AEADs with it come before them: a peer that does not know the transform type leaves out the
+/// proposal that has it (RFC 7296 §3.3.6), and finds the next.
 pub(crate) fn offer_ike(suites: Suites, spi: &[u8]) -> Vec<Proposal> {
     let prfs = || Prf::ALL.into_iter().map(|p| transform(TransformType::PRF, p.number()));
-    cipher_sets(suites, |cipher: IkeCipher| cipher.number(), IkeCipher::AEADS, IkeCipher::cbc)
-        .into_iter()
+    let mut sets =
+        cipher_sets(suites, |cipher: IkeCipher| cipher.number(), IkeCipher::AEADS, IkeCipher::cbc);
+    if let (true, Some(aeads)) = (suites.additional, sets.first()) {
+        let ke = transform(TransformType::ADDKE1, AdditionalKe::MlKem768.number());
+        let hybrid = aeads.iter().copied().chain([ke]).collect();
+        sets.insert(0, hybrid);
+    }
+    sets.into_iter()
         .zip(1..)
         .map(|(ciphers, number)| Proposal {
             number,
@@ -84,18 +114,21 @@ pub(crate) fn choose_ike(
     proposals: &[Proposal],
     spi_len: usize,
     ke_group: u16,
-    own_spi: &[u8],
 ) -> Option<(IkeSuite, Proposal)> {
-    // Whatever the peer likes best, AES-CBC is taken only if it offers nothing else.
-    rounds(suites).find_map(|cbc| {
-        proposals
-            .iter()
-            .filter(|p| p.protocol == ProtocolId::IKE && p.spi.len() == spi_len)
-            .find_map(|proposal| {
-                let suite = suite_of(proposal, ke_group, cbc)?;
-                Some((suite, answer_ike(proposal.number, suite, own_spi)))
-            })
-    })
+    let usable = |p: &&Proposal| p.protocol == ProtocolId::IKE && p.spi.len() == spi_len;
+    let look = |additional, cbc| {
+        proposals.iter().filter(usable).find_map(|proposal| {
+            let (suite, exchanges) = suite_of(proposal, ke_group, additional, cbc)?;
+            (suite.additional.is_some() == additional)
+                .then(|| (suite, answer_ike(proposal.number, suite, exchanges)))
+        })
+    };
+    // Whatever the peer likes best, an additional key exchange is done wherever it is offered, and
+    // AES-CBC is taken only if it offers nothing else.
+    let mut hybrid = rounds(suites).filter(|_| suites.additional);
+    hybrid
+        .find_map(|cbc| look(true, cbc))
+        .or_else(|| rounds(suites).find_map(|cbc| look(false, cbc)))
 }
 
 /// Whether AES-CBC is looked for: not in the first round, and in the second if it will do.
@@ -103,7 +136,7 @@ fn rounds(suites: Suites) -> impl Iterator<Item = bool> {
     [false, true].into_iter().take(if suites.compatibility { 2 } else { 1 })
 }
 
-fn answer_ike(number: u8, suite: IkeSuite, own_spi: &[u8]) -> Proposal {
+fn answer_ike(number: u8, suite: IkeSuite, exchanges: Vec<Transform>) -> Proposal {
     let (id, key_length) = suite.cipher.number();
     let mut transforms = vec![
         Transform::new(TransformType::ENCR, id, key_length),
@@ -112,15 +145,40 @@ fn answer_ike(number: u8, suite: IkeSuite, own_spi: &[u8]) -> Proposal {
     let integrity = suite.cipher.integrity().map(integrity_number);
     transforms.extend(integrity.map(|id| transform(TransformType::INTEG, id)));
     transforms.push(transform(TransformType::KE, suite.group.number()));
-    Proposal { number, protocol: ProtocolId::IKE, spi: own_spi.to_vec(), transforms }
+    transforms.extend(exchanges);
+    Proposal { number, protocol: ProtocolId::IKE, spi: Vec::new(), transforms }
 }
 
-/// The best suite of one proposal, with an AEAD or with AES-CBC.
-fn suite_of(proposal: &Proposal, ke_group: u16, cbc: bool) -> Option<IkeSuite> {
+/// The best suite of one proposal, with an AEAD or with AES-CBC, and what to answer to its
+/// additional key exchanges, of which we do one if `additional`, and otherwise none.
+fn suite_of(
+    proposal: &Proposal,
+    ke_group: u16,
+    additional: bool,
+    cbc: bool,
+) -> Option<(IkeSuite, Vec<Transform>)> {
     const KNOWN: [TransformType; 4] =
         [TransformType::ENCR, TransformType::PRF, TransformType::INTEG, TransformType::KE];
-    if !only_types(proposal, &KNOWN) {
+    let mut known = KNOWN.to_vec();
+    known.extend(TransformType::ADDKE);
+    if !only_types(proposal, &known) {
         return None;
+    }
+    let (mut chosen, mut exchanges) = (None, Vec::new());
+    for kind in TransformType::ADDKE {
+        if !proposal.transforms.iter().any(|t| t.kind == kind) {
+            continue;
+        }
+        let method = AdditionalKe::MlKem768;
+        let id = if additional && chosen.is_none() && has(proposal, kind, method.number(), None) {
+            chosen = Some(method);
+            method.number()
+        } else if has(proposal, kind, NO_EXCHANGE, None) {
+            NO_EXCHANGE
+        } else {
+            return None;
+        };
+        exchanges.push(transform(kind, id));
     }
     let has = |kind, id| has(proposal, kind, id, None);
     let number = |cipher: &IkeCipher| cipher.number();
@@ -130,7 +188,7 @@ fn suite_of(proposal: &Proposal, ke_group: u16, cbc: bool) -> Option<IkeSuite> {
         .into_iter()
         .chain(Group::ALL)
         .find(|g| has(TransformType::KE, g.number()))?;
-    Some(IkeSuite { cipher, prf, group })
+    Some((IkeSuite { cipher, prf, group, additional: chosen }, exchanges))
 }
 
 /// The best cipher of one proposal: an AEAD if there is no integrity transform or NONE is among
@@ -165,12 +223,17 @@ pub(crate) fn confirm_ike(
     if has_twice(proposal) {
         return None;
     }
-    let cbc = match proposal.number {
-        1 => false,
-        2 if suites.compatibility => true,
+    let (additional, cbc) = match (suites.additional, proposal.number) {
+        (true, 1) => (true, false),
+        (true, 2) | (false, 1) => (false, false),
+        (true, 3) | (false, 2) if suites.compatibility => (false, true),
         _ => return None,
     };
-    suite_of(proposal, 0, cbc)
+    let (suite, exchanges) = suite_of(proposal, 0, additional, cbc)?;
+    // What was not asked for must not be answered, not even with "none".
+    let fits =
+        suite.additional.is_some() == additional && exchanges.len() == usize::from(additional);
+    fits.then_some(suite)
 }
 
 /// An answer has one transform of each type.
@@ -179,6 +242,9 @@ fn has_twice(proposal: &Proposal) -> bool {
     kinds.sort_unstable();
     kinds.windows(2).any(|pair| pair.first() == pair.last())
 }
+
+/// No additional key exchange, where one is optional (RFC 9370 §2.2.1).
+const NO_EXCHANGE: u16 = 0;
 
 /// What to ask for a child.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

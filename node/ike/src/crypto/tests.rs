@@ -10,7 +10,7 @@ use crate::message::{Authentication, Body, Message, NotifyType, Payloads};
 use crate::reassembly::Reassembly;
 use crate::tests::{KINDS, key_pair, public, sign};
 
-const AEADS: Suites = Suites { compatibility: false };
+const AEADS: Suites = Suites { compatibility: false, additional: false };
 
 /// A recorded story.
 struct Record {

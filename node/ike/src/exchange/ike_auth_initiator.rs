@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use sa::{Mode, Spi};
 
-use crate::api::{Credential, End, Event, Identity, Initiate, SignatureScheme};
+use crate::api::{Credential, End, Event, Identity, Initiate, Output, Sign, SignatureScheme};
 use crate::child::{NewChild, child_up};
 use crate::crypto::{EspOffer, child_keys, confirm_esp, offer_esp, write_auth};
 use crate::established::{Authority, Established, Founding};
-use crate::exchange::authentication::Claim;
+use crate::exchange::authentication::{Claim, Prepared, Proof};
 use crate::exchange::mobike::{self, Mobility};
 use crate::exchange::{Ask, Pending};
 use crate::failure::Failure;
@@ -17,7 +17,7 @@ use crate::message::{
     Authentication, Delete, ExchangeType, Identification, NotifyType, Payload, Payloads,
 };
 use crate::narrow::is_narrowed;
-use crate::peering::{State, Turn, bare};
+use crate::peering::{HALF_OPEN_LIFE, State, Turn, bare};
 
 /// IKE_SA_INIT is done.
 #[derive(Debug)]
@@ -48,6 +48,21 @@ pub(crate) struct AuthSent {
     nonce_r: Vec<u8>,
     response: Vec<u8>,
     spi_in: Spi,
+}
+
+/// Proves who we are, as soon as all keys are agreed.
+pub(crate) fn prove(keyed: Keyed, turn: &mut Turn<'_>, request: &[u8], proof: Proof) -> State {
+    let octets = keyed.sa.signed_octets(true, request, &keyed.nonce_r, &keyed.id.octets);
+    match proof.prepare(&keyed.sa.keys, true, &octets) {
+        Prepared::ToSign(scheme) => {
+            let ike = turn.link.id;
+            let sign = Sign { ike, scheme, octets, stranger: false };
+            turn.shared.outputs.push_back(Output::Sign(sign));
+            let until = turn.now + HALF_OPEN_LIFE;
+            State::Signing(Box::new(Signing { keyed, scheme, until }))
+        }
+        Prepared::Ready(auth) => send(keyed, turn, auth),
+    }
 }
 
 /// Sends IKE_AUTH with our signature.
@@ -128,7 +143,7 @@ fn authenticate(
         return Err(End::AuthenticationFailed);
     }
     let keys = &state.sa.keys;
-    let octets = keys.signed_octets(false, &state.response, &state.nonce_i, &id.octets);
+    let octets = state.sa.signed_octets(false, &state.response, &state.nonce_i, &id.octets);
     let claim = Claim { keys, by_initiator: false, identity: &id.identity, auth, octets: &octets };
     let own = &turn.shared.config.key;
     state

@@ -7,7 +7,7 @@ use sa::{Mode, Spi, TrafficSelector};
 
 use crate::api::{End, Grant, Identity, NeedPeer, Output, PeerVerdict, Sign, SignatureScheme};
 use crate::child::{NewChild, child_up};
-use crate::crypto::{EspChoice, answer_esp, child_keys, choose_esp, write_auth};
+use crate::crypto::{AdditionalKe, EspChoice, answer_esp, child_keys, choose_esp, write_auth};
 use crate::established::{Authority, Established, Founding};
 use crate::exchange::authentication::{Claim, Prepared, Proof};
 use crate::exchange::ike_auth_initiator::MAX_KEYS;
@@ -31,6 +31,8 @@ pub(crate) struct HalfOpenSa {
     pub(crate) nonce_i: Vec<u8>,
     pub(crate) nonce_r: Vec<u8>,
     pub(crate) hashes: Vec<u16>,
+    /// The additional key exchange that has to come before IKE_AUTH (RFC 9370).
+    pub(crate) owed_ke: Option<AdditionalKe>,
     pub(crate) until: Instant,
 }
 
@@ -99,7 +101,12 @@ pub(crate) fn receive(
     turn.move_to_reply();
     let mobility =
         payloads.as_ref().map_or_else(|_| Mobility::default(), |p| Mobility::agree(turn, p));
-    match payloads.map_err(Failure::from).and_then(read) {
+    // Somebody would have to break Curve25519 only, if it could be left out.
+    let complete = match state.owed_ke {
+        Some(_) => Err(Failure::InvalidSyntax("exchange type")),
+        None => payloads.map_err(Failure::from),
+    };
+    match complete.and_then(read) {
         Ok((id, wanted, auth, child, initial_contact)) => {
             turn.shared.outputs.push_back(Output::NeedPeer(NeedPeer {
                 ike: turn.link.id,
@@ -126,7 +133,7 @@ pub(crate) fn receive(
         }
         Err(failure) => {
             let digest = turn.digest.clone();
-            refuse(&mut state.sa, turn, digest, failure);
+            refuse(&mut state.sa, turn, ExchangeType::IKE_AUTH, digest, failure);
             State::Over
         }
     }
@@ -151,8 +158,14 @@ fn read(payloads: Payloads) -> Result<AuthRequest, Failure> {
 }
 
 /// Answers with a notify; the SA is no more, its answer is kept for a while.
-fn refuse(sa: &mut IkeSa, turn: &mut Turn<'_>, request: Vec<u8>, failure: Failure) {
-    let datagrams = sa.respond(ExchangeType::IKE_AUTH, &[Payload::Notify(failure.notify())]);
+pub(crate) fn refuse(
+    sa: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    exchange: ExchangeType,
+    request: Vec<u8>,
+    failure: Failure,
+) {
+    let datagrams = sa.respond(exchange, &[Payload::Notify(failure.notify())]);
     turn.send(datagrams.clone());
     turn.shared.bury(turn.now, sa.own_spi(), Grave { request, datagrams });
 }
@@ -162,24 +175,24 @@ pub(crate) fn told(state: AwaitPeer, turn: &mut Turn<'_>, verdict: PeerVerdict) 
     let AwaitPeer { mut init, id: peer, auth, child, initial_contact, mobility, digest, until } =
         state;
     let PeerVerdict::Known { identity, grants } = verdict else {
-        refuse(&mut init.sa, turn, digest, Failure::AuthenticationFailed);
+        refuse(&mut init.sa, turn, ExchangeType::IKE_AUTH, digest, Failure::AuthenticationFailed);
         turn.ended(End::NotAuthorized);
         return State::Over;
     };
     let Some(grant) = authenticate(&init, turn, &peer, &auth, grants) else {
-        refuse(&mut init.sa, turn, digest, Failure::AuthenticationFailed);
+        refuse(&mut init.sa, turn, ExchangeType::IKE_AUTH, digest, Failure::AuthenticationFailed);
         turn.ended(End::AuthenticationFailed);
         return State::Over;
     };
     let own = &turn.shared.config.key;
     let Some(proof) = Proof::ours(own, &identity, Some(&grant.key), &init.hashes) else {
-        refuse(&mut init.sa, turn, digest, Failure::AuthenticationFailed);
+        refuse(&mut init.sa, turn, ExchangeType::IKE_AUTH, digest, Failure::AuthenticationFailed);
         turn.ended(End::Misbehaved("no signature hash algorithm in common"));
         return State::Over;
     };
     let child = child.map(|wish| agree_child(&wish, &grant, turn));
     let id = Identification::of(&identity);
-    let octets = init.sa.keys.signed_octets(false, &init.response, &init.nonce_i, &id.octets);
+    let octets = init.sa.signed_octets(false, &init.response, &init.nonce_i, &id.octets);
     let auth = proof.prepare(&init.sa.keys, false, &octets);
     let answer = Answer { init, peer: peer.identity, id, grant, child, initial_contact, mobility };
     match auth {
@@ -201,7 +214,7 @@ fn authenticate(
     grants: Vec<Grant>,
 ) -> Option<Grant> {
     let keys = &init.sa.keys;
-    let octets = keys.signed_octets(true, &init.request, &init.nonce_r, &peer.octets);
+    let octets = init.sa.signed_octets(true, &init.request, &init.nonce_r, &peer.octets);
     let claim = Claim { keys, by_initiator: true, identity: &peer.identity, auth, octets: &octets };
     let own = &turn.shared.config.key;
     grants.into_iter().take(MAX_KEYS).find(|grant| claim.is_proven_by(own, &grant.key))
@@ -228,7 +241,13 @@ fn agree_child(wish: &ChildWish, grant: &Grant, turn: &Turn<'_>) -> Result<Child
 pub(crate) fn signed(state: SigningAnswer, turn: &mut Turn<'_>, signature: Option<&[u8]>) -> State {
     let SigningAnswer { mut answer, scheme, digest, until: _ } = state;
     let Some(signature) = signature else {
-        refuse(&mut answer.init.sa, turn, digest, Failure::AuthenticationFailed);
+        refuse(
+            &mut answer.init.sa,
+            turn,
+            ExchangeType::IKE_AUTH,
+            digest,
+            Failure::AuthenticationFailed,
+        );
         turn.ended(End::SigningFailed);
         return State::Over;
     };

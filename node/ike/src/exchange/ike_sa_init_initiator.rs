@@ -3,17 +3,18 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use crate::api::{Encapsulation, End, Event, Initiate, Mobike, Output, Sign, Timer};
+use crate::api::{Encapsulation, End, Event, Initiate, Mobike, Timer};
 use crate::crypto::{Agreement, Group, HASH_ALGORITHMS, IkeKeys, Mix, confirm_ike, offer_ike};
-use crate::exchange::authentication::{Prepared, Proof};
-use crate::exchange::ike_auth_initiator::{self, Keyed, Signing};
+use crate::exchange::authentication::Proof;
+use crate::exchange::ike_auth_initiator::{self, Keyed};
+use crate::exchange::ike_intermediate;
 use crate::ike_sa::{Dropped, IkeSa, IkeSaParts, Repeat};
 use crate::message::{
     ExchangeType, Header, Identification, InvalidMessage, KeyExchange, Message, Notify, NotifyType,
     Payload, Payloads,
 };
 use crate::path::{Detected, detect, detection_hash, pretended_hash};
-use crate::peering::{HALF_OPEN_LIFE, State, Turn};
+use crate::peering::{State, Turn};
 
 /// IKE_SA_INIT is sent.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ impl InitSent {
         if let Some(cookie) = &self.cookie {
             payloads.push(Payload::Notify(Notify::new(NotifyType::COOKIE, cookie.clone())));
         }
-        payloads.push(Payload::Sa(offer_ike(turn.shared.suites(), &[])));
+        payloads.push(Payload::Sa(offer_ike(turn.shared.init_suites(), &[])));
         payloads.push(Payload::KeyExchange(KeyExchange {
             group: self.agreement.group().number(),
             data: self.agreement.public().to_vec(),
@@ -136,6 +137,11 @@ pub(crate) fn announcements(
     };
     let destination = detection_hash(spi_i, spi_r, remote);
     let hashes: Vec<u8> = HASH_ALGORITHMS.into_iter().flat_map(u16::to_be_bytes).collect();
+    let intermediate = turn
+        .shared
+        .config
+        .post_quantum
+        .then_some((NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, Vec::new()));
     [
         (NotifyType::NAT_DETECTION_SOURCE_IP, source),
         (NotifyType::NAT_DETECTION_DESTINATION_IP, destination),
@@ -143,6 +149,7 @@ pub(crate) fn announcements(
         (NotifyType::SIGNATURE_HASH_ALGORITHMS, hashes),
     ]
     .into_iter()
+    .chain(intermediate)
     .map(|(kind, data)| Payload::Notify(Notify::new(kind, data)))
     .collect()
 }
@@ -233,8 +240,12 @@ impl Answer {
             return Err(InvalidMessage::Value("responder spi").into());
         }
         let proposals = payloads.sa.as_ref().ok_or(InvalidMessage::Missing("SA"))?;
-        let suite =
-            confirm_ike(turn.shared.suites(), proposals, 0).ok_or(InvalidMessage::Value("SA"))?;
+        let suite = confirm_ike(turn.shared.init_suites(), proposals, 0)
+            .ok_or(InvalidMessage::Value("SA"))?;
+        let intermediate = payloads.notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED);
+        if suite.additional.is_some() && intermediate.is_none() {
+            return Err(InvalidMessage::Value("SA").into());
+        }
         let ke = payloads.ke.as_ref().ok_or(InvalidMessage::Missing("KE"))?;
         let nonce_r = payloads.nonce.clone().ok_or(InvalidMessage::Missing("Nonce"))?;
         let group = state.agreement.group();
@@ -291,8 +302,7 @@ fn accept(
         turn.link.path.float();
     }
     let id = Identification::of(&state.initiate.identity);
-    let octets = answer.sa.keys.signed_octets(true, &state.request, &answer.nonce_r, &id.octets);
-    let auth = proof.prepare(&answer.sa.keys, true, &octets);
+    let additional = answer.sa.suite.additional;
     let keyed = Keyed {
         sa: answer.sa,
         initiate: state.initiate,
@@ -303,14 +313,9 @@ fn accept(
     };
     let ike = turn.link.id;
     turn.shared.event(Event::Keyed { ike });
-    match auth {
-        Prepared::ToSign(scheme) => {
-            let sign = Sign { ike, scheme, octets, stranger: false };
-            turn.shared.outputs.push_back(Output::Sign(sign));
-            let until = turn.now + HALF_OPEN_LIFE;
-            State::Signing(Box::new(Signing { keyed, scheme, until }))
-        }
-        Prepared::Ready(auth) => ike_auth_initiator::send(keyed, turn, auth),
+    match additional {
+        Some(method) => ike_intermediate::start(keyed, turn, state.request, proof, method),
+        None => ike_auth_initiator::prove(keyed, turn, &state.request, proof),
     }
 }
 

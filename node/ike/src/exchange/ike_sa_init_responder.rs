@@ -32,11 +32,13 @@ pub(crate) fn read<'a>(
     message: &'a Message<'a>,
     payloads: &'a Payloads,
 ) -> Result<Request<'a>, Failure> {
+    let intermediate = payloads.notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED).is_some();
+    let suites = Suites { additional: suites.additional && intermediate, ..suites };
     let proposals = payloads.sa.as_ref().ok_or(InvalidMessage::Missing("SA"))?;
     let ke = payloads.ke.as_ref().ok_or(InvalidMessage::Missing("KE"))?;
     let nonce = payloads.nonce.as_ref().ok_or(InvalidMessage::Missing("Nonce"))?;
     let (suite, answer) =
-        choose_ike(suites, proposals, 0, ke.group, &[]).ok_or(Failure::NoProposalChosen)?;
+        choose_ike(suites, proposals, 0, ke.group).ok_or(Failure::NoProposalChosen)?;
     if suite.group.number() != ke.group {
         return Err(Failure::InvalidKe(suite.group.number()));
     }
@@ -104,6 +106,7 @@ pub(crate) fn accept(request: &Request<'_>, turn: &mut Turn<'_>) -> Result<State
         nonce_i: nonce.to_vec(),
         nonce_r: own_nonce,
         hashes: announced_hashes(payloads),
+        owed_ke: suite.additional,
         until: turn.now + HALF_OPEN_LIFE,
     })))
 }

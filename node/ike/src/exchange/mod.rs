@@ -6,6 +6,7 @@
 //! | `ike_auth_initiator`, `ike_auth_responder`, `authentication` | §1.2, §2.15 |
 //! | `create_child_initiator`, `create_child_responder` | §1.3.1, §1.3.3, §2.8, §2.25 |
 //! | `rekey_ike` | §1.3.2, §2.18 |
+//! | `ike_intermediate` | RFC 9242, RFC 9370 |
 //! | `informational` | §1.4 |
 //! | `mobike` | RFC 4555 |
 
@@ -14,6 +15,7 @@ pub(crate) mod create_child_initiator;
 pub(crate) mod create_child_responder;
 pub(crate) mod ike_auth_initiator;
 pub(crate) mod ike_auth_responder;
+pub(crate) mod ike_intermediate;
 pub(crate) mod ike_sa_init_initiator;
 pub(crate) mod ike_sa_init_responder;
 pub(crate) mod informational;
@@ -33,6 +35,8 @@ use rekey_ike::RekeyIke;
 pub(crate) enum Pending {
     /// IKE_AUTH; the rest stands in the state.
     Auth,
+    /// IKE_INTERMEDIATE; the rest stands in the state.
+    Intermediate,
     /// Nothing but an answer is wanted.
     Liveness,
     /// RFC 4555: UPDATE_SA_ADDRESSES.

@@ -199,6 +199,7 @@ fn agree(
         ) => return Err(Failure::TemporaryFailure),
         Some(
             Pending::Auth
+            | Pending::Intermediate
             | Pending::Liveness
             | Pending::UpdateAddresses(_)
             | Pending::TellAddresses(_)
@@ -214,7 +215,7 @@ fn agree(
     let proposals = payloads.sa.as_ref().ok_or(InvalidMessage::Missing("SA"))?;
     let nonce_i = payloads.nonce.as_ref().ok_or(InvalidMessage::Missing("Nonce"))?;
     let ke = payloads.ke.as_ref().ok_or(InvalidMessage::Missing("KE"))?;
-    let (suite, mut proposal) = choose_ike(turn.shared.suites(), proposals, 8, ke.group, &[])
+    let (suite, mut proposal) = choose_ike(turn.shared.suites(), proposals, 8, ke.group)
         .ok_or(Failure::NoProposalChosen)?;
     let spi_i = proposals
         .iter()

@@ -9,6 +9,8 @@ impl ExchangeType {
     pub(crate) const IKE_AUTH: Self = Self(35);
     pub(crate) const CREATE_CHILD_SA: Self = Self(36);
     pub(crate) const INFORMATIONAL: Self = Self(37);
+    /// RFC 9242 §3.2.
+    pub(crate) const IKE_INTERMEDIATE: Self = Self(43);
 }
 
 /// Payload type (RFC 7296 §3.2).
@@ -56,6 +58,11 @@ impl TransformType {
     pub(crate) const INTEG: Self = Self(3);
     pub(crate) const KE: Self = Self(4);
     pub(crate) const ESN: Self = Self(5);
+    /// Additional Key Exchange 1 (RFC 9370 §2.2.1).
+    pub(crate) const ADDKE1: Self = Self(6);
+    /// Additional Key Exchange 1 to 7.
+    pub(crate) const ADDKE: [Self; 7] =
+        [Self::ADDKE1, Self(7), Self(8), Self(9), Self(10), Self(11), Self(12)];
 }
 
 /// Notify message type (RFC 7296 §3.10.1).
@@ -95,6 +102,8 @@ impl NotifyType {
     pub(crate) const CHILDLESS_IKEV2_SUPPORTED: Self = Self(16418);
     /// RFC 7383 §2.3.
     pub(crate) const IKEV2_FRAGMENTATION_SUPPORTED: Self = Self(16430);
+    /// RFC 9242 §3.1.
+    pub(crate) const INTERMEDIATE_EXCHANGE_SUPPORTED: Self = Self(16438);
     /// RFC 7427 §4.
     pub(crate) const SIGNATURE_HASH_ALGORITHMS: Self = Self(16431);
 

@@ -6,7 +6,8 @@ use std::time::Instant;
 use super::Ike;
 use crate::api::{Datagram, End};
 use crate::exchange::{
-    ike_auth_initiator, ike_auth_responder, ike_sa_init_initiator, ike_sa_init_responder,
+    ike_auth_initiator, ike_auth_responder, ike_intermediate, ike_sa_init_initiator,
+    ike_sa_init_responder,
 };
 use crate::failure::Failure;
 use crate::half_open::Admission;
@@ -131,18 +132,19 @@ impl Ike {
                 return;
             }
         };
-        let request = match ike_sa_init_responder::read(self.shared.suites(), message, &payloads) {
-            Ok(request) => request,
-            Err(failure @ Failure::InvalidSyntax(_)) => {
-                // No answer to what nobody honest sends (RFC 7296 §2.21.1).
-                let _ = failure;
-                self.shared.counters.dropped_invalid += 1;
-                return;
-            }
-            Err(failure) => {
-                return self.answer_stateless(datagram, &header, failure.notify());
-            }
-        };
+        let request =
+            match ike_sa_init_responder::read(self.shared.init_suites(), message, &payloads) {
+                Ok(request) => request,
+                Err(failure @ Failure::InvalidSyntax(_)) => {
+                    // No answer to what nobody honest sends (RFC 7296 §2.21.1).
+                    let _ = failure;
+                    self.shared.counters.dropped_invalid += 1;
+                    return;
+                }
+                Err(failure) => {
+                    return self.answer_stateless(datagram, &header, failure.notify());
+                }
+            };
         if self.admit(now, datagram, message, &payloads) {
             self.begin(now, datagram, digest, &request);
         }
@@ -250,12 +252,26 @@ fn receive(state: State, turn: &mut Turn<'_>, message: &Message<'_>, own_spi: u6
             }
         },
         State::HalfOpen(mut half_open) => match half_open.sa.receive(message) {
+            Ok(Received::Request(ExchangeType::IKE_INTERMEDIATE, payloads)) => {
+                ike_intermediate::answer(*half_open, turn, payloads)
+            }
+            Ok(Received::Repeated(datagrams)) => {
+                turn.answer(datagrams);
+                State::HalfOpen(half_open)
+            }
             Ok(Received::Request(ExchangeType::IKE_AUTH, payloads)) => {
                 ike_auth_responder::receive(*half_open, turn, payloads)
             }
             outcome => {
                 drop_unless_fragment(turn, outcome);
                 State::HalfOpen(half_open)
+            }
+        },
+        State::KeSent(mut sent) => match sent.keyed.sa.receive(message) {
+            Ok(Received::Response(_, payloads)) => ike_intermediate::receive(*sent, turn, payloads),
+            outcome => {
+                drop_unless_fragment(turn, outcome);
+                State::KeSent(sent)
             }
         },
         State::AuthSent(mut sent) => match sent.sa.receive(message) {

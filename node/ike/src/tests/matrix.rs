@@ -330,7 +330,8 @@ fn a_forged_request_draws_no_more_octets_than_it_has_by_half() {
         response: false,
         message_id: 0,
     };
-    let mut offer = crate::crypto::offer_ike(crate::crypto::Suites { compatibility: false }, &[]);
+    let suites = crate::crypto::Suites { compatibility: false, additional: false };
+    let mut offer = crate::crypto::offer_ike(suites, &[]);
     offer[0]
         .transforms
         .retain(|t| [(20, Some(256)), (5, None), (31, None)].contains(&(t.id, t.key_length)));

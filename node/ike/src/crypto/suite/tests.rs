@@ -5,8 +5,8 @@ use crate::crypto::schedule::{IkeKeys, Mix};
 use crate::crypto::{CipherPair, Secret};
 use crate::message::{InvalidMessage, PayloadType, Sealed};
 
-const AEADS: Suites = Suites { compatibility: false };
-const ALL: Suites = Suites { compatibility: true };
+const AEADS: Suites = Suites { compatibility: false, additional: false };
+const ALL: Suites = Suites { compatibility: true, additional: false };
 
 fn ike_ciphers() -> Vec<IkeCipher> {
     let cbc = Integrity::ALL.into_iter().flat_map(IkeCipher::cbc);
@@ -64,8 +64,8 @@ fn every_suite_we_offer_is_one_we_can_do() {
                     [(TransformType::PRF, prf.number()), (TransformType::KE, group.number())];
                 let one = only(offer_ike(ALL, &[]), cipher.number(), cipher.integrity(), &others);
                 assert_eq!(one.len(), 1);
-                let (suite, answer) = choose_ike(ALL, &one, 0, group.number(), &[]).unwrap();
-                assert_eq!(suite, IkeSuite { cipher, prf, group });
+                let (suite, answer) = choose_ike(ALL, &one, 0, group.number()).unwrap();
+                assert_eq!(suite, IkeSuite { cipher, prf, group, additional: None });
                 assert_eq!(confirm_ike(ALL, &[answer], 0), Some(suite));
                 let pair = keys(prf, cipher);
                 let (mut sealer, _) = pair.ends(true).unwrap();
@@ -140,13 +140,13 @@ fn aes_cbc_is_nobodys_choice_unless_it_is_all_there_is() {
     let reversed: Vec<_> = offer.iter().rev().cloned().collect();
     for proposals in [&offer, &reversed] {
         for suites in [AEADS, ALL] {
-            let (suite, _) = choose_ike(suites, proposals, 0, 31, &[]).unwrap();
+            let (suite, _) = choose_ike(suites, proposals, 0, 31).unwrap();
             assert_eq!(suite.cipher, IkeCipher::Aes256Gcm16);
         }
     }
     let cbc = &offer[1..];
-    assert_eq!(choose_ike(AEADS, cbc, 0, 31, &[]), None);
-    let (suite, answer) = choose_ike(ALL, cbc, 0, 31, &[]).unwrap();
+    assert_eq!(choose_ike(AEADS, cbc, 0, 31), None);
+    let (suite, answer) = choose_ike(ALL, cbc, 0, 31).unwrap();
     assert_eq!(suite.cipher, IkeCipher::Aes256Cbc(Integrity::HmacSha2_512_256));
     assert_eq!(confirm_ike(AEADS, &[answer], 0), None);
     assert_eq!(offer_ike(AEADS, &[]).len(), 1);
@@ -159,13 +159,13 @@ fn aes_cbc_is_nobodys_choice_unless_it_is_all_there_is() {
 /// CVE-2024-3652: a key length that the cipher does not have, NULL encryption, authentication only.
 #[test]
 fn a_proposal_that_lacks_or_spoils_a_transform_is_not_chosen() {
-    let aead = choose_ike(AEADS, &offer_ike(AEADS, &[]), 0, 31, &[]).unwrap().1;
-    let cbc = choose_ike(ALL, &offer_ike(ALL, &[])[1..], 0, 31, &[]).unwrap().1;
+    let aead = choose_ike(AEADS, &offer_ike(AEADS, &[]), 0, 31).unwrap().1;
+    let cbc = choose_ike(ALL, &offer_ike(ALL, &[])[1..], 0, 31).unwrap().1;
     for whole in [&aead, &cbc] {
         for gone in 0..whole.transforms.len() {
             let mut proposal = whole.clone();
             proposal.transforms.remove(gone);
-            assert_eq!(choose_ike(ALL, &[proposal], 0, 31, &[]), None, "{gone}");
+            assert_eq!(choose_ike(ALL, &[proposal], 0, 31), None, "{gone}");
         }
         let wrong = [0, 1, 64, 127, 129, 192, 255, 257, 512, 65_535].map(Some);
         for key_length in wrong.into_iter().chain([None]) {
@@ -173,13 +173,13 @@ fn a_proposal_that_lacks_or_spoils_a_transform_is_not_chosen() {
                 let good = id == 28 && key_length.is_none() && whole == &aead;
                 let mut proposal = whole.clone();
                 (proposal.transforms[0].id, proposal.transforms[0].key_length) = (id, key_length);
-                let chosen = choose_ike(ALL, &[proposal], 0, 31, &[]);
+                let chosen = choose_ike(ALL, &[proposal], 0, 31);
                 assert_eq!(chosen.is_some(), good, "{id} {key_length:?}");
             }
         }
         let mut proposal = whole.clone();
         proposal.transforms[0].unknown_attribute = true;
-        assert_eq!(choose_ike(ALL, &[proposal], 0, 31, &[]), None);
+        assert_eq!(choose_ike(ALL, &[proposal], 0, 31), None);
     }
     for (at, id, key_length) in [
         (0, 28, Some(256)),
@@ -191,12 +191,12 @@ fn a_proposal_that_lacks_or_spoils_a_transform_is_not_chosen() {
     ] {
         let mut proposal = aead.clone();
         (proposal.transforms[at].id, proposal.transforms[at].key_length) = (id, key_length);
-        assert_eq!(choose_ike(ALL, &[proposal], 0, 31, &[]), None, "{at} {id} {key_length:?}");
+        assert_eq!(choose_ike(ALL, &[proposal], 0, 31), None, "{at} {id} {key_length:?}");
     }
     let extra = |kind: u8, id| {
         let mut proposal = aead.clone();
         proposal.transforms.push(transform(TransformType(kind), id));
-        choose_ike(ALL, &[proposal], 0, 31, &[]).is_some()
+        choose_ike(ALL, &[proposal], 0, 31).is_some()
     };
     assert!(extra(3, 0) && !extra(3, 12) && !extra(5, 0) && !extra(6, 36) && !extra(200, 1));
 }
@@ -204,8 +204,8 @@ fn a_proposal_that_lacks_or_spoils_a_transform_is_not_chosen() {
 /// CVE-2014-9221: whatever number a transform has, it is known or it is not.
 #[test]
 fn every_number_of_every_transform_is_judged() {
-    let aead = choose_ike(AEADS, &offer_ike(AEADS, &[]), 0, 31, &[]).unwrap().1;
-    let cbc = choose_ike(ALL, &offer_ike(ALL, &[])[1..], 0, 31, &[]).unwrap().1;
+    let aead = choose_ike(AEADS, &offer_ike(AEADS, &[]), 0, 31).unwrap().1;
+    let cbc = choose_ike(ALL, &offer_ike(ALL, &[])[1..], 0, 31).unwrap().1;
     let esp = only(
         offer_esp(ALL, [0, 0, 1, 0], EspOffer::WithKe),
         (20, Some(256)),
@@ -217,7 +217,7 @@ fn every_number_of_every_transform_is_judged() {
         let ike = |whole: &Proposal, at: usize| {
             let mut proposal = whole.clone();
             proposal.transforms[at].id = id;
-            choose_ike(ALL, &[proposal], 0, id, &[]).is_some()
+            choose_ike(ALL, &[proposal], 0, id).is_some()
         };
         assert_eq!(ike(&aead, 0), id == 20, "ENCR {id}");
         assert_eq!(ike(&aead, 1), [5, 6, 7].contains(&id), "PRF {id}");
@@ -268,7 +268,7 @@ fn an_answer_must_have_been_offered() {
     // AES-CBC under the number of the AEADs, and the other way round.
     for (wrong, number) in [(0, 2), (1, 1)] {
         let offer = offer_ike(ALL, &[]);
-        let (suite, mut answer) = choose_ike(ALL, &offer[wrong..=wrong], 0, 31, &[]).unwrap();
+        let (suite, mut answer) = choose_ike(ALL, &offer[wrong..=wrong], 0, 31).unwrap();
         assert_eq!(confirm_ike(ALL, std::slice::from_ref(&answer), 0), Some(suite));
         answer.number = number;
         assert_eq!(confirm_ike(ALL, &[answer], 0), None);
