@@ -33,7 +33,7 @@ fn we_call_strongswan() {
 
         // Liveness both ways, then a second child, deleted alone.
         ours.tell("probe");
-        rig.expect_log("parsed INFORMATIONAL request 2 [ ]");
+        rig.expect_log("parsed INFORMATIONAL request 2 [ N(NATD_S_IP) N(NATD_D_IP) ]");
         ours.tell("child");
         ours.expect("ChildUp");
         ours.tell("close-child");
@@ -205,7 +205,7 @@ fn selectors_that_strongswan_does_not_have() {
     ours.expect("Established");
     ours.expect("ChildFailed Refused { notify: 38, authentic: true }");
     ours.tell("probe");
-    rig.expect_log("parsed INFORMATIONAL request 2 [ ]");
+    rig.expect_log("parsed INFORMATIONAL request 2 [ N(NATD_S_IP) N(NATD_D_IP) ]");
 }
 
 #[test]

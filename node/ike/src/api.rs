@@ -154,6 +154,9 @@ pub struct Config {
     pub key: PublicKey,
     /// UDP encapsulation without NAT.
     pub encapsulation: Encapsulation,
+    /// What tokens are made with by which peers know that we have lost an SA (RFC 6290). Only one
+    /// that outlives us is of use. Without it we make none.
+    pub token_secret: Option<[u8; 32]>,
     /// MOBIKE.
     pub mobike: Mobike,
     /// Whether AES-CBC with HMAC-SHA2 will do, for IKE and for ESP, where a peer knows no AEAD.
@@ -183,6 +186,7 @@ impl Config {
         Self {
             key,
             encapsulation: Encapsulation::default(),
+            token_secret: None,
             mobike: Mobike::default(),
             compatibility: false,
             post_quantum: true,
@@ -412,6 +416,8 @@ pub enum End {
     Closed,
     /// The same peer came back with INITIAL_CONTACT.
     InitialContact,
+    /// The peer has lost it, and has proved that it says so itself (RFC 6290).
+    PeerLost,
     /// Its hard life is over.
     Expired,
     /// The peer broke the protocol.

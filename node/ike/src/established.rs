@@ -13,13 +13,14 @@ use sa::{Mode, SaId, TrafficSelector};
 use crate::api::{ChildRequest, Credential, End, Event, Identity, Timer};
 use crate::child::{ChildSa, Standing, child_down, hard_life};
 use crate::crypto::Group;
+use crate::exchange::crash_detection;
 use crate::exchange::mobike::{self, Mobility};
 use crate::exchange::{Ask, Pending};
 use crate::exchange::{create_child_initiator, create_child_responder, informational, rekey_ike};
 use crate::failure::Failure;
 use crate::ike_sa::{Dropped, IkeSa, Received};
 use crate::message::{
-    Delete, ExchangeType, InvalidMessage, Message, Payload, Payloads, ProtocolId,
+    Body, Delete, ExchangeType, InvalidMessage, Message, Payload, Payloads, ProtocolId,
 };
 use crate::peering::{Link, Queued, Turn};
 
@@ -157,6 +158,16 @@ impl Established {
         }
     }
 
+    /// The token that the peer has told for one of the SAs.
+    pub(crate) fn peer_token(&self, own_spi: u64) -> Option<&[u8]> {
+        let sa = match self.find(own_spi)? {
+            Which::Current => &self.current,
+            // Losing one of these is losing all: the current one will tell.
+            Which::Candidate | Which::Old(_) => return None,
+        };
+        sa.peer_token.as_deref()
+    }
+
     /// Takes in a message with one of our SPIs.
     pub(crate) fn receive(
         &mut self,
@@ -164,6 +175,11 @@ impl Established {
         message: &Message<'_>,
         own_spi: u64,
     ) -> ControlFlow<End> {
+        if let Body::Clear { first, octets } = message.body
+            && message.header.response
+        {
+            return crash_detection::heard(self, turn, own_spi, first, octets);
+        }
         let Some(which) = self.find(own_spi) else {
             turn.shared.count(Dropped::Stray);
             return ControlFlow::Continue(());
@@ -354,6 +370,7 @@ impl Established {
                 let payloads = mobike::liveness(self, turn);
                 self.request(turn, informational, &payloads, Pending::Liveness);
             }
+            Ask::TellToken => crash_detection::tell(self, turn),
             Ask::UpdateAddresses => mobike::update(self, turn),
             Ask::TellAddresses => mobike::tell(self, turn),
             Ask::CheckAddress => mobike::check(self, turn),
@@ -419,6 +436,9 @@ impl Established {
         let old = std::mem::replace(&mut self.current, successor);
         self.current.keys.forget_signing();
         if ours {
+            if turn.shared.tokens.is_some() {
+                turn.link.ask(turn.now, Ask::TellToken);
+            }
             self.close_old(turn, old);
         } else {
             self.keep_old(turn, old);

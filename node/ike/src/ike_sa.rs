@@ -29,6 +29,8 @@ pub(crate) struct IkeSa {
     opener: Opener,
     /// Of before the last additional key exchange: the request that brought it may come again.
     superseded: Option<Opener>,
+    /// By which the peer proves that it has lost this SA (RFC 6290).
+    pub(crate) peer_token: Option<Box<[u8]>>,
     intermediate: Option<Box<Intermediate>>,
     next_request: u32,
     outstanding: Option<Outstanding>,
@@ -144,6 +146,7 @@ impl IkeSa {
             sealer,
             opener,
             superseded: None,
+            peer_token: None,
             intermediate: None,
             next_request: 0,
             outstanding: None,

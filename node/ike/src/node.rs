@@ -8,18 +8,19 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use rand_chacha::ChaCha20Rng;
-use rand_core::SeedableRng;
-use sa::SaId;
+use rand_core::{Rng as _, SeedableRng};
+use sa::{SaId, Spi};
 
 use crate::api::{
     ChildRequest, Config, Datagram, End, IkeId, Initiate, Output, PeerVerdict, Timer,
 };
 use crate::child::Standing;
+use crate::exchange::crash_detection::SENT_PER_SECOND;
 use crate::exchange::{
     Ask, Pending, create_child_responder, ike_auth_initiator, ike_auth_responder,
     ike_sa_init_initiator, ike_sa_init_responder, mobike,
 };
-use crate::message::{Delete, Payload};
+use crate::message::{Delete, ExchangeType, Header, Notify, NotifyType, Payload};
 use crate::path::{IKE_PORT, Path};
 use crate::peering::{Link, Peering, State, Turn};
 use crate::shared::{Counters, Shared};
@@ -114,6 +115,28 @@ impl Ike {
             }
             state
         });
+    }
+
+    /// An ESP packet came from `remote` with an SPI that nobody here knows. Its sender is told: if it
+    /// is a peer that we have lost, it will ask us, and believe what we say then (RFC 7296 §1.5,
+    /// RFC 6290). Seldom, whatever comes in.
+    pub fn handle_unknown_spi(&mut self, now: Instant, spi: Spi, local: IpAddr, remote: IpAddr) {
+        if self.shared.tokens.is_none() || !self.shared.hints_sent.allow(now, SENT_PER_SECOND) {
+            return;
+        }
+        let notify = Notify::new(NotifyType::INVALID_SPI, spi.to_be_bytes());
+        let header = Header {
+            // Of nobody: any number but zero, which some refuse.
+            spi_i: self.shared.rng.next_u64() | 1,
+            spi_r: 0,
+            exchange: ExchangeType::INFORMATIONAL,
+            initiator: true,
+            response: false,
+            message_id: 0,
+        };
+        let octets = header.write_clear(&[Payload::Notify(notify)]);
+        let (local, remote) = (SocketAddr::new(local, IKE_PORT), SocketAddr::new(remote, IKE_PORT));
+        self.shared.send(local, remote, vec![octets]);
     }
 
     /// Whether the peer of an IKE SA may be at another address than the one it was authorised at. It

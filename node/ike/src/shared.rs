@@ -11,6 +11,7 @@ use sa::{SaId, Spi};
 use crate::api::{Config, Event, IkeId, Output, Transmit};
 use crate::cookie::Cookies;
 use crate::crypto::Suites;
+use crate::exchange::crash_detection::{Hints, TokenMaker};
 use crate::half_open::HalfOpen;
 use crate::ike_sa::{Dropped, Repeat};
 use crate::message::InvalidMessage;
@@ -35,6 +36,8 @@ pub struct Counters {
     pub dropped_stray: u64,
     /// Dropped: too many half-open SAs.
     pub dropped_half_open: u64,
+    /// Requests answered with INVALID_IKE_SPI and a token.
+    pub lost_told: u64,
     /// Cookies asked for.
     pub cookies_sent: u64,
     /// Cookies brought that were not ours, or too old.
@@ -56,6 +59,12 @@ pub(crate) struct Shared {
     pub(crate) rng: ChaCha20Rng,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) counters: Counters,
+    /// Makes our tokens (RFC 6290).
+    pub(crate) tokens: Option<TokenMaker>,
+    /// Unprotected answers and hints that we send.
+    pub(crate) hints_sent: Hints,
+    /// Unprotected hints that we heed.
+    pub(crate) hints_heeded: Hints,
     pub(crate) cookies: Cookies,
     pub(crate) half_open: HalfOpen,
     /// Our own IKE SPIs.
@@ -117,6 +126,9 @@ pub(crate) struct Grave {
 impl Shared {
     pub(crate) fn new(config: Config, rng: ChaCha20Rng) -> Self {
         Self {
+            tokens: config.token_secret.as_ref().map(TokenMaker::new),
+            hints_sent: Hints::default(),
+            hints_heeded: Hints::default(),
             config,
             rng,
             outputs: VecDeque::new(),

@@ -2,6 +2,7 @@
 
 mod authentication;
 mod collision;
+mod crash;
 mod delete;
 mod handshake;
 mod hostile;
@@ -166,6 +167,7 @@ pub(super) fn config(which: usize) -> Config {
     Config {
         key: public(key_pair(which)),
         encapsulation: Encapsulation::WhenNatted,
+        token_secret: None,
         mobike: Mobike::On,
         compatibility: false,
         post_quantum: false,

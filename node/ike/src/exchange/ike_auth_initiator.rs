@@ -10,7 +10,7 @@ use crate::crypto::{EspOffer, child_keys, confirm_esp, offer_esp, write_auth};
 use crate::established::{Authority, Established, Founding};
 use crate::exchange::authentication::{Claim, Prepared, Proof};
 use crate::exchange::mobike::{self, Mobility};
-use crate::exchange::{Ask, Pending};
+use crate::exchange::{Ask, Pending, crash_detection};
 use crate::failure::Failure;
 use crate::ike_sa::IkeSa;
 use crate::message::{
@@ -93,6 +93,7 @@ pub(crate) fn send(keyed: Keyed, turn: &mut Turn<'_>, auth: Authentication) -> S
     payloads.push(Payload::TsInitiator(initiate.child.local.clone()));
     payloads.push(Payload::TsResponder(initiate.child.remote.clone()));
     payloads.extend(mobike::announce(turn));
+    payloads.extend(crash_detection::ours(turn, (sa.spi_i, sa.spi_r), true));
     let repeat = turn.shared.repeat(turn.now);
     let datagrams = sa.request(ExchangeType::IKE_AUTH, &payloads, repeat, Pending::Auth);
     turn.send(datagrams);
@@ -163,7 +164,8 @@ fn establish(
     identity: Identity,
     key: Credential,
 ) -> State {
-    let AuthSent { sa, initiate, nonce_i, nonce_r, response: _, spi_in } = state;
+    let AuthSent { mut sa, initiate, nonce_i, nonce_r, response: _, spi_in } = state;
+    sa.peer_token = crash_detection::theirs(payloads);
     let founding = Founding {
         sa,
         identity,

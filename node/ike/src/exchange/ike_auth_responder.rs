@@ -10,6 +10,7 @@ use crate::child::{NewChild, child_up};
 use crate::crypto::{AdditionalKe, EspChoice, answer_esp, child_keys, choose_esp, write_auth};
 use crate::established::{Authority, Established, Founding};
 use crate::exchange::authentication::{Claim, Prepared, Proof};
+use crate::exchange::crash_detection;
 use crate::exchange::ike_auth_initiator::MAX_KEYS;
 use crate::exchange::mobike::{self, Mobility};
 use crate::failure::Failure;
@@ -106,6 +107,9 @@ pub(crate) fn receive(
         Some(_) => Err(Failure::InvalidSyntax("exchange type")),
         None => payloads.map_err(Failure::from),
     };
+    if let Ok(payloads) = &complete {
+        state.sa.peer_token = crash_detection::theirs(payloads);
+    }
     match complete.and_then(read) {
         Ok((id, wanted, auth, child, initial_contact)) => {
             turn.shared.outputs.push_back(Output::NeedPeer(NeedPeer {
@@ -293,6 +297,8 @@ fn send(answer: Answer, turn: &mut Turn<'_>, auth: Authentication) -> State {
     if established.mobility.agreed {
         payloads.extend(mobike::announce(turn));
     }
+    let spis = (established.current.spi_i, established.current.spi_r);
+    payloads.extend(crash_detection::ours(turn, spis, false));
     let datagrams = established.current.respond(ExchangeType::IKE_AUTH, &payloads);
     turn.send(datagrams);
     established.pump(turn);

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use crate::api::End;
 use crate::child::{Standing, child_down};
 use crate::established::{Established, Which};
-use crate::exchange::{Pending, mobike};
+use crate::exchange::{Pending, crash_detection, mobike};
 use crate::message::{Delete, ExchangeType, NotifyType, Payload, Payloads};
 use crate::peering::Turn;
 use crate::shared::Grave;
@@ -42,6 +42,7 @@ pub(crate) fn answer(
             }
         }
     }
+    crash_detection::note(established, which, payloads);
     let mut answer = mobike::answer(established, turn, which, payloads);
     if !spis.is_empty() {
         answer.push(Payload::Delete(Delete::Esp(spis)));

@@ -6,11 +6,13 @@
 //! | `ike_auth_initiator`, `ike_auth_responder`, `authentication` | §1.2, §2.15 |
 //! | `create_child_initiator`, `create_child_responder` | §1.3.1, §1.3.3, §2.8, §2.25 |
 //! | `rekey_ike` | §1.3.2, §2.18 |
+//! | `crash_detection` | RFC 6290 |
 //! | `ike_intermediate` | RFC 9242, RFC 9370 |
 //! | `informational` | §1.4 |
 //! | `mobike` | RFC 4555 |
 
 pub(crate) mod authentication;
+pub(crate) mod crash_detection;
 pub(crate) mod create_child_initiator;
 pub(crate) mod create_child_responder;
 pub(crate) mod ike_auth_initiator;
@@ -63,6 +65,7 @@ pub(crate) enum Pending {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Ask {
     Liveness,
+    TellToken,
     UpdateAddresses,
     TellAddresses,
     CheckAddress,

@@ -6,7 +6,7 @@ use crate::api::End;
 use crate::crypto::{Agreement, Group, Mix, Suites, choose_ike, confirm_ike, offer_ike};
 use crate::established::{Candidate, Established, REKEY_AGAIN, Which};
 use crate::exchange::create_child_initiator::MAX_PUT_OFF;
-use crate::exchange::{Ask, Pending};
+use crate::exchange::{Ask, Pending, crash_detection};
 use crate::failure::Failure;
 use crate::ike_sa::{IkeSa, IkeSaParts};
 use crate::message::{ExchangeType, InvalidMessage, KeyExchange, NotifyType, Payload, Payloads};
@@ -109,7 +109,8 @@ fn read(
         ciphers,
         fragmentation: old.fragmentation,
     };
-    let sa = IkeSa::rekeyed(parts).map_err(|_| End::Misbehaved("SKEYSEED"))?;
+    let mut sa = IkeSa::rekeyed(parts).map_err(|_| End::Misbehaved("SKEYSEED"))?;
+    sa.peer_token = crash_detection::theirs(payloads);
     Ok((sa, asked.nonce.clone().min(nonce_r.clone())))
 }
 
@@ -247,11 +248,13 @@ fn agree(
         fragmentation: old.fragmentation,
     };
     let sa = IkeSa::rekeyed(parts).map_err(invalid)?;
-    let answer = vec![
+    let mut answer = vec![
         Payload::Sa(vec![proposal]),
         Payload::Nonce(nonce_r.clone()),
         Payload::KeyExchange(KeyExchange { group: ke.group, data: agreement.public().to_vec() }),
     ];
+    // The peer tells its own later: it did not know our SPI yet (RFC 6290 §4.3).
+    answer.extend(crash_detection::ours(turn, (spi_i, spi_r), false));
     let lowest_nonce = nonce_i.clone().min(nonce_r);
     Ok((answer, Candidate { sa, lowest_nonce }))
 }

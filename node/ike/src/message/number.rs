@@ -71,8 +71,11 @@ pub(crate) struct NotifyType(pub(crate) u16);
 
 impl NotifyType {
     pub(crate) const UNSUPPORTED_CRITICAL_PAYLOAD: Self = Self(1);
+    pub(crate) const INVALID_IKE_SPI: Self = Self(4);
     pub(crate) const INVALID_MAJOR_VERSION: Self = Self(5);
     pub(crate) const INVALID_SYNTAX: Self = Self(7);
+    /// RFC 7296 §1.5: outside of any SA, and forgeable.
+    pub(crate) const INVALID_SPI: Self = Self(11);
     pub(crate) const NO_PROPOSAL_CHOSEN: Self = Self(14);
     pub(crate) const INVALID_KE_PAYLOAD: Self = Self(17);
     pub(crate) const AUTHENTICATION_FAILED: Self = Self(24);
@@ -100,6 +103,8 @@ impl NotifyType {
     pub(crate) const NO_NATS_ALLOWED: Self = Self(16402);
     /// RFC 6023 §3.
     pub(crate) const CHILDLESS_IKEV2_SUPPORTED: Self = Self(16418);
+    /// RFC 6290 §4.1.
+    pub(crate) const QCD_TOKEN: Self = Self(16419);
     /// RFC 7383 §2.3.
     pub(crate) const IKEV2_FRAGMENTATION_SUPPORTED: Self = Self(16430);
     /// RFC 9242 §3.1.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::Ike;
 use crate::api::{Datagram, End};
+use crate::exchange::crash_detection::{HEEDED_PER_SECOND, SENT_PER_SECOND};
 use crate::exchange::{
     ike_auth_initiator, ike_auth_responder, ike_intermediate, ike_sa_init_initiator,
     ike_sa_init_responder,
@@ -45,6 +46,16 @@ impl Ike {
                 self.init_request(now, datagram, &message);
             }
         } else {
+            let header = message.header;
+            if header.exchange == ExchangeType::INFORMATIONAL
+                && !header.response
+                && matches!(message.body, Body::Clear { .. })
+            {
+                if self.shared.hints_heeded.allow(now, HEEDED_PER_SECOND) {
+                    self.hinted(now, datagram, &message);
+                }
+                return;
+            }
             self.sealed(now, datagram, &message);
         }
     }
@@ -216,6 +227,42 @@ impl Ike {
         });
     }
 
+    /// A message of an SA that is not here. If it was lost, its peer is told so, and can know that it
+    /// was we who said it (RFC 6290 §4.4).
+    fn unknown(&mut self, now: Instant, datagram: Datagram<'_>, message: &Message<'_>) {
+        self.shared.counters.dropped_unknown_spi += 1;
+        let Body::Sealed(_) = message.body else { return };
+        if message.header.response || message.header.spi_r == 0 {
+            return;
+        }
+        let Shared { tokens: Some(tokens), hints_sent, .. } = &mut self.shared else { return };
+        if hints_sent.allow(now, SENT_PER_SECOND) {
+            let octets = tokens.lost(&message.header);
+            self.shared.counters.lost_told += 1;
+            self.shared.send(datagram.local, datagram.remote, vec![octets]);
+        }
+    }
+
+    /// A hint that cannot be trusted: the peer of one of our children may not have it any more
+    /// (RFC 7296 §1.5). All it does is to have the peer asked, now and then.
+    fn hinted(&mut self, now: Instant, datagram: Datagram<'_>, message: &Message<'_>) {
+        let Body::Clear { first, octets } = message.body else { return };
+        let Ok(payloads) = Payloads::read(first, octets) else { return };
+        let spi = payloads.notify(NotifyType::INVALID_SPI).map(|n| n.data.as_slice());
+        let Some(spi) = spi.and_then(|spi| <[u8; 4]>::try_from(spi).ok()) else { return };
+        let remote = datagram.remote.ip();
+        let found = self.peerings.iter().find(|(_, peering)| match &peering.state {
+            State::Established(e) => {
+                peering.link.path.remote.ip() == remote
+                    && e.children.values().any(|child| child.spi_out.to_be_bytes() == spi)
+            }
+            _ => false,
+        });
+        if let Some(ike) = found.map(|(ike, _)| *ike) {
+            self.probe(now, ike);
+        }
+    }
+
     /// A message of an SA that has keys.
     fn sealed(&mut self, now: Instant, datagram: Datagram<'_>, message: &Message<'_>) {
         let header = message.header;
@@ -227,7 +274,7 @@ impl Ike {
                     let datagrams = grave.datagrams.clone();
                     self.shared.send(datagram.local, datagram.remote, datagrams);
                 }
-                _ => self.shared.counters.dropped_unknown_spi += 1,
+                _ => self.unknown(now, datagram, message),
             }
             return;
         };

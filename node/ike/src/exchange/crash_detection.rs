@@ -1,0 +1,142 @@
+//! A peer that has lost an IKE SA is found in one round trip (RFC 6290).
+//!
+//! In IKE_AUTH each side gives the other a token, which it can make again from a secret that
+//! outlives it and from the SPIs. Who has lost the SA answers what comes under it with
+//! INVALID_IKE_SPI and the token; who holds the token knows then that nobody but the peer itself
+//! can say so, and need not wait until all retransmissions are over.
+//!
+//! The token tells nothing of any key. Who steals the secret can end our SAs, and nothing else.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::hmac;
+use subtle::ConstantTimeEq as _;
+
+use crate::api::End;
+use crate::established::{Established, Which};
+use crate::exchange::Pending;
+use crate::message::{
+    ExchangeType, Header, Notify, NotifyType, Payload, PayloadType, Payloads, ProtocolId,
+};
+use crate::peering::Turn;
+
+/// Makes tokens.
+#[derive(Debug)]
+pub(crate) struct TokenMaker(hmac::Key);
+
+impl TokenMaker {
+    pub(crate) fn new(secret: &[u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    /// Our token for an IKE SA with these SPIs (RFC 6290 §5.1). Which of the two is ours goes in as
+    /// well: otherwise a message that names us in the other role would draw the token of an SA that
+    /// stands.
+    fn token(&self, (spi_i, spi_r): (u64, u64), initiator: bool) -> Vec<u8> {
+        let mut mac = hmac::Context::with_key(&self.0);
+        mac.update(&[u8::from(initiator)]);
+        mac.update(&spi_i.to_be_bytes());
+        mac.update(&spi_r.to_be_bytes());
+        mac.sign().as_ref().to_vec()
+    }
+
+    /// The answer to a request under an IKE SA that is not here (RFC 6290 §4.4): the same header,
+    /// and no protection.
+    pub(crate) fn lost(&self, header: &Header) -> Vec<u8> {
+        let token = self.token((header.spi_i, header.spi_r), !header.initiator);
+        let answer = Header { initiator: !header.initiator, response: true, ..*header };
+        let invalid = Notify::new(NotifyType::INVALID_IKE_SPI, []);
+        answer.write_clear(&[Payload::Notify(invalid), payload(token)])
+    }
+}
+
+fn payload(token: Vec<u8>) -> Payload {
+    let notify = Notify::new(NotifyType::QCD_TOKEN, token);
+    Payload::Notify(Notify { protocol: ProtocolId::IKE, ..notify })
+}
+
+/// Our token for an SA, to be told to the peer.
+pub(crate) fn ours(turn: &Turn<'_>, spis: (u64, u64), initiator: bool) -> Option<Payload> {
+    turn.shared.tokens.as_ref().map(|maker| payload(maker.token(spis, initiator)))
+}
+
+/// The token that a peer tells us; one of a length that RFC 6290 §4.1 does not allow is none.
+pub(crate) fn theirs(payloads: &Payloads) -> Option<Box<[u8]>> {
+    let notify = payloads.notify(NotifyType::QCD_TOKEN)?;
+    TOKEN.contains(&notify.data.len()).then(|| notify.data.clone().into_boxed_slice())
+}
+
+/// Tells our token for a new IKE SA whose rekeying we asked for (RFC 6290 §4.3).
+pub(crate) fn tell(established: &mut Established, turn: &mut Turn<'_>) {
+    let sa = &established.current;
+    let token = ours(turn, (sa.spi_i, sa.spi_r), sa.initiator);
+    if let Some(token) = token {
+        let informational = ExchangeType::INFORMATIONAL;
+        established.request(turn, informational, &[token], Pending::Liveness);
+    }
+}
+
+/// Keeps a token that came under an IKE SA.
+pub(crate) fn note(established: &mut Established, which: Which, payloads: &Payloads) {
+    if let Some(token) = theirs(payloads) {
+        established.sa_mut(which).peer_token = Some(token);
+    }
+}
+
+/// Unprotected octets that claim to be an answer of the peer's: does it prove that it has lost
+/// this?
+pub(crate) fn is_lost(token: Option<&[u8]>, first: PayloadType, octets: &[u8]) -> bool {
+    let (Some(token), Ok(payloads)) = (token, Payloads::read(first, octets)) else { return false };
+    let notifies = payloads.notifies.iter();
+    payloads.notify(NotifyType::INVALID_IKE_SPI).is_some()
+        && notifies
+            .filter(|n| n.kind == NotifyType::QCD_TOKEN)
+            .any(|n| bool::from(n.data.as_slice().ct_eq(token)))
+}
+
+/// What the peer says to one of our SAs without protection.
+pub(crate) fn heard(
+    established: &Established,
+    turn: &mut Turn<'_>,
+    own_spi: u64,
+    first: PayloadType,
+    octets: &[u8],
+) -> ControlFlow<End> {
+    let token = established.peer_token(own_spi);
+    if is_lost(token, first, octets) {
+        return ControlFlow::Break(End::PeerLost);
+    }
+    turn.shared.counters.dropped_stray += 1;
+    ControlFlow::Continue(())
+}
+
+/// How many unprotected answers and hints are sent and heeded: whoever forges a source can have
+/// them sent anywhere.
+#[derive(Debug, Default)]
+pub(crate) struct Hints {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl Hints {
+    /// Whether one more may be.
+    pub(crate) fn allow(&mut self, now: Instant, per_second: u32) -> bool {
+        let fresh = |since| now.saturating_duration_since(since) < SECOND;
+        if !self.since.is_some_and(fresh) {
+            self.since = Some(now);
+            self.count = 0;
+        }
+        self.count = self.count.saturating_add(1);
+        self.count <= per_second
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Sent: a thousand peers of a node that restarted are told within some ten seconds, and a flood of
+/// forged requests draws fewer octets than any flood has.
+pub(crate) const SENT_PER_SECOND: u32 = 100;
+/// Heeded: each is looked for among all peers.
+pub(crate) const HEEDED_PER_SECOND: u32 = 10;
+/// Octets of a token (RFC 6290 §4.1).
+const TOKEN: std::ops::RangeInclusive<usize> = 16..=128;

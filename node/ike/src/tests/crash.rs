@@ -1,0 +1,156 @@
+//! A peer loses all it knew and says so, provably (RFC 6290).
+
+use super::*;
+use crate::message::{Header, Notify, NotifyType};
+
+const SECRETS: [[u8; 32]; 2] = [[11; 32], [22; 32]];
+
+fn with_tokens() -> (Net, IkeId, IkeId) {
+    let mut net = Net::pair();
+    for node in 0..2 {
+        start(&mut net, node, Some(SECRETS[node]));
+    }
+    let a = net.initiate(0, 1);
+    net.settle();
+    let b = net.nodes[1].established()[0];
+    (net, a, b)
+}
+
+/// A node starts anew: everything is forgotten but what is on its disk.
+fn start(net: &mut Net, node: usize, secret: Option<[u8; 32]>) {
+    let mut config = config(node);
+    config.token_secret = secret;
+    let verdicts = net.nodes[node].verdicts.clone();
+    net.nodes[node] = Node::new(node, config, net.now);
+    net.nodes[node].verdicts = verdicts;
+}
+
+#[test]
+fn who_lost_it_is_believed_at_once() {
+    // Either side, before and after a rekey from either side.
+    for lost in 0..2 {
+        for rekeyed in 0..3 {
+            let (mut net, a, b) = with_tokens();
+            let now = net.now;
+            match rekeyed {
+                0 => {}
+                1 => net.nodes[0].ike.rekey_ike(now, a),
+                _ => net.nodes[1].ike.rekey_ike(now, b),
+            }
+            net.settle();
+            let holder = 1 - lost;
+            start(&mut net, lost, Some(SECRETS[lost]));
+            let mark = net.seen.len();
+            net.nodes[holder].ike.probe(now, if holder == 0 { a } else { b });
+            net.settle();
+            assert_eq!(net.now, now);
+            assert_eq!(net.nodes[holder].ended(), [End::PeerLost], "{lost} {rekeyed}");
+            assert!(net.nodes[holder].children.is_empty());
+            assert_eq!(net.seen.len() - mark, 2);
+            assert_eq!(net.nodes[lost].ike.counters().lost_told, 1);
+        }
+    }
+}
+
+#[test]
+fn without_its_secret_it_is_not_believed() {
+    for secret in [None, Some([33; 32])] {
+        let (mut net, a, _) = with_tokens();
+        start(&mut net, 1, secret);
+        let now = net.now;
+        net.nodes[0].ike.probe(now, a);
+        net.settle();
+        assert_eq!(net.nodes[0].ended(), []);
+        net.run(Duration::from_secs(60));
+        assert_eq!(net.nodes[0].ended(), [End::Timeout]);
+    }
+}
+
+#[test]
+fn nobody_gets_the_token_of_an_sa_that_stands() {
+    let (mut net, _, _) = with_tokens();
+    let auth = net.seen.iter().find(|p| p.octets[18] == 35).unwrap().clone();
+    let mut answers = Vec::new();
+    for initiator in [true, false] {
+        for swapped in [true, false] {
+            // The SA's own SPIs, in either role, either way around, to either node.
+            for to in 0..2 {
+                let mut octets = auth.octets.clone();
+                octets[19] = if initiator { 0x08 } else { 0 };
+                if swapped {
+                    octets[..16].rotate_left(8);
+                }
+                let from: SocketAddr = "203.0.113.66:4500".parse().unwrap();
+                let to = SocketAddr::new(addr(to), 4500);
+                net.deliver(&Packet { from, to, octets });
+                while let Some(answer) = net.wire.pop_front() {
+                    assert_eq!(answer.to, from);
+                    answers.push(answer);
+                }
+            }
+        }
+    }
+    // Whatever was drawn ends nothing, at neither end.
+    for answer in answers {
+        for node in 0..2 {
+            for flags in [0x20, 0x28] {
+                let mut forged = answer.clone();
+                forged.to = SocketAddr::new(addr(node), 4500);
+                forged.from = SocketAddr::new(addr(1 - node), 4500);
+                forged.octets[19] = flags;
+                forged.octets[..8].copy_from_slice(&auth.octets[..8]);
+                forged.octets[8..16].copy_from_slice(&auth.octets[8..16]);
+                net.deliver(&forged);
+            }
+        }
+    }
+    assert!(net.nodes.iter().all(|n| n.ended().is_empty() && n.children.len() == 1));
+}
+
+#[test]
+fn answers_are_rationed() {
+    let (mut net, _, _) = with_tokens();
+    let auth = net.seen.iter().find(|p| p.octets[18] == 35).unwrap().clone();
+    for number in 0..1000_u16 {
+        let mut octets = auth.octets.clone();
+        octets[..2].copy_from_slice(&number.to_be_bytes());
+        octets[8..10].copy_from_slice(&number.to_be_bytes());
+        net.deliver(&Packet { octets, ..auth.clone() });
+    }
+    assert!(net.nodes[1].ike.counters().lost_told <= 100);
+    assert!(net.wire.iter().all(|p| p.octets.len() <= auth.octets.len()));
+}
+
+#[test]
+fn an_unknown_esp_packet_makes_its_sender_ask() {
+    let (mut net, _, _) = with_tokens();
+    let spi = net.nodes[0].child().spi_out;
+    start(&mut net, 1, Some(SECRETS[1]));
+    let now = net.now;
+    net.nodes[1].ike.handle_unknown_spi(now, spi, addr(1), addr(0));
+    net.settle();
+    assert_eq!(net.nodes[0].ended(), [End::PeerLost]);
+}
+
+#[test]
+fn a_forged_hint_costs_a_question_and_nothing_else() {
+    let (mut net, _, _) = with_tokens();
+    let notify = Notify::new(NotifyType::INVALID_SPI, net.nodes[0].child().spi_out.to_be_bytes());
+    let header = Header {
+        spi_i: 1,
+        spi_r: 0,
+        exchange: ExchangeType::INFORMATIONAL,
+        initiator: true,
+        response: false,
+        message_id: 0,
+    };
+    let octets = header.write_clear(&[Payload::Notify(notify)]);
+    let mark = net.seen.len();
+    for from in ["192.0.2.2:500", "203.0.113.66:500"] {
+        let (from, to) = (from.parse().unwrap(), SocketAddr::new(addr(0), 500));
+        net.deliver(&Packet { from, to, octets: octets.clone() });
+        net.settle();
+    }
+    assert_eq!(net.seen.len() - mark, 2);
+    assert!(net.nodes.iter().all(|n| n.ended().is_empty() && n.children.len() == 1));
+}
