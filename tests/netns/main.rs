@@ -8,6 +8,7 @@
 )]
 
 mod binary;
+mod crash;
 mod daemon;
 mod guard;
 mod internet;

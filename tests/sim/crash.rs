@@ -76,3 +76,40 @@ fn a_crash_during_set_up_leaves_nothing_standing() {
         assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0, "tenth {tenth}");
     }
 }
+
+/// East's disk, if it keeps one.
+fn with_disk(net: &mut Net, keeps: bool) {
+    let (seed, now) = (net.seed(), net.now);
+    net.hosts[1].start(1, Groups::packetdefault(), seed, now, |config| {
+        config.ike.token_secret = keeps.then_some([7; 32]);
+    });
+    net.drain(1);
+}
+
+#[test]
+fn who_keeps_its_secret_is_back_in_a_moment() {
+    // RFC 6290: the packet that finds no SA draws a hint, the hint a question, the question a token.
+    let mut took = [std::time::Duration::ZERO; 2];
+    for keeps in [true, false] {
+        for seed in 0..10 {
+            let mut net = west_and_east(seed, Link::default());
+            with_disk(&mut net, keeps);
+            net.send(0, ip(EAST), "ping 0");
+            net.run(seconds(40));
+            with_disk(&mut net, keeps);
+            let before = net.now;
+            let mut n = 1;
+            while !net.hosts[0].inbox.iter().any(|(_, t)| t.starts_with("pong") && t != "pong 0") {
+                net.send(0, ip(EAST), &format!("ping {n}"));
+                net.run(std::time::Duration::from_millis(100));
+                n += 1;
+                assert!(net.now - before < seconds(15), "seed {seed}: not back after 15 s");
+            }
+            let took = &mut took[usize::from(keeps)];
+            *took = (*took).max(net.now - before);
+            assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0, "seed {seed}");
+        }
+    }
+    println!("back after {:?} with a token, after {:?} without", took[1], took[0]);
+    assert!(took[1] < seconds(2) && took[0] > seconds(5), "{took:?}");
+}

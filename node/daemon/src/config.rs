@@ -48,8 +48,6 @@ pub(crate) struct Node {
     pub(crate) listen: Vec<IpAddr>,
     pub(crate) backend: Backend,
     pub(crate) encapsulation: Encapsulation,
-    pub(crate) mobike: Mobike,
-    pub(crate) post_quantum: bool,
     pub(crate) table: u32,
     pub(crate) mark: u32,
     pub(crate) retransmissions: u32,
@@ -92,10 +90,18 @@ pub(crate) enum Mobike {
 }
 
 /// `[ike]`: what is spoken with peers.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Ike {
     pub(crate) compatibility: bool,
+    pub(crate) mobike: Mobike,
+    pub(crate) post_quantum: bool,
+}
+
+impl Default for Ike {
+    fn default() -> Self {
+        Self { compatibility: false, mobike: Mobike::default(), post_quantum: true }
+    }
 }
 
 /// `[dns]`: whom to ask and whom to trust.
@@ -189,8 +195,6 @@ impl Default for Node {
             listen: Vec::new(),
             backend: Backend::default(),
             encapsulation: Encapsulation::default(),
-            mobike: Mobike::default(),
-            post_quantum: true,
             table: 4322,
             mark: 0x4322,
             retransmissions: 3,

@@ -15,6 +15,7 @@ mod log;
 mod memory;
 mod resolver;
 mod run;
+mod secret;
 mod userspace;
 mod verify;
 mod view;

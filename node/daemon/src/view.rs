@@ -134,13 +134,14 @@ pub(crate) fn keying_config(
                 Encapsulation::Udp => ike::Encapsulation::Force,
                 Encapsulation::Auto => ike::Encapsulation::WhenNatted,
             },
-            mobike: match config.node.mobike {
+            mobike: match config.ike.mobike {
                 Mobike::Off => ike::Mobike::Off,
                 Mobike::On => ike::Mobike::On,
                 Mobike::Announce => ike::Mobike::Announce,
             },
             compatibility: config.ike.compatibility,
-            post_quantum: config.node.post_quantum,
+            post_quantum: config.ike.post_quantum,
+            token_secret: crate::secret::load_or_make(&config.node.state_dir, "crash.secret"),
             retransmit_tries: config.node.retransmissions,
             ..ike::Config::new(key)
         },

@@ -80,6 +80,7 @@ impl Lives {
             | End::DeletedByPeer
             | End::Closed
             | End::InitialContact
+            | End::PeerLost
             | End::Expired
             | End::Misbehaved(_) => self.short,
         }

@@ -223,8 +223,14 @@ impl Keying {
                 }
             }
             Notice::PeerMoved { sa, remote } => self.ike.handle_moved(now, sa, remote),
-            // Forgeable: a peer that we lost calls again when its own liveness check fails.
-            Notice::UnknownSpi { .. } => self.counters.unknown_spis += 1,
+            Notice::UnknownSpi { spi, from } => {
+                self.counters.unknown_spis += 1;
+                // Whoever it is, it cannot take our word for it, but it can ask under its IKE SA.
+                let own = self.config.addresses.iter().find(|a| a.is_ipv4() == from.is_ipv4());
+                if let Some(local) = own.copied() {
+                    self.ike.handle_unknown_spi(now, spi, local, from);
+                }
+            }
         }
         self.drain(now);
     }

@@ -196,7 +196,7 @@ pub fn end_text(end: End) -> String {
         End::SigningFailed => "own key cannot sign".to_owned(),
         End::DeletedByPeer => "deleted by the peer".to_owned(),
         End::Closed => "closed".to_owned(),
-        End::InitialContact => "peer restarted".to_owned(),
+        End::InitialContact | End::PeerLost => "peer restarted".to_owned(),
         End::Expired => "life is over".to_owned(),
         End::Misbehaved(what) => format!("peer broke the protocol: {what}"),
     }

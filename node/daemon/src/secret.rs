@@ -1,0 +1,75 @@
+//! Secrets that outlive the daemon, in its state directory: 32 random octets to a file.
+//!
+//! `crash.secret` makes the tokens by which peers know that we have lost an SA (RFC 6290). Who reads
+//! it can end our SAs, and can neither read nor send anything under them.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+/// Reads a secret, or makes it on the first start. Without it the node runs nevertheless: a
+/// complaint is logged, and `None` is given.
+pub(crate) fn load_or_make(directory: &Path, name: &str) -> Option<[u8; 32]> {
+    let path = directory.join(name);
+    let secret = std::fs::create_dir_all(directory).and_then(|()| match load(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path),
+        loaded => loaded,
+    });
+    secret.map_err(|error| tracing::warn!("{}: {error}", path.display())).ok()
+}
+
+fn load(path: &Path) -> io::Result<[u8; 32]> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    let about = file.metadata()?;
+    if !about.is_file() || about.mode() & 0o077 != 0 {
+        return Err(io::Error::other("is not a file that its owner alone can read"));
+    }
+    let mut secret = [0; 32];
+    file.read_exact(&mut secret)?;
+    Ok(secret)
+}
+
+fn make(path: &Path) -> io::Result<[u8; 32]> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(io::Error::other)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let written = file.write_all(&secret).and_then(|()| file.sync_all());
+    if let Err(error) = written {
+        // Half a secret would be in the way of the next start.
+        let _ = std::fs::remove_file(path);
+        return Err(error);
+    }
+    // The name, too, must survive a power failure.
+    if let Some(directory) = path.parent().and_then(|d| File::open(d).ok()) {
+        let _ = directory.sync_all();
+    }
+    Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_secret_is_made_once_and_only_for_its_owner() {
+        let directory = std::env::temp_dir().join(format!("oe-secret-{}", std::process::id()));
+        let made = load_or_make(&directory, "x").unwrap();
+        let path = directory.join("x");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(load_or_make(&directory, "x"), Some(made));
+        assert_ne!(load_or_make(&directory, "y"), Some(made));
+        // What others can read is no secret, what is cut short neither.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(load_or_make(&directory, "x"), None);
+        std::fs::write(directory.join("y"), "short").unwrap();
+        assert_eq!(load_or_make(&directory, "y"), None);
+        std::os::unix::fs::symlink(&path, directory.join("z")).unwrap();
+        assert_eq!(load_or_make(&directory, "z"), None);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}
