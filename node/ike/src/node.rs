@@ -378,8 +378,8 @@ impl Ike {
     /// Number of IKE SAs whose peer is authenticated.
     #[must_use]
     pub fn established_count(&self) -> usize {
-        let established = |p: &&Box<Peering>| matches!(p.state, State::Established(_));
-        self.peerings.values().filter(established).count()
+        let all = self.peerings.values();
+        all.filter(|p| matches!(p.state, State::Established(_))).count()
     }
 
     /// Whether there is no IKE SA in any state.

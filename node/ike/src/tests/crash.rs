@@ -7,8 +7,8 @@ const SECRETS: [[u8; 32]; 2] = [[11; 32], [22; 32]];
 
 fn with_tokens() -> (Net, IkeId, IkeId) {
     let mut net = Net::pair();
-    for node in 0..2 {
-        start(&mut net, node, Some(SECRETS[node]));
+    for (node, secret) in SECRETS.into_iter().enumerate() {
+        start(&mut net, node, Some(secret));
     }
     let a = net.initiate(0, 1);
     net.settle();
@@ -28,7 +28,7 @@ fn start(net: &mut Net, node: usize, secret: Option<[u8; 32]>) {
 #[test]
 fn who_lost_it_is_believed_at_once() {
     // Either side, before and after a rekey from either side.
-    for lost in 0..2 {
+    for (lost, secret) in SECRETS.into_iter().enumerate() {
         for rekeyed in 0..3 {
             let (mut net, a, b) = with_tokens();
             let now = net.now;
@@ -39,7 +39,7 @@ fn who_lost_it_is_believed_at_once() {
             }
             net.settle();
             let holder = 1 - lost;
-            start(&mut net, lost, Some(SECRETS[lost]));
+            start(&mut net, lost, Some(secret));
             let mark = net.seen.len();
             net.nodes[holder].ike.probe(now, if holder == 0 { a } else { b });
             net.settle();
