@@ -201,6 +201,22 @@ impl Backend {
         }
     }
 
+    /// As the configuration calls it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Userspace { .. } => "userspace",
+            Self::Xfrm(_) => "xfrm",
+        }
+    }
+
+    /// Who seals and opens.
+    pub(crate) fn cryptography(&self) -> &'static str {
+        match self {
+            Self::Userspace { plane, .. } => plane.provider.name(),
+            Self::Xfrm(_) => "kernel",
+        }
+    }
+
     /// What our own packet path counted; the kernel counts for itself (`/proc/net/xfrm_stat`).
     pub(crate) fn counters(&self) -> Counters {
         match self {

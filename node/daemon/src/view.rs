@@ -96,6 +96,7 @@ pub(crate) fn plane_config(config: &Config) -> anyhow::Result<userspace::Config>
         listen: config.node.listen.clone(),
         seed: seed()?,
         forwarding: forwarding::Config {
+            provider: userspace::fastest(),
             unreachable: config.policy.icmp_unreachable,
             ..forwarding::Config::default()
         },
@@ -159,6 +160,7 @@ pub(crate) fn status(keying: &Keying, plane: &Backend, now: Instant) -> Value {
         "connections": connections,
         "guard": plane.is_guarded(),
         "destinations": destinations,
+        "plane": { "backend": plane.name(), "cryptography": plane.cryptography() },
         "counters": {
             "keying": keying_counters(keying),
             "plane": plane_counters(plane),
@@ -269,14 +271,17 @@ fn connection(c: &keying::ConnectionView) -> Value {
 
 fn plane_counters(plane: &Backend) -> Value {
     let c = plane.counters();
-    json!({
-        "forwarding": format!("{:?}", c.forwarding),
-        "send_refused": c.send_refused,
-        "device_refused": c.device_refused,
-        "device_malformed": c.device_malformed,
-        "control_behind": c.control_behind,
-        "dropped_in_clear": plane.dropped_in_clear(),
-    })
+    let own = [
+        ("send_refused", c.send_refused),
+        ("device_refused", c.device_refused),
+        ("device_malformed", c.device_malformed),
+        ("control_behind", c.control_behind),
+        ("dropped_in_clear", plane.dropped_in_clear()),
+    ];
+    let all = c.forwarding.named().into_iter().chain(own);
+    all.map(|(name, count)| (name.to_owned(), count.into()))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 fn keying_counters(keying: &Keying) -> Value {

@@ -115,9 +115,9 @@ impl Batch {
 }
 
 /// Packets that UDP_SEGMENT takes at once (UDP_MAX_SEGMENTS of Linux before 6.6).
-const MAX_SEGMENTS: usize = 64;
+pub(crate) const MAX_SEGMENTS: usize = 64;
 /// Octets that UDP_SEGMENT takes at once: they pass through the stack as one IP packet.
-const MAX_DATAGRAMS: usize = 65_535 - 48;
+pub(crate) const MAX_DATAGRAMS: usize = 65_535 - 48;
 /// From here on a batch is sent before more is read: eight super-packets.
 const FULL: usize = 512 * 1024;
 /// One more super-packet, cut into small parts, must still fit.

@@ -23,6 +23,7 @@ pub(crate) enum Reason {
     Congestion,
     OutputFull,
     TableFull,
+    PathHintRefused,
 }
 
 /// A snapshot of the plane's counters; packets unless said otherwise, never reset.
@@ -82,6 +83,10 @@ pub struct Counters {
     pub output_full: u64,
     /// Policies, classes and pairs refused because a table was full.
     pub table_full: u64,
+    /// Messages that made the way to a peer narrower.
+    pub path_narrowed: u64,
+    /// "Too big" messages that quote nothing that we have just sent.
+    pub path_hint_refused: u64,
 }
 
 impl Counters {
@@ -107,7 +112,44 @@ impl Counters {
             Reason::Congestion => &mut self.congestion,
             Reason::OutputFull => &mut self.output_full,
             Reason::TableFull => &mut self.table_full,
+            Reason::PathHintRefused => &mut self.path_hint_refused,
         };
         *counter += 1;
+    }
+
+    /// Every counter with the name that people see.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, u64); 29] {
+        [
+            ("sealed", self.sealed),
+            ("sealed_bytes", self.sealed_bytes),
+            ("opened", self.opened),
+            ("opened_bytes", self.opened_bytes),
+            ("passed", self.passed),
+            ("held", self.held),
+            ("released", self.released),
+            ("malformed", self.malformed),
+            ("denied", self.denied),
+            ("no_class", self.no_class),
+            ("not_holdable", self.not_holdable),
+            ("hold_replaced", self.hold_replaced),
+            ("hold_over_budget", self.hold_over_budget),
+            ("hold_expired", self.hold_expired),
+            ("too_big", self.too_big),
+            ("sa_spent", self.sa_spent),
+            ("unknown_spi", self.unknown_spi),
+            ("replayed", self.replayed),
+            ("unauthentic", self.unauthentic),
+            ("bad_trailer", self.bad_trailer),
+            ("dummy", self.dummy),
+            ("inner_malformed", self.inner_malformed),
+            ("inner_selector", self.inner_selector),
+            ("inner_owner", self.inner_owner),
+            ("congestion", self.congestion),
+            ("output_full", self.output_full),
+            ("table_full", self.table_full),
+            ("path_narrowed", self.path_narrowed),
+            ("path_hint_refused", self.path_hint_refused),
+        ]
     }
 }

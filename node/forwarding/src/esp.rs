@@ -124,6 +124,13 @@ impl Sealer {
         key.seal(self.spi, number, self.esn, slot)
     }
 
+    /// Whether a packet with this SPI and the low half of its number is one of the last few that
+    /// were sealed: what somebody who did not see it could not know.
+    pub(crate) fn has_just_sent(&self, spi: [u8; 4], low: u32) -> bool {
+        let behind = self.last.wrapping_sub(u64::from(low)) & u64::from(u32::MAX);
+        self.spi == spi && low != 0 && behind < RECENT.min(self.last)
+    }
+
     #[cfg(test)]
     pub(crate) fn jump_to(&mut self, last: u64) {
         self.last = last;
@@ -238,6 +245,9 @@ pub(crate) fn inner_len(outer: usize) -> usize {
     (outer.saturating_sub(HEADER + ICV) & !3).saturating_sub(2)
 }
 
+/// Packets that may have been sent since the one that somebody complains about: a second of a
+/// fast link.
+const RECENT: u64 = 1 << 17;
 /// Octets before the inner packet: SPI, sequence number, IV.
 pub(crate) const HEADER: usize = 16;
 

@@ -1,5 +1,6 @@
 //! The plane itself: commands in, packets through, notices out.
 
+mod hints;
 mod incoming;
 mod outgoing;
 
@@ -9,15 +10,16 @@ use std::time::Instant;
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
-use sa::{Command, Envelope, EspCipher, Flow, Notice, Policy, SaId, SaPair, Subnets};
+use sa::{Command, Envelope, Flow, Notice, Policy, SaId, SaPair, Subnets};
 
 use crate::aead::Provider;
-use crate::batch::{Batch, To};
+use crate::batch::{Batch, MAX_DATAGRAMS, MAX_SEGMENTS, To};
 use crate::counters::{Counters, Reason};
 use crate::esp;
 use crate::hash::Seeded;
 use crate::hold::{Hold, Packet};
 use crate::packet::Inner;
+use crate::path::Path;
 use crate::rate::Rate;
 use crate::sad::{Expiry, Refused, Sad};
 use crate::spd::Spd;
@@ -36,6 +38,7 @@ pub struct Forwarding {
     counters: Counters,
     unknown_spis: Rate,
     errors: Rate,
+    hints: Rate,
     /// Where released packets are sealed.
     scratch: Batch,
 }
@@ -97,6 +100,16 @@ pub enum Output {
         /// The whole IP packet.
         octets: Vec<u8>,
     },
+    /// A packet without content that must not be fragmented: whether it arrives tells how wide
+    /// the way is. If the first link refuses it, [`Forwarding::probe_refused`] wants to know.
+    Probe {
+        /// Whose way it is.
+        sa: SaId,
+        /// Where to.
+        envelope: Envelope,
+        /// The ESP packet.
+        octets: Vec<u8>,
+    },
     /// Something happened for the first time.
     Trace(Trace),
 }
@@ -137,6 +150,7 @@ impl Forwarding {
             counters: Counters::default(),
             unknown_spis: Rate::new(now, UNKNOWN_SPIS_PER_SECOND),
             errors: Rate::new(now, ERRORS_PER_SECOND),
+            hints: Rate::new(now, PATH_HINTS_PER_SECOND),
             scratch: Batch::default(),
         }
     }
@@ -165,7 +179,7 @@ impl Forwarding {
                 let link_mtu = self.config.link_mtu;
                 if let Some(sa) = self.sad.get_mut(sa) {
                     sa.envelope = envelope;
-                    sa.mtu = path_mtu(link_mtu, sa.cipher, &envelope);
+                    sa.path = sa.path.elsewhere(link_mtu, &envelope);
                     sa.moved = None;
                 }
             }
@@ -207,8 +221,8 @@ impl Forwarding {
     }
 
     fn add_sa(&mut self, pair: &SaPair) {
-        let mtu = path_mtu(self.config.link_mtu, pair.cipher, &pair.envelope);
-        match self.sad.add(pair, self.config.provider, mtu) {
+        let path = Path::new(self.config.link_mtu, pair.cipher, &pair.envelope);
+        match self.sad.add(pair, self.config.provider, path) {
             Ok(()) => {}
             Err(Refused::Full) => {
                 self.counters.count(Reason::TableFull);
@@ -334,13 +348,6 @@ impl Forwarding {
     }
 }
 
-/// The largest inner packet that needs no fragmentation outside.
-fn path_mtu(link_mtu: u16, cipher: EspCipher, envelope: &Envelope) -> usize {
-    let ip = if envelope.remote.is_ipv4() { 20 } else { 40 };
-    let udp = if envelope.udp { 8 } else { 0 };
-    esp::inner_len_of(cipher, usize::from(link_mtu).saturating_sub(ip + udp))
-}
-
 /// The MTU of the device: inner packets of this size, sealed with an AEAD, fit a link of `link_mtu`
 /// octets in UDP, over
 /// IPv4 or, with `ipv6`, over either. Never below IPv6's minimum of 1280 (RFC 8200 §5).
@@ -351,6 +358,13 @@ pub fn device_mtu(link_mtu: u16, ipv6: bool) -> u16 {
     u16::try_from(inner.max(IPV6_MIN_MTU)).unwrap_or(u16::MAX)
 }
 
+/// Packets of a device with this MTU that leave in one go, in UDP: a super-packet with more of them
+/// would be sent in two parts.
+#[must_use]
+pub fn segments_per_send(device_mtu: u16) -> usize {
+    (MAX_DATAGRAMS / esp::sealed_len(device_mtu.into())).clamp(1, MAX_SEGMENTS)
+}
+
 /// RFC 8200 §5.
 const IPV6_MIN_MTU: usize = 1280;
 const ETHERNET: u16 = 1500;
@@ -358,6 +372,9 @@ const ETHERNET: u16 = 1500;
 const MAX_OUTPUTS: usize = 8192;
 /// Forgeable hints need not be many.
 const UNKNOWN_SPIS_PER_SECOND: u32 = 4;
+/// "Too big" messages looked into. Each may cost a walk over all pairs; the honest ones are as rare
+/// as probes.
+const PATH_HINTS_PER_SECOND: u32 = 20;
 /// ICMP errors towards the device; Linux itself sends a thousand a second at most.
 const ERRORS_PER_SECOND: u32 = 200;
 

@@ -32,6 +32,7 @@ mod icmp;
 pub mod internal;
 mod offload;
 mod packet;
+mod path;
 mod prefixes;
 mod rate;
 mod replay;
@@ -43,5 +44,7 @@ pub use aead::Provider;
 pub use batch::{Batch, Send, To};
 pub use coalesce::{Delivery, Write};
 pub use counters::Counters;
-pub use forwarding::{Config, Forwarding, Outer, Output, Timer, Trace, device_mtu};
+pub use forwarding::{
+    Config, Forwarding, Outer, Output, Timer, Trace, device_mtu, segments_per_send,
+};
 pub use offload::Offload;

@@ -4,15 +4,14 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use sa::{
-    Envelope, EspCipher, Flow, Limits, Mode, SaId, SaPair, TrafficSelector, Trust, UNANSWERED, Use,
-};
+use sa::{Envelope, Flow, Limits, Mode, SaId, SaPair, TrafficSelector, Trust, UNANSWERED, Use};
 
 use crate::aead::Provider;
 use crate::counters::Reason;
 use crate::esp::{Key, Opener, Sealer};
 use crate::hash::Seeded;
 use crate::packet::{Fragment, ICMP, ICMP_V6, Inner};
+use crate::path::Path;
 use crate::prefixes::{PrefixTable, prefixes_of};
 
 /// One pair at work.
@@ -22,10 +21,8 @@ pub(crate) struct Sa {
     pub(crate) sealer: Sealer,
     pub(crate) opener: Opener,
     pub(crate) usage: Usage,
-    /// The largest inner packet that fits the way to the peer.
-    pub(crate) mtu: usize,
-    /// For another way, another size.
-    pub(crate) cipher: EspCipher,
+    /// What fits the way to the peer.
+    pub(crate) path: Path,
     /// When the peer was last seen at another address, to say so once a second at most.
     pub(crate) moved: Option<Instant>,
     spi_in: u32,
@@ -210,7 +207,7 @@ impl Sad {
         &mut self,
         pair: &SaPair,
         provider: Provider,
-        mtu: usize,
+        path: Path,
     ) -> Result<(), Refused> {
         if self.by_id.len() >= MAX_PAIRS {
             return Err(Refused::Full);
@@ -236,8 +233,7 @@ impl Sad {
             sealer,
             opener,
             usage: Usage::new(pair.limits),
-            mtu,
-            cipher: pair.cipher,
+            path,
             moved: None,
             spi_in: pair.spi_in.get(),
             local: Selectors(pair.local.clone()),
@@ -277,6 +273,23 @@ impl Sad {
         let slot = *self.by_spi.get(&spi)?;
         let sa = self.pairs.get_mut(slot)?.as_deref_mut()?;
         Some(Inbound { sa, owners: &self.owners, generation: self.generation })
+    }
+
+    /// The pair that sent an ESP packet with this SPI and number to `remote` a moment ago, in UDP
+    /// between these ports or without. Looks at all: for rare questions.
+    pub(crate) fn sender_of(
+        &mut self,
+        remote: IpAddr,
+        ports: Option<(u16, u16)>,
+        spi: [u8; 4],
+        number: u32,
+    ) -> Option<&mut Sa> {
+        self.pairs.iter_mut().flatten().map(Box::as_mut).find(|sa| {
+            let Envelope { local, remote: known, udp } = sa.envelope;
+            known.ip() == remote
+                && ports == udp.then_some((local.port(), known.port()))
+                && sa.sealer.has_just_sent(spi, number)
+        })
     }
 
     fn own(&mut self, prefixes: &[sa::Prefix], owner: Owner) {

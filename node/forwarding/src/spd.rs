@@ -239,9 +239,9 @@ impl Spd {
     }
 }
 
-/// Flows at once, some 80 octets each. Clear ones leave the plane's sight soon (the kernel's
-/// routes carry them), so it is the encrypted ones that count.
-const MAX_FLOWS: usize = 65_536;
+/// Flows at once, some 80 octets each. The kernel's routes carry the clear ones, but each is
+/// remembered here as well: a busy host knows a hundred thousand.
+const MAX_FLOWS: usize = 262_144;
 /// Prefixes with a class: the lines of the policy group files.
 const MAX_CLASSES: usize = 65_536;
 /// Remote prefixes of configured connections, and local ones under each: a file's worth.
@@ -339,7 +339,7 @@ mod tests {
             let at = start + Duration::from_millis(i.into());
             assert!(spd.set(at, flow(i), Policy::Pass));
         }
-        let late = start + Duration::from_secs(100);
+        let late = start + Duration::from_secs(1000);
         assert_eq!(spd.verdict(late, &flow(300)), Verdict::Pass);
         assert!(spd.set(late, flow(1 << 20), Policy::Deny));
         assert_eq!(spd.verdict(late, &flow(0)), Verdict::Encrypt(SaId(1)));

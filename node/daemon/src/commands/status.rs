@@ -73,15 +73,26 @@ fn table(answer: &Value) -> String {
     if destinations.is_empty() {
         text.push_str("no destination has been talked to yet\n");
     }
-    if let Some(counters) = answer.pointer("/counters/keying").and_then(Value::as_object) {
-        let shown: Vec<String> = counters
-            .iter()
-            .filter(|(_, value)| value.as_u64() != Some(0))
-            .map(|(name, value)| format!("{} {value}", name.replace('_', "-")))
-            .collect();
-        text.push_str(&format!("\n{}\n", shown.join(", ")));
+    let word = |at| answer.pointer(at).and_then(Value::as_str);
+    if let (Some(backend), Some(by)) = (word("/plane/backend"), word("/plane/cryptography")) {
+        text.push_str(&format!("\nbackend {backend}, cryptography {by}\n"));
+    }
+    for (what, at) in [("keying", "/counters/keying"), ("packets", "/counters/plane")] {
+        if let Some(counters) = answer.pointer(at).and_then(Value::as_object) {
+            text.push_str(&counted(what, counters));
+        }
     }
     text
+}
+
+/// What is not zero, on one line.
+fn counted(what: &str, counters: &serde_json::Map<String, Value>) -> String {
+    let shown: Vec<String> = counters
+        .iter()
+        .filter(|(_, value)| value.as_u64() != Some(0))
+        .map(|(name, value)| format!("{} {value}", name.replace('_', "-")))
+        .collect();
+    if shown.is_empty() { String::new() } else { format!("{what}: {}\n", shown.join(", ")) }
 }
 
 #[cfg(test)]
@@ -100,7 +111,11 @@ mod tests {
                   "trust": "none", "gateway": null, "since_s": 0.2, "bytes_in": 0, "bytes_out": 0,
                   "reason": "no key record in DNS" },
             ],
-            "counters": { "keying": { "trapped": 2, "calls": 1, "clear": 0 } },
+            "plane": { "backend": "userspace", "cryptography": "aws-lc" },
+            "counters": {
+                "keying": { "trapped": 2, "calls": 1, "clear": 0 },
+                "plane": { "sealed": 7, "path_narrowed": 1, "replayed": 0 },
+            },
         });
         let text = table(&answer);
         let lines: Vec<&str> = text.lines().collect();
@@ -108,5 +123,7 @@ mod tests {
         assert!(lines[1].contains("keyed  dnssec  192.0.2.12  12 s"), "{text}");
         assert!(lines[2].ends_with("no key record in DNS"), "{text}");
         assert!(text.contains("calls 1, trapped 2") && !text.contains("clear 0"), "{text}");
+        assert!(text.contains("packets: path-narrowed 1, sealed 7\n"), "{text}");
+        assert!(text.contains("backend userspace, cryptography aws-lc\n"), "{text}");
     }
 }

@@ -6,6 +6,7 @@
 
 mod lanes;
 mod plane;
+mod provider;
 mod sockets;
 mod sys;
 mod tun;
@@ -15,4 +16,5 @@ mod tests;
 
 pub(crate) use lanes::{Datagram, Entry, Lanes, lanes};
 pub(crate) use plane::{Config, Counters, Plane, start};
+pub(crate) use provider::fastest;
 pub(crate) use sys::forbid_dumps;

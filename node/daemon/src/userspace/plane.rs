@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use forwarding::{Batch, Delivery, Forwarding, Offload, Outer, Output, To, Write};
+use forwarding::{Batch, Delivery, Forwarding, Offload, Outer, Output, Provider, To, Write};
 use sa::{Command, Notice};
 use tokio::sync::mpsc;
 
@@ -57,6 +57,8 @@ pub(crate) struct Plane {
     pub(crate) notices: mpsc::Receiver<Notice>,
     /// IKE datagrams, without the non-ESP marker.
     pub(crate) datagrams: Lanes,
+    /// Who does the cryptography.
+    pub(crate) provider: Provider,
     thread: Thread,
 }
 
@@ -100,6 +102,9 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
     for (number, raw) in (ESP..).zip(sockets.esp()) {
         epoll.add(raw.fd(), number)?;
     }
+    for (number, raw) in (ICMP..).zip(sockets.icmp()) {
+        epoll.add(raw.fd(), number)?;
+    }
 
     let (commands, orders) = sync_mpsc::channel();
     let (notices_in, notices) = mpsc::channel(NOTICES);
@@ -111,6 +116,7 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
         delivery: Delivery::new(tun.has_udp_offload()),
         buffer: vec![0; DEVICE_READ],
         arena: vec![0; sys::BATCH * sys::RAW_PACKET],
+        room: sys::ORDINARY_PACKET.max(usize::from(config.forwarding.link_mtu) + 64),
         tun,
         sockets: Arc::clone(&sockets),
         epoll,
@@ -126,8 +132,9 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
         .name("forwarding".into())
         .spawn(|| worker.run())
         .context("cannot start the packet thread")?;
+    let provider = config.forwarding.provider;
     let thread = Thread { commands, wake, sockets, counters, join: Some(join) };
-    Ok(Plane { notices, datagrams, thread })
+    Ok(Plane { notices, datagrams, provider, thread })
 }
 
 impl Plane {
@@ -207,6 +214,8 @@ struct Worker {
     buffer: Vec<u8>,
     /// One receive of a socket: packets are opened where they arrive.
     arena: Vec<u8>,
+    /// Of the arena, for each packet without UDP.
+    room: usize,
     tun: Tun,
     sockets: Arc<Sockets>,
     epoll: Epoll,
@@ -239,6 +248,7 @@ impl Worker {
                             return;
                         }
                     }
+                    number if number >= ICMP => self.receive_icmp(number - ICMP),
                     number if number >= ESP => self.receive_esp(number - ESP),
                     number => self.receive_udp(number - UDP),
                 }
@@ -363,12 +373,16 @@ impl Worker {
         };
         for _ in 0..ROUNDS {
             let mut packets = [None; sys::BATCH];
-            let Ok(count) = sys::receive_each(socket.fd(), &mut self.arena, &mut packets) else {
-                break;
-            };
+            let room = self.room;
+            let received = sys::receive_each(socket.fd(), &mut self.arena, room, &mut packets);
+            let Ok((count, cut)) = received else { break };
+            if cut {
+                // The peer's link is wider than ours: from now on there is room for its packets.
+                self.room = sys::RAW_PACKET;
+            }
             self.obey();
             let now = Instant::now();
-            for (start, received) in (0..).step_by(sys::RAW_PACKET).zip(packets) {
+            for (start, received) in (0..).step_by(room).zip(packets) {
                 let Some(received) = received else { continue };
                 let end = start + received.len;
                 // An IPv4 raw socket shows the outer header, an IPv6 one does not (raw(7)).
@@ -384,6 +398,25 @@ impl Worker {
             if count < sys::BATCH {
                 break;
             }
+        }
+    }
+
+    /// Receives what the way says of packets of ours.
+    fn receive_icmp(&mut self, index: u64) {
+        let sockets = Arc::clone(&self.sockets);
+        let Some(socket) = usize::try_from(index).ok().and_then(|i| sockets.icmp().get(i)) else {
+            return;
+        };
+        for _ in 0..ROUNDS {
+            let Ok(received) = sys::receive(socket.fd(), &mut self.arena) else { break };
+            let message = self.arena.get(..received.len).unwrap_or_default();
+            // An IPv4 raw socket shows the header, an IPv6 one does not (raw(7)).
+            let header = match message.first() {
+                Some(first) if socket.is_v4 => usize::from(first & 0x0f) * 4,
+                _ => 0,
+            };
+            let message = message.get(header..).unwrap_or_default();
+            self.forwarding.icmp(Instant::now(), socket.is_v4, message);
         }
     }
 
@@ -418,6 +451,12 @@ impl Worker {
                     self.sockets.send_esp(&envelope, tos, &octets, octets.len());
                 }
                 Output::Clear { to, octets } => self.sockets.send_clear(to, &octets),
+                Output::Probe { sa, envelope, octets } => {
+                    let sent = self.sockets.send_probe(&envelope, &octets);
+                    if sent.is_err_and(|e| e.raw_os_error() == Some(libc::EMSGSIZE)) {
+                        self.forwarding.probe_refused(sa);
+                    }
+                }
                 Output::Trace(trace) => tracing::debug!(?trace, "data plane"),
             }
         }
@@ -456,3 +495,4 @@ const WAKE: u64 = 0;
 const DEVICE: u64 = 1;
 const UDP: u64 = 1 << 8;
 const ESP: u64 = 1 << 16;
+const ICMP: u64 = 1 << 17;

@@ -21,6 +21,8 @@ pub(super) struct Sockets {
     udp: Vec<Udp>,
     esp: Vec<Raw>,
     clear: Vec<Raw>,
+    /// Where "too big" messages arrive.
+    icmp: Vec<Raw>,
     /// Whether the kernel segments for us; turned off when it says that it cannot.
     segmentation: AtomicBool,
     /// Packets that could not be sent.
@@ -63,6 +65,7 @@ impl Sockets {
             udp: Vec::new(),
             esp: Vec::new(),
             clear: Vec::new(),
+            icmp: Vec::new(),
             segmentation: AtomicBool::new(true),
             refused: AtomicU64::new(0),
         };
@@ -88,6 +91,11 @@ impl Sockets {
             if let Some(socket) = raw(libc::IPPROTO_RAW)? {
                 sockets.clear.push(Raw { socket, is_v4 });
             }
+            let protocol = if is_v4 { libc::IPPROTO_ICMP } else { libc::IPPROTO_ICMPV6 };
+            if let Some(socket) = raw(protocol)? {
+                only_too_big(&socket, is_v4)?;
+                sockets.icmp.push(Raw { socket, is_v4 });
+            }
         }
         Ok(sockets)
     }
@@ -98,6 +106,10 @@ impl Sockets {
 
     pub(super) fn esp(&self) -> &[Raw] {
         &self.esp
+    }
+
+    pub(super) fn icmp(&self) -> &[Raw] {
+        &self.icmp
     }
 
     /// Packets that the kernel refused to send so far.
@@ -153,6 +165,27 @@ impl Sockets {
             }
         }
         self.refuse(sys::send_each(socket.fd(), to.remote, local, tos, octets.chunks(segment)));
+    }
+
+    /// Sends one ESP packet that must not be fragmented, here or on its way.
+    ///
+    /// # Errors
+    /// If the first link does not take it (EMSGSIZE), and whatever else keeps it from being sent.
+    pub(super) fn send_probe(&self, to: &Envelope, octets: &[u8]) -> io::Result<()> {
+        let is_v4 = to.remote.is_ipv4();
+        let (fd, remote) = if to.udp {
+            let udp = self.speaking_from(to.local, is_v4).ok_or(io::ErrorKind::NotFound)?;
+            (udp.fd(), to.remote)
+        } else {
+            let raw = self.esp.iter().find(|raw| raw.is_v4 == is_v4);
+            let raw = raw.ok_or(io::ErrorKind::NotFound)?;
+            (raw.fd(), SocketAddr::new(to.remote.ip(), 0))
+        };
+        // For this one packet. Should an IKE message slip out at the same time, it is repeated.
+        fragmentation(fd, is_v4, false)?;
+        let sent = sys::send(fd, remote, source(to.local.ip()), 0, octets, None);
+        fragmentation(fd, is_v4, true)?;
+        sent
     }
 
     /// Sends a whole IP packet as it is.
@@ -260,14 +293,38 @@ fn prepare(socket: &Socket, is_v4: bool, mark: u32) -> io::Result<()> {
             sys::set_option(fd, libc::SOL_SOCKET, limited, BUFFER)?;
         }
     }
-    // The kernel fragments what does not fit. Path MTU discovery is not left to ICMP messages
-    // that anybody can forge (RFC 4301 §6.1.1).
-    if is_v4 {
-        sys::set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)
-    } else {
+    if !is_v4 {
         sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
-        let dont = libc::IPV6_PMTUDISC_DONT;
-        sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, dont)
+    }
+    // The kernel fragments what does not fit. Path MTU discovery is not left to ICMP messages
+    // that anybody can forge (RFC 4301 §6.1.1): probes find out.
+    fragmentation(fd, is_v4, true)
+}
+
+/// Whether what leaves the socket may be fragmented, here and on its way. If not, only the link's
+/// own MTU counts, not what the kernel believes of the path.
+fn fragmentation(fd: BorrowedFd<'_>, is_v4: bool, allowed: bool) -> io::Result<()> {
+    let (level, name, dont, probe) = if is_v4 {
+        let (dont, probe) = (libc::IP_PMTUDISC_DONT, libc::IP_PMTUDISC_PROBE);
+        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, dont, probe)
+    } else {
+        let (dont, probe) = (libc::IPV6_PMTUDISC_DONT, libc::IPV6_PMTUDISC_PROBE);
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, dont, probe)
+    };
+    sys::set_option(fd, level, name, if allowed { dont } else { probe })
+}
+
+/// Of ICMP only "destination unreachable", of ICMPv6 only "packet too big".
+fn only_too_big(socket: &Socket, is_v4: bool) -> io::Result<()> {
+    // A set bit blocks its type (raw(7), RFC 3542 §3.2).
+    if is_v4 {
+        sys::set_octets(socket.as_fd(), SOL_RAW, ICMP_FILTER, &(!(1u32 << 3)).to_ne_bytes())
+    } else {
+        let mut blocked = [0xff; 32];
+        if let Some(first) = blocked.first_chunk_mut() {
+            *first = (!(1u32 << 2)).to_ne_bytes();
+        }
+        sys::set_octets(socket.as_fd(), libc::IPPROTO_ICMPV6, ICMP_FILTER, &blocked)
     }
 }
 
@@ -305,6 +362,9 @@ fn unless_missing(
     }
 }
 
+/// linux/icmp.h and linux/icmpv6.h; libc has them for some targets only.
+const SOL_RAW: i32 = 255;
+const ICMP_FILTER: i32 = 1;
 /// IP protocol 50.
 const ESP: i32 = 50;
 /// Octets of socket buffers: some 60 ms of 1 Gbit/s, for the times when the thread does not run.

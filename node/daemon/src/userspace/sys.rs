@@ -44,31 +44,34 @@ pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
 }
 
 /// Receives packets one by one with as few calls as may be (recvmmsg): packet `n` goes to
-/// `n` times [`RAW_PACKET`] of `buffer`. `WouldBlock` when there is nothing.
+/// `n` times `room` of `buffer`. Returns how many came, and whether one was cut short.
+/// `WouldBlock` when there is nothing.
 pub(super) fn receive_each(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
+    room: usize,
     packets: &mut [Option<Received>; BATCH],
-) -> io::Result<usize> {
+) -> io::Result<(usize, bool)> {
     let mut names = [const { Name::EMPTY }; BATCH];
     let mut controls = [const { Control::EMPTY }; BATCH];
     let mut parts = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
     // SAFETY: an mmsghdr is plain data, for which all zero is valid.
     let mut messages: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
-    let mut room: libc::c_uint = 0;
-    let slots = buffer.chunks_exact_mut(RAW_PACKET).zip(&mut parts).zip(&mut messages);
+    let mut places: libc::c_uint = 0;
+    let slots = buffer.chunks_exact_mut(room).zip(&mut parts).zip(&mut messages);
     for (((slot, part), message), (name, control)) in slots.zip(names.iter_mut().zip(&mut controls))
     {
         *part = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
         message.msg_hdr = name.message(part, control);
-        room += 1;
+        places += 1;
     }
     let fd = socket.as_raw_fd();
-    // SAFETY: `room` messages, whose pointers are to locals and to disjoint parts of `buffer`.
+    // SAFETY: `places` messages, whose pointers are to locals and to disjoint parts of `buffer`.
     let count = unsafe {
-        libc::recvmmsg(fd, messages.as_mut_ptr(), room, libc::MSG_DONTWAIT, std::ptr::null_mut())
+        libc::recvmmsg(fd, messages.as_mut_ptr(), places, libc::MSG_DONTWAIT, std::ptr::null_mut())
     };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    let mut cut = false;
     for ((packet, message), name) in packets.iter_mut().zip(&messages).zip(&names).take(count) {
         let len = usize::try_from(message.msg_len).unwrap_or(0);
         let Some(remote) = name.address() else { continue };
@@ -76,8 +79,9 @@ pub(super) fn receive_each(
         // SAFETY: the kernel has filled in this message, whose control buffer is still there.
         unsafe { read_control(&message.msg_hdr, &mut received) };
         *packet = Some(received);
+        cut |= message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
     }
-    Ok(count)
+    Ok((count, cut))
 }
 
 /// Sends `octets` as datagrams of `segment` octets (UDP_SEGMENT), the last perhaps shorter.
@@ -176,6 +180,20 @@ pub(super) fn set_option(
     let result = unsafe {
         libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), len)
     };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sets an option that takes octets.
+pub(super) fn set_octets(
+    socket: BorrowedFd<'_>,
+    level: c_int,
+    name: c_int,
+    value: &[u8],
+) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(value.len()).unwrap_or(0);
+    // SAFETY: the octets outlive the call, and their number is given.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), len) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -452,9 +470,12 @@ pub(super) const UDP_GRO: c_int = 104;
 const UDP_SEGMENT: c_int = 103;
 /// Packets per sendmmsg and recvmmsg.
 pub(super) const BATCH: usize = 64;
-/// Room for a packet without UDP: more than any link's MTU but loopback's. What is longer is cut
+/// Room for any packet without UDP: more than any link's MTU but loopback's. What is longer is cut
 /// short, and its ICV will not match.
 pub(super) const RAW_PACKET: usize = 16 * 1024;
+/// Room for packets of ordinary links. No power of two: the packets of a batch would compete for
+/// the same few places of the CPU's cache.
+pub(super) const ORDINARY_PACKET: usize = 1600 + 64;
 /// Descriptors that can become readable at once: device, wake-up, and a handful of sockets; more
 /// are told in the next round.
 const EVENTS: usize = 32;

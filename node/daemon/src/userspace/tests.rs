@@ -337,6 +337,99 @@ fn a_narrow_wire_is_no_black_hole() {
     }
 }
 
+/// Puts a router between the two, whose link to B takes `mtu` octets only; it sends what does not
+/// fit back, or cuts it up if it may. Returns the router's namespace, which goes with the first
+/// node's name.
+fn narrow_middle(nodes: &[Node; 2], outer: usize, mtu: u32) -> Router {
+    let router = format!("{}-r", nodes[0].namespace);
+    run(&format!("ip netns add {router}"));
+    run(&format!("ip -n {router} link set lo up"));
+    let forward = ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"];
+    run(&format!("ip netns exec {router} sysctl -qw {}", forward.join(" ")));
+    for (i, node) in nodes.iter().enumerate() {
+        let (name, far) = (&node.namespace, [B, A][i]);
+        // Beside the wire there is a longer way; the addresses stay.
+        run(&format!("ip -n {name} link add long type veth peer name to{i} netns {router}"));
+        run(&format!("ip -n {name} link set long up"));
+        run(&format!("ip -n {router} link set to{i} up"));
+        run(&format!("ip -n {router} addr add 10.9.{i}.1/24 dev to{i}"));
+        run(&format!("ip -n {router} addr add 2001:db8:9:{i}::1/64 dev to{i} nodad"));
+        run(&format!("ip -n {name} addr add 10.9.{i}.2/24 dev long"));
+        run(&format!("ip -n {name} addr add 2001:db8:9:{i}::2/64 dev long nodad"));
+        let own = node.own[0];
+        run(&format!("ip -n {name} route add {}/32 via 10.9.{i}.1 src {}", far[0], own[0]));
+        let via6 = format!("via 2001:db8:9:{i}::1");
+        run(&format!("ip -n {name} -6 route add {}/128 {via6} src {}", far[1], own[1]));
+        run(&format!("ip -n {router} route add {}/32 via 10.9.{i}.2", own[0]));
+        run(&format!("ip -n {router} -6 route add {}/128 via 2001:db8:9:{i}::2", own[1]));
+    }
+    run(&format!("ip -n {router} link set to1 mtu {mtu}"));
+    run(&format!("ip -n {} link set long mtu {mtu}", nodes[1].namespace));
+    // The router has to be found first.
+    let line =
+        format!("ip netns exec {} ping -c 1 -W 5 -m {MARK} {}", nodes[0].namespace, B[outer]);
+    run(&line);
+    Router(router)
+}
+
+/// A router's namespace.
+struct Router(String);
+
+impl Router {
+    /// Packets that it had to cut up.
+    fn cut(&self) -> u64 {
+        let text = run(&format!("ip netns exec {} cat /proc/net/snmp", self.0));
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Ip: "));
+        let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+        let at = names.split(' ').position(|name| name == "FragOKs").unwrap();
+        values.split(' ').nth(at).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        let _ = try_run(&format!("ip netns del {}", self.0));
+    }
+}
+
+#[test]
+fn a_narrow_place_on_the_way_is_learned_of_and_told() {
+    for (test, outer, udp) in [("way4", 0, true), ("way6", 1, true), ("way50", 0, false)] {
+        let Some(nodes) = two(test, true) else { return };
+        let router = narrow_middle(&nodes, outer, 1400);
+        protect(&nodes, pair(&nodes, EspCipher::Aes128Gcm16, outer, udp));
+        let narrowed = |node: &Node| {
+            std::thread::sleep(Duration::from_millis(20));
+            node.plane.counters().forwarding.path_narrowed
+        };
+        // Nothing is lost before it is known, and traffic makes it known at either end: A by the
+        // router's word, B because its own link says so.
+        let end = Instant::now() + Duration::from_secs(20);
+        while narrowed(&nodes[0]) == 0 || narrowed(&nodes[1]) == 0 {
+            assert!(Instant::now() < end, "{:?}", nodes.each_ref().map(narrowed));
+            tcp_echo(&nodes, B[0], 200_000);
+        }
+        // From then on nothing needs cutting: TCP has been told of its segments' size.
+        tcp_echo(&nodes, B[0], 200_000);
+        let before = router.cut();
+        tcp_echo(&nodes, B[0], 1_000_000);
+        if outer == 0 {
+            assert_eq!(router.cut(), before, "{test}");
+        }
+        // Whoever insists hears the size that fits: no more than what fits 1400 outside.
+        let line =
+            format!("ip netns exec {} ping -c 1 -W 2 -M do -s 1380 {}", nodes[0].namespace, B[0]);
+        let (ok, said) = try_run(&line);
+        let mtu = said.split("mtu").nth(1).and_then(|rest| {
+            rest.trim_start_matches(['=', ' ']).split(|c: char| !c.is_ascii_digit()).next()
+        });
+        let mtu: u32 = mtu.and_then(|text| text.parse().ok()).unwrap_or_default();
+        assert!(!ok && (1280..1400).contains(&mtu), "{test}: {said}");
+        let counters = nodes[0].plane.counters().forwarding;
+        assert_eq!(counters.path_hint_refused, 0, "{counters:?}");
+    }
+}
+
 #[test]
 fn datagrams_of_any_size_are_survived() {
     let Some(nodes) = two("odd", true) else { return };

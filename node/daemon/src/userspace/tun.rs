@@ -5,6 +5,7 @@
 //! without checksums, and are taken back that way.
 #![allow(unsafe_code, reason = "ioctl has no safe wrapper in std")]
 
+use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
@@ -44,6 +45,15 @@ impl Tun {
             .context("cannot set the device's header size")?;
         let udp_offload = offload(fd)?;
         configure(name, mtu)?;
+        if !is_forwarding() {
+            let most = forwarding::segments_per_send(mtu);
+            // Slower without, not wrong: a super-packet is sent in two parts then.
+            if let Err(error) = limit_segments(name, most) {
+                tracing::debug!(
+                    "the segments of super-packets on {name} stay as they are: {error}"
+                );
+            }
+        }
         Ok(Self { file, udp_offload })
     }
 
@@ -109,6 +119,56 @@ fn configure(name: &str, mtu: u16) -> anyhow::Result<()> {
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
         .with_context(|| format!("cannot bring {name} up"))?;
     Ok(())
+}
+
+/// Whether this host carries packets of others. Their super-packets were made elsewhere, and one
+/// with too many segments for the device would be taken apart into single packets.
+fn is_forwarding() -> bool {
+    let files = ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"];
+    files.into_iter().any(|file| {
+        std::fs::read_to_string(file).is_ok_and(|text| text.trim().starts_with(['1', '2']))
+    })
+}
+
+/// Keeps the host's own super-packets to so many segments (IFLA_GSO_MAX_SEGS of rtnetlink(7)), so
+/// that each fits one send, and comes out in one piece at the other end.
+fn limit_segments(name: &str, segments: usize) -> io::Result<()> {
+    let text = CString::new(name)?;
+    // SAFETY: if_nametoindex reads a string that outlives the call.
+    let index = unsafe { libc::if_nametoindex(text.as_ptr()) };
+    if index == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let segments = u32::try_from(segments).map_err(io::Error::other)?;
+    // struct nlmsghdr, struct ifinfomsg, one struct rtattr.
+    let length: u32 = 16 + 16 + 8;
+    let acknowledged = u16::try_from(libc::NLM_F_REQUEST | libc::NLM_F_ACK).unwrap_or_default();
+    let mut message = length.to_ne_bytes().to_vec();
+    message.extend(libc::RTM_NEWLINK.to_ne_bytes());
+    message.extend(acknowledged.to_ne_bytes());
+    message.extend([0; 8 + 4]);
+    message.extend(index.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend(8u16.to_ne_bytes());
+    message.extend(libc::IFLA_GSO_MAX_SEGS.to_ne_bytes());
+    message.extend(segments.to_ne_bytes());
+
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // SAFETY: socket() takes no pointers.
+    let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
+    check(fd)?;
+    // SAFETY: the descriptor was just made, and nobody else owns it.
+    let socket = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    (&socket).write_all(&message)?;
+    let mut answer = [0; 1024];
+    let len = (&socket).read(&mut answer)?;
+    // struct nlmsgerr: zero, or an error number below it.
+    let error = answer.get(..len).and_then(|a| a.get(16..)).and_then(<[u8]>::first_chunk);
+    match error.map(|e| i32::from_ne_bytes(*e)) {
+        Some(0) => Ok(()),
+        Some(error) => Err(io::Error::from_raw_os_error(-error)),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
 /// A request about the interface `name`, otherwise zero.

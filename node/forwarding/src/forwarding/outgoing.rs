@@ -11,7 +11,7 @@ use crate::ecn;
 use crate::hold::Packet;
 use crate::icmp;
 use crate::offload::Offload;
-use crate::packet::{ICMP, ICMP_V6, IP_IN_IP, IPV6, Inner, is_holdable};
+use crate::packet::{ICMP, ICMP_V6, IP_IN_IP, IPV6, Inner, NO_NEXT_HEADER, is_holdable};
 use crate::sad::Sa;
 use crate::segment::Plan;
 use crate::spd::Verdict;
@@ -99,8 +99,9 @@ impl Forwarding {
         }
         let plan = Plan::new(offload, packet, inner).map_err(|_| Reason::Malformed)?;
         let largest = plan.largest();
-        if largest > sa.mtu && inner.df && (inner.is_v4() || largest > IPV6_MIN_MTU) {
-            let mtu = if inner.is_v4() { sa.mtu } else { sa.mtu.max(IPV6_MIN_MTU) };
+        let widest = sa.path.mtu();
+        if largest > widest && inner.df && (inner.is_v4() || largest > IPV6_MIN_MTU) {
+            let mtu = if inner.is_v4() { widest } else { widest.max(IPV6_MIN_MTU) };
             let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
             self.complain(now, icmp::Error::TooBig(mtu), packet, inner, batch);
             return Err(Reason::TooBig);
@@ -114,12 +115,16 @@ impl Forwarding {
         let first = sa.usage.packets_out == 0;
         let tos = ecn::outer(inner.tos, self.config.copy_dscp);
         let (sealed, bytes) = seal_parts(sa, &plan, packet, inner, tos, batch);
-        let expiry = sa.usage.sent(now, sealed, bytes);
+        let probe = sa.path.probe(now, largest).and_then(|len| probe(sa, len));
+        let expiry = sa.usage.sent(now, sealed + u64::from(probe.is_some()), bytes);
         let unanswered = sa.usage.is_unanswered(now);
         self.counters.sealed += sealed;
         self.counters.sealed_bytes += bytes;
         if first {
             self.tell(Output::Trace(Trace::FirstOut(id)));
+        }
+        if let Some(probe) = probe {
+            self.tell(probe);
         }
         if unanswered {
             self.notify(Notice::Unanswered(id));
@@ -198,6 +203,15 @@ fn seal_parts(
         bytes += len as u64;
     }
     (sealed, bytes)
+}
+
+/// A dummy packet as large as the way is thought to be (RFC 4303 §2.6).
+#[cold]
+fn probe(sa: &mut Sa, len: usize) -> Option<Output> {
+    let number = sa.sealer.number()?;
+    let mut octets = vec![0; sa.sealer.sealed_len(len)];
+    sa.sealer.seal(number, &mut octets, len, NO_NEXT_HEADER).ok()?;
+    Some(Output::Probe { sa: sa.id, envelope: sa.envelope, octets })
 }
 
 /// The ports as a notice shows them: 0 where the protocol has none.

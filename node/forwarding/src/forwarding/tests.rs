@@ -603,6 +603,77 @@ fn too_big_is_said_to_the_sender() {
     assert_eq!((a.fwd.counters().too_big, a.fwd.counters().sealed), (1, 1));
 }
 
+/// A router's complaint about `packet`, which went from A to B in UDP: next-hop MTU `said`.
+fn complaint(packet: &[u8], said: u16) -> Vec<u8> {
+    let around = crate::packet::tests::udp(A, B, (4500, 4500), packet);
+    let mut message = vec![3, 4, 0, 0, 0, 0];
+    message.extend(said.to_be_bytes());
+    message.extend(&around[..around.len().min(60)]);
+    message
+}
+
+#[test]
+fn the_way_is_probed_and_a_true_complaint_narrows_it() {
+    let (mut a, mut b) = both();
+    let big = udp(A, B, (1, 2), &[0; 1400]);
+    let full = esp(a.send(&big)).remove(0);
+    let probes: Vec<Vec<u8>> = a
+        .outputs()
+        .into_iter()
+        .filter_map(|o| if let Output::Probe { octets, .. } = o { Some(octets) } else { None })
+        .collect();
+    let [probe] = probes.as_slice() else { panic!("{} probes", probes.len()) };
+    assert_eq!(probe.len() + 28, 1500);
+    // The peer knows it for what it is.
+    assert!(b.receive(&[full, probe.clone()]).len() == 1 && b.fwd.counters().dummy == 1);
+
+    // Not about us, not about this pair, not about a packet of now, too short to tell.
+    let now = a.now;
+    let mut lies: Vec<Vec<u8>> = [(16, 9), (20, 9), (28, 9), (35, 0), (35, 200)]
+        .into_iter()
+        .map(|(at, value)| {
+            let mut lie = complaint(probe, 1300);
+            lie[8 + at] = value;
+            lie
+        })
+        .collect();
+    lies.push(complaint(probe, 1300)[..8 + 32].to_vec());
+    for lie in &lies {
+        a.fwd.icmp(now, true, lie);
+    }
+    assert_eq!(a.fwd.counters().path_hint_refused, 6);
+    assert_eq!(esp(a.send(&big)).len(), 1);
+    // Other messages are none.
+    a.fwd.icmp(now, true, &[3, 1, 0, 0, 0, 0, 0, 0, 1]);
+    a.fwd.icmp(now, true, &[]);
+    a.fwd.icmp(now, true, &complaint(probe, 1300));
+    let counters = a.fwd.counters();
+    assert_eq!((counters.path_narrowed, counters.path_hint_refused), (1, 6));
+    let sent = a.send(&big);
+    assert_eq!((sent.len(), sent[0].0), (1, To::Device), "the application is told");
+    assert_eq!(sent[0].1[26..28], 1238u16.to_be_bytes());
+    let fits = udp(A, B, (1, 2), &[0; 1238 - 28]);
+    let sent = esp(a.send(&fits));
+    assert!(sent[0].len() + 28 <= 1300 && sent[0].len() + 28 > 1296, "{}", sent[0].len());
+}
+
+#[test]
+fn a_first_link_that_is_narrow_is_found_in_steps() {
+    let (mut a, _) = both();
+    let mut widths = Vec::new();
+    for room in [1410, 1400, 1390] {
+        a.send(&udp(A, B, (1, 2), &vec![0; room]));
+        for output in a.outputs() {
+            if let Output::Probe { sa, octets, .. } = output {
+                widths.push(octets.len() + 28);
+                a.fwd.probe_refused(sa);
+            }
+        }
+    }
+    assert_eq!(widths, [1500, 1492, 1480]);
+    assert_eq!(a.fwd.counters().path_narrowed, 3);
+}
+
 #[test]
 fn pairs_that_cannot_work_are_given_back_at_once() {
     let mut a = Plane::new();

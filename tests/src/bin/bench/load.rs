@@ -3,6 +3,7 @@
 
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -92,6 +93,8 @@ fn tcp(to: SocketAddr, streams: usize) -> io::Result<()> {
 
 fn udp_sink(at: SocketAddr) -> io::Result<()> {
     let socket = UdpSocket::bind(at)?;
+    // What is measured is the way to the host, not how soon its application gets its turn.
+    large_queue(&socket)?;
     let taken = Arc::new(Taken::default());
     let counter = Arc::clone(&taken);
     std::thread::spawn(move || {
@@ -102,6 +105,16 @@ fn udp_sink(at: SocketAddr) -> io::Result<()> {
         }
     });
     answer(&taken)
+}
+
+#[allow(unsafe_code, reason = "std has no word for the size of a socket's queue")]
+fn large_queue(socket: &UdpSocket) -> io::Result<()> {
+    let (octets, fd) = (8 << 20, socket.as_raw_fd());
+    let value: *const libc::c_int = &raw const octets;
+    // SAFETY: the option takes an int, whose size is given.
+    let result =
+        unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, value.cast(), 4) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn udp(to: SocketAddr, size: usize, per_second: u64, length: Duration) -> io::Result<()> {
