@@ -15,8 +15,9 @@ impl Forwarding {
     /// An ICMP or ICMPv6 message (by `is_v4`), from its type on.
     pub fn icmp(&mut self, now: Instant, is_v4: bool, message: &[u8]) {
         let Some((said, quoted)) = too_big(is_v4, message) else { return };
+        // About something else on this host, or too short to prove anything.
+        let Some(quote) = Quote::parse(quoted) else { return };
         let narrowed = self.hints.allow(now).then(|| {
-            let quote = Quote::parse(quoted)?;
             let sa = self.sad.sender_of(quote.remote, quote.ports, quote.spi, quote.number)?;
             Some(sa.path.narrow(quote.len, said))
         });

@@ -641,14 +641,14 @@ fn the_way_is_probed_and_a_true_complaint_narrows_it() {
     for lie in &lies {
         a.fwd.icmp(now, true, lie);
     }
-    assert_eq!(a.fwd.counters().path_hint_refused, 6);
+    assert_eq!(a.fwd.counters().path_hint_refused, 5);
     assert_eq!(esp(a.send(&big)).len(), 1);
     // Other messages are none.
     a.fwd.icmp(now, true, &[3, 1, 0, 0, 0, 0, 0, 0, 1]);
     a.fwd.icmp(now, true, &[]);
     a.fwd.icmp(now, true, &complaint(probe, 1300));
     let counters = a.fwd.counters();
-    assert_eq!((counters.path_narrowed, counters.path_hint_refused), (1, 6));
+    assert_eq!((counters.path_narrowed, counters.path_hint_refused), (1, 5));
     let sent = a.send(&big);
     assert_eq!((sent.len(), sent[0].0), (1, To::Device), "the application is told");
     assert_eq!(sent[0].1[26..28], 1238u16.to_be_bytes());
