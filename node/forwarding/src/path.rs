@@ -144,7 +144,7 @@ mod tests {
     fn large_traffic_is_probed_a_few_times_and_again_when_it_has_aged() {
         let (mut path, start) = (path("192.0.2.1:4500", true), Instant::now());
         let full = path.mtu();
-        let mut sent = |path: &mut Path, from: u64, to: u64| {
+        let sent = |path: &mut Path, from: u64, to: u64| {
             (from..to)
                 .filter(|s| path.probe(start + Duration::from_secs(*s), full).is_some())
                 .count()

@@ -605,7 +605,7 @@ fn too_big_is_said_to_the_sender() {
 
 /// A router's complaint about `packet`, which went from A to B in UDP: next-hop MTU `said`.
 fn complaint(packet: &[u8], said: u16) -> Vec<u8> {
-    let around = crate::packet::tests::udp(A, B, (4500, 4500), packet);
+    let around = udp(A, B, (4500, 4500), packet);
     let mut message = vec![3, 4, 0, 0, 0, 0];
     message.extend(said.to_be_bytes());
     message.extend(&around[..around.len().min(60)]);
