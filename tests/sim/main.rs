@@ -16,6 +16,7 @@ mod net;
 mod node;
 mod packet;
 mod plane;
+mod ports;
 mod reload;
 mod rules;
 mod strangers;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keying::{Groups, Keying, Report};
-use sa::{Class, Command, Envelope, Flow, Policy, Prefix, Subnets};
+use sa::{Class, Command, Envelope, Flow, Policy, Ports, Prefix, Subnets};
 pub(crate) use tests::key::TestKey;
 
 use crate::net::{Kind, Seen};
@@ -60,7 +60,9 @@ pub(crate) struct Node {
     pub(crate) reports: Vec<Report>,
     /// Routing, as the daemon sets it: classes by prefix, flows thrown past the plane or refused.
     classes: BTreeMap<Prefix, Class>,
-    policies: BTreeMap<IpAddr, BTreeMap<IpAddr, Policy>>,
+    policies: BTreeMap<IpAddr, BTreeMap<(IpAddr, Ports), Policy>>,
+    /// Prefixes with rules for single ports: all of them lead to the device.
+    ported: BTreeSet<(Prefix, Ports)>,
     /// Flows in the clear that pass by the plane for a while.
     watched: BTreeSet<Flow>,
     /// Flows whose clear packets are refused on the way in.
@@ -149,6 +151,7 @@ impl Host {
             reports: Vec::new(),
             classes: BTreeMap::new(),
             policies: BTreeMap::new(),
+            ported: BTreeSet::new(),
             watched: BTreeSet::new(),
             protected: BTreeSet::new(),
             subnets: BTreeSet::new(),
@@ -181,15 +184,20 @@ impl Host {
 
     /// An application sends from one of the host's addresses.
     pub(crate) fn send_from(&mut self, now: Instant, from: IpAddr, to: IpAddr, text: &str) {
-        let octets = packet::build(from, to, text);
+        self.send_octets(now, &packet::build(from, to, text));
+    }
+
+    /// An application sends a packet.
+    pub(crate) fn send_octets(&mut self, now: Instant, octets: &[u8]) {
+        let (from, to) = packet::addresses(octets);
         let Some(node) = &mut self.node else {
-            return self.outbox.push_back(Sent::Clear(octets));
+            return self.outbox.push_back(Sent::Clear(octets.to_vec()));
         };
         let flow = Flow::new(from, to).unwrap();
         match node.way(flow) {
-            Way::Clear => self.outbox.push_back(Sent::Clear(octets)),
+            Way::Clear => self.outbox.push_back(Sent::Clear(octets.to_vec())),
             Way::Nowhere => {}
-            Way::Device => node.plane.send(now, &octets),
+            Way::Device => node.plane.send(now, octets),
         }
         self.collect();
     }
@@ -243,12 +251,10 @@ impl Host {
         let text = packet::text(octets);
         self.inbox.push((from, text.clone()));
         if self.echo && text.starts_with("ping") {
+            let (theirs, ours) = packet::ports(octets);
             let answer = text.replacen("ping", "pong", 1);
-            if self.behind.contains(&to) {
-                self.send_from(now, to, from, &answer);
-            } else {
-                self.send(now, from, &answer);
-            }
+            let octets = packet::build_with_ports(to, from, (ours, theirs), &answer);
+            self.send_octets(now, &octets);
         }
     }
 
@@ -269,6 +275,12 @@ impl Host {
             }
             Command::ClearSubnets { subnets } => {
                 node.subnets.remove(subnets);
+            }
+            Command::SetPortClass { prefix, ports, .. } => {
+                node.ported.insert((*prefix, *ports));
+            }
+            Command::ClearPortClass { prefix, ports } => {
+                node.ported.remove(&(*prefix, *ports));
             }
             Command::WatchFlow(flow) => {
                 node.watched.insert(*flow);
@@ -308,7 +320,8 @@ impl Node {
         let to = flow.dst();
         let policies: Vec<Policy> =
             self.policies.get(&to).into_iter().flat_map(BTreeMap::values).copied().collect();
-        if self.watched.iter().any(|flow| flow.dst() == to) {
+        let ported = self.ported.iter().any(|(prefix, _)| prefix.contains(to));
+        if ported || self.watched.iter().any(|flow| flow.dst() == to) {
             return Way::Device;
         }
         let all = |policy| !policies.is_empty() && policies.iter().all(|p| *p == policy);
@@ -337,8 +350,8 @@ impl Node {
         self.watched.remove(&flow);
         let policies = self.policies.entry(flow.dst()).or_default();
         match policy {
-            Some(policy) => policies.insert(flow.src(), policy),
-            None => policies.remove(&flow.src()),
+            Some(policy) => policies.insert((flow.src(), flow.ports()), policy),
+            None => policies.remove(&(flow.src(), flow.ports())),
         };
         match policy {
             Some(Policy::Encrypt(_)) => {

@@ -7,10 +7,20 @@ const PORT: u16 = 7;
 
 /// An IP packet with `text` in UDP.
 pub(crate) fn build(src: IpAddr, dst: IpAddr, text: &str) -> Vec<u8> {
+    build_with_ports(src, dst, (PORT, PORT), text)
+}
+
+/// The same, from and to these ports.
+pub(crate) fn build_with_ports(
+    src: IpAddr,
+    dst: IpAddr,
+    ports: (u16, u16),
+    text: &str,
+) -> Vec<u8> {
     let udp_len = u16::try_from(8 + text.len()).unwrap();
     let mut udp = Vec::new();
-    udp.extend(PORT.to_be_bytes());
-    udp.extend(PORT.to_be_bytes());
+    udp.extend(ports.0.to_be_bytes());
+    udp.extend(ports.1.to_be_bytes());
     udp.extend(udp_len.to_be_bytes());
     // No checksum: nobody here verifies it.
     udp.extend([0, 0]);
@@ -56,6 +66,13 @@ pub(crate) fn addresses(packet: &[u8]) -> (IpAddr, IpAddr) {
         let at = |i: usize| IpAddr::from(<[u8; 16]>::try_from(&packet[i..i + 16]).unwrap());
         (at(8), at(24))
     }
+}
+
+/// Source and destination port.
+pub(crate) fn ports(packet: &[u8]) -> (u16, u16) {
+    let at = if packet[0] >> 4 == 4 { 20 } else { 40 };
+    let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
+    (port(at), port(at + 2))
 }
 
 /// What the application said.

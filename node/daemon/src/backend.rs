@@ -244,6 +244,12 @@ fn lay(ground: &mut Ground, command: &Command) -> Result<(), KernelError> {
     match command {
         Command::SetClass { prefix, class } => ground.change_classes(&[(*prefix, Some(*class))]),
         Command::ClearClass { prefix } => ground.change_classes(&[(*prefix, None)]),
+        Command::SetPortClass { prefix, ports, class } => {
+            ground.change_port_class(*prefix, *ports, Some(*class))
+        }
+        Command::ClearPortClass { prefix, ports } => {
+            ground.change_port_class(*prefix, *ports, None)
+        }
         Command::SetPolicy { flow, policy } => ground.set_policy(*flow, Some(*policy)),
         Command::ClearPolicy { flow } => ground.set_policy(*flow, None),
         Command::SetSubnets { subnets, policy } => {

@@ -2,17 +2,19 @@
 //! names the file, the line, the key and the reason.
 
 mod connection;
+mod group;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use keying::{Group, Groups, WhenAdvertised};
+use keying::WhenAdvertised;
 use serde::Deserialize;
 
 use connection::{Borrow, Extrude, Subnet};
 
 pub(crate) use connection::Connection;
+pub(crate) use group::{CustomGroup, GroupName};
 
 /// What `oe-node config --example` prints.
 pub(crate) const EXAMPLE: &str = include_str!("example.toml");
@@ -33,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) borrow: Vec<Borrow>,
     #[serde(rename = "connection")]
     pub(crate) connections: Vec<Connection>,
+    #[serde(rename = "group")]
+    pub(crate) groups: Vec<CustomGroup>,
 }
 
 /// `[node]`: this machine.
@@ -141,6 +145,7 @@ impl TryFrom<String> for Resolver {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Policy {
     pub(crate) directory: Option<PathBuf>,
+    pub(crate) packetdefault: Option<GroupName>,
     pub(crate) require_dnssec: RequireDnssec,
     pub(crate) when_advertised: Advertised,
     pub(crate) allow_exponent_3: bool,
@@ -303,6 +308,12 @@ impl Config {
         if lent.chain(self.borrow.iter().map(|b| b.subnet.0)).any(|prefix| prefix.len() == 0) {
             return Err("subnet: nobody can lend everything".to_owned());
         }
+        for (index, group) in self.groups.iter().enumerate() {
+            group.check()?;
+            if self.groups.iter().take(index).any(|g| g.name == group.name) {
+                return Err(format!("group.name: there are two of {}", group.name));
+            }
+        }
         for (index, connection) in self.connections.iter().enumerate() {
             connection.check(self.lends_over(&connection.name))?;
             if self.connections.iter().take(index).any(|c| c.name == connection.name) {
@@ -320,31 +331,6 @@ impl Config {
     /// Our identity in IKE, if it is not our address.
     pub(crate) fn identity(&self) -> Option<ike::Identity> {
         self.node.identity.as_deref().and_then(|text| parse_identity(text).ok())
-    }
-
-    /// Reads the group files. Without a directory, private-or-clear to everywhere.
-    pub(crate) fn groups(&self) -> Result<Groups, Error> {
-        let default = Path::new("/etc/oe-node/policies");
-        let directory = self.policy.directory.as_deref().unwrap_or(default);
-        let error = |file: &Path, line, why| Error { file: file.into(), line, why };
-        if !directory.is_dir() {
-            if self.policy.directory.is_some() {
-                return Err(error(directory, None, "policy.directory: not a directory".to_owned()));
-            }
-            return Ok(Groups::packetdefault());
-        }
-        let mut groups = Groups::new();
-        for group in Group::ALL {
-            let file = directory.join(group.name());
-            match std::fs::read_to_string(&file) {
-                Ok(text) => groups
-                    .read(group, &text)
-                    .map_err(|bad| error(&file, Some(bad.line), bad.why))?,
-                Err(why) if why.kind() == std::io::ErrorKind::NotFound => {}
-                Err(why) => return Err(error(&file, None, why.to_string())),
-            }
-        }
-        Ok(groups)
     }
 
     /// Whether addresses are lent or borrowed over this connection.
@@ -482,6 +468,9 @@ mod tests {
             "resolvers",
             "trust-anchors",
             "directory",
+            "packetdefault",
+            "failure",
+            "initiate",
             "require-dnssec",
             "allow-exponent-3",
             "when-advertised",

@@ -7,6 +7,7 @@ pub(crate) enum Reason {
     Denied,
     NoClass,
     NotHoldable,
+    Fragment,
     HoldReplaced,
     HoldOverBudget,
     HoldExpired,
@@ -51,6 +52,8 @@ pub struct Counters {
     pub no_class: u64,
     /// Outgoing multicast, broadcast, link-local packets that no policy let pass.
     pub not_holdable: u64,
+    /// Outgoing later fragments that a rule for single ports may be for: they have none.
+    pub fragment: u64,
     /// Held packets that a later one of the same flow replaced (RFC 4322 §3.1.2).
     pub hold_replaced: u64,
     /// Held packets given up because a budget was spent.
@@ -96,6 +99,7 @@ impl Counters {
             Reason::Denied => &mut self.denied,
             Reason::NoClass => &mut self.no_class,
             Reason::NotHoldable => &mut self.not_holdable,
+            Reason::Fragment => &mut self.fragment,
             Reason::HoldReplaced => &mut self.hold_replaced,
             Reason::HoldOverBudget => &mut self.hold_over_budget,
             Reason::HoldExpired => &mut self.hold_expired,

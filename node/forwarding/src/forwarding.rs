@@ -163,6 +163,14 @@ impl Forwarding {
                     self.counters.count(Reason::TableFull);
                 }
             }
+            Command::SetPortClass { prefix, ports, class } => {
+                if !self.spd.set_port_class(prefix, ports, class) {
+                    self.counters.count(Reason::TableFull);
+                }
+            }
+            Command::ClearPortClass { prefix, ports } => {
+                self.spd.clear_port_class(&prefix, ports);
+            }
             Command::ClearClass { prefix } => self.spd.clear_class(&prefix),
             Command::SetPolicy { flow, policy } => self.set_policy(now, flow, policy),
             Command::ClearPolicy { flow } => {

@@ -5,9 +5,10 @@ use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use sa::{Class, Flow, Policy, Prefix, SaId, Subnets};
+use sa::{Class, Flow, Policy, Ports, Prefix, SaId, Subnets};
 
 use crate::hash::Seeded;
+use crate::packet::{Fragment, Inner};
 use crate::prefixes::PrefixTable;
 
 /// What becomes of a packet.
@@ -29,6 +30,10 @@ pub(crate) enum Verdict {
 pub(crate) struct Spd {
     flows: HashMap<Flow, State, Seeded>,
     classes: PrefixTable<Class>,
+    /// Classes of single ports, the most precise first.
+    port_classes: PrefixTable<Vec<(Ports, Class)>>,
+    /// Flows with ports of their own.
+    port_flows: usize,
     /// Configured connections: by remote prefix, then by local one, the longest first.
     configured: PrefixTable<Vec<Configured>>,
 }
@@ -56,6 +61,8 @@ impl Spd {
         Self {
             flows: HashMap::with_hasher(hasher),
             classes: PrefixTable::new(hasher),
+            port_classes: PrefixTable::new(hasher),
+            port_flows: 0,
             configured: PrefixTable::new(hasher),
         }
     }
@@ -73,7 +80,7 @@ impl Spd {
                 Policy::Hold => Verdict::Hold,
             };
         }
-        let Some(state) = self.flows.get_mut(flow) else { return self.unknown(flow.dst()) };
+        let Some(state) = self.flows.get_mut(flow) else { return self.unknown(flow) };
         match state.policy {
             Policy::Hold => Verdict::Hold,
             policy => {
@@ -88,13 +95,67 @@ impl Spd {
         }
     }
 
-    fn unknown(&self, dst: IpAddr) -> Verdict {
-        match self.classes.longest(dst) {
+    /// Whether ports decide about anything.
+    #[inline]
+    pub(crate) fn minds_ports(&self) -> bool {
+        self.port_flows > 0 || self.port_classes.len() > 0
+    }
+
+    /// The flow that a packet belongs to: the widest that the rules for it allow, or a narrower one
+    /// that a peer has asked for. `None` for a later fragment that nobody can tell the flow of
+    /// (RFC 4301 §7: it has no ports, and a rule with ports might be for it).
+    #[cold]
+    pub(crate) fn flow_of(&self, inner: &Inner) -> Option<Flow> {
+        let whole = inner.flow;
+        if inner.fragment == Fragment::Later {
+            let rules = self.port_classes.matches(whole.dst()).flat_map(|(_, rules)| rules);
+            let unclear = rules.map(|(ports, _)| *ports).any(|ports| {
+                ports.precision() > 1 && ports.may_match(inner.protocol)
+            });
+            if unclear {
+                return None;
+            }
+        }
+        let (source, destination) = inner.ports;
+        let exact = Ports::new(inner.protocol, source, destination)
+            .or_else(|| Ports::new(inner.protocol, 0, 0))
+            .unwrap_or_default();
+        let (rule, _) = self.rule(whole.dst(), exact);
+        let narrower = exact.wider().into_iter().take_while(|ports| *ports != rule);
+        let known = narrower
+            .map(|ports| whole.with_ports(ports))
+            .find(|flow| self.port_flows > 0 && self.flows.contains_key(flow));
+        Some(known.unwrap_or_else(|| whole.with_ports(rule)))
+    }
+
+    /// The rule for these ports of a destination, and its class if any covers it.
+    fn rule(&self, dst: IpAddr, exact: Ports) -> (Ports, Option<Class>) {
+        let plain = self.classes.matches(dst).next();
+        let longer = |prefix: &Prefix| plain.is_none_or(|(own, _)| own.len() <= prefix.len());
+        let found = self
+            .port_classes
+            .matches(dst)
+            .take_while(|(prefix, _)| longer(prefix))
+            .find_map(|(_, rules)| rules.iter().find(|(ports, _)| ports.covers(exact)));
+        match found {
+            Some((ports, class)) => (*ports, Some(*class)),
+            None => (Ports::ANY, plain.map(|(_, class)| *class)),
+        }
+    }
+
+    fn unknown(&self, flow: &Flow) -> Verdict {
+        let class = if self.port_classes.len() == 0 {
+            self.classes.longest(flow.dst()).copied()
+        } else {
+            self.rule(flow.dst(), flow.ports()).1
+        };
+        match class {
             Some(Class::Trap { .. }) => Verdict::Hold,
             Some(Class::Pass) => Verdict::Pass,
             Some(Class::Block) => Verdict::Refuse,
-            // It was led here on account of a connection that is for other sources.
-            None if self.configured.len() > 0 => Verdict::Pass,
+            // It was led here on account of a connection that is for other sources, or of a rule
+            // that is for other ports.
+            None if self.configured.len() > 0 || self.port_classes.len() > 0 => Verdict::Pass,
             None => Verdict::Unknown,
         }
     }
@@ -164,6 +225,9 @@ impl Spd {
         let fresh = State { policy: Policy::Hold, at: now, watched: false };
         match self.flows.entry(flow) {
             Entry::Vacant(place) => {
+                if !flow.ports().is_any() {
+                    self.port_flows += 1;
+                }
                 place.insert(fresh);
                 Some(true)
             }
@@ -185,7 +249,10 @@ impl Spd {
     pub(crate) fn set(&mut self, now: Instant, flow: Flow, policy: Policy) -> bool {
         let room = self.has_room_for(&flow);
         if room {
-            self.flows.insert(flow, State { policy, at: now, watched: false });
+            let before = self.flows.insert(flow, State { policy, at: now, watched: false });
+            if before.is_none() && !flow.ports().is_any() {
+                self.port_flows += 1;
+            }
         }
         room
     }
@@ -199,13 +266,15 @@ impl Spd {
 
     /// Forgets a flow.
     pub(crate) fn clear(&mut self, flow: &Flow) {
-        self.flows.remove(flow);
+        if self.flows.remove(flow).is_some() && !flow.ports().is_any() {
+            self.port_flows -= 1;
+        }
     }
 
     /// Forgets a flow if it is on hold.
     pub(crate) fn clear_hold(&mut self, flow: &Flow) {
         if self.flows.get(flow).is_some_and(|state| state.policy == Policy::Hold) {
-            self.flows.remove(flow);
+            self.clear(flow);
         }
     }
 
@@ -223,6 +292,33 @@ impl Spd {
         self.classes.remove(prefix);
     }
 
+    /// Sets the class of single ports of a prefix; `false` if there is no room.
+    pub(crate) fn set_port_class(&mut self, prefix: Prefix, ports: Ports, class: Class) -> bool {
+        if self.port_classes.len() >= MAX_CLASSES && !self.port_classes.contains(&prefix) {
+            return false;
+        }
+        if !self.port_classes.contains(&prefix) {
+            self.port_classes.insert(prefix, Vec::new());
+        }
+        let Some(rules) = self.port_classes.get_mut(&prefix) else { return false };
+        rules.retain(|(other, _)| *other != ports);
+        if rules.len() >= MAX_PORT_RULES {
+            return false;
+        }
+        rules.push((ports, class));
+        rules.sort_by_key(|(ports, _)| std::cmp::Reverse(ports.rank()));
+        true
+    }
+
+    /// Forgets the class of single ports.
+    pub(crate) fn clear_port_class(&mut self, prefix: &Prefix, ports: Ports) {
+        let Some(rules) = self.port_classes.get_mut(prefix) else { return };
+        rules.retain(|(other, _)| *other != ports);
+        if rules.is_empty() {
+            self.port_classes.remove(prefix);
+        }
+    }
+
     /// Makes room if there is none: of the flows that are passed or denied the longer unused half
     /// goes. Nothing is lost by that but a question, because their next packet is trapped again.
     fn has_room_for(&mut self, flow: &Flow) -> bool {
@@ -235,6 +331,7 @@ impl Spd {
         ages.sort_unstable();
         let Some(middle) = ages.get(ages.len() / 2).copied() else { return false };
         self.flows.retain(|_, state| !can_go(state) || state.at > middle);
+        self.port_flows = self.flows.keys().filter(|flow| !flow.ports().is_any()).count();
         self.flows.len() < MAX_FLOWS
     }
 }
@@ -246,6 +343,8 @@ const MAX_FLOWS: usize = 262_144;
 const MAX_CLASSES: usize = 65_536;
 /// Remote prefixes of configured connections, and local ones under each: a file's worth.
 const MAX_CONFIGURED: usize = 4096;
+/// Rules for ports of one prefix: each costs every packet there a comparison.
+const MAX_PORT_RULES: usize = 256;
 /// RFC 4322 §3.1.2 wants repeated requests slower than one a second.
 const ASK_AGAIN: Duration = Duration::from_millis(1100);
 

@@ -164,7 +164,7 @@ impl Keying {
         }
         let Some(recheck) = self.rechecks.remove(&flow) else { return };
         let evidence: Vec<&Answer> = recheck.answers.values().flatten().collect();
-        let strict = self.group_of(flow.dst()).strictness();
+        let strict = self.group_of_flow(flow).strictness();
         let Some(pair) = self.current(flow).and_then(|sa| self.pairs.get_mut(&sa)) else { return };
         let Some(peer) = self.peers.get(&pair.ike) else { return };
         let Some(key) = from_ike_key(&peer.key) else { return };

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use dnskeys::Strictness;
-use sa::{Class, Prefix};
+use sa::{Class, Ports, Prefix, PrefixError};
 
 /// The five classic groups.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -83,7 +83,17 @@ impl fmt::Display for Group {
 /// Which prefixes belong to which group.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Groups {
-    entries: BTreeMap<Prefix, Listed>,
+    entries: BTreeMap<(Prefix, Ports), Listed>,
+    files: Vec<File>,
+}
+
+/// A file that lists what belongs to a group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct File {
+    /// The group's own name: a classic one, or one that the administrator gave it.
+    pub name: String,
+    /// Where it lies, as the administrator wrote it.
+    pub path: String,
 }
 
 /// A prefix's place in the group files.
@@ -91,7 +101,9 @@ pub struct Groups {
 pub struct Listed {
     /// The group it belongs to.
     pub group: Group,
-    /// The line of the group's file that says so; `None` if no file does.
+    /// The file that says so, see [`Groups::file`]; `None` if none does.
+    pub file: Option<usize>,
+    /// The line of it; `None` if no file does.
     pub line: Option<usize>,
 }
 
@@ -102,6 +114,15 @@ pub struct LineError {
     pub line: usize,
     /// What was expected.
     pub why: String,
+}
+
+/// A line that can be used, and does not say what it seems to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Warning {
+    /// Counted from 1.
+    pub line: usize,
+    /// What is made of it.
+    pub what: String,
 }
 
 impl fmt::Display for LineError {
@@ -123,20 +144,30 @@ impl Groups {
     #[must_use]
     pub fn packetdefault() -> Self {
         let mut groups = Self::new();
-        groups.insert(Prefix::ALL_V4, Group::PrivateOrClear);
-        groups.insert(Prefix::ALL_V6, Group::PrivateOrClear);
+        groups.set_default(Group::PrivateOrClear);
         groups
+    }
+
+    /// What no file covers belongs to this group.
+    pub fn set_default(&mut self, group: Group) {
+        self.insert(Prefix::ALL_V4, group);
+        self.insert(Prefix::ALL_V6, group);
     }
 
     /// Puts a prefix into a group. A prefix belongs to one group only: an earlier one is kept and
     /// returned (the first file read wins, as with the classic implementations).
     pub fn insert(&mut self, prefix: Prefix, group: Group) -> Option<Group> {
-        self.list(prefix, Listed { group, line: None })
+        self.insert_ports(prefix, Ports::ANY, group)
     }
 
-    fn list(&mut self, prefix: Prefix, listed: Listed) -> Option<Group> {
-        match self.entries.entry(prefix) {
-            Entry::Occupied(held) => Some(held.get().group),
+    /// As [`Self::insert`], for single ports of a prefix.
+    pub fn insert_ports(&mut self, prefix: Prefix, ports: Ports, group: Group) -> Option<Group> {
+        self.list(prefix, ports, Listed { group, file: None, line: None }).map(|held| held.group)
+    }
+
+    fn list(&mut self, prefix: Prefix, ports: Ports, listed: Listed) -> Option<Listed> {
+        match self.entries.entry((prefix, ports)) {
+            Entry::Occupied(held) => Some(*held.get()),
             Entry::Vacant(free) => {
                 free.insert(listed);
                 None
@@ -144,37 +175,75 @@ impl Groups {
         }
     }
 
-    /// Reads one classic group file: a prefix or address a line, `#` comments.
+    /// Reads one classic group file: a prefix or address a line, then protocol, source port and
+    /// destination port if it is for single ports (0 is any), `#` comments.
     ///
     /// # Errors
     /// The first bad line; nothing of the file is taken then.
-    pub fn read(&mut self, group: Group, text: &str) -> Result<(), LineError> {
-        let mut found = Vec::new();
-        for (index, line) in text.lines().enumerate() {
-            let words = line.split('#').next().unwrap_or_default();
-            let mut words = words.split_whitespace();
-            let Some(word) = words.next() else { continue };
-            let error = |why: String| LineError { line: index + 1, why };
-            let prefix: Prefix =
-                word.parse().map_err(|why| error(format!("{}: {why}", word.escape_default())))?;
-            if words.next().is_some() {
-                return Err(error("rules for single ports are not supported yet".to_owned()));
-            }
-            found.push((index, prefix));
-        }
-        for (index, prefix) in found {
-            let listed = Listed { group, line: Some(index + 1) };
-            if let Some(held) = self.list(prefix, listed)
-                && held != group
-            {
-                let why = format!("{prefix} already belongs to group {held}");
-                return Err(LineError { line: index + 1, why });
-            }
-        }
-        Ok(())
+    pub fn read(&mut self, group: Group, text: &str) -> Result<Vec<Warning>, LineError> {
+        self.read_file(group, File { name: group.to_string(), path: group.to_string() }, text)
     }
 
-    /// The group of an address and the prefix that decided; `None` if no prefix covers it.
+    /// As [`Self::read`], for a group with a name and a file of its own.
+    ///
+    /// # Errors
+    /// The first bad line; nothing of the file is taken then.
+    pub fn read_file(
+        &mut self,
+        group: Group,
+        file: File,
+        text: &str,
+    ) -> Result<Vec<Warning>, LineError> {
+        let (mut found, mut warnings) = (Vec::new(), Vec::new());
+        // A byte-order mark is what some editors put in front.
+        for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+            let line = (index + 1, line.split('#').next().unwrap_or_default());
+            let (number, words) = line;
+            let rule = read_line(words).map_err(|why| LineError { line: number, why })?;
+            if let Some((prefix, ports, host_bits)) = rule {
+                if host_bits {
+                    let what = format!("host bits are set; taken as {prefix}");
+                    warnings.push(Warning { line: number, what });
+                }
+                found.push((number, prefix, ports));
+            }
+        }
+        self.files.push(file);
+        let file = Some(self.files.len() - 1);
+        for (number, prefix, ports) in found {
+            let listed = Listed { group, file, line: Some(number) };
+            if let Some(held) = self.list(prefix, ports, listed) {
+                let what = format!("{prefix} already belongs to {}", self.place(held));
+                warnings.push(Warning { line: number, what });
+            }
+        }
+        Ok(warnings)
+    }
+
+    /// A file by its number.
+    #[must_use]
+    pub fn file(&self, number: usize) -> Option<&File> {
+        self.files.get(number)
+    }
+
+    /// The name of the group that an entry is in.
+    #[must_use]
+    pub fn name_of(&self, listed: Listed) -> &str {
+        let file = listed.file.and_then(|number| self.file(number));
+        file.map_or_else(|| listed.group.name(), |file| &file.name)
+    }
+
+    /// The group and place of an entry, for people.
+    fn place(&self, listed: Listed) -> String {
+        let name = self.name_of(listed);
+        match (listed.file.and_then(|number| self.file(number)), listed.line) {
+            (Some(file), Some(line)) => format!("group {name} ({}:{line})", file.path),
+            _ => format!("group {name}"),
+        }
+    }
+
+    /// The group of an address whatever the ports, and the prefix that decided; `None` if no
+    /// prefix covers it.
     #[must_use]
     pub fn lookup(&self, addr: IpAddr) -> Option<(Prefix, Group)> {
         self.listed(addr).map(|(prefix, listed)| (prefix, listed.group))
@@ -183,18 +252,105 @@ impl Groups {
     /// As [`Self::lookup`], with the place in the files.
     #[must_use]
     pub fn listed(&self, addr: IpAddr) -> Option<(Prefix, Listed)> {
+        self.rule(addr, Ports::ANY).map(|(prefix, _, listed)| (prefix, listed))
+    }
+
+    /// The rule for these ports of an address: of the longest prefix that has one the most precise.
+    #[must_use]
+    pub fn rule(&self, addr: IpAddr, ports: Ports) -> Option<(Prefix, Ports, Listed)> {
         let longest = Prefix::host(addr).len();
         (0..=longest).rev().find_map(|len| {
             let prefix = Prefix::new(addr, len).ok()?;
-            self.entries.get(&prefix).map(|listed| (prefix, *listed))
+            ports.wider().into_iter().find_map(|wider| {
+                let listed = self.entries.get(&(prefix, wider))?;
+                Some((prefix, wider, *listed))
+            })
         })
     }
 
-    /// Every prefix with its group.
+    /// The rules for single ports that an address may fall under, the most decisive first.
+    pub fn port_rules(&self, addr: IpAddr) -> impl Iterator<Item = (Prefix, Ports, Listed)> {
+        let longest = Prefix::host(addr).len();
+        // A rule under a longer prefix that is for all ports never decides.
+        let plain = self.listed(addr).map_or(0, |(prefix, _)| prefix.len());
+        (plain..=longest).rev().filter_map(move |len| Prefix::new(addr, len).ok()).flat_map(
+            move |prefix| {
+                let of_prefix = (prefix, Ports::ANY)..=(prefix, Ports::MAX);
+                let mut rules: Vec<_> = self
+                    .entries
+                    .range(of_prefix)
+                    .filter(|((_, ports), _)| !ports.is_any())
+                    .map(|((prefix, ports), listed)| (*prefix, *ports, *listed))
+                    .collect();
+                rules.sort_by_key(|(_, ports, _)| std::cmp::Reverse(ports.rank()));
+                rules
+            },
+        )
+    }
+
+    /// Whether any rule is for single ports.
+    #[must_use]
+    pub fn minds_ports(&self) -> Option<Listed> {
+        self.entries.iter().find(|((_, ports), _)| !ports.is_any()).map(|(_, listed)| *listed)
+    }
+
+    /// Every prefix with its group; rules for single ports are left out.
     pub fn iter(&self) -> impl Iterator<Item = (Prefix, Group)> {
-        self.entries.iter().map(|(prefix, listed)| (*prefix, listed.group))
+        self.rules().filter(|(_, ports, _)| ports.is_any()).map(|(prefix, _, group)| (prefix, group))
+    }
+
+    /// Every prefix, the ports of it, and their group.
+    pub fn rules(&self) -> impl Iterator<Item = (Prefix, Ports, Group)> {
+        self.entries.iter().map(|((prefix, ports), listed)| (*prefix, *ports, listed.group))
     }
 }
+
+/// One line of a group file without its comment: prefix, ports, and whether host bits were set.
+fn read_line(line: &str) -> Result<Option<(Prefix, Ports, bool)>, String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let Some(word) = words.first() else { return Ok(None) };
+    let prefix: Prefix = word.parse().map_err(|why: PrefixError| {
+        let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if why == PrefixError::Address
+            && word.contains(|c: char| c.is_ascii_alphabetic())
+            && word.chars().all(name)
+        {
+            return format!("{word}: names are not looked up here; write the address");
+        }
+        format!("{}: {why}", word.escape_default())
+    })?;
+    let address = word.split('/').next().and_then(|addr| addr.parse::<IpAddr>().ok());
+    let host_bits = address.is_some_and(|addr| addr != prefix.addr());
+    let ports = match words.as_slice() {
+        [_] => Ports::ANY,
+        [_, protocol, source, destination] => read_ports(protocol, source, destination)?,
+        _ => {
+            return Err("expected PREFIX, or PREFIX PROTOCOL SOURCE-PORT DESTINATION-PORT, all \
+                        three as numbers, 0 for any port"
+                .to_owned());
+        }
+    };
+    Ok(Some((prefix, ports, host_bits)))
+}
+
+fn read_ports(protocol: &str, source: &str, destination: &str) -> Result<Ports, String> {
+    let shown = protocol.escape_default();
+    let protocol: u8 =
+        protocol.parse().map_err(|_| format!("{shown}: not a protocol number (1 to 255)"))?;
+    if matches!(protocol, 0 | ESP | AH) {
+        return Err(format!("{protocol}: no protocol that a rule can be for"));
+    }
+    let port = |word: &str| {
+        word.parse::<u16>()
+            .map_err(|_| format!("{}: not a port number (0 to 65535)", word.escape_default()))
+    };
+    let (source, destination) = (port(source)?, port(destination)?);
+    Ports::new(protocol, source, destination)
+        .ok_or_else(|| format!("protocol {protocol} has no ports: write 0 0"))
+}
+
+const ESP: u8 = 50;
+const AH: u8 = 51;
 
 #[cfg(test)]
 mod tests {
@@ -225,7 +381,84 @@ mod tests {
         assert_eq!(error.line, 2);
         assert_eq!(groups, Groups::new());
         groups.read(Group::Private, "192.0.2.0/24").unwrap();
-        let error = groups.read(Group::Clear, "# x\n192.0.2.0/24").unwrap_err();
-        assert_eq!(error.to_string(), "line 2: 192.0.2.0/24 already belongs to group private");
+        let warnings = groups.read(Group::Clear, "# x\n192.0.2.0/24").unwrap();
+        let said: Vec<(usize, &str)> =
+            warnings.iter().map(|w| (w.line, w.what.as_str())).collect();
+        assert_eq!(said, [(2, "192.0.2.0/24 already belongs to group private (private:1)")]);
+        assert_eq!(groups.lookup(ip("192.0.2.1")).unwrap().1, Group::Private, "the first wins");
+    }
+
+    /// A file as FreeS/WAN and libreswan ship them: long comments, both line ends, host bits,
+    /// repetitions, ports.
+    #[test]
+    fn files_of_the_classic_kind() {
+        let text = "# This file lists the CIDRs of nodes with which communication\r\n\
+            # should be private if possible, and in the clear otherwise.\r\n#\r\n\r\n\
+            # See the documentation for the format.\r\n\
+            10.1.2.3/16\t# a whole site\r\n   192.0.2.7   \r\n2001:db8:1::/48\r\n\
+            10.1.0.0/16\r\n\
+            198.51.100.0/24   6   0   443\r\n198.51.100.0/24 17 5060 0\n0.0.0.0/0";
+        let mut groups = Groups::new();
+        let warnings = groups.read(Group::PrivateOrClear, text).unwrap();
+        let lines: Vec<usize> = warnings.iter().map(|w| w.line).collect();
+        assert_eq!(lines, [6, 9], "{warnings:?}");
+        assert!(warnings[0].what.contains("10.1.0.0/16"), "{warnings:?}");
+        let rules: Vec<String> =
+            groups.rules().map(|(prefix, ports, _)| format!("{prefix} {ports}")).collect();
+        assert_eq!(
+            rules,
+            [
+                "0.0.0.0/0 0 0 0",
+                "10.1.0.0/16 0 0 0",
+                "192.0.2.7/32 0 0 0",
+                "198.51.100.0/24 6 0 443",
+                "198.51.100.0/24 17 5060 0",
+                "2001:db8:1::/48 0 0 0",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_libreswan_refuses_is_refused() {
+        for (line, words) in [
+            ("host.example.net", "names are not looked up"),
+            ("192.0.2.0/24 tcp 0 443", "protocol number"),
+            ("192.0.2.0/24 6 0 https", "port number"),
+            ("192.0.2.0/24 6 0 65536", "port number"),
+            ("192.0.2.0/24 6 443", "expected PREFIX"),
+            ("192.0.2.0/24 6 0 443 more", "expected PREFIX"),
+            ("192.0.2.0/24 0 0 443", "no protocol that a rule"),
+            ("192.0.2.0/24 50 0 0", "no protocol that a rule"),
+            ("192.0.2.0/24 51 0 0", "no protocol that a rule"),
+            ("192.0.2.0/24 1 8 0", "has no ports"),
+            ("192.0.2.0/33", "prefix length"),
+            ("192.0.2.0/24, 10.0.0.0/8", "prefix length"),
+        ] {
+            let mut groups = Groups::new();
+            let text = format!("10.0.0.0/8\n\n{line}\n");
+            let error = groups.read(Group::Private, &text).unwrap_err();
+            assert_eq!(error.line, 3, "{line}");
+            assert!(error.why.contains(words), "{line}: {}", error.why);
+            assert_eq!(groups, Groups::new(), "nothing of it is taken");
+        }
+    }
+
+    #[test]
+    fn the_longest_prefix_decides_and_then_the_most_precise_ports() {
+        let mut groups = Groups::new();
+        groups.read(Group::Clear, "0.0.0.0/0\n10.0.0.0/8 6 0 25\n10.1.0.0/16\n").unwrap();
+        groups.read(Group::Private, "10.0.0.0/8 6 0 0\n10.0.0.0/8 6 1000 25\n").unwrap();
+        groups.read(Group::Block, "10.9.0.0/16 17 0 53\n").unwrap();
+        let of = |addr: &str, protocol, source, destination| {
+            let ports = Ports::new(protocol, source, destination).unwrap();
+            groups.rule(ip(addr), ports).map(|(_, _, listed)| listed.group)
+        };
+        assert_eq!(of("10.0.0.1", 6, 5, 80), Some(Group::Private));
+        assert_eq!(of("10.0.0.1", 6, 5, 25), Some(Group::Clear));
+        assert_eq!(of("10.0.0.1", 6, 1000, 25), Some(Group::Private));
+        assert_eq!(of("10.0.0.1", 17, 5, 80), Some(Group::Clear), "by the prefix around it");
+        assert_eq!(of("10.1.0.1", 6, 5, 80), Some(Group::Clear), "the longer prefix");
+        assert_eq!(of("10.9.0.1", 17, 5, 53), Some(Group::Block));
+        assert_eq!(of("10.9.0.1", 6, 5, 80), Some(Group::Private), "past a rule for other ports");
     }
 }

@@ -14,7 +14,7 @@ use dnskeys::{
 };
 use ike::{ChildRequest, Credential, End, Identity, IkeId, Initiate, PublicKey};
 use rand_core::Rng as _;
-use sa::{Flow, Mode, Policy, TrafficSelector};
+use sa::{Flow, Mode, Policy, Ports, TrafficSelector};
 
 use crate::config::WhenAdvertised;
 use crate::entry::{Asker, Call, Peer, Pending, Renewal, State};
@@ -55,7 +55,7 @@ impl Keying {
 
     fn new_flow(&mut self, now: Instant, flow: Flow) {
         self.make_room(now);
-        let group = self.group_of(flow.dst());
+        let group = self.group_of_flow(flow);
         if !group.initiates() {
             let life = self.config.lives.refused;
             return match group.strictness() {
@@ -331,7 +331,7 @@ impl Keying {
     /// Checks a flow's evidence against the key that authenticated the IKE SA, and keeps the
     /// proof.
     fn prove(&mut self, flow: Flow, ike: IkeId, evidence: &[Answer]) -> bool {
-        let strict = self.group_of(flow.dst()).strictness();
+        let strict = self.group_of_flow(flow).strictness();
         let Some(peer) = self.peers.get_mut(&ike) else { return false };
         let Some(key) = from_ike_key(&peer.key) else { return false };
         let Some(speaker) = to_speaker(&peer.identity) else { return false };
@@ -525,23 +525,46 @@ fn spoilt(answer: &Answer) -> Option<Reason> {
     }
 }
 
-/// One address to one address, whatever the protocol: opportunistic selectors are never wider.
+/// One address to one address: opportunistic selectors are never wider. Whatever the protocol,
+/// unless a policy group says otherwise.
 fn child_request(flow: Flow) -> ChildRequest {
-    ChildRequest {
-        local: vec![TrafficSelector::host(flow.src())],
-        remote: vec![TrafficSelector::host(flow.dst())],
-        mode: Mode::Tunnel,
-    }
+    let (local, remote) = selectors(flow);
+    ChildRequest { local: vec![local], remote: vec![remote], mode: Mode::Tunnel }
+}
+
+/// A flow as selectors: our side, the far side.
+pub(crate) fn selectors(flow: Flow) -> (TrafficSelector, TrafficSelector) {
+    let ports = flow.ports();
+    let selector = |addr, port| {
+        let range = if port == 0 { (0, u16::MAX) } else { (port, port) };
+        TrafficSelector::new(addr, addr, ports.protocol(), range)
+            .unwrap_or_else(|| TrafficSelector::host(addr))
+    };
+    (selector(flow.src(), ports.source()), selector(flow.dst(), ports.destination()))
 }
 
 /// The flow of single-address selectors. There may be several on a side, because the triggering
-/// packet's own may come first (RFC 7296 §2.9), but all of one address.
+/// packet's own may come first (RFC 7296 §2.9), but all of one address; then the widest counts.
 pub(crate) fn flow_of(local: &[TrafficSelector], remote: &[TrafficSelector]) -> Option<Flow> {
     let the_one = |selectors: &[TrafficSelector]| {
         let host = selectors.first()?.as_host()?;
         selectors.iter().all(|s| s.as_host() == Some(host)).then_some(host)
     };
-    Flow::new(the_one(local)?, the_one(remote)?)
+    let flow = Flow::new(the_one(local)?, the_one(remote)?)?;
+    let widest = |selectors: &[TrafficSelector]| {
+        selectors.iter().copied().find(|one| selectors.iter().all(|other| one.covers(other)))
+    };
+    let (local, remote) = (widest(local)?, widest(remote)?);
+    let port = |selector: TrafficSelector| match selector.ports() {
+        (0, u16::MAX) => Some(0),
+        (one, other) => (one == other && one != 0).then_some(one),
+    };
+    if local.protocol() != remote.protocol() {
+        return None;
+    }
+    let ports = Ports::new(local.protocol(), port(local)?, port(remote)?)?;
+    // A port of any protocol is none that a packet could be told by.
+    (ports.protocol() != 0 || ports.is_any()).then(|| flow.with_ports(ports))
 }
 
 /// The keys that an answer gives to a speaker.

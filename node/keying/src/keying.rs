@@ -8,7 +8,7 @@ use dnskeys::{Answer, Name};
 use ike::{Datagram, Event, Ike, IkeId, NeedPeer};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
-use sa::{Command, Flow, Notice, Policy, SaId, Subnets};
+use sa::{Class, Command, Flow, Notice, Policy, Ports, Prefix, SaId, Subnets};
 
 use crate::client::Standing;
 use crate::config::Config;
@@ -198,9 +198,12 @@ impl Keying {
             outputs: VecDeque::new(),
             counters: Counters::default(),
         };
-        for (prefix, group) in keying.config.groups.iter() {
-            let class = group.class();
-            keying.outputs.push_back(Output::Command(Command::SetClass { prefix, class }));
+        // Single ports first: what they keep closed is not open meanwhile.
+        let mut rules: Vec<_> = keying.config.groups.rules().collect();
+        rules.sort_by_key(|(_, ports, _)| ports.is_any());
+        for (prefix, ports, group) in rules {
+            let command = class_command(prefix, ports, Some(group.class()));
+            keying.outputs.push_back(Output::Command(command));
         }
         keying.begin_connections(now);
         keying.drain(now);
@@ -502,7 +505,7 @@ impl Keying {
         state: State,
         deadline: Option<Instant>,
     ) {
-        let group = self.group_of(flow.dst());
+        let group = self.group_of_flow(flow);
         let entry = self.flows.entry(flow).or_insert(Entry {
             group,
             // A state that counts for nothing; the one to enter follows.
@@ -563,6 +566,12 @@ impl Keying {
         self.config.groups.lookup(dst).map_or(crate::group::Group::Clear, |(_, group)| group)
     }
 
+    /// The group of a flow, whose ports may have one of their own.
+    pub(crate) fn group_of_flow(&self, flow: Flow) -> crate::group::Group {
+        let rule = self.config.groups.rule(flow.dst(), flow.ports());
+        rule.map_or(crate::group::Group::Clear, |(_, _, listed)| listed.group)
+    }
+
     /// Our outer address towards a gateway: for a host behind us the one that its record names.
     pub(crate) fn outer_address(
         &self,
@@ -577,6 +586,16 @@ impl Keying {
         Some(flow.src())
             .filter(|src| fits(src) && self.config.addresses.contains(src))
             .or_else(|| self.config.addresses.iter().copied().find(fits))
+    }
+}
+
+/// What the data plane is told of a rule; `None` to forget it.
+pub(crate) fn class_command(prefix: Prefix, ports: Ports, class: Option<Class>) -> Command {
+    match (class, ports.is_any()) {
+        (Some(class), true) => Command::SetClass { prefix, class },
+        (Some(class), false) => Command::SetPortClass { prefix, ports, class },
+        (None, true) => Command::ClearClass { prefix },
+        (None, false) => Command::ClearPortClass { prefix, ports },
     }
 }
 

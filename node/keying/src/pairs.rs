@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use dnskeys::{Authorized, Security};
 use ike::{Child, End, IkeId};
-use sa::{Command, Envelope, Flow, Limits, Policy, SaId, SaPair, TrafficSelector, Trust};
+use sa::{Command, Envelope, Flow, Limits, Policy, SaId, SaPair, Trust};
 
 use crate::entry::{Pair, State};
 use crate::initiator::flow_of;
@@ -41,6 +41,9 @@ impl Keying {
         let Some((flow, proof)) = self.proof_for(&child) else {
             // Nothing may be installed without a proof: the peer is told that it is gone.
             self.ike.close_child(now, child.id);
+            if child.initiator {
+                self.narrowed(now, &child);
+            }
             return self.close_if_bare(now, child.ike);
         };
         let (id, trust, proven) = (child.id, trust_of(&proof), child.initiator);
@@ -119,14 +122,22 @@ impl Keying {
         self.ike.allow_moves(ike, movable);
     }
 
+    /// The peer has agreed to a part only of what we asked for: that is a refusal of the rest.
+    fn narrowed(&mut self, now: Instant, child: &Child) {
+        let Some(part) = flow_of(&child.local, &child.remote) else { return };
+        let Some(peer) = self.peers.get_mut(&child.ike) else { return };
+        let ends = |flow: &Flow| (flow.src(), flow.dst()) == (part.src(), part.dst());
+        let refused: Vec<Flow> = peer.waiting.iter().copied().filter(ends).collect();
+        peer.waiting.retain(|flow| !ends(flow));
+        for flow in refused {
+            let why = End::Refused { notify: TS_UNACCEPTABLE, authentic: true };
+            self.gateway_ended(now, flow, why);
+        }
+    }
+
     /// The flow of a child, and why its peer may carry it.
     fn proof_for(&self, child: &Child) -> Option<(Flow, Authorized)> {
         let flow = flow_of(&child.local, &child.remote)?;
-        // The whole flow is sent into it: one that carries a part only would lose the rest.
-        let whole = |ts: &TrafficSelector| ts.protocol() == 0 && ts.ports() == (0, u16::MAX);
-        if !child.local.iter().any(whole) || !child.remote.iter().any(whole) {
-            return None;
-        }
         if let Some(old) = child.rekeys.and_then(|old| self.pairs.get(&old))
             && old.flow == flow
         {
@@ -134,10 +145,16 @@ impl Keying {
         }
         let peer = self.peers.get(&child.ike)?;
         let proof = peer.proofs.iter().find(|proof| proof.address() == flow.dst())?;
-        let ours = self.config.addresses.contains(&flow.src())
-            || self.serves(flow.src())
-            || peer.waiting.contains(&flow)
-            || self.flows.contains_key(&flow);
+        // The whole flow is sent into it: one that carries a part only would lose the rest.
+        let asked = peer.waiting.contains(&flow) || self.flows.contains_key(&flow);
+        let ours = if child.initiator {
+            asked
+        } else {
+            let accepted = flow.ports().is_any() || self.group_of_flow(flow).accepts();
+            accepted && (asked
+                    || self.serves(flow.src())
+                    || self.config.addresses.contains(&flow.src()))
+        };
         ours.then(|| (flow, proof.clone()))
     }
 
@@ -455,6 +472,8 @@ pub(crate) fn to_pair(child: Child, trust: Trust) -> SaPair {
     }
 }
 
+/// RFC 7296 §3.10.1.
+const TS_UNACCEPTABLE: u16 = 38;
 /// Calls made within this time of each other may have crossed: longer than all retransmissions of
 /// a call together.
 pub(crate) const CROSSING: Duration = Duration::from_secs(30);

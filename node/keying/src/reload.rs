@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use sa::{Class, Command, Flow, Prefix};
+use sa::{Class, Flow, Ports, Prefix};
 
 use crate::entry::State;
 use crate::group::{Group, Groups};
-use crate::keying::Keying;
+use crate::keying::{Keying, class_command};
 
 /// What a reload did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -24,14 +24,16 @@ impl Keying {
     /// Puts new groups into force. What is new is added before what is old goes, so that no
     /// packet finds the ground open in between; pairs that the new groups still allow stay.
     pub fn handle_groups(&mut self, now: Instant, groups: Groups) -> Reloaded {
-        let classes = |groups: &Groups| -> BTreeMap<Prefix, Class> {
-            groups.iter().map(|(prefix, group)| (prefix, group.class())).collect()
+        let classes = |groups: &Groups| -> BTreeMap<(Prefix, Ports), Class> {
+            groups.rules().map(|(prefix, ports, group)| ((prefix, ports), group.class())).collect()
         };
         let (old, new) = (classes(&self.config.groups), classes(&groups));
         let mut done = Reloaded::default();
-        for (prefix, class) in &new {
-            if old.get(prefix) != Some(class) {
-                self.command(Command::SetClass { prefix: *prefix, class: *class });
+        // Single ports first: what they keep closed is not open meanwhile.
+        let (whole, ports): (Vec<_>, Vec<_>) = new.iter().partition(|(rule, _)| rule.1.is_any());
+        for (rule, class) in ports.into_iter().chain(whole) {
+            if old.get(rule) != Some(class) {
+                self.command(class_command(rule.0, rule.1, Some(*class)));
                 done.changed += 1;
             }
         }
@@ -41,15 +43,15 @@ impl Keying {
         let affected: Vec<(Flow, Group)> = self
             .flows
             .iter()
-            .map(|(flow, entry)| (*flow, entry.group, self.group_of(flow.dst())))
+            .map(|(flow, entry)| (*flow, entry.group, self.group_of_flow(*flow)))
             .filter(|(_, was, is)| was != is)
             .map(|(flow, _, is)| (flow, is))
             .collect();
         for (flow, group) in affected {
             done.flows += usize::from(self.regroup(now, flow, group));
         }
-        for prefix in old.keys().filter(|prefix| !new.contains_key(prefix)) {
-            self.command(Command::ClearClass { prefix: *prefix });
+        for rule in old.keys().filter(|rule| !new.contains_key(rule)) {
+            self.command(class_command(rule.0, rule.1, None));
             done.removed += 1;
         }
         self.drain(now);

@@ -14,7 +14,7 @@ use ike::{Grant, Identity, IkeId, NeedPeer, PeerVerdict};
 use sa::{Flow, TrafficSelector};
 
 use crate::entry::{Asker, Peer, Visit, Visitor};
-use crate::initiator::{to_ike_key, to_speaker};
+use crate::initiator::{selectors, to_ike_key, to_speaker};
 use crate::keying::Keying;
 use crate::report::{What, Why};
 
@@ -39,7 +39,7 @@ impl Keying {
         let claims: Vec<IpAddr> = claims(&need, &speaker)
             .into_iter()
             .filter(opportunistic)
-            .filter(|addr| self.group_of(*addr).accepts() && !self.config.addresses.contains(addr))
+            .filter(|addr| !self.granted(ours, *addr).0.is_empty() && !self.config.addresses.contains(addr))
             .take(MAX_CLAIMS)
             .collect();
         if claims.is_empty() {
@@ -96,7 +96,6 @@ impl Keying {
                 return self.refuse(now, &visitor.need, Why::Client(why));
             }
         }
-        let local = vec![TrafficSelector::host(ours)];
         let mut refusal = Refusal::NoEvidence;
         let (mut grants, mut proofs) = (Vec::new(), Vec::new());
         for key in published_keys(visitor) {
@@ -105,9 +104,8 @@ impl Keying {
             for address in &visitor.claims {
                 match self.check(visitor, *address, &key) {
                     Ok(proof) => {
-                        let remote = vec![TrafficSelector::host(*address)];
+                        let (local, remote) = self.granted(ours, *address);
                         proofs.push((ike_key.clone(), proof));
-                        let local = local.clone();
                         grants.push(Grant { key: ike_key, remote, local, transport: false });
                         break;
                     }
@@ -124,6 +122,23 @@ impl Keying {
         let identity = self.config.identity.clone().unwrap_or(ours);
         let verdict = PeerVerdict::Known { identity, grants };
         self.ike.handle_peer(now, visitor.need.ike, verdict);
+    }
+
+    /// What may be between an address of ours and a stranger's: everything, or what our policy
+    /// groups leave of it. Which of ours goes with which of its is looked at once a child is
+    /// agreed.
+    fn granted(&self, ours: IpAddr, theirs: IpAddr) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+        let Some(flow) = Flow::new(ours, theirs) else { return (Vec::new(), Vec::new()) };
+        if self.group_of(theirs).accepts() {
+            let (local, remote) = selectors(flow);
+            return (vec![local], vec![remote]);
+        }
+        let rules = self.config.groups.port_rules(theirs);
+        rules
+            .filter(|(_, _, listed)| listed.group.accepts())
+            .map(|(_, ports, _)| selectors(flow.with_ports(ports)))
+            .take(MAX_SELECTORS)
+            .unzip()
     }
 
     fn check(
@@ -237,6 +252,8 @@ fn published_keys(visitor: &Visitor) -> Vec<dnskeys::PublicKey> {
 
 /// Addresses one stranger may claim in one call; each costs a DNS question.
 const MAX_CLAIMS: usize = 4;
+/// Selectors granted to one stranger: rules for single ports of its address.
+const MAX_SELECTORS: usize = 16;
 /// Strangers whose records are being asked at once.
 const MAX_VISITORS: usize = 128;
 /// Keys tried for one stranger: each costs a signature check.

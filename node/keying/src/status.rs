@@ -47,6 +47,8 @@ pub struct Destination {
     pub source: IpAddr,
     /// Its address.
     pub destination: IpAddr,
+    /// Protocol and ports, if a rule for single ports made it a flow of its own.
+    pub ports: sa::Ports,
     /// The policy group it falls in.
     pub group: Group,
     /// Where it stands.
@@ -137,6 +139,7 @@ impl Keying {
             Destination {
                 source: flow.src(),
                 destination: flow.dst(),
+                ports: flow.ports(),
                 group: entry.group,
                 state,
                 trust: pair.map(|pair| pair.trust),

@@ -1,22 +1,152 @@
 //! Addresses: a prefix, and the (source, destination) pair that RFC 4322 §3.1 keys policy by.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+/// An upper-layer protocol and its ports, as seen by packets on their way out; 0 is any.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct Ports {
+    protocol: u8,
+    source: u16,
+    destination: u16,
+}
+
+impl Ports {
+    /// Whatever the protocol.
+    pub const ANY: Self = Self { protocol: 0, source: 0, destination: 0 };
+    /// The last in order.
+    pub const MAX: Self = Self { protocol: u8::MAX, source: u16::MAX, destination: u16::MAX };
+
+    /// `None` for ports of a protocol that has none (TCP, UDP, DCCP, SCTP and UDP-Lite do).
+    #[must_use]
+    pub fn new(protocol: u8, source: u16, destination: u16) -> Option<Self> {
+        let ok = (source, destination) == (0, 0) || PORTED.contains(&protocol);
+        ok.then_some(Self { protocol, source, destination })
+    }
+
+    /// Protocol, 0 for any.
+    #[must_use]
+    pub fn protocol(self) -> u8 {
+        self.protocol
+    }
+
+    /// Source port, 0 for any.
+    #[must_use]
+    pub fn source(self) -> u16 {
+        self.source
+    }
+
+    /// Destination port, 0 for any.
+    #[must_use]
+    pub fn destination(self) -> u16 {
+        self.destination
+    }
+
+    /// Whether every packet matches.
+    #[must_use]
+    pub fn is_any(self) -> bool {
+        self == Self::ANY
+    }
+
+    /// Whether everything that `other` matches also matches this.
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        (self.protocol == 0 || self.protocol == other.protocol)
+            && (self.source == 0 || self.source == other.source)
+            && (self.destination == 0 || self.destination == other.destination)
+    }
+
+    /// Whether a packet without ports, a later fragment (RFC 4301 §7), may be one of these.
+    #[must_use]
+    pub fn may_match(self, protocol: u8) -> bool {
+        self.protocol == 0 || self.protocol == protocol
+    }
+
+    /// The more of it is said, the more it counts: 0 for [`Self::ANY`], 3 for both ports.
+    #[must_use]
+    pub fn precision(self) -> u8 {
+        let said = [self.protocol != 0, self.source != 0, self.destination != 0];
+        said.into_iter().map(u8::from).sum()
+    }
+
+    /// Of two rules that match, the one with the higher rank decides, as [`Self::wider`] has it.
+    #[must_use]
+    pub fn rank(self) -> (u8, bool) {
+        (self.precision(), self.destination != 0)
+    }
+
+    /// This and everything wider that covers it, most precise first; the destination's port says
+    /// more than the source's.
+    #[must_use]
+    pub fn wider(self) -> [Self; 5] {
+        let Self { protocol, source, destination } = self;
+        [
+            self,
+            Self { protocol, source: 0, destination },
+            Self { protocol, source, destination: 0 },
+            Self { protocol, source: 0, destination: 0 },
+            Self::ANY,
+        ]
+    }
+
+    /// As seen by packets on their way in.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self { source: self.destination, destination: self.source, ..self }
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.protocol, self.source, self.destination)
+    }
+}
+
+/// Protocols with ports where TCP has them: TCP, UDP, DCCP, SCTP, UDP-Lite.
+const PORTED: [u8; 5] = [6, 17, 33, 132, 136];
+
 /// A (source, destination) address pair, both of one family: the key of the forwarding plane's
-/// table (RFC 4322 §3.1), as seen by packets on their way out.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+/// table (RFC 4322 §3.1), as seen by packets on their way out. Where a policy group is for single
+/// ports, a flow is what it says of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Flow {
     src: IpAddr,
     dst: IpAddr,
+    ports: Ports,
+}
+
+impl Hash for Flow {
+    // Every packet is looked up by this, and hardly any flow has ports.
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.src.hash(state);
+        self.dst.hash(state);
+        if !self.ports.is_any() {
+            self.ports.hash(state);
+        }
+    }
 }
 
 impl Flow {
-    /// Pairs two addresses; `None` if they are of different families.
+    /// Pairs two addresses, whatever the ports; `None` if they are of different families.
     #[must_use]
+    #[inline]
     pub fn new(src: IpAddr, dst: IpAddr) -> Option<Self> {
-        (src.is_ipv4() == dst.is_ipv4()).then_some(Self { src, dst })
+        (src.is_ipv4() == dst.is_ipv4()).then_some(Self { src, dst, ports: Ports::ANY })
+    }
+
+    /// The part of it with these ports.
+    #[must_use]
+    pub fn with_ports(self, ports: Ports) -> Self {
+        Self { ports, ..self }
+    }
+
+    /// Its protocol and ports.
+    #[must_use]
+    pub fn ports(&self) -> Ports {
+        self.ports
     }
 
     /// The local end: our address, or that of a host behind us.
@@ -34,13 +164,14 @@ impl Flow {
     /// The same pair as seen by packets on their way in.
     #[must_use]
     pub fn reversed(&self) -> Self {
-        Self { src: self.dst, dst: self.src }
+        Self { src: self.dst, dst: self.src, ports: self.ports.reversed() }
     }
 }
 
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} -> {}", self.src, self.dst)
+        write!(f, "{} -> {}", self.src, self.dst)?;
+        if self.ports.is_any() { Ok(()) } else { write!(f, " ({})", self.ports) }
     }
 }
 

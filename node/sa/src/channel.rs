@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::addr::{Flow, Prefix, Subnets};
+use crate::addr::{Flow, Ports, Prefix, Subnets};
 use crate::association::{Envelope, SaId, SaPair, Spi};
 
 /// How long traffic may go unanswered before [`Notice::Unanswered`] asks for a liveness check:
@@ -50,6 +50,23 @@ pub enum Command {
         prefix: Prefix,
         /// What becomes of them.
         class: Class,
+    },
+    /// Sets the class of single ports of a prefix, whatever the prefix's own. Of one prefix the
+    /// most precise rule decides, and a longer prefix before that.
+    SetPortClass {
+        /// Destinations it concerns.
+        prefix: Prefix,
+        /// Protocol and ports; never [`Ports::ANY`].
+        ports: Ports,
+        /// What becomes of them.
+        class: Class,
+    },
+    /// Forgets an earlier [`Command::SetPortClass`].
+    ClearPortClass {
+        /// Its prefix.
+        prefix: Prefix,
+        /// Its ports.
+        ports: Ports,
     },
     /// Forgets a prefix.
     ClearClass {

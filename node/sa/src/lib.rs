@@ -17,7 +17,7 @@ pub mod association;
 pub mod channel;
 pub mod selector;
 
-pub use addr::{Flow, Prefix, PrefixError, Subnets};
+pub use addr::{Flow, Ports, Prefix, PrefixError, Subnets};
 pub use association::{
     Direction, Envelope, EspCipher, EspKey, Integrity, Limits, Mode, SaId, SaPair, Spi, Trust,
 };

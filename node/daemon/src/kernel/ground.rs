@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use sa::{Class, Flow, Policy, Prefix, Subnets};
+use sa::{Class, Flow, Policy, Ports, Prefix, Subnets};
 
 use super::plan::{self, BACKSTOP, GUARD, LIVE, MainRoute, Plan, Target};
 use super::policies::Policies;
@@ -102,9 +102,11 @@ pub(crate) struct Ground {
     policies: Option<Policies>,
     sysctls: Sysctls,
     classes: BTreeMap<Prefix, Class>,
+    /// Rules for single ports. Routes know no ports: such a prefix leads to the device as a whole.
+    port_classes: BTreeMap<(Prefix, Ports), Class>,
     hosts: HashMap<IpAddr, Host>,
     /// Policies of flows, by destination and then source: routes know destinations only.
-    flows: HashMap<IpAddr, BTreeMap<IpAddr, Policy>>,
+    flows: HashMap<IpAddr, BTreeMap<(IpAddr, Ports), Policy>>,
     /// The main table, as last read.
     main: BTreeMap<Prefix, MainRoute>,
     /// Addresses whose packets are never ours to trap, as last read.
@@ -156,6 +158,7 @@ impl Ground {
             policies,
             sysctls: Sysctls::default(),
             classes: BTreeMap::new(),
+            port_classes: BTreeMap::new(),
             hosts: HashMap::new(),
             flows: HashMap::new(),
             main: BTreeMap::new(),
@@ -299,6 +302,7 @@ impl Ground {
         }
         self.sysctls.restore();
         self.classes.clear();
+        self.port_classes.clear();
         self.hosts.clear();
         self.flows.clear();
         self.base.clear();
@@ -358,6 +362,61 @@ impl Ground {
         self.follow()
     }
 
+    /// Single ports of a prefix get this class, or none.
+    ///
+    /// # Errors
+    /// If the kernel refuses a route or a policy.
+    pub(crate) fn change_port_class(
+        &mut self,
+        prefix: Prefix,
+        ports: Ports,
+        class: Option<Class>,
+    ) -> Result<(), KernelError> {
+        let before = match class {
+            Some(class) => self.port_classes.insert((prefix, ports), class),
+            None => self.port_classes.remove(&(prefix, ports)),
+        };
+        let (was, is) = (before == Some(Class::Pass), class == Some(Class::Pass));
+        if was != is
+            && let Some(policies) = &mut self.policies
+        {
+            policies.except(prefix, ports, is).map_err(doing("changing an XFRM policy"))?;
+        }
+        self.follow()
+    }
+
+    /// The classes as far as routes can tell them apart. The strictest rule of a prefix decides
+    /// what is left of it without the daemon.
+    fn route_classes(&self) -> BTreeMap<Prefix, Class> {
+        let mut classes = self.classes.clone();
+        let closed = |class: &Class| *class == Class::Trap { fail_closed: true };
+        for ((prefix, _), class) in &self.port_classes {
+            let around = (0..=prefix.len()).rev().find_map(|len| {
+                let wider = Prefix::new(prefix.addr(), len).ok()?;
+                classes.get(&wider)
+            });
+            let fail_closed = closed(class) || around.is_some_and(closed);
+            classes.insert(*prefix, Class::Trap { fail_closed });
+        }
+        classes
+    }
+
+    /// Whether the longest prefix of a destination has rules for single ports.
+    fn minds_ports(&self, dst: IpAddr) -> bool {
+        if self.port_classes.is_empty() {
+            return false;
+        }
+        (0..=Prefix::host(dst).len())
+            .rev()
+            .filter_map(|len| Prefix::new(dst, len).ok())
+            .find_map(|prefix| {
+                let rules = (prefix, Ports::ANY)..=(prefix, Ports::MAX);
+                let ported = self.port_classes.range(rules).next().is_some();
+                (ported || self.classes.contains_key(&prefix)).then_some(ported)
+            })
+            .unwrap_or(false)
+    }
+
     /// Follows a flow's policy; `None` leaves it to its class. A destination is thrown or
     /// black-holed only when all flows to it agree: a route knows no source, and one flow's
     /// failure must not take another's protection away.
@@ -371,8 +430,8 @@ impl Ground {
     ) -> Result<(), KernelError> {
         let flows = self.flows.entry(flow.dst()).or_default();
         match policy {
-            Some(policy) => flows.insert(flow.src(), policy),
-            None => flows.remove(&flow.src()),
+            Some(policy) => flows.insert((flow.src(), flow.ports()), policy),
+            None => flows.remove(&(flow.src(), flow.ports())),
         };
         if flows.is_empty() {
             self.flows.remove(&flow.dst());
@@ -395,8 +454,8 @@ impl Ground {
     /// If the kernel refuses a route.
     pub(crate) fn watch(&mut self, flow: Flow) -> Result<(), KernelError> {
         let dst = flow.dst();
-        let known = |flows: &BTreeMap<IpAddr, Policy>| flows.contains_key(&flow.src());
-        if !self.flows.get(&dst).is_some_and(known) {
+        let key = (flow.src(), flow.ports());
+        if !self.flows.get(&dst).is_some_and(|flows| flows.contains_key(&key)) {
             return Ok(());
         }
         self.watched.insert(flow);
@@ -406,18 +465,26 @@ impl Ground {
     /// The route that a destination needs of its own.
     fn host_for(&self, dst: IpAddr) -> Option<Host> {
         let flows = self.flows.get(&dst)?;
-        let watched =
-            |src: &IpAddr| Flow::new(*src, dst).is_some_and(|flow| self.watched.contains(&flow));
+        let watched = |(src, ports): &(IpAddr, Ports)| {
+            let flow = Flow::new(*src, dst).map(|flow| flow.with_ports(*ports));
+            flow.is_some_and(|flow| self.watched.contains(&flow))
+        };
         if !self.watched.is_empty() && flows.keys().any(watched) {
             return None;
         }
-        if flows.values().all(|policy| *policy == Policy::Pass) {
+        // What is said of single ports says nothing of the others.
+        let all = |wanted| {
+            flows.iter().all(|((_, ports), policy)| ports.is_any() && *policy == wanted)
+                && !self.minds_ports(dst)
+        };
+        if all(Policy::Pass) {
             return Some(Host::Pass);
         }
-        if flows.values().all(|policy| *policy == Policy::Deny) {
+        if all(Policy::Deny) {
             return Some(Host::Deny);
         }
-        let (source, _) = flows.iter().find(|(_, policy)| matches!(policy, Policy::Encrypt(_)))?;
+        let encrypted = |(_, policy): &(_, &Policy)| matches!(policy, Policy::Encrypt(_));
+        let ((source, _), _) = flows.iter().find(encrypted)?;
         (!self.leads_to_device(dst)).then_some(Host::Device(*source))
     }
 
@@ -575,9 +642,10 @@ impl Ground {
     /// Makes the table hold what it must: first what is new, so that nothing is open in between.
     /// One route that the kernel refuses does not keep the others from it.
     fn follow(&mut self) -> Result<(), KernelError> {
-        self.base = plan::plan(&self.classes, &self.main, &self.never, &self.config.served);
+        let classes = self.route_classes();
+        self.base = plan::plan(&classes, &self.main, &self.never, &self.config.served);
         if self.guarded {
-            self.base.extend(plan::guard(&self.classes, &self.main));
+            self.base.extend(plan::guard(&classes, &self.main));
         }
         let called: Vec<IpAddr> = self.flows.keys().copied().collect();
         for dst in called {

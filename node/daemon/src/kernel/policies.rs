@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use netlink_packet_xfrm::{
     UserPolicyInfo, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FWD, XFRM_POLICY_IN,
 };
-use sa::{Flow, Prefix, Subnets};
+use sa::{Flow, Ports, Prefix, Subnets};
 
 use super::spd::{self, Spd};
 
@@ -156,6 +156,18 @@ impl Policies {
         Ok(())
     }
 
+    /// Lets in what a rule for single ports sends in the clear; with `false` no longer.
+    pub(super) fn except(&mut self, prefix: Prefix, ports: Ports, on: bool) -> io::Result<()> {
+        for policy in port_exceptions(prefix, ports) {
+            if on {
+                self.spd.add(policy)?;
+            } else {
+                self.spd.delete(policy.selector, policy.direction)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Drops what comes to this host between these prefixes otherwise than through the device, but
     /// for what comes from the given prefixes. Replaces what was said before.
     pub(super) fn block_between(
@@ -249,6 +261,7 @@ fn blocks(flow: Flow, life: Option<Duration>) -> Vec<UserPolicyInfo> {
     let mut policy = UserPolicyInfo::default();
     policy.selector.source_prefix(&flow.dst(), len);
     policy.selector.destination_prefix(&flow.src(), len);
+    set_ports(&mut policy, flow.ports().reversed());
     policy.priority = spd::FLOW;
     policy.action = XFRM_POLICY_BLOCK;
     // At least a second: zero is for ever.
@@ -258,6 +271,24 @@ fn blocks(flow: Flow, life: Option<Duration>) -> Vec<UserPolicyInfo> {
     let directions: &[u8] =
         if flow.src().is_ipv4() { &[XFRM_POLICY_IN, XFRM_POLICY_FWD] } else { &[XFRM_POLICY_IN] };
     directions.iter().map(|direction| UserPolicyInfo { direction: *direction, ..policy }).collect()
+}
+
+/// Narrows a policy to what packets say of themselves as they come.
+fn set_ports(policy: &mut UserPolicyInfo, ports: Ports) {
+    let mask = |port: u16| if port == 0 { 0 } else { u16::MAX };
+    let selector = &mut policy.selector;
+    selector.proto = ports.protocol();
+    (selector.sport, selector.sport_mask) = (ports.source(), mask(ports.source()));
+    (selector.dport, selector.dport_mask) = (ports.destination(), mask(ports.destination()));
+}
+
+/// What comes in the clear by a rule for single ports, whoever is protected otherwise.
+fn port_exceptions(prefix: Prefix, ports: Ports) -> Vec<UserPolicyInfo> {
+    let any = Prefix::new(prefix.addr(), 0).unwrap_or(prefix);
+    let mut policy = inbound(prefix, any, XFRM_POLICY_ALLOW, spd::EXCEPTION);
+    set_ports(&mut policy, ports.reversed());
+    let forward = UserPolicyInfo { direction: XFRM_POLICY_FWD, ..policy };
+    if prefix.addr().is_ipv4() { vec![policy, forward] } else { vec![policy] }
 }
 
 /// What a protected peer may always send: IKE and ESP, which are how it is protected, and

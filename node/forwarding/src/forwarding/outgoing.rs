@@ -27,9 +27,15 @@ impl Forwarding {
         packet: &mut [u8],
         batch: &mut Batch,
     ) {
-        let Ok(inner) = Inner::parse(packet) else {
+        let Ok(mut inner) = Inner::parse(packet) else {
             return self.counters.count(Reason::Malformed);
         };
+        if self.spd.minds_ports() {
+            let Some(flow) = self.spd.flow_of(&inner) else {
+                return self.counters.count(Reason::Fragment);
+            };
+            inner.flow = flow;
+        }
         match self.spd.verdict(now, &inner.flow) {
             Verdict::Encrypt(sa) => match self.seal(now, sa, offload, packet, &inner, batch) {
                 Ok(()) => {}

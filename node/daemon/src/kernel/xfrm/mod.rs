@@ -209,6 +209,10 @@ impl Xfrm {
         match command {
             Command::SetClass { prefix, class } => self.change_classes(&[(prefix, Some(class))]),
             Command::ClearClass { prefix } => self.change_classes(&[(prefix, None)]),
+            // The configuration refuses such rules with this backend.
+            Command::SetPortClass { .. } | Command::ClearPortClass { .. } => {
+                Err(doing("setting a class for single ports")(io::ErrorKind::Unsupported.into()))
+            }
             Command::SetPolicy { flow, policy } => self.set_policy(flow, policy),
             Command::ClearPolicy { flow } => self.clear_policy(flow),
             // The configuration refuses connections with this data plane.
