@@ -198,3 +198,22 @@ fn every_rule_has_its_line_and_every_test_it_claims() {
         }
     }
 }
+
+/// Every event that the daemon tells has its line in docs/EVENTS.md.
+#[test]
+fn every_event_is_documented() {
+    let view = std::fs::read_to_string(root().join("node/daemon/src/view.rs")).unwrap();
+    let documented = std::fs::read_to_string(root().join("docs/EVENTS.md")).unwrap();
+    let body = view.split("fn name_and_detail").nth(1).unwrap();
+    let body = body.split("\n}\n").next().unwrap();
+    // The name is the first word of each pair.
+    let names: Vec<&str> = body
+        .split("=> ")
+        .filter_map(|arm| arm.trim_start_matches(['{', '\n', ' ']).strip_prefix('('))
+        .filter_map(|pair| pair.trim_start().strip_prefix('"')?.split('"').next())
+        .collect();
+    assert!(names.len() > 15, "{names:?}");
+    for name in names {
+        assert!(documented.contains(&format!("`{name}`")), "{name}");
+    }
+}

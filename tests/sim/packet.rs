@@ -11,12 +11,7 @@ pub(crate) fn build(src: IpAddr, dst: IpAddr, text: &str) -> Vec<u8> {
 }
 
 /// The same, from and to these ports.
-pub(crate) fn build_with_ports(
-    src: IpAddr,
-    dst: IpAddr,
-    ports: (u16, u16),
-    text: &str,
-) -> Vec<u8> {
+pub(crate) fn build_with_ports(src: IpAddr, dst: IpAddr, ports: (u16, u16), text: &str) -> Vec<u8> {
     let udp_len = u16::try_from(8 + text.len()).unwrap();
     let mut udp = Vec::new();
     udp.extend(ports.0.to_be_bytes());

@@ -200,15 +200,119 @@ pub(crate) fn explanation(e: &keying::Explanation) -> Value {
             json!({ "ago_s": seconds(*ago), "event": event, "detail": detail })
         })
         .collect();
+    let port_rules: Vec<Value> = e
+        .port_rules
+        .iter()
+        .map(|(prefix, ports, group, place)| {
+            json!({
+                "prefix": prefix.to_string(),
+                "protocol": ports.protocol(),
+                "source_port": ports.source(),
+                "destination_port": ports.destination(),
+                "group": group,
+                "file": place.as_ref().map(|(file, _)| file),
+                "line": place.as_ref().map(|(_, line)| line),
+            })
+        })
+        .collect();
+    let gateways: Vec<Value> = e
+        .gateways
+        .iter()
+        .map(|(gateway, end)| {
+            json!({ "gateway": gateway.to_string(), "ended": end.map(keying::end_text) })
+        })
+        .collect();
+    let own: Vec<Value> = e
+        .own
+        .iter()
+        .map(|(ours, why)| json!({ "address": ours.to_string(), "lacks": why.to_string() }))
+        .collect();
     let destinations: Vec<Value> = e.destinations.iter().map(destination).collect();
     json!({
         "address": e.address.to_string(),
         "group": e.group.name(),
+        "group_name": e.place.as_ref().map_or(e.group.name(), |file| &file.name),
         "prefix": e.listed.map(|(prefix, _)| prefix.to_string()),
+        "file": e.place.as_ref().map(|file| &file.path),
         "line": e.listed.and_then(|(_, listed)| listed.line),
+        "port_rules": port_rules,
+        "connection": e.connection,
+        "dns": e.answers.iter().map(answer).collect::<Vec<Value>>(),
+        "gateways": gateways,
+        "own_record": own,
         "next_packet": next_packet(e.next),
+        "advice": advice(e),
         "destinations": destinations,
         "history": history,
+    })
+}
+
+fn answer((answer, left): &(dnskeys::Answer, std::time::Duration)) -> Value {
+    use dnskeys::Outcome;
+    let outcome = match &answer.outcome {
+        Outcome::Records(set) if set.malformed.is_empty() => {
+            format!("{} records", set.gateways.len())
+        }
+        Outcome::Records(set) => {
+            format!("{} records, {} malformed", set.gateways.len(), set.malformed.len())
+        }
+        Outcome::NoRecord => "no key record".to_owned(),
+        Outcome::NoName => "no such name".to_owned(),
+        Outcome::Bogus => "does not validate".to_owned(),
+        Outcome::Failed(why) => format!("no answer ({why:?})").to_lowercase(),
+    };
+    json!({
+        "name": answer.owner.as_str(),
+        "outcome": outcome,
+        "security": format!("{:?}", answer.security).to_lowercase(),
+        "ttl_left_s": seconds(*left),
+    })
+}
+
+/// What would get another result, if anything would.
+fn advice(e: &keying::Explanation) -> Option<String> {
+    use dnskeys::Reason;
+    use keying::{NextPacket, StateName, Why};
+    let address = e.address;
+    if e.connection.is_some() || e.next == NextPacket::Own {
+        return None;
+    }
+    let Some(d) = e.destinations.first() else {
+        return (e.group == keying::Group::Clear)
+            .then(|| "list it in private-or-clear or private, then oe-node reload".to_owned());
+    };
+    Some(match (d.state, d.reason?) {
+        (_, Why::Group) => "list it in another policy group, then oe-node reload".to_owned(),
+        (_, Why::Budget) => "nothing: it is tried again when there is less to do".to_owned(),
+        (_, Why::NoLocalAddress) => "give this host an address of the gateway's family".to_owned(),
+        (_, Why::OwnRecord(_)) => format!(
+            "publish our own record: oe-node showhostkey --txt {}, then oe-node verify --ip {}",
+            d.source, d.source
+        ),
+        (_, Why::Dns(Reason::Bogus | Reason::Malformed)) => format!(
+            "its zone is broken: oe-node verify --ip {address} says where; group clear overrides"
+        ),
+        (_, Why::Dns(Reason::DnsFailed)) => {
+            "see that the resolver answers; oe-node forget tries again at once".to_owned()
+        }
+        (_, Why::Dns(Reason::Unsigned)) => {
+            "its zone has to be signed; policy.require-dnssec = \"never\" does without".to_owned()
+        }
+        (StateName::ClearText, Why::Dns(Reason::NoRecord)) => {
+            "it has to publish a key; group private sends nothing instead".to_owned()
+        }
+        (_, Why::Dns(Reason::NoRecord)) => {
+            "it has to publish a key; group private-or-clear talks to it in the clear".to_owned()
+        }
+        (_, Why::Dns(_)) => format!("its record has to change: oe-node verify --ip {address}"),
+        (_, Why::Gateway(ike::End::Timeout)) => format!(
+            "see that UDP 500 and 4500 get through to the gateway; oe-node forget {address} tries \
+             again"
+        ),
+        (_, Why::Gateway(_) | Why::Authority(_)) => format!(
+            "oe-node verify --ip {address} says what its records lack; oe-node forget {address} \
+             tries again"
+        ),
     })
 }
 
@@ -231,6 +335,9 @@ fn destination(d: &keying::Destination) -> Value {
     json!({
         "source": d.source.to_string(),
         "destination": d.destination.to_string(),
+        "protocol": d.ports.protocol(),
+        "source_port": d.ports.source(),
+        "destination_port": d.ports.destination(),
         "group": d.group.name(),
         "state": d.state.name(),
         "trust": trust(d.trust),

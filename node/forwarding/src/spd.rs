@@ -109,9 +109,9 @@ impl Spd {
         let whole = inner.flow;
         if inner.fragment == Fragment::Later {
             let rules = self.port_classes.matches(whole.dst()).flat_map(|(_, rules)| rules);
-            let unclear = rules.map(|(ports, _)| *ports).any(|ports| {
-                ports.precision() > 1 && ports.may_match(inner.protocol)
-            });
+            let unclear = rules
+                .map(|(ports, _)| *ports)
+                .any(|ports| ports.precision() > 1 && ports.may_match(inner.protocol));
             if unclear {
                 return None;
             }

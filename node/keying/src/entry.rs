@@ -89,6 +89,8 @@ pub(crate) struct Pending {
     pub(crate) ends: Vec<(IpAddr, End)>,
     /// Whether a gateway that fell silent half-way has been called once more.
     pub(crate) called_again: bool,
+    /// Only an IKE SA of our own will do: the one that the peer made is for less.
+    pub(crate) anew: bool,
     /// A gateway's own record was bogus or malformed: no failure may end in the clear then.
     pub(crate) spoilt: Option<Reason>,
 }

@@ -1,12 +1,15 @@
 //! Why a destination is treated as it is, for a person who asks (`oe-node explain`).
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use sa::Prefix;
+use dnskeys::{Answer, Refusal};
+use ike::End;
+use sa::{Flow, Ports, Prefix};
 
 use crate::entry::State;
-use crate::group::{Group, Listed};
+use crate::group::{File, Group, Listed};
 use crate::keying::Keying;
 use crate::report::What;
 use crate::status::Destination;
@@ -37,6 +40,19 @@ pub struct Explanation {
     pub listed: Option<(Prefix, Listed)>,
     /// Its group.
     pub group: Group,
+    /// The group's name and the file that lists it.
+    pub place: Option<File>,
+    /// Rules for single ports that it may fall under, the most decisive first: prefix, ports, the
+    /// group's name, and where that is written.
+    pub port_rules: Vec<(Prefix, Ports, String, Option<(String, usize)>)>,
+    /// The configured connection that it belongs to, from the first of our addresses that has one.
+    pub connection: Option<String>,
+    /// What DNS last said of it, and how long that still stands.
+    pub answers: Vec<(Answer, Duration)>,
+    /// The gateways called since the last decision, and how each ended; `None` if it has not.
+    pub gateways: Vec<(IpAddr, Option<End>)>,
+    /// Why responders that ask DNS would refuse us, by our own address.
+    pub own: Vec<(IpAddr, Refusal)>,
     /// What would happen to the next packet.
     pub next: NextPacket,
     /// How it stands, for each source address that has talked to it.
@@ -63,12 +79,36 @@ impl Keying {
             None if group == Group::Block => NextPacket::Refused,
             None => NextPacket::Clear,
         };
+        let files = &self.config.groups;
+        let file_of = |listed: Listed| listed.file.and_then(|number| files.file(number));
+        let place = files.listed(address).and_then(|(_, listed)| file_of(listed).cloned());
+        let port_rules = files.port_rules(address).map(|(prefix, ports, listed)| {
+            let place = file_of(listed).map(|file| file.path.clone()).zip(listed.line);
+            (prefix, ports, files.name_of(listed).to_owned(), place)
+        });
+        let of_address = self.flows.iter().filter(|(flow, _)| flow.dst() == address);
+        let answers = of_address.filter_map(|(_, entry)| entry.answer.as_deref()).map(|said| {
+            let left = said.1.ttl.saturating_sub(now.saturating_duration_since(said.0));
+            (said.1.clone(), left)
+        });
+        let own = self.config.addresses.iter().filter(|a| a.is_ipv4() == address.is_ipv4());
+        let connection = own.clone().find_map(|ours| {
+            let index = *self.connections_of(Flow::new(*ours, address)?).first()?;
+            Some(self.configured.get(index)?.connection.name.clone())
+        });
+        let own = own.filter_map(|ours| Some((*ours, self.own_refusal(*ours)?)));
         let ago = |at: Instant| now.saturating_duration_since(at);
         let history = entry.map(|(_, entry)| entry.history.iter());
         Explanation {
             address,
             listed: self.config.groups.listed(address),
             group,
+            place,
+            port_rules: port_rules.collect(),
+            connection,
+            answers: answers.take(1).collect(),
+            gateways: entry.map(|(_, entry)| gateways(&entry.history)).unwrap_or_default(),
+            own: own.collect(),
             next,
             destinations: self
                 .destinations(now)
@@ -82,4 +122,23 @@ impl Keying {
                 .collect(),
         }
     }
+}
+
+/// Who was called since DNS last answered, and how each call ended.
+fn gateways(history: &VecDeque<(Instant, What)>) -> Vec<(IpAddr, Option<End>)> {
+    let mut called: Vec<(IpAddr, Option<End>)> = Vec::new();
+    for (_, what) in history {
+        match what {
+            What::Calling { gateway } => called.push((*gateway, None)),
+            What::GatewayEnded { gateway, why } => {
+                match called.iter_mut().rev().find(|(called, _)| called == gateway) {
+                    Some(call) => call.1 = Some(*why),
+                    None => called.push((*gateway, Some(*why))),
+                }
+            }
+            What::Trapped => called.clear(),
+            _ => {}
+        }
+    }
+    called
 }

@@ -296,7 +296,9 @@ impl Groups {
 
     /// Every prefix with its group; rules for single ports are left out.
     pub fn iter(&self) -> impl Iterator<Item = (Prefix, Group)> {
-        self.rules().filter(|(_, ports, _)| ports.is_any()).map(|(prefix, _, group)| (prefix, group))
+        self.rules()
+            .filter(|(_, ports, _)| ports.is_any())
+            .map(|(prefix, _, group)| (prefix, group))
     }
 
     /// Every prefix, the ports of it, and their group.
@@ -382,8 +384,7 @@ mod tests {
         assert_eq!(groups, Groups::new());
         groups.read(Group::Private, "192.0.2.0/24").unwrap();
         let warnings = groups.read(Group::Clear, "# x\n192.0.2.0/24").unwrap();
-        let said: Vec<(usize, &str)> =
-            warnings.iter().map(|w| (w.line, w.what.as_str())).collect();
+        let said: Vec<(usize, &str)> = warnings.iter().map(|w| (w.line, w.what.as_str())).collect();
         assert_eq!(said, [(2, "192.0.2.0/24 already belongs to group private (private:1)")]);
         assert_eq!(groups.lookup(ip("192.0.2.1")).unwrap().1, Group::Private, "the first wins");
     }

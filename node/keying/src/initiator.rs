@@ -136,6 +136,7 @@ impl Keying {
                     until: now + self.life(life),
                     ends: Vec::new(),
                     called_again: false,
+                    anew: false,
                     spoilt: None,
                 };
                 self.negotiate(now, flow, pending, renewed, unchanged);
@@ -258,7 +259,8 @@ impl Keying {
         let gateway = candidate.gateway;
         let Some(local) = self.outer_address(now, flow, gateway) else { return false };
         let evidence = self.pending(flow).map(|p| p.evidence.clone()).unwrap_or_default();
-        if let Some(ike) = self.peer_at(local, gateway, candidate) {
+        let anew = self.pending(flow).is_some_and(|pending| pending.anew);
+        if !anew && let Some(ike) = self.peer_at(local, gateway, candidate) {
             return self.add_child(now, flow, ike, &evidence);
         }
         let mut keys: Vec<Credential> = candidate.keys.iter().filter_map(to_ike_key).collect();
@@ -402,11 +404,27 @@ impl Keying {
             return self.connection_call_ended(now, index, why);
         }
         let Some(flow) = flow_of(&request.local, &request.remote) else { return };
+        let mut theirs = false;
         if let Some(peer) = self.peers.get_mut(&ike) {
             peer.waiting.retain(|f| *f != flow);
+            theirs = !peer.initiator;
+        }
+        self.child_refused(now, flow, why, theirs);
+        self.close_if_bare(now, ike);
+    }
+
+    /// A child was refused. On an IKE SA that the peer called for it grants what it called for; a
+    /// call of ours may get more.
+    pub(crate) fn child_refused(&mut self, now: Instant, flow: Flow, why: End, theirs: bool) {
+        let Some(pending) = self.pending(flow) else { return };
+        if theirs
+            && !std::mem::replace(&mut pending.anew, true)
+            && let Some(candidate) = pending.gateway.take()
+        {
+            pending.candidates.push_front(candidate);
+            return self.next_candidate(now, flow);
         }
         self.gateway_ended(now, flow, why);
-        self.close_if_bare(now, ike);
     }
 
     /// The gateway being tried for a flow is of no use.

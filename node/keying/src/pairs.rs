@@ -129,9 +129,10 @@ impl Keying {
         let ends = |flow: &Flow| (flow.src(), flow.dst()) == (part.src(), part.dst());
         let refused: Vec<Flow> = peer.waiting.iter().copied().filter(ends).collect();
         peer.waiting.retain(|flow| !ends(flow));
+        let theirs = !peer.initiator;
         for flow in refused {
             let why = End::Refused { notify: TS_UNACCEPTABLE, authentic: true };
-            self.gateway_ended(now, flow, why);
+            self.child_refused(now, flow, why, theirs);
         }
     }
 
@@ -148,7 +149,7 @@ impl Keying {
         // The whole flow is sent into it: one that carries a part only would lose the rest.
         let asked = peer.waiting.contains(&flow) || self.flows.contains_key(&flow);
         let ours = if child.initiator {
-            asked
+            peer.waiting.contains(&flow)
         } else {
             let accepted = flow.ports().is_any() || self.group_of_flow(flow).accepts();
             accepted && (asked

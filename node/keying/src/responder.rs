@@ -39,7 +39,9 @@ impl Keying {
         let claims: Vec<IpAddr> = claims(&need, &speaker)
             .into_iter()
             .filter(opportunistic)
-            .filter(|addr| !self.granted(ours, *addr).0.is_empty() && !self.config.addresses.contains(addr))
+            .filter(|addr| {
+                !self.granted(ours, *addr).0.is_empty() && !self.config.addresses.contains(addr)
+            })
             .take(MAX_CLAIMS)
             .collect();
         if claims.is_empty() {
@@ -127,7 +129,11 @@ impl Keying {
     /// What may be between an address of ours and a stranger's: everything, or what our policy
     /// groups leave of it. Which of ours goes with which of its is looked at once a child is
     /// agreed.
-    fn granted(&self, ours: IpAddr, theirs: IpAddr) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    fn granted(
+        &self,
+        ours: IpAddr,
+        theirs: IpAddr,
+    ) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
         let Some(flow) = Flow::new(ours, theirs) else { return (Vec::new(), Vec::new()) };
         if self.group_of(theirs).accepts() {
             let (local, remote) = selectors(flow);

@@ -28,109 +28,130 @@ pub(crate) fn main(args: Args) -> ExitCode {
 }
 
 fn text(answer: &Value) -> String {
-    let cell = |value: Option<&Value>| super::cell(value);
     let mut text = String::new();
-    // Writing to a string cannot fail.
-    let _ = writeln!(text, "{}", cell(answer.get("address")));
-    let place = match answer.get("line").and_then(Value::as_u64) {
-        Some(line) => format!("{}, line {line} of its file", cell(answer.get("prefix"))),
-        None if answer.get("prefix").is_none_or(Value::is_null) => "no prefix covers it".to_owned(),
-        None => format!("{}, by default", cell(answer.get("prefix"))),
-    };
-    let _ = writeln!(text, "  group        {} ({place})", cell(answer.get("group")));
-    let none = Vec::new();
-    for event in answer.get("history").and_then(Value::as_array).unwrap_or(&none) {
-        let ago = event.get("ago_s").and_then(Value::as_f64).unwrap_or_default();
-        let detail = match event.get("detail") {
-            Some(Value::Object(details)) => details
-                .iter()
-                .map(|(key, value)| format!("{key} {}", cell(Some(value))))
-                .collect::<Vec<_>>()
-                .join(", "),
-            _ => String::new(),
-        };
-        let line = format!("  {ago:>9.1} s ago  {:<12} {detail}", cell(event.get("event")));
-        let _ = writeln!(text, "{}", line.trim_end());
+    line(&mut text, "", &super::cell(answer.get("address")));
+    line(&mut text, "group", &group(answer));
+    for rule in list(answer, "port_rules") {
+        let ports = format!(
+            "protocol {}, ports {} to {}",
+            super::cell(rule.get("protocol")),
+            port(rule.get("source_port")),
+            port(rule.get("destination_port"))
+        );
+        let said = format!("{} for {ports}{}", super::cell(rule.get("group")), place(rule));
+        line(&mut text, "but", &said);
     }
-    for d in answer.get("destinations").and_then(Value::as_array).unwrap_or(&none) {
-        let since = d.get("since_s").and_then(Value::as_f64).unwrap_or_default();
-        let _ = write!(text, "  state        {} for {since:.0} s", cell(d.get("state")));
-        if let Some(left) = d.get("expires_s").and_then(Value::as_f64) {
-            let _ = write!(text, ", looked at again in {left:.0} s");
-        }
-        let _ = writeln!(text);
-        for (label, key) in [
-            ("trust", "trust"),
-            ("gateway", "gateway"),
-            ("identity", "identity"),
-            ("because", "reason"),
-        ] {
-            if d.get(key).is_some_and(|value| !value.is_null() && value != "none") {
-                let _ = writeln!(text, "  {label:<12} {}", cell(d.get(key)));
-            }
-        }
+    if answer.get("connection").is_some_and(|name| !name.is_null()) {
+        line(&mut text, "connection", &super::cell(answer.get("connection")));
     }
-    let _ = writeln!(text, "  next packet  {}", cell(answer.get("next_packet")));
-    if let Some(advice) = advice(answer) {
-        let _ = writeln!(text, "  to change    {advice}");
+    for said in list(answer, "dns") {
+        let left = number(said, "ttl_left_s");
+        let said = ["name", "outcome", "security"].map(|key| super::cell(said.get(key)));
+        let [name, outcome, security] = said;
+        line(&mut text, "dns", &format!("{name}: {outcome}, {security}, {left:.0} s left"));
+    }
+    for own in list(answer, "own_record") {
+        let said = ["address", "lacks"].map(|key| super::cell(own.get(key)));
+        line(&mut text, "our record", &said.join(": "));
+    }
+    for call in list(answer, "gateways") {
+        let ended = call.get("ended").and_then(Value::as_str).unwrap_or("called");
+        line(&mut text, "gateway", &format!("{}: {ended}", super::cell(call.get("gateway"))));
+    }
+    for event in list(answer, "history") {
+        let name = super::cell(event.get("event"));
+        let said = format!("{:>9.1} s ago  {name:<14} {}", number(event, "ago_s"), detail(event));
+        text.push_str(&format!("  {}", said.trim_end()));
+        text.push('\n');
+    }
+    for destination in list(answer, "destinations") {
+        state(&mut text, destination);
+    }
+    line(&mut text, "next packet", &super::cell(answer.get("next_packet")));
+    if let Some(advice) = answer.get("advice").and_then(Value::as_str) {
+        line(&mut text, "to change", advice);
     }
     text
 }
 
-/// What would get another result.
-fn advice(answer: &Value) -> Option<&'static str> {
-    let state = answer.pointer("/destinations/0/state").and_then(Value::as_str);
-    let reason = answer.pointer("/destinations/0/reason").and_then(Value::as_str).unwrap_or("");
-    let group = answer.get("group").and_then(Value::as_str)?;
-    match (state, group) {
-        (Some("clear-text" | "deny"), "clear" | "block" | "clear-or-private") => {
-            Some("put it into another policy group, then oe-node reload")
+fn line(text: &mut String, label: &str, said: &str) {
+    // Writing to a string cannot fail.
+    let _ = match label {
+        "" => writeln!(text, "{said}"),
+        _ => writeln!(text, "  {label:<12} {said}"),
+    };
+}
+
+fn list<'a>(object: &'a Value, member: &str) -> impl Iterator<Item = &'a Value> {
+    object.get(member).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn number(object: &Value, member: &str) -> f64 {
+    object.get(member).and_then(Value::as_f64).unwrap_or_default()
+}
+
+/// The group, and what put the address into it.
+fn group(answer: &Value) -> String {
+    let (name, kind) = (super::cell(answer.get("group_name")), super::cell(answer.get("group")));
+    let named = if name == kind || name == "-" { kind } else { format!("{name}, a {kind}") };
+    match answer.get("prefix").and_then(Value::as_str) {
+        None => format!("{named} (no prefix covers it)"),
+        Some(prefix) if answer.get("line").is_none_or(Value::is_null) => {
+            format!("{named} ({prefix}, by default)")
         }
-        (Some("deny"), _) if reason.contains("DNSSEC") => {
-            Some("its zone is broken (oe-node verify --ip says where); group clear overrides")
+        Some(prefix) => format!("{named} ({prefix}{})", place(answer)),
+    }
+}
+
+/// Where a rule is written.
+fn place(rule: &Value) -> String {
+    match (rule.get("file").and_then(Value::as_str), rule.get("line").and_then(Value::as_u64)) {
+        (Some(file), Some(line)) => format!(", {file}:{line}"),
+        _ => String::new(),
+    }
+}
+
+fn port(value: Option<&Value>) -> String {
+    match value.and_then(Value::as_u64) {
+        None | Some(0) => "any".to_owned(),
+        Some(port) => port.to_string(),
+    }
+}
+
+fn detail(event: &Value) -> String {
+    let Some(Value::Object(details)) = event.get("detail") else { return String::new() };
+    let said = details.iter().map(|(key, value)| format!("{key} {}", super::cell(Some(value))));
+    said.collect::<Vec<_>>().join(", ")
+}
+
+/// How it stands from one of our addresses.
+fn state(text: &mut String, d: &Value) {
+    let since = number(d, "since_s");
+    let mut said = format!("{} for {since:.0} s", super::cell(d.get("state")));
+    if d.get("protocol").and_then(Value::as_u64).is_some_and(|protocol| protocol != 0) {
+        said += &format!(
+            ", protocol {}, ports {} to {}",
+            super::cell(d.get("protocol")),
+            port(d.get("source_port")),
+            port(d.get("destination_port"))
+        );
+    }
+    if let Some(left) = d.get("expires_s").and_then(Value::as_f64) {
+        said += &format!(", looked at again in {left:.0} s");
+    }
+    line(text, "state", &said);
+    let known = [
+        ("trust", "trust"),
+        ("gateway", "gateway"),
+        ("identity", "identity"),
+        ("because", "reason"),
+    ];
+    for (label, key) in known {
+        if d.get(key).is_some_and(|value| !value.is_null() && value != "none") {
+            line(text, label, &super::cell(d.get(key)));
         }
-        (Some("clear-text"), _) if reason.contains("no record") => {
-            Some("it has to publish a key; group private refuses instead of clear text")
-        }
-        (Some("clear-text" | "deny"), _) => {
-            Some("oe-node verify --ip says what its records lack; oe-node forget tries again")
-        }
-        (None, "clear") => Some("put it into group private-or-clear or private"),
-        _ => None,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn the_way_to_a_decision_is_told_in_order() {
-        let answer = json!({
-            "address": "192.0.2.7", "group": "private-or-clear", "prefix": "0.0.0.0/0", "line": 3,
-            "next_packet": "goes in the clear",
-            "history": [
-                { "ago_s": 12.0, "event": "trapped", "detail": null },
-                { "ago_s": 11.9, "event": "dns-answer",
-                  "detail": { "name": "7.2.0.192.in-addr.arpa.", "records": 0, "security": "secure" } },
-                { "ago_s": 11.9, "event": "clear", "detail": { "reason": "no record in DNS" } },
-            ],
-            "destinations": [{
-                "state": "clear-text", "since_s": 11.9, "expires_s": 288.1, "trust": "none",
-                "reason": "no record in DNS", "gateway": null,
-            }],
-        });
-        let text = text(&answer);
-        assert!(
-            text.contains("group        private-or-clear (0.0.0.0/0, line 3 of its file)"),
-            "{text}"
-        );
-        let order =
-            ["trapped", "dns-answer", "clear", "state ", "because", "next packet", "to change"];
-        let at: Vec<usize> = order.iter().map(|word| text.find(word).expect(word)).collect();
-        assert!(at.iter().skip(1).zip(&at[1..]).all(|(a, b)| a <= b), "{text}");
-        assert!(text.contains("records 0, security secure"), "{text}");
-        assert!(text.contains("it has to publish a key"), "{text}");
-    }
-}
+mod tests;

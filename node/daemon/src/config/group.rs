@@ -106,7 +106,8 @@ impl Config {
         let error = |file: &Path, line, why| Error { file: file.into(), line, why };
         let mut groups = Groups::new();
         if directory.is_dir() {
-            let custom = self.groups.iter().filter_map(|c| Some((c.group().ok()?, c.name.as_str())));
+            let custom =
+                self.groups.iter().filter_map(|c| Some((c.group().ok()?, c.name.as_str())));
             let classic = Group::ALL.into_iter().map(|group| (group, group.name()));
             for (group, name) in classic.chain(custom) {
                 self.read(&mut groups, group, name, &directory.join(name))?;
