@@ -20,10 +20,7 @@ const MALLORY: &str = "203.0.113.66";
 
 fn ike_key(n: usize) -> ike::PublicKey {
     let key = TestKey::nth(n);
-    ike::PublicKey::Rsa {
-        exponent: key.public.exponent().to_vec(),
-        modulus: key.public.modulus().to_vec(),
-    }
+    key.ike()
 }
 
 fn connection(

@@ -1,7 +1,7 @@
 //! A small internet under a seed: whole nodes, links that delay, lose, reorder and duplicate, a
 //! clock that jumps from one event to the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -93,6 +93,11 @@ pub(crate) struct Net {
     rng: ChaCha20Rng,
     arrivals: BTreeMap<(Instant, u64), Arrival>,
     count: u64,
+    /// When each host wants to be woken, as last asked; and the same by time.
+    due: Vec<Option<Instant>>,
+    timers: BTreeSet<(Instant, usize)>,
+    /// Who had this address when it was last looked for.
+    places: HashMap<IpAddr, usize>,
 }
 
 impl Net {
@@ -109,6 +114,9 @@ impl Net {
             rng: ChaCha20Rng::seed_from_u64(seed),
             arrivals: BTreeMap::new(),
             count: 0,
+            due: Vec::new(),
+            timers: BTreeSet::new(),
+            places: HashMap::new(),
         }
     }
 
@@ -119,6 +127,7 @@ impl Net {
 
     pub(crate) fn add(&mut self, host: Host) -> usize {
         self.hosts.push(host);
+        self.due.push(None);
         self.hosts.len() - 1
     }
 
@@ -161,6 +170,7 @@ impl Net {
     /// Runs until nothing is left to happen before `for_` has passed.
     pub(crate) fn run(&mut self, for_: Duration) {
         let end = self.now + for_;
+        self.ask_all();
         while self.step(end) {}
         self.now = end;
     }
@@ -168,6 +178,7 @@ impl Net {
     /// Runs until `done`, at most for `at_most`; whether it was done in time.
     pub(crate) fn run_until(&mut self, at_most: Duration, done: impl Fn(&Self) -> bool) -> bool {
         let end = self.now + at_most;
+        self.ask_all();
         loop {
             if done(self) {
                 return true;
@@ -181,7 +192,7 @@ impl Net {
     /// Jumps to the next event before `end`; false if there is none.
     fn step(&mut self, end: Instant) -> bool {
         let arrival = self.arrivals.keys().next().map(|(at, _)| *at);
-        let timeout = self.hosts.iter().filter_map(Host::poll_timeout).min();
+        let timeout = self.timers.first().map(|(at, _)| *at);
         let Some(next) = arrival.into_iter().chain(timeout).min().filter(|at| *at <= end) else {
             return false;
         };
@@ -194,13 +205,46 @@ impl Net {
             self.arrive(arrival);
             return true;
         }
-        for host in 0..self.hosts.len() {
-            if self.hosts[host].poll_timeout().is_some_and(|at| at <= now) {
-                self.hosts[host].handle_timeout(now);
-                self.drain(host);
+        while let Some(&(at, host)) = self.timers.first() {
+            if at > now {
+                break;
             }
+            self.timers.pop_first();
+            self.due[host] = None;
+            self.hosts[host].handle_timeout(now);
+            self.drain(host);
         }
         true
+    }
+
+    /// Asks every host when it wants to be woken: a test may have done something to it.
+    fn ask_all(&mut self) {
+        for host in 0..self.hosts.len() {
+            self.ask(host);
+        }
+    }
+
+    fn ask(&mut self, host: usize) {
+        let due = self.hosts[host].poll_timeout();
+        if self.due[host] == due {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut self.due[host], due) {
+            self.timers.remove(&(old, host));
+        }
+        self.timers.extend(due.map(|at| (at, host)));
+    }
+
+    /// The host that has this address.
+    fn place(&mut self, addr: IpAddr) -> Option<usize> {
+        if let Some(host) = self.places.get(&addr)
+            && self.hosts[*host].has(addr)
+        {
+            return Some(*host);
+        }
+        let host = self.hosts.iter().position(|host| host.has(addr))?;
+        self.places.insert(addr, host);
+        Some(host)
     }
 
     fn arrive(&mut self, arrival: Arrival) {
@@ -228,6 +272,11 @@ impl Net {
 
     /// Carries out everything a host wants done.
     pub(crate) fn drain(&mut self, host: usize) {
+        self.carry_out(host);
+        self.ask(host);
+    }
+
+    fn carry_out(&mut self, host: usize) {
         let now = self.now;
         loop {
             while let Some(sent) = self.hosts[host].outbox.pop_front() {
@@ -264,7 +313,7 @@ impl Net {
         let seen = sent.seen(self.now);
         let number = self.wire.len();
         self.wire.push(seen);
-        let Some(to) = self.hosts.iter().position(|host| host.has(seen.to)) else { return };
+        let Some(to) = self.place(seen.to) else { return };
         let fate = self.filter.as_mut().map_or(Fate::Link, |filter| filter(number, &seen));
         let mut copies = match fate {
             Fate::Lost => 0,

@@ -123,7 +123,18 @@ impl Host {
         now: Instant,
         change: impl FnOnce(&mut keying::Config),
     ) {
-        let key = TestKey::nth(key);
+        self.start_with(TestKey::nth(key), groups, seed, now, change);
+    }
+
+    /// The same with any key.
+    pub(crate) fn start_with(
+        &mut self,
+        key: Arc<TestKey>,
+        groups: Groups,
+        seed: [u8; 32],
+        now: Instant,
+        change: impl FnOnce(&mut keying::Config),
+    ) {
         let mut config = keying::Config {
             groups,
             rules: dnskeys::Rules::default(),
@@ -133,10 +144,7 @@ impl Host {
             served: Vec::new(),
             connections: Vec::new(),
             addresses: self.addresses.clone(),
-            ike: ike::Config::new(ike::PublicKey::Rsa {
-                exponent: key.public.exponent().to_vec(),
-                modulus: key.public.modulus().to_vec(),
-            }),
+            ike: ike::Config::new(key.ike()),
             lives: keying::Lives::default(),
             destinations: keying::DESTINATIONS,
         };

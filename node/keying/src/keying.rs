@@ -104,6 +104,8 @@ pub struct Keying {
     pub(crate) calls: BTreeMap<IkeId, Call>,
     pub(crate) peers: Peers,
     pub(crate) visitors: BTreeMap<IkeId, Visitor>,
+    /// Strangers for whose records there is no room yet.
+    pub(crate) visitors_waiting: VecDeque<(Instant, NeedPeer)>,
     /// Visitors whose signature is being verified.
     pub(crate) visits: BTreeMap<IkeId, Visit>,
     /// Pairs whose evidence is being asked for again.
@@ -184,6 +186,7 @@ impl Keying {
             calls: BTreeMap::new(),
             peers: Peers::default(),
             visitors: BTreeMap::new(),
+            visitors_waiting: VecDeque::new(),
             visits: BTreeMap::new(),
             rechecks: BTreeMap::new(),
             lost: VecDeque::new(),

@@ -383,7 +383,10 @@ impl Keying {
 
     /// An IKE SA is gone; its children went before it.
     pub(crate) fn ike_ended(&mut self, now: Instant, ike: IkeId, why: End) {
-        self.visitors.remove(&ike);
+        self.visitors_waiting.retain(|(_, need)| need.ike != ike);
+        if self.visitors.remove(&ike).is_some() {
+            self.let_in(now);
+        }
         self.visits.remove(&ike);
         self.configured_visitors.remove(&ike);
         self.configured_visits.remove(&ike);

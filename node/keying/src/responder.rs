@@ -48,8 +48,12 @@ impl Keying {
             return self.refuse(now, &need, Why::Group);
         }
         if self.visitors.len() >= MAX_VISITORS {
-            self.counters.over_budget += 1;
-            return self.refuse(now, &need, Why::Budget);
+            // A refusal would be believed for minutes, and what keeps us busy passes in seconds.
+            if self.visitors_waiting.len() >= MAX_WAITING {
+                self.counters.over_budget += 1;
+                return self.refuse(now, &need, Why::Budget);
+            }
+            return self.visitors_waiting.push_back((now, need));
         }
         let own = match &speaker {
             Speaker::Address(addr) => Name::reverse(*addr),
@@ -78,6 +82,17 @@ impl Keying {
         }
         if let Some(visitor) = self.visitors.remove(&ike) {
             self.judge(now, &visitor);
+            self.let_in(now);
+        }
+    }
+
+    /// The next that waits, if there is room; who has waited for too long has given up.
+    pub(crate) fn let_in(&mut self, now: Instant) {
+        while self.visitors.len() < MAX_VISITORS {
+            let Some((since, need)) = self.visitors_waiting.pop_front() else { return };
+            if now.saturating_duration_since(since) < WAIT {
+                self.visited(now, need);
+            }
         }
     }
 
@@ -262,5 +277,9 @@ const MAX_CLAIMS: usize = 4;
 const MAX_SELECTORS: usize = 16;
 /// Strangers whose records are being asked at once.
 const MAX_VISITORS: usize = 128;
+/// Strangers that wait for their turn: a mesh of some hundreds that starts at once.
+const MAX_WAITING: usize = 1024;
+/// How long one may wait: about as long as it goes on asking.
+const WAIT: std::time::Duration = std::time::Duration::from_secs(8);
 /// Keys tried for one stranger: each costs a signature check.
 const MAX_KEYS: usize = 8;
