@@ -289,6 +289,12 @@ fn advice(e: &keying::Explanation) -> Option<String> {
             "publish our own record: oe-node showhostkey --txt {}, then oe-node verify --ip {}",
             d.source, d.source
         ),
+        (_, Why::Client(_)) => format!(
+            "the record of the host behind us has to name this gateway and its key: oe-node verify \
+             --ip {}",
+            d.source
+        ),
+        (_, Why::NotServed) => "list the source's subnet in a [[serve]] table".to_owned(),
         (_, Why::Dns(Reason::Bogus | Reason::Malformed)) => format!(
             "its zone is broken: oe-node verify --ip {address} says where; group clear overrides"
         ),

@@ -92,7 +92,9 @@ impl Keying {
         }
         self.set_deadline(flow, Some(now + PATIENCE));
         self.ask(Name::reverse(flow.dst()), Asker::Destination(flow));
-        self.ask_own(now, flow.src());
+        if !self.serves(flow.src()) {
+            self.ask_own(now, flow.src());
+        }
     }
 
     /// Nothing has changed: a flow stays in the clear for another life.

@@ -85,7 +85,9 @@ impl Keying {
             return self.new_client_flow(now, flow);
         }
         self.ask(Name::reverse(flow.dst()), Asker::Destination(flow));
-        self.ask_own(now, flow.src());
+        if !self.serves(flow.src()) {
+            self.ask_own(now, flow.src());
+        }
     }
 
     /// Keeps the table of flows bounded: the clear or denied flow that ends soonest goes first.

@@ -28,6 +28,7 @@ fn keying(groups: Groups, now: Instant) -> Keying {
     let config = keying::Config {
         groups,
         connections: Vec::new(),
+        served: Vec::new(),
         rules: dnskeys::Rules::default(),
         when_advertised: WhenAdvertised::Clear,
         own_record: OwnRecord::Advise,
