@@ -128,7 +128,7 @@ impl Keying {
     fn client_refused(&mut self, now: Instant, flow: Flow, why: Refusal, life: Duration) {
         let life = life.max(self.config.lives.short);
         let why_not = Why::Client(why);
-        let strict = self.group_of(flow.dst()).strictness();
+        let strict = self.group_of_flow(flow).strictness();
         match (strict, why) {
             // Neither presence nor absence is known, as with a destination's own record (rule 22).
             (_, Refusal::Bogus | Refusal::Malformed) | (Strictness::Paranoid, _) => {
@@ -143,7 +143,7 @@ impl Keying {
     pub(crate) fn not_served(&mut self, now: Instant, flow: Flow) {
         // Short: an address of our own may be so new that we do not know it yet.
         let life = self.config.lives.short;
-        match self.group_of(flow.dst()).strictness() {
+        match self.group_of_flow(flow).strictness() {
             Strictness::Permissive => self.go_clear(now, flow, Why::NotServed, life),
             Strictness::Paranoid => self.go_deny(now, flow, Why::NotServed, life),
         }

@@ -98,7 +98,7 @@ impl Keying {
     fn recall(&mut self, now: Instant, recall: Recall) {
         let flow = recall.peer.flow;
         let dst_is_ours = self.config.addresses.contains(&flow.dst());
-        if self.flows.contains_key(&flow) || dst_is_ours || !self.group_of(flow.dst()).initiates() {
+        if self.flows.contains_key(&flow) || dst_is_ours || !self.group_of_flow(flow).initiates() {
             return;
         }
         // An address that is not there yet may come with the network.

@@ -35,6 +35,7 @@ fn keying(groups: Groups, now: Instant) -> Keying {
         identity: None,
         addresses: vec![ip(WEST)],
         ike: ike::Config::new(key),
+        destinations: keying::DESTINATIONS,
         lives: keying::Lives::default(),
     };
     Keying::new(config, [1; 32], now)
