@@ -2,28 +2,32 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use ike::{Event, Identity, Output, PeerVerdict};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 
-use crate::peer::Evil;
-use crate::victim::{EVIL, EVIL_KEY, NOBODYS_KEY, Owned, VICTIM, inner};
-use crate::wire::{
+use super::peer::Evil;
+use super::victim::{EVIL, EVIL_KEY, NOBODYS_KEY, Owned, VICTIM, inner};
+use super::wire::{
     AUTH, CREATE_CHILD_SA, Header, ID_I, ID_R, IKE_AUTH, IKE_SA_INIT, INFORMATIONAL, NONCE, NOTIFY,
     Payload, RESPONSE, SA, SK, SKF, TS_I, TS_R, chain,
 };
 
-/// Victims for each role; each meets [`PEERS`] peers of [`STEPS`] steps.
-const VICTIMS: u64 = 150;
+/// Each victim meets so many peers, of [`STEPS`] steps each.
 const PEERS: usize = 5;
 const STEPS: usize = 24;
 
+/// Where choices come from: a seed, or somebody's octets until they end.
+enum Choices {
+    Seed(Box<ChaCha20Rng>),
+    Script(VecDeque<u8>),
+}
+
 /// What one peer and its victim do.
 struct Chaos<'a> {
-    rng: ChaCha20Rng,
+    choices: Choices,
     victim: &'a mut Owned,
     evil: Evil,
     /// Requests of the victim's that wait for an answer.
@@ -36,9 +40,35 @@ struct Chaos<'a> {
     cookie: Option<Payload>,
 }
 
-impl Chaos<'_> {
+impl<'a> Chaos<'a> {
+    fn begin(choices: Choices, victim: &'a mut Owned, evil: Evil, calls: bool) -> Self {
+        let mut chaos = Self {
+            choices,
+            victim,
+            evil,
+            asked: VecDeque::new(),
+            past: Vec::new(),
+            authenticated: false,
+            called_back: false,
+            cookie: None,
+        };
+        if calls {
+            chaos.victim.call(EVIL, EVIL_KEY);
+            chaos.listen();
+        }
+        chaos
+    }
+
     fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.rng.next_u64() % u64::try_from(limit.max(1)).unwrap()).unwrap()
+        let choice = match &mut self.choices {
+            Choices::Seed(rng) => rng.next_u64(),
+            Choices::Script(octets) => {
+                // A second octet only where one does not reach.
+                let mut next = || u64::from(octets.pop_front().unwrap_or(0));
+                if limit > 256 { next() << 8 | next() } else { next() }
+            }
+        };
+        usize::try_from(choice % u64::try_from(limit.max(1)).unwrap()).unwrap()
     }
 
     fn one_in(&mut self, n: usize) -> bool {
@@ -74,7 +104,7 @@ impl Chaos<'_> {
             } else if header.exchange == IKE_SA_INIT && !self.evil.is_keyed() {
                 let response = header.flags & RESPONSE != 0;
                 if response == self.evil.initiator && !self.evil.read_init(&octets) {
-                    let payloads = crate::wire::split(first, &octets[28..]);
+                    let payloads = super::wire::split(first, &octets[28..]);
                     self.cookie = payloads.into_iter().find(|p| p.notify_type() == Some(16390));
                 }
             }
@@ -217,9 +247,9 @@ impl Chaos<'_> {
                 2 => octets.insert(at, u8::try_from(self.below(256)).unwrap()),
                 // Where the structure is.
                 _ => {
-                    let at = self.below(48);
+                    let (at, bit) = (self.below(48), self.below(8));
                     if let Some(octet) = octets.get_mut(at) {
-                        *octet ^= 1 << (self.rng.next_u32() % 8);
+                        *octet ^= 1 << bit;
                     }
                 }
             }
@@ -331,7 +361,7 @@ impl Chaos<'_> {
 }
 
 /// One victim's life; how often the evil were established with it, and had children.
-fn life(seed: u64, calls: bool) -> [usize; 2] {
+pub(crate) fn life(seed: u64, calls: bool) -> [usize; 2] {
     let mut victim = Owned::victim(seed);
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     for _ in 0..PEERS {
@@ -347,20 +377,8 @@ fn life(seed: u64, calls: bool) -> [usize; 2] {
             victim.after();
         }
         let before = victim.times_established();
-        let mut chaos = Chaos {
-            rng: ChaCha20Rng::seed_from_u64(rng.next_u64()),
-            victim: &mut victim,
-            evil,
-            asked: VecDeque::new(),
-            past: Vec::new(),
-            authenticated: false,
-            called_back: false,
-            cookie: None,
-        };
-        if calls {
-            chaos.victim.call(EVIL, EVIL_KEY);
-            chaos.listen();
-        }
+        let choices = Choices::Seed(Box::new(ChaCha20Rng::seed_from_u64(rng.next_u64())));
+        let mut chaos = Chaos::begin(choices, &mut victim, evil, calls);
         // Most come as far as they can before they show what they are.
         if chaos.below(4) != 0 {
             for _ in 0..2 {
@@ -384,33 +402,27 @@ fn life(seed: u64, calls: bool) -> [usize; 2] {
     outcome
 }
 
-fn lives(calls: bool) {
-    let victims = std::env::var("OE_NODE_EVIL_VICTIMS").ok().and_then(|n| n.parse().ok());
-    let victims = victims.unwrap_or(VICTIMS);
-    let mut sum = [0, 0];
-    for seed in 0..victims {
-        match catch_unwind(AssertUnwindSafe(|| life(seed, calls))) {
-            Ok([established, children]) => sum = [sum[0] + established, sum[1] + children],
-            Err(_) => panic!("seed {seed}, calls {calls}"),
+/// One peer whose every choice stands in `input`; the first octet says who calls and whether the
+/// peer has the key that its name stands for. Gives how often it was established.
+pub(crate) fn scripted(input: &[u8]) -> usize {
+    let [head, script @ ..] = input else { return 0 };
+    let (calls, entitled) = (head & 1 != 0, head & 2 != 0);
+    let mut victim = Owned::victim(7);
+    let key = if entitled { EVIL_KEY } else { NOBODYS_KEY };
+    let evil = Evil::new(EVIL, key, !calls, ChaCha20Rng::seed_from_u64(8));
+    let choices = Choices::Script(script.iter().copied().collect());
+    let mut chaos = Chaos::begin(choices, &mut victim, evil, calls);
+    for _ in 0..2 * STEPS {
+        if let Choices::Script(rest) = &chaos.choices
+            && rest.is_empty()
+        {
+            break;
         }
+        chaos.step();
     }
-    // Otherwise nothing was tried.
-    let least = usize::try_from(victims).unwrap();
-    assert!(sum[0] >= least && sum[1] >= least, "{sum:?} of {victims}");
-    if std::env::var_os("OE_NODE_EVIL_VICTIMS").is_some() {
-        println!("{victims} victims: {} established, {} children", sum[0], sum[1]);
-    }
-}
-
-/// CVE-2025-9242, CVE-2023-28771: whatever a peer that authenticates, or nearly does, puts into
-/// its messages, as our caller.
-#[test]
-fn peers_that_call() {
-    lives(false);
-}
-
-/// The same of peers that are called.
-#[test]
-fn peers_that_are_called() {
-    lives(true);
+    let established = victim.times_established();
+    assert!(entitled || established == 0, "established without the key");
+    assert!(!format!("{:?}", victim.ike).is_empty());
+    victim.goes_down_clean();
+    established
 }

@@ -3,12 +3,15 @@
 //!
 //! The peer is a second implementation of IKEv2's cryptography in octets, of which nothing is
 //! shared with ours: `wire` writes whatever can be written, `peer` has the keys, `victim` holds the
-//! machine under attack to its promises. `chaos` lets seeded peers do what they like in both roles,
+//! machine under attack to its promises. `chaos` lets peers do what they like in both roles and `lives`
+//! seeds thousands of them,
 //! `rows` are the advisories of docs/THREATS.md one by one, `interleaving` is property tests over
 //! the owner's verbs.
 
+#[allow(dead_code, reason = "tests/fuzz uses the rest")]
 mod chaos;
 mod interleaving;
+mod lives;
 mod peer;
 mod rows;
 mod victim;

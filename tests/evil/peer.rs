@@ -13,7 +13,7 @@ use ike::{PublicKey, SignatureScheme};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng as _;
 
-use crate::wire::{
+use super::wire::{
     AUTH, FRAGMENTATION_SUPPORTED, Header, ID_I, ID_R, IKE_SA_INIT, INITIATOR, KE, NONCE, Payload,
     REKEY_SA, RESPONSE, SA, SIGNATURE_HASH_ALGORITHMS, SK, SKF, TS_I, TS_R, chain, split,
 };

@@ -12,7 +12,7 @@ use ike::{
 };
 use sa::{Mode, SaId, TrafficSelector};
 
-use crate::peer::{public, sign};
+use super::peer::{public, sign};
 
 pub(crate) const VICTIM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 pub(crate) const HONEST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 3));

@@ -1,14 +1,50 @@
 //! A small mutator: changes seeds in the ways that break parsers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 
-/// Runs a target over mutations of its seeds. The first input that makes it panic, or takes it
-/// too long, is shown in hexadecimal.
+/// Runs a target over mutations of its seeds and of the files of `corpus/NAME`. The first input
+/// that makes it panic, or takes it too long, is shown in hexadecimal.
 pub(crate) fn fuzz(name: &str, seeds: &[Vec<u8>], target: impl Fn(&[u8])) {
+    let all = [seeds, &corpus(name)].concat();
+    fuzz_within(name, &all, Budget { runs: RUNS, slow: SLOW }, target);
+}
+
+/// The same with the files alone.
+pub(crate) fn fuzz_corpus(name: &str, budget: Option<Budget>, target: impl Fn(&[u8])) {
+    let seeds = corpus(name);
+    assert!(!seeds.is_empty(), "corpus/{name} is empty");
+    fuzz_within(name, &seeds, budget.unwrap_or(Budget { runs: RUNS, slow: SLOW }), target);
+}
+
+/// One file of a corpus.
+pub(crate) fn file_of(name: &str, file: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+    std::fs::read(folder.join(file)).unwrap()
+}
+
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+}
+
+/// What a target may cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// Mutations without other orders.
+    pub(crate) runs: usize,
+    /// One input takes no longer.
+    pub(crate) slow: Duration,
+}
+
+fn fuzz_within(name: &str, seeds: &[Vec<u8>], budget: Budget, target: impl Fn(&[u8])) {
     let runs = std::env::var("OE_NODE_FUZZ_RUNS").ok().and_then(|n| n.parse().ok());
     let mut seed = [0; 32];
     for (to, from) in seed.iter_mut().zip(name.bytes()) {
@@ -16,26 +52,26 @@ pub(crate) fn fuzz(name: &str, seeds: &[Vec<u8>], target: impl Fn(&[u8])) {
     }
     let mut rng = ChaCha20Rng::from_seed(seed);
     for input in seeds {
-        try_one(name, input, &target);
+        try_one(name, input, budget.slow, &target);
     }
-    for _ in 0..runs.unwrap_or(RUNS) {
+    for _ in 0..runs.unwrap_or(budget.runs) {
         let mut input = seeds[below(&mut rng, seeds.len())].clone();
         for _ in 0..=below(&mut rng, 4) {
             mutate(&mut rng, &mut input, seeds);
         }
         input.truncate(MAX_INPUT);
-        try_one(name, &input, &target);
+        try_one(name, &input, budget.slow, &target);
     }
 }
 
-fn try_one(name: &str, input: &[u8], target: &impl Fn(&[u8])) {
+fn try_one(name: &str, input: &[u8], limit: Duration, target: &impl Fn(&[u8])) {
     let began = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| target(input)));
     // Once more before it is called slow: the machine may be busy with others.
-    let slow = began.elapsed() > SLOW && {
+    let slow = began.elapsed() > limit && {
         let again = Instant::now();
         let _ = catch_unwind(AssertUnwindSafe(|| target(input)));
-        again.elapsed() > SLOW
+        again.elapsed() > limit
     };
     if outcome.is_err() || slow {
         let hex: String = input.iter().map(|b| format!("{b:02x}")).collect();
