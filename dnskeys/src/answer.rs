@@ -153,6 +153,7 @@ mod tests {
         assert_eq!(why, ["key: not base64", "gateway type: above 3"]);
     }
 
+    /// CVE-2021-41991.
     #[test]
     fn hostile_numbers_of_records_are_bounded() {
         let mut set = RecordSet::default();

@@ -220,6 +220,7 @@ mod tests {
         assert_eq!(Ipseckey::from_rdata(&record.to_rdata()), Ok(record));
     }
 
+    /// RUSTSEC-2018-0007.
     #[test]
     fn malformed_rdata() {
         let name = [&[3, 3, 2, 3][..], b"a.b", &[0, 1, 1, 1]].concat();

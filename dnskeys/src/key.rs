@@ -475,6 +475,7 @@ pub(crate) mod tests {
     }
 
     /// The table of keys that strangers send: each is refused, or read and called weak, at once.
+    /// CVE-2026-14957.
     #[test]
     fn hostile_keys() {
         let good = modulus(256, 0);

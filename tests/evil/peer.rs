@@ -248,6 +248,20 @@ impl Evil {
         Payload::new(AUTH, [&[14, 0, 0, 0][..], &PKCS1_SHA256, &signature].concat())
     }
 
+    /// Everything that only it and the other may know.
+    pub(crate) fn secrets(&self) -> Vec<Vec<u8>> {
+        let Some(Keys { sk_d, sk_ei, sk_er, sk_pi, sk_pr }) = self.keys.clone() else {
+            return vec![self.private.clone()];
+        };
+        // The first child's KEYMAT (RFC 7296 §2.17).
+        let nonces = self.nonces(&self.peer_nonce);
+        let keymat = prf_plus(&sk_d, &nonces, 72);
+        let (first, second) = keymat.split_at(36);
+        let esp = [&first[..32], &second[..32]].map(<[u8]>::to_vec);
+        let ends = [&sk_ei[..32], &sk_er[..32]].map(<[u8]>::to_vec);
+        [vec![self.private.clone(), sk_d, sk_pi, sk_pr], ends.to_vec(), esp.to_vec()].concat()
+    }
+
     /// What AUTH signs (RFC 7296 §2.15).
     fn signed(&self, id: &[u8]) -> Vec<u8> {
         let keys = self.keys.as_ref().unwrap();

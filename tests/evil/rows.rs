@@ -84,6 +84,7 @@ fn cut(octets: &[u8], len: usize) -> Vec<u8> {
 
 /// CVE-2013-4564: every length of every message of a handshake, as cut and with a header that
 /// agrees; lengths that lie; major versions 0, 1, 3 and 15.
+/// CVE-2018-5389.
 #[test]
 fn every_length_of_every_message() {
     let mut victim = Owned::victim(1);
@@ -429,6 +430,7 @@ fn authentication_that_is_none() {
 /// CVE-2023-38711, CVE-2013-6075, IKED 2695060: identities of every type and of odd lengths, as
 /// caller and as called, each with a good signature over it. The owner is asked about what stands
 /// there, and nobody becomes somebody else.
+/// CVE-2010-2628, IKED f3cf80c.
 #[test]
 fn identities_of_every_kind() {
     let mut kinds: Vec<(u8, Vec<u8>)> = (0..=255).map(|kind| (kind, vec![192, 0, 2, 66])).collect();
@@ -618,6 +620,7 @@ fn fragments_behind_unknown_payloads() {
 
 /// CVE-2016-10396, CVE-2018-5391, CVE-2013-6076: fragments in any order, lone, doubled, too many or
 /// too large. A thousand cost what one costs.
+/// CVE-2013-6075.
 #[test]
 fn fragments_of_every_kind() {
     let mut victim = Owned::victim(16);
@@ -750,6 +753,7 @@ fn a_spoofed_source_moves_nobody() {
 
 /// The deviation and reflection attacks (Cremers 2011): our own nonce, key exchange value or SPI come
 /// back as the peer's, or our own messages do.
+/// reflection (Cremers 2011) and the deviation attack.
 #[test]
 fn our_own_values_are_nobody_elses() {
     for what in 0..4 {
@@ -848,4 +852,61 @@ fn who_misbehaves_is_told_and_forgotten() {
     assert!(matches!(ended, Some(End::Misbehaved(_))), "{ended:?}");
     assert_eq!(victim.ike.len(), 0);
     victim.serves_the_honest();
+}
+
+/// What a secret could look like in a text: hexadecimal, base64, or as Rust prints octets.
+fn shapes(secret: &[u8]) -> Vec<String> {
+    let hex: String = secret[4..12].iter().map(|octet| format!("{octet:02x}")).collect();
+    let list = format!("{:?}", &secret[4..12]);
+    let mut shapes = vec![hex.to_uppercase(), hex, list[1..list.len() - 1].to_owned()];
+    // Base64 takes three octets at a time, from wherever it begins.
+    shapes.extend((0..3).map(|from| base64(&secret[from..from + 12])));
+    shapes
+}
+
+fn base64(octets: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (groups, _) = octets.as_chunks::<3>();
+    let digits = groups.iter().flat_map(|[a, b, c]| {
+        let group = u32::from_be_bytes([0, *a, *b, *c]);
+        [18, 12, 6, 0].map(|shift| DIGITS[usize::try_from(group >> shift & 63).unwrap()])
+    });
+    digits.map(char::from).collect()
+}
+
+/// The gotatun audit of 2026 and P18: no key of an IKE SA or a child is printed, whatever is
+/// printed. The peer knows them all.
+/// gotatun audit 2026.
+#[test]
+fn no_key_is_printed() {
+    for calls in [true, false] {
+        let mut victim = Owned::victim(24);
+        let evil = if calls {
+            established(&mut victim)
+        } else {
+            let mut evil = called(&mut victim, EVIL_KEY);
+            let payloads = evil.auth_payloads(inner(EVIL), inner(VICTIM));
+            let octets = evil.seal(evil.header(IKE_AUTH, true, 1), &payloads);
+            victim.hear(EVIL, &octets);
+            evil
+        };
+        let child = victim.children.values().next().unwrap();
+        let secrets = evil.secrets();
+        // They are the ones: the peer's child keys are the victim's.
+        assert!(secrets.iter().any(|secret| secret == child.key_in.key()));
+        assert!(secrets.iter().any(|secret| secret == child.key_out.key()));
+        let texts = [
+            format!("{:?}", victim.ike),
+            format!("{:#?}", victim.ike),
+            format!("{:?}", victim.events),
+            format!("{child:?}"),
+        ];
+        for text in texts {
+            for secret in &secrets {
+                for shape in shapes(secret) {
+                    assert!(!text.contains(&shape), "a secret, as {shape}");
+                }
+            }
+        }
+    }
 }

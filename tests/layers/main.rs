@@ -1,5 +1,7 @@
 //! Who may know whom: the table of docs/ARCHITECTURE.md, read from the manifests.
 
+mod threats;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -67,6 +69,7 @@ fn sa_knows_only_std_and_dnskeys_hardly_more() {
 }
 
 /// The pure crates take time and randomness as arguments, and forbid `unsafe`.
+/// CVE-2021-46873.
 #[test]
 fn pure_crates_have_no_clock_no_os_randomness_no_unsafe() {
     let banned = [
@@ -106,6 +109,7 @@ fn pure_crates_have_no_clock_no_os_randomness_no_unsafe() {
 }
 
 /// `unsafe` stands only in the files that talk to the kernel.
+/// gotatun audit 2026.
 #[test]
 fn unsafe_stands_only_where_the_kernel_is_spoken_to() {
     let mut files = vec![root().join("node/daemon/src")];

@@ -186,6 +186,7 @@ fn the_first_start_makes_a_key_and_says_what_to_publish() {
     assert!(child.wait().unwrap().success());
 }
 
+/// wireguard-go 842888a.
 #[test]
 fn terminated_it_leaves_nothing_and_tells_its_peers() {
     if !can_run("terminated_it_leaves_nothing_and_tells_its_peers") {
@@ -346,6 +347,7 @@ fn one<'a>(document: &'a Value, address: &str) -> &'a Value {
 }
 
 /// Who cannot open the socket cannot ask; who asks nonsense is told so, and harms nothing.
+/// CVE-2018-5388.
 #[test]
 fn the_control_socket_is_for_its_owner() {
     if !can_run("the_control_socket_is_for_its_owner") {

@@ -121,6 +121,7 @@ fn private_with_a_silent_peer() {
     assert_eq!(node.happened("clear"), 0);
 }
 
+/// libreswan issue 268.
 #[test]
 fn private_after_the_peer_left() {
     if !can_run("private_after_the_peer_left") {
@@ -142,6 +143,7 @@ fn private_after_the_peer_left() {
     assert_eq!(node.happened("clear"), 0);
 }
 
+/// Openswan issue 32.
 #[test]
 fn private_after_sigkill_and_open_after_sigterm() {
     if !can_run("private_after_sigkill_and_open_after_sigterm") {
@@ -225,6 +227,7 @@ fn killed_under_private_or_clear_it_comes_back() {
 
 /// Somebody on the way, or the peer itself, puts clear packets in front of a protected address.
 /// Rule 9.
+/// CVE-2019-14899.
 #[test]
 fn clear_packets_of_a_protected_peer_are_dropped() {
     if !can_run("clear_packets_of_a_protected_peer_are_dropped") {

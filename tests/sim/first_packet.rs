@@ -54,6 +54,7 @@ fn a_clean_shutdown_deletes_at_both_ends() {
 }
 
 /// Rules 50, 51, 53.
+/// libreswan issues 185.
 #[test]
 fn an_idle_pair_is_closed_and_comes_back_by_itself() {
     let mut net = west_and_east(4, Link::default());

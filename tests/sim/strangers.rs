@@ -126,6 +126,7 @@ fn forgetting_a_busy_peer_leaks_nothing() {
     assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0);
 }
 
+/// libreswan issues 185.
 #[test]
 fn a_call_to_another_address_of_a_peer_ends_nothing() {
     let mut net = two_addresses(7, EAST_2);
@@ -143,6 +144,7 @@ fn a_call_to_another_address_of_a_peer_ends_nothing() {
     assert_eq!(heard, 10);
 }
 
+/// libreswan issues 185.
 #[test]
 fn no_ike_sa_stays_without_a_pair() {
     let mut net = two_addresses(8, EAST);
@@ -194,6 +196,7 @@ fn who_only_accepts_calls_answers_through_the_pair() {
 }
 
 /// Rules 5, 30.
+/// libreswan bare shunts.
 #[test]
 fn a_second_source_that_fails_takes_nothing_from_the_first() {
     let mut net = Net::new(11, Link::default());

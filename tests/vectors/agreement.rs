@@ -45,6 +45,7 @@ fn the_example_of_rfc_7748() {
 }
 
 /// RFC 5903 §8.1 and §8.2: both sides, and the secret is the x coordinate alone (§9).
+/// CVE-2023-41913, IKED f4cf5d1.
 #[test]
 fn the_examples_of_rfc_5903() {
     for (group, [i, r, public_i, public_r, secret]) in [

@@ -43,6 +43,7 @@ fn forge_head(head: &[u8], octets: usize) -> Option<Vec<u8>> {
 
 /// CVE-2018-15836, CVE-2026-50722, CVE-2018-16151 (and CVE-2006-4339, the first of them): a good
 /// beginning and garbage behind the digest.
+/// CVE-2026-50721.
 #[test]
 fn garbage_behind_the_digest() {
     let mut forged = 0;
@@ -98,6 +99,7 @@ fn garbage_in_the_padding() {
 
 /// CVE-2018-16152, CVE-2026-50721: garbage hidden in the AlgorithmIdentifier's parameters, and a
 /// digest cut short.
+/// CVE-2018-16151.
 #[test]
 fn garbage_in_the_parameters() {
     let sha256 = digest::digest(&SHA256, TEXT);

@@ -10,6 +10,7 @@ const HMAC_SHA2_256: u16 = 5;
 const HMAC_SHA2_384: u16 = 6;
 const HMAC_SHA2_512: u16 = 7;
 
+/// CVE-2018-10811.
 #[test]
 fn hmac() {
     for (number, set) in [

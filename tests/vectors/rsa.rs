@@ -106,6 +106,7 @@ fn a_signature_is_of_one_scheme() {
 
 /// A valid signature in another length: zeros before it, its own leading zeros left out, octets
 /// behind it. The integer is the same, the octets are not (RFC 8017 §8.2.2 step 1).
+/// CVE-2017-11185.
 #[test]
 fn a_signature_has_the_moduluss_length() {
     use rsa_pkcs1_verify::{TestName, TestSet};

@@ -389,6 +389,7 @@ fn unsigned_evidence_speaks_only_for_the_address_that_calls() {
     }
 }
 
+/// CVE-2018-15836.
 #[test]
 fn weak_keys_authenticate_nobody() {
     let v = "192.0.2.11";

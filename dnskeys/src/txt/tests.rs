@@ -155,6 +155,7 @@ fn foreign_text_is_not_ours() {
     assert_eq!(ServerTxt::from_rdata(&[5, b'x']), Ok(None));
 }
 
+/// CVE-2013-2052.
 #[test]
 fn malformed_text() {
     let text = key(2048, 0).to_base64();

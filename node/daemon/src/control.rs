@@ -167,3 +167,94 @@ pub(crate) fn ask(path: &Path, request: &Request) -> anyhow::Result<Value> {
 const MAX_REQUEST: u64 = 4096;
 /// How long the command line waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+
+    const GOOD: [&str; 6] = [
+        r#"{"request":"status"}"#,
+        r#"{"request":"peers"}"#,
+        r#"{"request":"reload"}"#,
+        r#"{"request":"events"}"#,
+        r#"{"request":"explain","address":"192.0.2.12"}"#,
+        r#"{"request":"forget","address":"2001:db8::12"}"#,
+    ];
+
+    /// CVE-2018-5388: whatever stands on a line is a request that reads back, or none.
+    #[test]
+    fn control_requests() {
+        let mut state: u64 = 88_172_645_463_325_252;
+        let mut below = |limit: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % limit as u64).unwrap()
+        };
+        let pieces = b"\"{}[]:,\\u0000-1e999 nul\xff\n";
+        let mut taken = 0;
+        for round in 0..20_000 {
+            let mut line = GOOD[round % GOOD.len()].as_bytes().to_vec();
+            for _ in 0..below(4) {
+                let at = below(line.len());
+                match below(4) {
+                    0 => line[at] ^= 1 << below(8),
+                    1 => line.truncate(at.max(1)),
+                    2 => line.insert(at, pieces[below(pieces.len())]),
+                    _ => {
+                        let other = GOOD[below(GOOD.len())].as_bytes();
+                        line.splice(at..at, other[below(other.len())..].iter().copied());
+                    }
+                }
+            }
+            if let Ok(request) = serde_json::from_slice::<Request>(&line) {
+                taken += 1;
+                let again = serde_json::to_string(&request).unwrap();
+                assert_eq!(serde_json::from_str::<Request>(&again).unwrap(), request);
+            }
+        }
+        assert!(taken > 1000, "{taken}");
+        for deep in ["[", "{\"a\":", "{\"request\":["] {
+            assert!(serde_json::from_str::<Request>(&deep.repeat(1300)).is_err());
+        }
+    }
+
+    /// The socket itself, against clients that send nothing, too much, nonsense, and hang up: each
+    /// gets one line or none, and the next is served.
+    #[test]
+    fn clients_of_every_kind() {
+        let folder = std::env::temp_dir().join(format!("oe-node-control-{}", std::process::id()));
+        let path = folder.join("control");
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (requests, mut asked) = mpsc::channel::<Asked>(4);
+        let (events, _) = broadcast::channel(4);
+        let control = runtime.block_on(async { Control::listen(&path, requests, events) }).unwrap();
+        runtime.spawn(async move {
+            while let Some((request, answer)) = asked.recv().await {
+                let _ = answer.send(json!({ "asked": format!("{request:?}") }));
+            }
+        });
+        let long = vec![b'x'; 1 << 20];
+        let nested = [b"{\"request\":".repeat(2000), b"\n".to_vec()].concat();
+        for octets in [&b""[..], b"\n", b"\0\0\0\0\n", b"\xff\xfe\n", b"{}\n", &long, &nested] {
+            let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            // It may hang up before it has heard all of it.
+            let _ = client.write_all(octets);
+            let _ = client.shutdown(std::net::Shutdown::Write);
+            let mut answer = Vec::new();
+            let _ = client.read_to_end(&mut answer);
+            assert!(answer.len() < 1000, "{} octets", answer.len());
+            assert!(!answer.contains(&0x1b));
+            let served = ask(&path, &Request::Peers).unwrap();
+            assert_eq!(served["asked"], "Peers");
+        }
+        // Who says nothing is waited for by nobody else.
+        let silent: Vec<_> =
+            (0..50).map(|_| std::os::unix::net::UnixStream::connect(&path).unwrap()).collect();
+        assert_eq!(ask(&path, &Request::Status).unwrap()["asked"], "Status");
+        drop((silent, control));
+        runtime.shutdown_background();
+        let _ = std::fs::remove_dir_all(folder);
+    }
+}

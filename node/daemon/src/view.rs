@@ -569,3 +569,23 @@ pub(crate) fn log(report: &Report) {
         | What::Expired => tracing::debug!("{far}: {name} {detail}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RUSTSEC-2025-0055: whatever an identity holds, what is shown of it is printable, short, and
+    /// one JSON string.
+    #[test]
+    fn peers_words_are_escaped() {
+        for name in ["\u{1b}[31mred", "a\nb", "\"}\u{7f}", "b\u{fc}cher", "\u{202e}gpj"] {
+            for id in [
+                ike::Identity::Fqdn(name.to_owned()),
+                ike::Identity::Other { kind: 11, data: name.as_bytes().to_vec() },
+            ] {
+                let shown = identity(&id);
+                assert!(shown.bytes().all(|octet| (b' '..=b'~').contains(&octet)), "{shown:?}");
+            }
+        }
+    }
+}

@@ -220,6 +220,7 @@ mod tests {
     }
 
     proptest! {
+        /// RUSTSEC-2023-0096.
         #[test]
         fn both_libraries_agree(
             long in any::<bool>(),

@@ -327,6 +327,7 @@ mod tests {
         assert_eq!(inner_len(1500 - 28), 1438);
     }
 
+    /// gotatun 0.7.2.
     #[test]
     fn numbers_end_before_they_wrap() {
         let (mut sealer, _) = halves(EspCipher::Aes128Gcm16, false, Provider::AwsLc);
@@ -339,6 +340,7 @@ mod tests {
         assert!(sealer.number().is_none());
     }
 
+    /// boringtun 0.7.1.
     #[test]
     fn extended_numbers_cross_the_border() {
         let (mut sealer, mut opener) = halves(EspCipher::Aes256Gcm16, true, Provider::AwsLc);

@@ -189,6 +189,7 @@ mod tests {
     proptest! {
         /// Against a set that remembers everything: nothing twice, and nothing inside the window
         /// refused that is new.
+        /// CVE-2024-26861.
         #[test]
         fn like_a_set(jumps in proptest::collection::vec(-5000i64..5000, 1..400)) {
             let mut window = Window::new();

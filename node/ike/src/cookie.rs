@@ -106,6 +106,7 @@ mod tests {
     use rand_chacha::ChaCha20Rng;
     use rand_core::SeedableRng;
 
+    /// gotatun 0.6.0.
     #[test]
     fn a_cookie_is_good_for_its_own_request_only_and_for_a_while() {
         let mut rng = ChaCha20Rng::from_seed([3; 32]);

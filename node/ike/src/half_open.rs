@@ -74,6 +74,7 @@ const SOURCE_COOKIES: usize = 16;
 mod tests {
     use super::*;
 
+    /// gotatun 0.4.1.
     #[test]
     fn a_flood_from_one_prefix_does_not_shut_out_others() {
         let mut half_open = HalfOpen::default();

@@ -397,6 +397,12 @@ impl Ike {
         }
     }
 
+    /// The generator's key, and how far it has gone with it.
+    #[cfg(test)]
+    pub(crate) fn generator(&self) -> ([u8; 32], u128) {
+        (self.shared.rng.get_seed(), self.shared.rng.get_word_pos())
+    }
+
     /// How many IKE and ESP SPIs of ours are taken.
     #[cfg(test)]
     pub(crate) fn reserved(&self) -> (usize, usize) {
@@ -419,6 +425,7 @@ impl Ike {
             datagram.map_or_else(Vec::new, |d| ike_sa_init_responder::digest(d.remote, d.octets));
         let mut turn = Turn { now, shared: &mut self.shared, link, reply, digest };
         let state = step(state, &mut turn);
+        self.shared.forget_what_was_drawn();
         let answered = matches!(state, State::Over) || link.half_open.is_none();
         if let Some(digest) = link.init_digest.take_if(|_| answered) {
             self.inits.remove(&digest);

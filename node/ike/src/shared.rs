@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha20Rng;
-use rand_core::Rng;
+use rand_core::{Rng, SeedableRng};
 use sa::{SaId, Spi};
+use zeroize::Zeroizing;
 
 use crate::api::{Config, Event, IkeId, Output, Transmit};
 use crate::cookie::Cookies;
@@ -173,6 +174,16 @@ impl Shared {
             Dropped::Invalid(InvalidMessage::Integrity) => self.counters.dropped_integrity += 1,
             Dropped::Invalid(_) => self.counters.dropped_invalid += 1,
             Dropped::Stray => self.counters.dropped_stray += 1,
+        }
+    }
+
+    /// Forgets how the numbers so far were made: the generator goes on from a key of its own making.
+    /// Who reads this memory later learns nothing of the key exchanges that are over.
+    pub(crate) fn forget_what_was_drawn(&mut self) {
+        if self.rng.get_word_pos() != 0 {
+            let mut seed = Zeroizing::new([0; 32]);
+            self.rng.fill_bytes(&mut seed[..]);
+            self.rng = ChaCha20Rng::from_seed(*seed);
         }
     }
 

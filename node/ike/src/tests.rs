@@ -11,6 +11,7 @@ mod matrix;
 mod mobike;
 mod post_quantum;
 mod rekey;
+mod secrets;
 mod suites;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -315,6 +315,7 @@ pub struct SaPair {
 mod tests {
     use super::*;
 
+    /// gotatun 0.3.0.
     #[test]
     fn reserved_spis_cannot_be_made() {
         assert!(Spi::new(0).is_none() && Spi::new(255).is_none());

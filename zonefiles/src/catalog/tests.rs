@@ -184,6 +184,7 @@ fn what_does_not_fit_comes_by_tcp() {
     assert!(answer.len() <= 512 && Message::from_vec(&answer).unwrap().truncation);
 }
 
+/// RUSTSEC-2023-0041.
 #[test]
 fn what_is_no_query_of_ours() {
     let zone = catalog(vec![sorted(CHILD, None)]);

@@ -226,6 +226,7 @@ mod tests {
     const CLOSED: Class = Class::Trap { fail_closed: true };
     const OPEN: Class = Class::Trap { fail_closed: false };
 
+    /// CVE-2023-35838.
     #[test]
     fn a_prefix_is_trapped_where_it_can_be_reached() {
         let main = BTreeMap::from([

@@ -208,6 +208,7 @@ fn without_the_daemon_private_is_closed_and_the_rest_open() {
     });
 }
 
+/// CVE-2023-35838.
 #[test]
 fn changes_of_others_are_followed() {
     in_namespace(|| async {
@@ -298,6 +299,7 @@ fn blocked() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// CVE-2019-14899.
 #[test]
 fn a_protected_peer_is_not_heard_in_the_clear() {
     in_namespace(|| async {
@@ -440,6 +442,7 @@ fn flows_to_one_destination_share_its_route() {
 }
 
 /// A node that was killed is started again: nothing private is open in between.
+/// Openswan issue 32.
 #[test]
 fn what_a_predecessor_kept_closed_stays_closed_until_the_classes_are_set() {
     in_namespace(|| async {

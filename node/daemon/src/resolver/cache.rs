@@ -118,6 +118,7 @@ mod tests {
         assert!(cache.get(&answer(1, 0).owner, now).is_none());
     }
 
+    /// CVE-2021-41991.
     #[test]
     fn the_longest_unused_makes_room() {
         let mut cache = Cache::default();

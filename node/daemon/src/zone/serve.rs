@@ -337,6 +337,7 @@ mod tests {
         }
     }
 
+    /// RUSTSEC-2025-0006.
     #[tokio::test]
     async fn what_was_altered_after_signing_is_bogus() {
         let running = start(world());

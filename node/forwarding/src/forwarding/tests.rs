@@ -322,6 +322,7 @@ fn a_super_packet_makes_one_run_and_comes_out_whole() {
     assert_eq!((b.fwd.counters().opened, a.fwd.counters().sealed), (29, 29));
 }
 
+/// CVE-2021-46873.
 #[test]
 fn replay_and_damage_change_nothing() {
     let (mut a, mut b) = both();
@@ -338,6 +339,7 @@ fn replay_and_damage_change_nothing() {
 }
 
 /// Rule 9.
+/// gotatun 0.7.2.
 #[test]
 fn inner_addresses_must_be_the_pairs_own() {
     let (mut a, mut b) = both();
@@ -350,6 +352,7 @@ fn inner_addresses_must_be_the_pairs_own() {
     assert_eq!(b.fwd.counters().inner_selector, 2);
 }
 
+/// gotatun 0.7.2.
 #[test]
 fn an_address_of_another_peer_is_refused_to_the_wider_selector() {
     let (mut a, mut b) = both_with(pair(1, &["192.0.2.0/24"], &["198.51.100.7"]));
@@ -444,6 +447,7 @@ fn congestion_is_carried_to_the_inner_header() {
     assert_eq!(b.fwd.counters().congestion, 1);
 }
 
+/// gotatun 0.8.0.
 #[test]
 fn a_peer_that_moved_is_reported_but_not_followed() {
     let (mut a, mut b) = both();
@@ -486,6 +490,7 @@ fn unknown_spis_are_hinted_at_sparingly() {
 }
 
 /// Rules 15, 32.
+/// gotatun 0.7.2.
 #[test]
 fn limits_are_announced_and_end_in_hold() {
     let mut short = pair(1, &["192.0.2.1"], &["198.51.100.7"]);
@@ -535,6 +540,7 @@ fn silence_is_reported_once_and_only_if_we_speak() {
     assert_eq!([60, 4, 1, 1].map(|s| told(&mut a, s)), [0, 0, 1, 0]);
 }
 
+/// CVE-2024-26861.
 #[test]
 fn a_removed_pair_leaves_its_flows_on_hold() {
     let (mut a, _) = both();
@@ -689,6 +695,7 @@ fn pairs_that_cannot_work_are_given_back_at_once() {
     assert_eq!(a.notices(), [Notice::HardExpire(SaId(3))]);
 }
 
+/// libreswan bare shunts.
 #[test]
 fn one_flood_of_unknown_flows_is_bounded() {
     let mut a = Plane::new();
@@ -761,6 +768,7 @@ proptest! {
 
     /// Cut, sealed, opened, joined: what the device at the other end gets is what cutting alone
     /// gives, whatever the super-packet.
+    /// wireguard-go 842888a.
     #[test]
     fn any_super_packet_arrives_as_its_parts(
         packets in proptest::collection::vec((any::<bool>(), any::<bool>(), 1usize..9000, 100u16..1300), 1..6),

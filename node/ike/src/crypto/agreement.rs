@@ -149,6 +149,7 @@ mod tests {
         }
     }
 
+    /// CVE-2015-3240.
     #[test]
     fn bad_values_are_refused() {
         let mut rng = ChaCha20Rng::from_seed([2; 32]);

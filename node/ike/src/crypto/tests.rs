@@ -204,6 +204,7 @@ fn strongswans_fragments_and_pss_signatures_are_understood() {
     }
 }
 
+/// CVE-2019-10155.
 #[test]
 fn no_octet_of_a_sealed_message_may_change() {
     let record = base();
@@ -239,6 +240,7 @@ fn a_second_implementation_opens_what_we_seal() {
     }
 }
 
+/// CVE-2021-41990, CVE-2018-6459, CVE-2017-9023.
 #[test]
 fn algorithm_identifiers_are_compared_to_the_octet() {
     // RSASSA-PSS with SHA2-256 as RFC 7427 appendix A.4.3 and libreswan have it.
@@ -322,6 +324,7 @@ fn algorithm_identifiers_are_compared_to_the_octet() {
     assert_eq!(read_auth(&data(&salt)), None);
 }
 
+/// CVE-2018-17540, CVE-2017-9022, CVE-2013-2944.
 #[test]
 fn odd_keys_verify_nothing() {
     let record = base();

@@ -63,6 +63,7 @@ fn what_is_written_is_read() {
     assert_eq!(read.ts_responder.unwrap().len(), 1);
 }
 
+/// CVE-2013-4564.
 #[test]
 fn a_message_cut_anywhere_is_refused() {
     let header = Header {
@@ -124,6 +125,7 @@ fn payloads_that_may_stand_once_stand_once() {
     }
 }
 
+/// CVE-2022-40617, CVE-2015-3991.
 #[test]
 fn unknown_payloads_are_skipped_unless_critical() {
     for kind in 0..=255_u8 {
@@ -147,6 +149,7 @@ fn unknown_payloads_are_skipped_unless_critical() {
     }
 }
 
+/// CVE-2026-25075.
 #[test]
 fn a_chain_has_an_end() {
     // Each of these payloads is empty and says that another follows.
@@ -157,6 +160,7 @@ fn a_chain_has_an_end() {
     }
 }
 
+/// CVE-2023-38711, CVE-2010-2628, CVE-2025-9242, RUSTSEC-2025-0055.
 #[test]
 fn identities_of_every_type_and_length() {
     for kind in 0..=255_u8 {
@@ -192,6 +196,7 @@ fn identities_of_every_type_and_length() {
     }
 }
 
+/// CVE-2023-23009.
 #[test]
 fn selectors_that_say_nothing_are_left_out_and_bad_ones_refused() {
     let read = |count: u8, selectors: &[u8]| {
@@ -221,6 +226,7 @@ fn selectors_that_say_nothing_are_left_out_and_bad_ones_refused() {
     assert_eq!(read(0, &[]), Ok(vec![]));
 }
 
+/// CVE-2023-38712.
 #[test]
 fn deletes_that_do_not_add_up_are_refused() {
     let read = |body: &[u8]| {
@@ -274,6 +280,7 @@ proptest! {
         }
     }
 
+    /// CVE-2015-3204.
     #[test]
     fn no_changed_octets_make_the_reader_panic(
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),

@@ -67,6 +67,7 @@ fn shuffle(net: &mut Net, mut order: u64, lose: bool, time: Duration) {
     }
 }
 
+/// IKED 7bd8441.
 #[test]
 fn both_rekey_the_same_child() {
     for seed in 1..40 {
@@ -80,6 +81,7 @@ fn both_rekey_the_same_child() {
     }
 }
 
+/// IKED 7bd8441.
 #[test]
 fn both_rekey_the_ike_sa() {
     for seed in 1..40 {

@@ -202,6 +202,7 @@ fn follows_a_rebinding(mobike: Mobike) {
         if envelope.remote == "198.51.100.1:44500".parse().unwrap()));
 }
 
+/// IKED baf0c8e.
 #[test]
 fn without_a_nat_nobody_moves() {
     let (mut net, a, _) = Net::established();

@@ -147,6 +147,7 @@ fn same_seed_same_octets() {
     assert_eq!(run(), run());
 }
 
+/// CVE-2013-2944.
 #[test]
 fn a_wrong_key_is_refused_by_the_responder() {
     let mut net = Net::pair();
@@ -162,6 +163,7 @@ fn a_wrong_key_is_refused_by_the_responder() {
     assert!(net.nodes.iter().all(|n| n.ike.is_empty() && n.ike.half_open() == 0));
 }
 
+/// CVE-2020-16088.
 #[test]
 fn a_wrong_key_is_refused_by_the_initiator_and_the_responder_hears_of_it() {
     let mut net = Net::pair();
@@ -211,6 +213,7 @@ fn a_stranger_is_not_authorized() {
     assert_eq!(net.nodes[0].ended(), [End::Refused { notify: 24, authentic: false }]);
 }
 
+/// reflection (Cremers 2011) and the deviation attack.
 #[test]
 fn our_own_key_is_nobody_elses() {
     // B believes that A has B's key: what B signs could be played back at it.
@@ -249,6 +252,7 @@ fn our_own_messages_are_not_for_us() {
     assert_eq!(net.nodes[0].ike.half_open(), 0);
 }
 
+/// CVE-2024-2357.
 #[test]
 fn a_signer_that_fails_ends_the_exchange_only() {
     for failing in 0..2 {

@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// CVE-2019-10155.
 #[test]
 fn every_octet_of_every_sealed_message_counts() {
     let (mut net, a, _) = Net::established();
@@ -76,6 +77,7 @@ impl Net {
     }
 }
 
+/// CVE-2020-1763.
 #[test]
 fn noise_is_counted_and_forgotten() {
     let (mut net, ..) = Net::established();
@@ -118,6 +120,7 @@ fn noise_is_counted_and_forgotten() {
 }
 
 /// Rule 40.
+/// CVE-2022-40617.
 #[test]
 fn a_flood_leaves_bounded_state_and_lets_others_in() {
     let mut net = Net::with(|c| {
@@ -145,6 +148,7 @@ fn a_flood_leaves_bounded_state_and_lets_others_in() {
     assert_eq!(net.nodes[0].children.len(), 1);
 }
 
+/// CVE-2018-5389.
 #[test]
 fn a_later_major_version_is_told_ours() {
     let mut net = Net::pair();

@@ -172,6 +172,7 @@ fn story(exchange: ExchangeType, response: bool, nth: usize, what: Harm) -> Net 
     net
 }
 
+/// CVE-2013-6467, CVE-2023-38710.
 #[test]
 fn payloads_missing_doubled_swapped_or_spoilt_break_nothing_else() {
     let auth = ExchangeType::IKE_AUTH;
@@ -207,6 +208,7 @@ fn payloads_missing_doubled_swapped_or_spoilt_break_nothing_else() {
     }
 }
 
+/// CVE-2021-45079.
 #[test]
 fn nobody_is_established_without_identity_and_signature() {
     let is = |payload: &Payload, kinds: &[PayloadType]| {
@@ -247,6 +249,7 @@ fn nobody_is_established_without_identity_and_signature() {
     }
 }
 
+/// CVE-2019-12312.
 #[test]
 fn any_exchange_before_ike_auth_is_ignored() {
     for exchange in [
@@ -318,6 +321,7 @@ fn no_secret_is_printed() {
     assert!(!text.contains(&key[1..key.len() - 1]));
 }
 
+/// CVE-2016-5361.
 #[test]
 fn a_forged_request_draws_no_more_octets_than_it_has_by_half() {
     let mut net = Net::pair();

@@ -192,6 +192,7 @@ async fn the_truth_is_taken_as_it_is() {
     assert_eq!((absent.outcome, absent.security), (Outcome::NoName, Security::Secure));
 }
 
+/// CVE-2017-15107.
 #[tokio::test]
 async fn what_was_stripped_is_bogus_and_never_merely_unsigned() {
     let strippers: [Lie; 5] = [
@@ -224,6 +225,7 @@ async fn what_was_stripped_is_bogus_and_never_merely_unsigned() {
     }
 }
 
+/// AD over an open path.
 #[tokio::test]
 async fn an_altered_record_is_bogus() {
     let tree = Tree::grow();
@@ -267,6 +269,7 @@ async fn failures_are_told_from_forgeries() {
     }
 }
 
+/// AD over an open path.
 #[tokio::test]
 async fn a_server_that_cannot_validate_is_asked_to_let_us() {
     // As a validating server behaves: SERVFAIL, unless checking is disabled.
@@ -302,6 +305,7 @@ async fn the_next_server_is_asked_if_one_fails() {
     }
 }
 
+/// RUSTSEC-2026-0106.
 #[tokio::test]
 async fn answers_to_other_questions_are_not_heard() {
     let lie: Lie = |_, answer| {
@@ -320,6 +324,7 @@ async fn answers_to_other_questions_are_not_heard() {
     assert_eq!(absent.outcome, Outcome::NoName);
 }
 
+/// RUSTSEC-2026-0106.
 #[tokio::test]
 async fn records_of_other_owners_are_not_used() {
     // The unsigned name's answer comes with a signed record of somebody else, and nothing else.
@@ -365,6 +370,7 @@ async fn wildcards_and_long_answers() {
     assert!(long.exchange.truncated && long.exchange.tcp);
 }
 
+/// CVE-2017-15107.
 #[tokio::test]
 async fn a_wildcard_does_not_stand_for_a_name_that_exists() {
     // The truth about 9.4, which is the wildcard's, told of 8.4, which has a record of its own.

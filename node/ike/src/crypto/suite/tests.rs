@@ -55,6 +55,7 @@ fn sealed(message: &[u8], aad: usize) -> Sealed<'_> {
 }
 
 /// CVE-2016-3071: a suite that can be negotiated is one that works.
+/// CVE-2018-10811.
 #[test]
 fn every_suite_we_offer_is_one_we_can_do() {
     for cipher in ike_ciphers() {
@@ -157,6 +158,7 @@ fn aes_cbc_is_nobodys_choice_unless_it_is_all_there_is() {
 }
 
 /// CVE-2024-3652: a key length that the cipher does not have, NULL encryption, authentication only.
+/// CVE-2016-5391, CVE-2014-9221.
 #[test]
 fn a_proposal_that_lacks_or_spoils_a_transform_is_not_chosen() {
     let aead = choose_ike(AEADS, &offer_ike(AEADS, &[]), 0, 31).unwrap().1;
@@ -236,6 +238,7 @@ fn every_number_of_every_transform_is_judged() {
     }
 }
 
+/// CVE-2024-3652.
 #[test]
 fn an_answer_must_have_been_offered() {
     let esp = |offer| offer_esp(AEADS, [0, 0, 1, 0], offer);

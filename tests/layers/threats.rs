@@ -1,0 +1,168 @@
+//! docs/THREATS.md says which test stands for which advisory; here it is held to that. And those
+//! rows of it that are about what is not in the sources at all.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::root;
+
+/// Every source file of ours.
+fn sources(folders: &[&str]) -> Vec<(PathBuf, String)> {
+    let mut files: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
+    let mut found = Vec::new();
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            found.push((path, text));
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+/// What ships: without tests, wherever they stand.
+fn shipped(folders: &[&str]) -> Vec<(PathBuf, String)> {
+    let is_test = |path: &Path| {
+        path.components().any(|part| part.as_os_str().to_string_lossy().starts_with("tests"))
+    };
+    let mut found = sources(folders);
+    found.retain(|(path, _)| !is_test(path.strip_prefix(root()).unwrap()));
+    for (_, text) in &mut found {
+        text.truncate(text.find("#[cfg(test)]\nmod ").unwrap_or(text.len()));
+    }
+    found
+}
+
+/// The comments and attributes right above `fn name(`, in one line; `None` if it stands nowhere.
+fn comment_of(name: &str, text: &str) -> Option<String> {
+    let at = text.find(&format!("fn {name}("))?;
+    let above: Vec<&str> = text[..at]
+        .lines()
+        .rev()
+        .skip(usize::from(!text[..at].ends_with('\n')))
+        .map(str::trim)
+        .take_while(|line| line.starts_with("///") || line.starts_with("#["))
+        .collect();
+    let words = above.iter().rev().map(|line| line.trim_start_matches("///").trim());
+    Some(words.collect::<Vec<_>>().join(" "))
+}
+
+#[test]
+fn every_row_has_its_test() {
+    let sources = sources(&["node", "dnskeys", "zonefiles", "tests"]);
+    let table = fs::read_to_string(root().join("docs/THREATS.md")).unwrap();
+    let mut rows = 0;
+    let mut failures = Vec::new();
+    for line in table.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let Ok(number) = cells[0].parse::<usize>() else { continue };
+        rows += 1;
+        assert_eq!(number, rows, "rows are numbered one after the other");
+        assert_eq!(cells.len(), 5, "row {number}");
+        if cells[4].starts_with("cannot apply: ") {
+            continue;
+        }
+        let id = cells[1].split(',').next().unwrap().trim();
+        let tests: Vec<&str> = cells[4].split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "row {number} names no test");
+        for test in tests {
+            let comments: Vec<String> =
+                sources.iter().filter_map(|(_, text)| comment_of(test, text)).collect();
+            if comments.is_empty() {
+                failures.push(format!("row {number}: {test} is nowhere"));
+            } else if !comments.iter().any(|comment| comment.contains(id)) {
+                failures.push(format!("row {number}: {test} does not name {id}"));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(rows >= 93, "{rows} rows");
+}
+
+/// CVE-2010-3302, CVE-2023-28771: programs are started by the laboratory and by the command that
+/// rolls keys over, each with its operator's own words. No part that hears peers starts any.
+#[test]
+fn no_peers_text_reaches_a_shell() {
+    let may = ["node/daemon/src/lab/", "node/daemon/src/zone/rollover.rs"];
+    for (path, text) in shipped(&["node", "dnskeys/src", "zonefiles/src"]) {
+        let path = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+        let starts = text.contains("Command::new(") && text.contains("process::");
+        let inner = text.contains("#![cfg(test)]") || path.ends_with("kernel/namespace.rs");
+        assert!(
+            !starts || inner || may.iter().any(|may| path.starts_with(may)),
+            "{path} starts a program"
+        );
+    }
+}
+
+/// CVE-2026-35334, RUSTSEC-2023-0071: the `rsa` crate knows the forms of keys, makes them, and does
+/// nothing with them: its private operations take a time that tells of the key. Nobody decrypts
+/// with RSA at all.
+#[test]
+fn nothing_is_decrypted_or_signed_with_the_rsa_crate() {
+    let banned = [
+        "rsa::pss",
+        "rsa::pkcs1v15",
+        "rsa::oaep",
+        "rsa::traits",
+        "rsa::hazmat",
+        "Pkcs1v15",
+        "Oaep",
+        "rsa::Pss",
+        "sign_with_rng",
+        "rsa_decrypt",
+        "PrivateDecryptingKey",
+    ];
+    for (path, text) in shipped(&["node", "dnskeys/src", "zonefiles/src"]) {
+        for word in banned {
+            assert!(!text.contains(word), "{}: {word}", path.display());
+        }
+    }
+}
+
+/// CVE-2023-50387, CVE-2023-50868, RUSTSEC-2026-0118, RUSTSEC-2026-0119, RUSTSEC-2025-0006,
+/// RUSTSEC-2018-0007, RUSTSEC-2024-0344, RUSTSEC-2025-0009, RUSTSEC-2026-0007: every version that
+/// is locked is one in which these are mended.
+#[test]
+fn floors_under_dependencies_hold() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    let lock: toml::Table = lock.parse().unwrap();
+    let mut seen = 0;
+    for package in lock["package"].as_array().unwrap() {
+        let (name, version) =
+            (package["name"].as_str().unwrap(), package["version"].as_str().unwrap());
+        let numbers: Vec<u64> =
+            version.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect();
+        for (of, floor) in FLOORS {
+            if name == of {
+                seen += 1;
+                assert!(numbers[..] >= floor[..], "{name} {version} is below {floor:?}");
+            }
+        }
+        assert!(!ABSENT.contains(&name), "{name} is back");
+    }
+    assert!(seen >= 8, "{seen} of them are locked");
+}
+
+/// The lowest versions without a defect that would be ours.
+const FLOORS: [(&str, [u64; 3]); 13] = [
+    // KeyTrap and NSEC3 caps; the loops and the quadratic compression of RUSTSEC-2026-0118 to 0120.
+    ("hickory-proto", [0, 26, 1]),
+    ("hickory-net", [0, 26, 1]),
+    ("hickory-resolver", [0, 26, 1]),
+    ("hickory-server", [0, 26, 1]),
+    ("ring", [0, 17, 12]),
+    ("curve25519-dalek", [4, 1, 3]),
+    ("tracing-subscriber", [0, 3, 20]),
+    ("aes-gcm", [0, 10, 3]),
+    ("bytes", [1, 11, 1]),
+    ("slab", [0, 4, 11]),
+    ("tokio", [1, 43, 1]),
+    ("idna", [1, 0, 0]),
+    ("crossbeam-channel", [0, 5, 15]),
+];
+
+/// Crates that we do without.
+const ABSENT: [&str; 4] = ["pnet_packet", "openssl", "x25519-dalek", "lru"];
