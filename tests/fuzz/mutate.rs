@@ -65,19 +65,25 @@ fn fuzz_within(name: &str, seeds: &[Vec<u8>], budget: Budget, target: impl Fn(&[
 }
 
 fn try_one(name: &str, input: &[u8], limit: Duration, target: &impl Fn(&[u8])) {
-    let began = Instant::now();
+    let (began, worked) = (Instant::now(), worked());
     let outcome = catch_unwind(AssertUnwindSafe(|| target(input)));
-    // Once more before it is called slow: the machine may be busy with others.
-    let slow = began.elapsed() > limit && {
-        let again = Instant::now();
-        let _ = catch_unwind(AssertUnwindSafe(|| target(input)));
-        again.elapsed() > limit
-    };
+    // Slow is what takes long of a processor: the machine may be busy with others.
+    let slow = began.elapsed() > limit
+        && match (worked, self::worked()) {
+            (Some(before), Some(after)) => after.saturating_sub(before) > limit,
+            _ => true,
+        };
     if outcome.is_err() || slow {
         let hex: String = input.iter().map(|b| format!("{b:02x}")).collect();
         let what = if slow { "took too long" } else { "panicked" };
         panic!("{name} {what} on {hex}");
     }
+}
+
+/// How long this thread has been on a processor, if the kernel tells.
+fn worked() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(Duration::from_nanos(stat.split_whitespace().next()?.parse().ok()?))
 }
 
 fn mutate(rng: &mut ChaCha20Rng, input: &mut Vec<u8>, seeds: &[Vec<u8>]) {
