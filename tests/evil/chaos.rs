@@ -302,9 +302,8 @@ impl<'a> Chaos<'a> {
         let now = self.victim.now;
         let ike = self.victim.established.keys().next_back().copied();
         let child = self.victim.children.keys().next().copied();
-        let wish = self.victim.wish(EVIL);
         match (self.below(8), ike, child) {
-            (0, Some(ike), _) => self.victim.ike.create_child(now, ike, wish),
+            (0, Some(ike), _) => self.victim.create_child(ike, EVIL),
             (1, Some(ike), _) => self.victim.ike.rekey_ike(now, ike),
             (2, Some(ike), _) => self.victim.ike.probe(now, ike),
             (3, Some(ike), _) if self.one_in(4) => self.victim.ike.close(now, ike),

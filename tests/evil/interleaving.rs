@@ -226,9 +226,8 @@ fn verb(owned: &mut Owned, which: u8, id: u8, peer: std::net::IpAddr) {
     let ike = some.filter(|_| id.is_multiple_of(2)).unwrap_or_else(|| IkeId(u64::from(id)));
     let some = owned.children.keys().nth(pick % owned.children.len().max(1)).copied();
     let child = some.filter(|_| id.is_multiple_of(2)).unwrap_or_else(|| SaId(u64::from(id)));
-    let wish = owned.wish(peer);
     match which % 12 {
-        0 | 1 => owned.ike.create_child(now, ike, wish),
+        0 | 1 => owned.create_child(ike, peer),
         2 | 3 => owned.ike.rekey_child(now, child),
         4 | 5 => owned.ike.rekey_ike(now, ike),
         6 => owned.ike.probe(now, ike),

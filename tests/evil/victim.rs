@@ -133,8 +133,18 @@ impl Owned {
         ike
     }
 
-    pub(crate) fn wish(&self, peer: IpAddr) -> ChildRequest {
+    fn wish(&self, peer: IpAddr) -> ChildRequest {
         ChildRequest { local: host(self.addr), remote: host(peer), mode: Mode::Tunnel }
+    }
+
+    /// Asks for another child, which is to authorise it as well.
+    pub(crate) fn create_child(&mut self, ike: IkeId, peer: IpAddr) {
+        let wish = self.wish(peer);
+        if let Some(expected) = self.expected.get_mut(&ike) {
+            expected.remote.extend(&wish.remote);
+            expected.local.extend(&wish.local);
+        }
+        self.ike.create_child(self.now, ike, wish);
     }
 
     /// A datagram comes in from port 500.

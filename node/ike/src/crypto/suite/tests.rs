@@ -89,7 +89,8 @@ fn every_suite_we_offer_is_one_we_can_do() {
             let (choice, _, number) = choose_esp(ALL, &one, None).unwrap();
             assert_eq!((choice.cipher, choice.esn), (cipher, esn == 1));
             let answer = answer_esp(number, choice, [0, 0, 2, 0]);
-            let confirmed = confirm_esp(ALL, &[answer.clone()], EspOffer::WithoutKe, None);
+            let confirmed =
+                confirm_esp(ALL, std::slice::from_ref(&answer), EspOffer::WithoutKe, None);
             assert_eq!(confirmed, Some((choice, 0x200)));
             let aead = cipher.integrity().is_none();
             let without = confirm_esp(AEADS, &[answer], EspOffer::WithoutKe, None);
