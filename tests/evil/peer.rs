@@ -97,6 +97,24 @@ impl Keys {
     }
 }
 
+/// The first proposal that has one key exchange and no more (RFC 9370 numbers others from 6 on).
+fn plain_proposal(mut sa: &[u8]) -> Option<u8> {
+    while let [_, _, l0, l1, number, _, spi, _, ..] = *sa {
+        let len = usize::from(u16::from_be_bytes([l0, l1]));
+        let mut transforms = sa.get(8 + usize::from(spi)..len)?;
+        let mut plain = true;
+        while let [_, _, l0, l1, kind, ..] = *transforms {
+            plain &= kind < 6;
+            transforms = transforms.get(usize::from(u16::from_be_bytes([l0, l1])).max(1)..)?;
+        }
+        if plain {
+            return Some(number);
+        }
+        sa = sa.get(len..)?;
+    }
+    None
+}
+
 /// A peer, from its first message on.
 pub(crate) struct Evil {
     rng: ChaCha20Rng,
@@ -120,6 +138,8 @@ pub(crate) struct Evil {
     /// The id of its next request.
     pub(crate) next_id: u32,
     pub(crate) esp_spi: [u8; 4],
+    /// Which of the caller's proposals it answers with.
+    number: u8,
 }
 
 impl Evil {
@@ -147,6 +167,7 @@ impl Evil {
             iv: 0,
             next_id: u32::from(initiator),
             esp_spi: [0, 1, 2, 3],
+            number: 1,
         }
     }
 
@@ -167,8 +188,10 @@ impl Evil {
 
     /// SA, KE, Nonce, and what it announces.
     pub(crate) fn init_payloads(&self) -> Vec<Payload> {
+        let mut suite = Payload::proposal(1, &[], &IKE_SUITE);
+        suite.body[4] = self.number;
         vec![
-            Payload::proposal(1, &[], &IKE_SUITE),
+            suite,
             Payload::ke(GROUP, &Self::public_of(&self.private)),
             Payload::new(NONCE, self.nonce.clone()),
             Payload::notify(0, &[], FRAGMENTATION_SUPPORTED, &[]),
@@ -201,7 +224,8 @@ impl Evil {
         let Some((header, first)) = Header::read(octets) else { return false };
         let payloads = split(first, &octets[28..]);
         let of = |kind| payloads.iter().find(|p| p.kind == kind).map(|p| p.body.as_slice());
-        let (Some(ke), Some(nonce), Some(_)) = (of(KE), of(NONCE), of(SA)) else { return false };
+        let (Some(ke), Some(nonce), Some(sa)) = (of(KE), of(NONCE), of(SA)) else { return false };
+        self.number = plain_proposal(sa).unwrap_or(1);
         let Some(secret) = Self::agree(&self.private, &ke[4..]) else { return false };
         self.peer_nonce = nonce.to_vec();
         if self.initiator {

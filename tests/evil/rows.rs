@@ -10,8 +10,8 @@ use rand_core::SeedableRng as _;
 use crate::peer::{ESP_SUITE, Evil, IKE_SUITE};
 use crate::victim::{EVIL, EVIL_KEY, HONEST, NOBODYS_KEY, Owned, VICTIM, inner};
 use crate::wire::{
-    AUTH, CREATE_CHILD_SA, Header, ID_I, ID_R, IKE_AUTH, IKE_SA_INIT, INFORMATIONAL, KE, NONCE,
-    Payload, RESPONSE, SA, SK, SKF, TS_I, TS_R, chain, split,
+    AUTH, CREATE_CHILD_SA, Header, ID_I, ID_R, IKE_AUTH, IKE_INTERMEDIATE, IKE_SA_INIT,
+    INFORMATIONAL, KE, NONCE, Payload, RESPONSE, SA, SK, SKF, TS_I, TS_R, chain, split,
 };
 
 const NO_PROPOSAL_CHOSEN: u16 = 14;
@@ -327,22 +327,30 @@ fn a_refusal_leaves_nothing_to_follow_up_on() {
 /// answered, nothing made, and IKE_AUTH still does its work.
 #[test]
 fn any_exchange_before_authentication() {
+    // An additional key exchange that nobody agreed to ends the attempt, and nothing else.
     let mut victim = Owned::victim(7);
     let mut evil = keyed(&mut victim, EVIL_KEY);
+    let refused = ask(&mut victim, &mut evil, IKE_INTERMEDIATE, &[Payload::ke(35, &[9; 1184])]);
+    assert_eq!((refused.len(), victim.ike.len(), victim.ike.half_open()), (1, 0, 0));
+
+    let mut victim = Owned::victim(7);
+    let mut evil = keyed(&mut victim, EVIL_KEY);
+    let others = || (0..=255).filter(|e| ![IKE_AUTH, IKE_INTERMEDIATE].contains(e));
     let child = evil.child_payloads(inner(EVIL), inner(VICTIM), false);
     let rekey = evil.rekey_payloads();
     let delete = vec![Payload::delete(1, 0, 0, &[])];
     for payloads in [&child, &rekey, &delete, &vec![]] {
-        for exchange in (0..=255).filter(|exchange| *exchange != IKE_AUTH) {
+        for exchange in others() {
             for id in [0, 1, 2] {
                 for response in [false, true] {
                     let octets = evil.seal(evil.header(exchange, response, id), payloads);
                     victim.hear(EVIL, &octets);
+                    assert!(victim.said().is_empty(), "{exchange} {id} {response}");
+                    assert!(victim.events.is_empty(), "{:?}", victim.events);
                 }
             }
         }
     }
-    assert!(victim.said().is_empty() && victim.events.is_empty());
     let payloads = evil.auth_payloads(inner(EVIL), inner(VICTIM));
     ask(&mut victim, &mut evil, IKE_AUTH, &payloads);
     assert_eq!((victim.established.len(), victim.children.len()), (1, 1));
@@ -350,7 +358,7 @@ fn any_exchange_before_authentication() {
     let mut victim = Owned::victim(7);
     let mut evil = called(&mut victim, EVIL_KEY);
     victim.said();
-    for exchange in (0..=255).filter(|exchange| *exchange != IKE_AUTH) {
+    for exchange in others() {
         for response in [false, true] {
             let octets = evil.seal(evil.header(exchange, response, 1), &child);
             victim.hear(EVIL, &octets);

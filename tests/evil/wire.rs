@@ -20,6 +20,7 @@ pub(crate) const IKE_SA_INIT: u8 = 34;
 pub(crate) const IKE_AUTH: u8 = 35;
 pub(crate) const CREATE_CHILD_SA: u8 = 36;
 pub(crate) const INFORMATIONAL: u8 = 37;
+pub(crate) const IKE_INTERMEDIATE: u8 = 43;
 
 pub(crate) const INITIATOR: u8 = 0x08;
 pub(crate) const RESPONSE: u8 = 0x20;
