@@ -425,6 +425,7 @@ fn a_narrow_place_on_the_way_is_learned_of_and_told() {
     }
 }
 
+/// gotatun 0.7.2.
 #[test]
 fn datagrams_of_any_size_are_survived() {
     let Some(nodes) = two("odd", true) else { return };

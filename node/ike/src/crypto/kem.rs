@@ -96,6 +96,7 @@ mod tests {
         assert_ne!(another.public(), ours.public());
     }
 
+    /// CVE-2015-3240.
     #[test]
     fn bad_values_are_refused() {
         let ours = Decapsulation::new(AdditionalKe::MlKem768).unwrap();
