@@ -157,6 +157,12 @@ pub struct Config {
     /// What tokens are made with by which peers know that we have lost an SA (RFC 6290). Only one
     /// that outlives us is of use. Without it we make none.
     pub token_secret: Option<[u8; 32]>,
+    /// When the node was started: since 1970. Tickets are good until a time of day.
+    pub started: Duration,
+    /// What tickets are sealed with, the key in use first; none, and we give none (RFC 5723).
+    pub ticket_keys: Vec<[u8; 32]>,
+    /// Whether to ask for tickets.
+    pub resumption: bool,
     /// MOBIKE.
     pub mobike: Mobike,
     /// Whether AES-CBC with HMAC-SHA2 will do, for IKE and for ESP, where a peer knows no AEAD.
@@ -187,6 +193,9 @@ impl Config {
             key,
             encapsulation: Encapsulation::default(),
             token_secret: None,
+            started: Duration::ZERO,
+            ticket_keys: Vec::new(),
+            resumption: false,
             mobike: Mobike::default(),
             compatibility: false,
             post_quantum: true,
@@ -251,6 +260,45 @@ pub struct Initiate {
     pub keys: Vec<Credential>,
     /// The first child, negotiated within IKE_AUTH.
     pub child: ChildRequest,
+}
+
+/// What to come back with to a responder that we had an IKE SA with (RFC 5723). Whoever has it can
+/// take our place, and read what is set up with it: it is wiped when dropped and never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ticket {
+    pub(crate) opaque: Vec<u8>,
+    pub(crate) secret: Zeroizing<Vec<u8>>,
+}
+
+impl Ticket {
+    /// Its octets, to be kept in a safe place.
+    #[must_use]
+    pub fn to_octets(&self) -> Zeroizing<Vec<u8>> {
+        let len = u16::try_from(self.secret.len()).unwrap_or(u16::MAX);
+        Zeroizing::new([&len.to_be_bytes(), &self.secret[..], &self.opaque].concat())
+    }
+
+    /// The ticket of these octets.
+    #[must_use]
+    pub fn from_octets(octets: &[u8]) -> Option<Self> {
+        let (len, rest) = octets.split_first_chunk::<2>()?;
+        let (secret, opaque) = rest.split_at_checked(u16::from_be_bytes(*len).into())?;
+        Some(Self { opaque: opaque.to_vec(), secret: Zeroizing::new(secret.to_vec()) })
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ticket(..)")
+    }
+}
+
+impl PublicKey {
+    /// The key in 32 octets: a digest of its kind and its numbers.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        crate::ticket::named(self)
+    }
 }
 
 /// The responder's question: who is this, and what may it have?
@@ -447,6 +495,15 @@ pub enum Event {
         /// Whether the peer says that it knows no other SA with us (RFC 7296 §2.4). The owner
         /// decides what becomes of the others: [`crate::Ike::abandon`] those that are stale.
         initial_contact: bool,
+    },
+    /// The responder has given us something to come back with, once, within `life`.
+    Ticket {
+        /// The SA.
+        ike: IkeId,
+        /// What to give to [`crate::Ike::resume`].
+        ticket: Ticket,
+        /// How long it is good.
+        life: Duration,
     },
     /// A child is agreed. Install it before the next output is carried out.
     ChildUp(Box<Child>),

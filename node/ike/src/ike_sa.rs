@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::crypto::{CipherPair, CryptoFailure, IkeKeys, IkeSuite, Mix, Opener, Sealer, Secret};
 use crate::exchange::Pending;
+use crate::exchange::ike_session_resume::Resumable;
 use crate::message::{
     Body, ExchangeType, Header, InvalidMessage, Message, Payload, PayloadType, Payloads, Sealed,
     write_chain,
@@ -155,6 +156,12 @@ impl IkeSa {
             requests: Reassembly::default(),
             responses: Reassembly::default(),
         })
+    }
+
+    /// What of it another can be made of; nothing if it needs an HMAC.
+    pub(crate) fn resumable(&self) -> Option<Resumable> {
+        let suite = IkeSuite::from_numbers(self.suite.numbers())?;
+        Some(Resumable { suite, sk_d: self.keys.sk_d() })
     }
 
     /// How its keys were agreed on.

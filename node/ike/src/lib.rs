@@ -67,6 +67,7 @@ mod reassembly;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod ticket;
 
 pub use api::*;
 pub use message::InvalidMessage;

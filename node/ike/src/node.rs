@@ -12,13 +12,14 @@ use rand_core::{Rng as _, SeedableRng};
 use sa::{SaId, Spi};
 
 use crate::api::{
-    ChildRequest, Config, Datagram, End, IkeId, Initiate, Output, PeerVerdict, Timer,
+    ChildRequest, Config, Credential, Datagram, End, IkeId, Initiate, Output, PeerVerdict,
+    PublicKey, Ticket, Timer,
 };
 use crate::child::Standing;
 use crate::exchange::crash_detection::SENT_PER_SECOND;
 use crate::exchange::{
     Ask, Pending, create_child_responder, ike_auth_initiator, ike_auth_responder,
-    ike_sa_init_initiator, ike_sa_init_responder, mobike,
+    ike_sa_init_initiator, ike_sa_init_responder, ike_session_resume, mobike,
 };
 use crate::message::{Delete, ExchangeType, Header, Notify, NotifyType, Payload};
 use crate::path::{IKE_PORT, Path};
@@ -45,9 +46,9 @@ impl Ike {
     /// A node without SAs. Every random number it will ever use comes from `seed`: it has to be
     /// secret, and new for every start.
     #[must_use]
-    pub fn new(config: Config, seed: [u8; 32], _now: Instant) -> Self {
+    pub fn new(config: Config, seed: [u8; 32], now: Instant) -> Self {
         Self {
-            shared: Shared::new(config, ChaCha20Rng::from_seed(seed)),
+            shared: Shared::new(config, ChaCha20Rng::from_seed(seed), now),
             peerings: BTreeMap::new(),
             inits: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -189,14 +190,45 @@ impl Ike {
 
     /// Calls a peer.
     pub fn initiate(&mut self, now: Instant, initiate: Initiate) -> IkeId {
+        self.call(now, initiate, ike_sa_init_initiator::start)
+    }
+
+    fn call(
+        &mut self,
+        now: Instant,
+        initiate: Initiate,
+        start: impl FnOnce(&mut Turn<'_>, Initiate) -> State,
+    ) -> IkeId {
         let id = self.shared.fresh_ike_id();
         let local = SocketAddr::new(initiate.local, IKE_PORT);
         let remote = SocketAddr::new(initiate.remote, IKE_PORT);
         let link = Link::new(id, true, Path::new(local, remote));
         self.shared.add_remote(remote.ip());
         self.peerings.insert(id, Peering::new(link));
-        self.with(now, id, None, |_, turn| ike_sa_init_initiator::start(turn, initiate));
+        self.with(now, id, None, |_, turn| start(turn, initiate));
         id
+    }
+
+    /// Calls a peer that has given us a ticket, and that has proved to be who it is by `key` then. If
+    /// it does not take the ticket, this is [`Ike::initiate`].
+    pub fn resume(
+        &mut self,
+        now: Instant,
+        initiate: Initiate,
+        ticket: &Ticket,
+        key: PublicKey,
+    ) -> IkeId {
+        let key = Credential::Key(key);
+        self.call(now, initiate, |turn, initiate| {
+            ike_session_resume::start(turn, initiate, ticket, key)
+        })
+    }
+
+    /// Tickets are sealed with these keys from now on, the first of them; the second still opens.
+    pub fn set_ticket_keys(&mut self, keys: &[[u8; 32]]) {
+        if let Some(tickets) = &mut self.shared.tickets {
+            tickets.rotate(keys);
+        }
     }
 
     /// Asks for another child under an IKE SA; if that is not established yet, as soon as it is.
@@ -479,6 +511,7 @@ fn timeout(state: State, turn: &mut Turn<'_>) -> State {
                 State::Over
             }
         },
+        State::ResumeSent(sent) => sent.timeout(turn),
         State::KeSent(mut sent) if sent.due().is_some_and(|due| due <= now) => {
             if let Some(datagrams) = sent.keyed.sa.repeat(now) {
                 turn.shared.counters.retransmissions += 1;

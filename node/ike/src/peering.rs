@@ -11,6 +11,7 @@ use crate::exchange::ike_auth_initiator::{AuthSent, Signing};
 use crate::exchange::ike_auth_responder::{AwaitPeer, HalfOpenSa, SigningAnswer};
 use crate::exchange::ike_intermediate::KeSent;
 use crate::exchange::ike_sa_init_initiator::InitSent;
+use crate::exchange::ike_session_resume::ResumeSent;
 use crate::message::Payload;
 use crate::path::Path;
 use crate::shared::Shared;
@@ -68,6 +69,8 @@ pub(crate) struct Queued {
 pub(crate) enum State {
     /// Initiator: IKE_SA_INIT is sent.
     InitSent(Box<InitSent>),
+    /// Initiator: IKE_SESSION_RESUME is sent.
+    ResumeSent(Box<ResumeSent>),
     /// Initiator: IKE_INTERMEDIATE is sent.
     KeSent(Box<KeSent>),
     /// Initiator: waits for our own signature.
@@ -197,6 +200,7 @@ impl State {
         match self {
             Self::InitSent(s) => Some(s.deadline()),
             Self::Signing(s) => Some((s.until, Timer::HalfOpen)),
+            Self::ResumeSent(s) => Some(s.deadline()),
             Self::KeSent(s) => s.due().map(|due| (due, Timer::Retransmit)),
             Self::AuthSent(s) => s.sa.due().map(|due| (due, Timer::Retransmit)),
             Self::HalfOpen(s) => Some((s.until, Timer::HalfOpen)),

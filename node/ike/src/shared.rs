@@ -17,6 +17,7 @@ use crate::half_open::HalfOpen;
 use crate::ike_sa::{Dropped, Repeat};
 use crate::message::InvalidMessage;
 use crate::path::NAT_PORT;
+use crate::ticket::Tickets;
 
 /// What has passed through since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -62,6 +63,9 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Makes our tokens (RFC 6290).
     pub(crate) tokens: Option<TokenMaker>,
+    /// Tickets that we give (RFC 5723).
+    pub(crate) tickets: Option<Tickets>,
+    started: Instant,
     /// Unprotected answers and hints that we send.
     pub(crate) hints_sent: Hints,
     /// Unprotected hints that we heed.
@@ -125,8 +129,10 @@ pub(crate) struct Grave {
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config, rng: ChaCha20Rng) -> Self {
+    pub(crate) fn new(config: Config, rng: ChaCha20Rng, now: Instant) -> Self {
         Self {
+            tickets: Tickets::new(&config.ticket_keys),
+            started: now,
             tokens: config.token_secret.as_ref().map(TokenMaker::new),
             hints_sent: Hints::default(),
             hints_heeded: Hints::default(),
@@ -148,6 +154,12 @@ impl Shared {
     }
 
     /// What algorithms will do.
+    /// Seconds since 1970.
+    pub(crate) fn unix(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.started);
+        self.config.started.saturating_add(since).as_secs()
+    }
+
     pub(crate) fn suites(&self) -> Suites {
         Suites { compatibility: self.config.compatibility, additional: false }
     }

@@ -11,6 +11,7 @@ mod matrix;
 mod mobike;
 mod post_quantum;
 mod rekey;
+mod resume;
 mod secrets;
 mod suites;
 
@@ -145,6 +146,8 @@ pub(super) struct Node {
     pub(super) prompt: bool,
     pub(super) waiting: VecDeque<Output>,
     pub(super) children: BTreeMap<SaId, Child>,
+    /// Signatures made.
+    pub(super) signed: usize,
 }
 
 /// A datagram on its way.
@@ -158,6 +161,8 @@ pub(super) struct Packet {
 /// The machines and the wire.
 pub(super) struct Net {
     pub(super) now: Instant,
+    /// When it began.
+    pub(super) born: Instant,
     pub(super) nodes: Vec<Node>,
     pub(super) wire: VecDeque<Packet>,
     /// Every packet ever sent.
@@ -169,6 +174,9 @@ pub(super) fn config(which: usize) -> Config {
         key: public(key_pair(which)),
         encapsulation: Encapsulation::WhenNatted,
         token_secret: None,
+        started: Duration::ZERO,
+        ticket_keys: Vec::new(),
+        resumption: false,
         mobike: Mobike::On,
         compatibility: false,
         post_quantum: false,
@@ -202,6 +210,7 @@ impl Node {
             prompt: true,
             waiting: VecDeque::new(),
             children: BTreeMap::new(),
+            signed: 0,
         }
     }
 
@@ -254,6 +263,7 @@ impl Node {
             }
             Some(Output::Sign(s)) => {
                 let signature = sign(self.pair, s.scheme, &s.octets);
+                self.signed += 1;
                 self.ike.handle_signature(now, s.ike, Some(signature));
             }
             _ => {}
@@ -316,7 +326,7 @@ impl Net {
                 },
             );
         }
-        Self { now, nodes, wire: VecDeque::new(), seen: Vec::new() }
+        Self { now, born: now, nodes, wire: VecDeque::new(), seen: Vec::new() }
     }
 
     pub(super) fn call(own: usize, peer: usize) -> Initiate {

@@ -108,6 +108,28 @@ impl IkeKeys {
         Self::expand(prf, cipher, &seed, mix)
     }
 
+    /// From an earlier SA's SK_d: SKEYSEED = prf(SK_d, "Resumption" | Ni | Nr) (RFC 5723 §5.1).
+    pub(crate) fn resumed(
+        prf: Prf,
+        cipher: IkeCipher,
+        sk_d: &Secret,
+        mix: Mix<'_>,
+    ) -> Result<(Self, CipherPair), CryptoFailure> {
+        let seed = prf.of(sk_d, &[b"Resumption", mix.nonce_i, mix.nonce_r]);
+        Self::expand(prf, cipher, &seed, mix)
+    }
+
+    /// SK_d, for an SA that is to be made of this one.
+    pub(crate) fn sk_d(&self) -> Secret {
+        Secret::new(self.sk_d.to_vec())
+    }
+
+    /// AUTH of an SA that was made of another: prf(SK_p, octets) (RFC 5723 §5.1).
+    pub(crate) fn resumed_auth(&self, by_initiator: bool, octets: &[u8]) -> Secret {
+        let key = if by_initiator { &self.sk_pi } else { &self.sk_pr };
+        self.prf.of(key, &[octets])
+    }
+
     /// From a rekey's secret: SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr) with the old SA's
     /// prf; what follows uses the new one.
     pub(crate) fn rekeyed(

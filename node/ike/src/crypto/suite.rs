@@ -29,6 +29,32 @@ pub(crate) struct Suites {
 }
 
 impl IkeSuite {
+    /// How many numbers say what a suite is.
+    pub(crate) const NUMBERS: usize = 5;
+
+    /// The numbers of its transforms: prf, cipher, key length, key exchange, and another.
+    pub(crate) fn numbers(self) -> [u16; Self::NUMBERS] {
+        let (cipher, bits) = self.cipher.number();
+        let additional = self.additional.map_or(NO_EXCHANGE, AdditionalKe::number);
+        [self.prf.number(), cipher, bits.unwrap_or(0), self.group.number(), additional]
+    }
+
+    /// The suite of these numbers. Those that need an HMAC are not among them.
+    pub(crate) fn from_numbers(numbers: [u16; Self::NUMBERS]) -> Option<Self> {
+        let [prf, cipher, bits, group, additional] = numbers;
+        let bits = (bits != 0).then_some(bits);
+        Some(Self {
+            cipher: IkeCipher::AEADS.into_iter().find(|c| c.number() == (cipher, bits))?,
+            prf: Prf::ALL.into_iter().find(|p| p.number() == prf)?,
+            group: Group::from_number(group)?,
+            additional: match additional {
+                NO_EXCHANGE => None,
+                n if n == AdditionalKe::MlKem768.number() => Some(AdditionalKe::MlKem768),
+                _ => return None,
+            },
+        })
+    }
+
     /// Its key exchange, in a word.
     pub(crate) fn key_exchange(self) -> &'static str {
         let AdditionalKe::MlKem768 = self.additional.unwrap_or(AdditionalKe::MlKem768);

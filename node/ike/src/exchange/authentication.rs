@@ -16,6 +16,8 @@ pub(crate) enum Proof {
     Secret(SharedSecret),
     /// Not at all.
     Null,
+    /// With an SA that both had before (RFC 5723).
+    Resumed,
 }
 
 impl Proof {
@@ -43,6 +45,10 @@ impl Proof {
                 Authentication { method: AUTH_SHARED_KEY, data: mac(Some(secret.octets())) }
             }
             Self::Null => Authentication { method: AUTH_NULL, data: mac(None) },
+            Self::Resumed => {
+                let data = keys.resumed_auth(by_initiator, octets).to_vec();
+                Authentication { method: AUTH_SHARED_KEY, data }
+            }
         })
     }
 }
@@ -67,6 +73,12 @@ pub(crate) struct Claim<'a> {
 }
 
 impl Claim<'_> {
+    /// Whether it comes from the other end of the SA that this one was made of.
+    pub(crate) fn is_resumed(&self) -> bool {
+        let expected = self.keys.resumed_auth(self.by_initiator, self.octets);
+        self.auth.method == AUTH_SHARED_KEY && bool::from(expected.ct_eq(&self.auth.data))
+    }
+
     /// Whether this credential proves it. Each answers to its own methods only, and whoever is
     /// anonymous says so: a name is worth a proof.
     pub(crate) fn is_proven_by(&self, own: &PublicKey, credential: &Credential) -> bool {

@@ -1,14 +1,18 @@
 //! IKE_AUTH, our request (RFC 7296 §1.2, §2.15).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sa::{Mode, Spi};
+use zeroize::Zeroizing;
 
-use crate::api::{Credential, End, Event, Identity, Initiate, Output, Sign, SignatureScheme};
+use crate::api::{
+    Credential, End, Event, Identity, Initiate, Output, Sign, SignatureScheme, Ticket,
+};
 use crate::child::{NewChild, child_up};
 use crate::crypto::{EspOffer, child_keys, confirm_esp, offer_esp, write_auth};
 use crate::established::{Authority, Established, Founding};
 use crate::exchange::authentication::{Claim, Prepared, Proof};
+use crate::exchange::ike_session_resume::TICKET_LIFE;
 use crate::exchange::mobike::{self, Mobility};
 use crate::exchange::{Ask, Pending, crash_detection};
 use crate::failure::Failure;
@@ -29,6 +33,8 @@ pub(crate) struct Keyed {
     pub(crate) nonce_r: Vec<u8>,
     /// The responder's IKE_SA_INIT message: it signs that.
     pub(crate) response: Vec<u8>,
+    /// What the peer proved itself with in the SA that this one is made of (RFC 5723).
+    pub(crate) resumed: Option<Credential>,
 }
 
 /// Waits for our own signature.
@@ -47,6 +53,7 @@ pub(crate) struct AuthSent {
     nonce_i: Vec<u8>,
     nonce_r: Vec<u8>,
     response: Vec<u8>,
+    resumed: Option<Credential>,
     spi_in: Spi,
 }
 
@@ -72,7 +79,7 @@ pub(crate) fn signed(signing: Signing, turn: &mut Turn<'_>, signature: &[u8]) ->
 
 /// Sends IKE_AUTH.
 pub(crate) fn send(keyed: Keyed, turn: &mut Turn<'_>, auth: Authentication) -> State {
-    let Keyed { mut sa, mut initiate, id, nonce_i, nonce_r, response } = keyed;
+    let Keyed { mut sa, mut initiate, id, nonce_i, nonce_r, response, resumed } = keyed;
     initiate.child.mode = turn.link.path.mode_for(&initiate.child);
     let spi_in = turn.shared.fresh_esp_spi();
     let mut payloads = vec![Payload::IdInitiator(id)];
@@ -93,11 +100,22 @@ pub(crate) fn send(keyed: Keyed, turn: &mut Turn<'_>, auth: Authentication) -> S
     payloads.push(Payload::TsInitiator(initiate.child.local.clone()));
     payloads.push(Payload::TsResponder(initiate.child.remote.clone()));
     payloads.extend(mobike::announce(turn));
+    if turn.shared.config.resumption {
+        payloads.push(bare(NotifyType::TICKET_REQUEST));
+    }
     payloads.extend(crash_detection::ours(turn, (sa.spi_i, sa.spi_r), true));
     let repeat = turn.shared.repeat(turn.now);
     let datagrams = sa.request(ExchangeType::IKE_AUTH, &payloads, repeat, Pending::Auth);
     turn.send(datagrams);
-    State::AuthSent(Box::new(AuthSent { sa, initiate, nonce_i, nonce_r, response, spi_in }))
+    State::AuthSent(Box::new(AuthSent {
+        sa,
+        initiate,
+        nonce_i,
+        nonce_r,
+        response,
+        resumed,
+        spi_in,
+    }))
 }
 
 impl AuthSent {
@@ -146,6 +164,10 @@ fn authenticate(
     let keys = &state.sa.keys;
     let octets = state.sa.signed_octets(false, &state.response, &state.nonce_i, &id.octets);
     let claim = Claim { keys, by_initiator: false, identity: &id.identity, auth, octets: &octets };
+    if let Some(peer) = &state.resumed {
+        let proven = claim.is_resumed().then(|| (id.identity.clone(), peer.clone()));
+        return proven.ok_or(End::AuthenticationFailed);
+    }
     let own = &turn.shared.config.key;
     state
         .initiate
@@ -164,7 +186,8 @@ fn establish(
     identity: Identity,
     key: Credential,
 ) -> State {
-    let AuthSent { mut sa, initiate, nonce_i, nonce_r, response: _, spi_in } = state;
+    let AuthSent { mut sa, initiate, nonce_i, nonce_r, response: _, resumed, spi_in } = state;
+    let ticket = ticket_in(payloads, &sa);
     sa.peer_token = crash_detection::theirs(payloads);
     let founding = Founding {
         sa,
@@ -194,8 +217,28 @@ fn establish(
             turn.shared.event(Event::ChildFailed { ike: turn.link.id, request, why });
         }
     }
+    if let Some((ticket, life)) = ticket {
+        turn.shared.event(Event::Ticket { ike: turn.link.id, ticket, life });
+    }
+    if resumed.is_some() {
+        // With a key exchange of its own it is as good as new.
+        turn.link.ask(turn.now, Ask::RekeyIke);
+    }
     established.pump(turn);
     State::Established(Box::new(established))
+}
+
+/// The ticket that the responder gives us, with what we keep beside it, and its life.
+fn ticket_in(payloads: &Payloads, sa: &IkeSa) -> Option<(Ticket, Duration)> {
+    let notify = payloads.notify(NotifyType::TICKET_LT_OPAQUE)?;
+    let (life, opaque) = notify.data.split_first_chunk::<4>()?;
+    if opaque.is_empty() || opaque.len() > MAX_TICKET {
+        return None;
+    }
+    let mut secret = Zeroizing::new(Vec::new());
+    sa.resumable()?.write(&mut secret);
+    let life = Duration::from_secs(u32::from_be_bytes(*life).into()).min(TICKET_LIFE);
+    Some((Ticket { opaque: opaque.to_vec(), secret }, life))
 }
 
 /// The child in the response, or why there is none, and whether the peer has it nevertheless.
@@ -250,5 +293,7 @@ pub(crate) fn agreed_mode(wanted: Mode, payloads: &Payloads) -> Result<Mode, End
     }
 }
 
+/// Octets of a ticket that still fits a datagram of IPv6's least MTU with all else.
+const MAX_TICKET: usize = 900;
 /// More keys than any name has; each costs a signature check.
 pub(crate) const MAX_KEYS: usize = 16;

@@ -5,23 +5,27 @@ use std::time::Instant;
 
 use sa::{Mode, Spi, TrafficSelector};
 
-use crate::api::{End, Grant, Identity, NeedPeer, Output, PeerVerdict, Sign, SignatureScheme};
+use crate::api::{
+    Credential, End, Grant, Identity, NeedPeer, Output, PeerVerdict, Sign, SignatureScheme,
+};
 use crate::child::{NewChild, child_up};
 use crate::crypto::{AdditionalKe, EspChoice, answer_esp, child_keys, choose_esp, write_auth};
 use crate::established::{Authority, Established, Founding};
 use crate::exchange::authentication::{Claim, Prepared, Proof};
 use crate::exchange::crash_detection;
 use crate::exchange::ike_auth_initiator::MAX_KEYS;
+use crate::exchange::ike_session_resume::TICKET_LIFE;
 use crate::exchange::mobike::{self, Mobility};
 use crate::failure::Failure;
 use crate::ike_sa::IkeSa;
 use crate::message::{
-    Authentication, ExchangeType, Identification, InvalidMessage, NotifyType, Payload, Payloads,
-    Proposal,
+    Authentication, ExchangeType, Identification, InvalidMessage, Notify, NotifyType, Payload,
+    Payloads, Proposal,
 };
 use crate::narrow::{narrow, share_family};
 use crate::peering::{HALF_OPEN_LIFE, State, Turn, bare};
-use crate::shared::Grave;
+use crate::shared::{Grave, Shared};
+use crate::ticket::Known;
 
 /// IKE_SA_INIT is answered.
 #[derive(Debug)]
@@ -34,6 +38,10 @@ pub(crate) struct HalfOpenSa {
     pub(crate) hashes: Vec<u16>,
     /// The additional key exchange that has to come before IKE_AUTH (RFC 9370).
     pub(crate) owed_ke: Option<AdditionalKe>,
+    /// Who the peer was in the SA that this one is made of (RFC 5723).
+    pub(crate) resumed: Option<Box<Known>>,
+    /// The peer wants to come back without a key exchange one day.
+    pub(crate) wants_ticket: bool,
     pub(crate) until: Instant,
 }
 
@@ -109,6 +117,7 @@ pub(crate) fn receive(
     };
     if let Ok(payloads) = &complete {
         state.sa.peer_token = crash_detection::theirs(payloads);
+        state.wants_ticket = payloads.notify(NotifyType::TICKET_REQUEST).is_some();
     }
     match complete.and_then(read) {
         Ok((id, wanted, auth, child, initial_contact)) => {
@@ -183,13 +192,22 @@ pub(crate) fn told(state: AwaitPeer, turn: &mut Turn<'_>, verdict: PeerVerdict) 
         turn.ended(End::NotAuthorized);
         return State::Over;
     };
-    let Some(grant) = authenticate(&init, turn, &peer, &auth, grants) else {
+    let grant = authenticate(&init, turn, &peer, &auth, grants).filter(|_| {
+        // Once, and only once it is its peer who has come back with it.
+        let Some(known) = &init.resumed else { return true };
+        turn.shared.tickets.as_mut().is_some_and(|tickets| tickets.spend(known))
+    });
+    let Some(grant) = grant else {
         refuse(&mut init.sa, turn, ExchangeType::IKE_AUTH, digest, Failure::AuthenticationFailed);
         turn.ended(End::AuthenticationFailed);
         return State::Over;
     };
     let own = &turn.shared.config.key;
-    let Some(proof) = Proof::ours(own, &identity, Some(&grant.key), &init.hashes) else {
+    let proof = match &init.resumed {
+        Some(_) => Some(Proof::Resumed),
+        None => Proof::ours(own, &identity, Some(&grant.key), &init.hashes),
+    };
+    let Some(proof) = proof else {
         refuse(&mut init.sa, turn, ExchangeType::IKE_AUTH, digest, Failure::AuthenticationFailed);
         turn.ended(End::Misbehaved("no signature hash algorithm in common"));
         return State::Over;
@@ -220,6 +238,10 @@ fn authenticate(
     let keys = &init.sa.keys;
     let octets = init.sa.signed_octets(true, &init.request, &init.nonce_r, &peer.octets);
     let claim = Claim { keys, by_initiator: true, identity: &peer.identity, auth, octets: &octets };
+    if let Some(known) = &init.resumed {
+        let is = |grant: &Grant| grant.key.key().is_some_and(|key| known.is(peer, key));
+        return grants.into_iter().find(is).filter(|_| claim.is_resumed());
+    }
     let own = &turn.shared.config.key;
     grants.into_iter().take(MAX_KEYS).find(|grant| claim.is_proven_by(own, &grant.key))
 }
@@ -262,7 +284,8 @@ pub(crate) fn signed(state: SigningAnswer, turn: &mut Turn<'_>, signature: Optio
 fn send(answer: Answer, turn: &mut Turn<'_>, auth: Authentication) -> State {
     let Answer { init, peer, id, grant, child, initial_contact, mobility } = answer;
     let mut payloads = vec![Payload::IdResponder(id), Payload::Authentication(auth)];
-    let HalfOpenSa { sa, nonce_i, nonce_r, .. } = init;
+    let HalfOpenSa { sa, nonce_i, nonce_r, wants_ticket, .. } = init;
+    let ticket = wants_ticket.then(|| ticket_for(turn, &sa, &peer, &grant.key)).flatten();
     let founding = Founding {
         sa,
         identity: peer,
@@ -297,12 +320,28 @@ fn send(answer: Answer, turn: &mut Turn<'_>, auth: Authentication) -> State {
     if established.mobility.agreed {
         payloads.extend(mobike::announce(turn));
     }
+    payloads.extend(ticket);
     let spis = (established.current.spi_i, established.current.spi_r);
     payloads.extend(crash_detection::ours(turn, spis, false));
     let datagrams = established.current.respond(ExchangeType::IKE_AUTH, &payloads);
     turn.send(datagrams);
     established.pump(turn);
     State::Established(Box::new(established))
+}
+
+/// A ticket for a peer that has signed.
+fn ticket_for(
+    turn: &mut Turn<'_>,
+    sa: &IkeSa,
+    peer: &Identity,
+    key: &Credential,
+) -> Option<Payload> {
+    let until = turn.shared.unix(turn.now) + TICKET_LIFE.as_secs();
+    let Shared { tickets: Some(tickets), rng, .. } = &mut *turn.shared else { return None };
+    let opaque = tickets.seal(rng, until, &sa.resumable()?, peer, key.key()?).ok()?;
+    let mut data = u32::try_from(TICKET_LIFE.as_secs()).ok()?.to_be_bytes().to_vec();
+    data.extend_from_slice(&opaque);
+    Some(Payload::Notify(Notify::new(NotifyType::TICKET_LT_OPAQUE, data)))
 }
 
 fn first_child(

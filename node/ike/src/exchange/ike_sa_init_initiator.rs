@@ -310,6 +310,7 @@ fn accept(
         nonce_i: mem::take(&mut state.nonce),
         nonce_r: answer.nonce_r,
         response: message.octets.to_vec(),
+        resumed: None,
     };
     let ike = turn.link.id;
     turn.shared.event(Event::Keyed { ike });

@@ -107,6 +107,8 @@ pub(crate) fn accept(request: &Request<'_>, turn: &mut Turn<'_>) -> Result<State
         nonce_r: own_nonce,
         hashes: announced_hashes(payloads),
         owed_ke: suite.additional,
+        resumed: None,
+        wants_ticket: false,
         until: turn.now + HALF_OPEN_LIFE,
     })))
 }

@@ -8,6 +8,7 @@
 //! | `rekey_ike` | §1.3.2, §2.18 |
 //! | `crash_detection` | RFC 6290 |
 //! | `ike_intermediate` | RFC 9242, RFC 9370 |
+//! | `ike_session_resume` | RFC 5723 |
 //! | `informational` | §1.4 |
 //! | `mobike` | RFC 4555 |
 
@@ -20,6 +21,7 @@ pub(crate) mod ike_auth_responder;
 pub(crate) mod ike_intermediate;
 pub(crate) mod ike_sa_init_initiator;
 pub(crate) mod ike_sa_init_responder;
+pub(crate) mod ike_session_resume;
 pub(crate) mod informational;
 pub(crate) mod mobike;
 pub(crate) mod rekey_ike;

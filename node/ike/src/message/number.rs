@@ -9,6 +9,8 @@ impl ExchangeType {
     pub(crate) const IKE_AUTH: Self = Self(35);
     pub(crate) const CREATE_CHILD_SA: Self = Self(36);
     pub(crate) const INFORMATIONAL: Self = Self(37);
+    /// RFC 5723 §7.
+    pub(crate) const IKE_SESSION_RESUME: Self = Self(38);
     /// RFC 9242 §3.2.
     pub(crate) const IKE_INTERMEDIATE: Self = Self(43);
 }
@@ -101,6 +103,11 @@ impl NotifyType {
     pub(crate) const UPDATE_SA_ADDRESSES: Self = Self(16400);
     pub(crate) const COOKIE2: Self = Self(16401);
     pub(crate) const NO_NATS_ALLOWED: Self = Self(16402);
+    /// RFC 5723 §7, and the three that follow.
+    pub(crate) const TICKET_LT_OPAQUE: Self = Self(16409);
+    pub(crate) const TICKET_REQUEST: Self = Self(16410);
+    pub(crate) const TICKET_NACK: Self = Self(16412);
+    pub(crate) const TICKET_OPAQUE: Self = Self(16413);
     /// RFC 6023 §3.
     pub(crate) const CHILDLESS_IKEV2_SUPPORTED: Self = Self(16418);
     /// RFC 6290 §4.1.

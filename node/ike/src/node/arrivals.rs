@@ -8,7 +8,7 @@ use crate::api::{Datagram, End};
 use crate::exchange::crash_detection::{HEEDED_PER_SECOND, SENT_PER_SECOND};
 use crate::exchange::{
     ike_auth_initiator, ike_auth_responder, ike_intermediate, ike_sa_init_initiator,
-    ike_sa_init_responder,
+    ike_sa_init_responder, ike_session_resume,
 };
 use crate::failure::Failure;
 use crate::half_open::Admission;
@@ -39,7 +39,8 @@ impl Ike {
                 return;
             }
         };
-        if message.header.exchange == ExchangeType::IKE_SA_INIT {
+        let exchange = message.header.exchange;
+        if matches!(exchange, ExchangeType::IKE_SA_INIT | ExchangeType::IKE_SESSION_RESUME) {
             if message.header.response {
                 self.init_response(now, datagram, &message);
             } else {
@@ -99,7 +100,16 @@ impl Ike {
             return self.shared.count(Dropped::Stray);
         }
         self.with(now, ike, Some(datagram), |state, turn| match state {
-            State::InitSent(state) if turn.reply.1 == turn.link.path.remote => {
+            State::ResumeSent(state)
+                if turn.reply.1 == turn.link.path.remote
+                    && message.header.exchange == ExchangeType::IKE_SESSION_RESUME =>
+            {
+                ike_session_resume::receive(state, turn, message, &payloads)
+            }
+            State::InitSent(state)
+                if turn.reply.1 == turn.link.path.remote
+                    && message.header.exchange == ExchangeType::IKE_SA_INIT =>
+            {
                 ike_sa_init_initiator::receive(state, turn, message, &payloads)
             }
             state => {
@@ -143,6 +153,9 @@ impl Ike {
                 return;
             }
         };
+        if header.exchange == ExchangeType::IKE_SESSION_RESUME {
+            return self.resume_request(now, datagram, message, digest, &payloads);
+        }
         let request =
             match ike_sa_init_responder::read(self.shared.init_suites(), message, &payloads) {
                 Ok(request) => request,
@@ -157,7 +170,32 @@ impl Ike {
                 }
             };
         if self.admit(now, datagram, message, &payloads) {
-            self.begin(now, datagram, digest, &request);
+            self.begin(now, datagram, digest, |turn| ike_sa_init_responder::accept(&request, turn));
+        }
+    }
+
+    /// Somebody comes back with a ticket (RFC 5723 §4.3.2).
+    fn resume_request(
+        &mut self,
+        now: Instant,
+        datagram: Datagram<'_>,
+        message: &Message<'_>,
+        digest: Vec<u8>,
+        payloads: &Payloads,
+    ) {
+        let Some(ticket) = payloads.notify(NotifyType::TICKET_OPAQUE) else {
+            return self.shared.count(InvalidMessage::Missing("ticket").into());
+        };
+        let unix = self.shared.unix(now);
+        let known = self.shared.tickets.as_mut().and_then(|t| t.open(unix, &ticket.data));
+        let Some(known) = known else {
+            let notify = Notify::new(NotifyType::TICKET_NACK, []);
+            return self.answer_stateless(datagram, &message.header, notify);
+        };
+        if self.admit(now, datagram, message, payloads) {
+            self.begin(now, datagram, digest, |turn| {
+                ike_session_resume::answer(turn, message, payloads, known)
+            });
         }
     }
 
@@ -208,7 +246,7 @@ impl Ike {
         now: Instant,
         datagram: Datagram<'_>,
         digest: Vec<u8>,
-        request: &ike_sa_init_responder::Request<'_>,
+        accept: impl FnOnce(&mut Turn<'_>) -> Result<State, Failure>,
     ) {
         let id = self.shared.fresh_ike_id();
         let source = datagram.remote.ip();
@@ -220,7 +258,7 @@ impl Ike {
         self.inits.insert(digest, id);
         self.peerings.insert(id, Peering::new(link));
         self.with(now, id, Some(datagram), |_, turn| {
-            ike_sa_init_responder::accept(request, turn).unwrap_or_else(|_| {
+            accept(turn).unwrap_or_else(|_| {
                 turn.shared.counters.dropped_invalid += 1;
                 State::Over
             })

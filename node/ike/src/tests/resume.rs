@@ -1,0 +1,233 @@
+//! Coming back with a ticket (RFC 5723).
+
+use super::*;
+use crate::message::{Body, Message, NotifyType, Payloads};
+
+const KEY: [u8; 32] = [5; 32];
+
+fn start(net: &mut Net, node: usize, keys: &[[u8; 32]], change: impl Fn(&mut Config)) {
+    let mut config = config(node);
+    config.resumption = true;
+    config.ticket_keys = keys.to_vec();
+    config.started = Duration::from_secs(1_800_000_000) + net.now.duration_since(net.born);
+    change(&mut config);
+    let verdicts = net.nodes[node].verdicts.clone();
+    net.nodes[node] = Node::new(node, config, net.now);
+    net.nodes[node].verdicts = verdicts;
+}
+
+/// Two nodes, an SA between them, and the ticket that came of it.
+fn with_ticket() -> (Net, Ticket) {
+    let mut net = Net::pair();
+    for node in 0..2 {
+        start(&mut net, node, &[KEY], |_| {});
+    }
+    net.initiate(0, 1);
+    net.settle();
+    let ticket = ticket_of(&net);
+    (net, ticket)
+}
+
+fn ticket_of(net: &Net) -> Ticket {
+    let ticket = |event: &Event| match event {
+        Event::Ticket { ticket, life, .. } => {
+            assert_eq!(*life, Duration::from_secs(86_400));
+            Some(ticket.clone())
+        }
+        _ => None,
+    };
+    net.nodes[0].events.iter().filter_map(ticket).last().expect("a ticket")
+}
+
+fn resume(net: &mut Net, ticket: &Ticket) {
+    let now = net.now;
+    let kept = Ticket::from_octets(&ticket.to_octets()).unwrap();
+    net.nodes[0].ike.resume(now, Net::call(0, 1), &kept, public(key_pair(1)));
+    net.collect();
+}
+
+/// The exchange types so far, from this packet on.
+fn exchanges(net: &Net, mark: usize) -> Vec<u8> {
+    net.seen[mark..].iter().map(|p| p.octets[18]).collect()
+}
+
+/// Signatures made.
+fn signatures(net: &Net) -> usize {
+    net.nodes.iter().map(|n| n.signed).sum()
+}
+
+#[test]
+fn who_restarts_comes_back_without_a_signature() {
+    // Either end, or both: the one that calls has its ticket, the one that is called its key.
+    for restarted in [&[0][..], &[1], &[0, 1]] {
+        let (mut net, ticket) = with_ticket();
+        for node in restarted {
+            start(&mut net, *node, &[KEY], |_| {});
+        }
+        for node in &mut net.nodes {
+            (node.signed, node.children) = (0, BTreeMap::new());
+        }
+        let (mark, asked) = (net.seen.len(), net.nodes[1].asked.len());
+        resume(&mut net, &ticket);
+        net.settle();
+        assert_eq!(signatures(&net), 0, "{restarted:?}");
+        net.assert_children_fit();
+        assert_eq!(net.nodes[0].children.len(), 1);
+        // Its authority was asked for, as any stranger's.
+        assert_eq!(net.nodes[1].asked.len(), asked + 1);
+        // IKE_SESSION_RESUME, IKE_AUTH, and a key exchange at once, with the old one's Delete.
+        assert_eq!(exchanges(&net, mark), [38, 38, 35, 35, 36, 36, 37, 37]);
+        // And there is a ticket for the next time.
+        assert_ne!(ticket_of(&net), ticket);
+    }
+}
+
+#[test]
+fn a_ticket_is_good_once() {
+    let (mut net, ticket) = with_ticket();
+    resume(&mut net, &ticket);
+    net.settle();
+    let mark = net.seen.len();
+    resume(&mut net, &ticket);
+    net.settle();
+    // TICKET_NACK, and the long way.
+    assert_eq!(exchanges(&net, mark)[..6], [38, 38, 34, 34, 35, 35]);
+    assert!(net.nodes.iter().all(|n| n.ended().is_empty()));
+}
+
+#[test]
+fn what_is_no_good_ticket_costs_a_round_and_nothing_else() {
+    let day = Duration::from_secs(86_400);
+    for what in 0..5 {
+        let (mut net, mut ticket) = with_ticket();
+        match what {
+            // Its key is gone; it is too old; it was changed; nobody answers; tickets are off.
+            0 => start(&mut net, 1, &[[6; 32], [7; 32]], |_| {}),
+            1 => net.now += day + Duration::from_secs(1),
+            2 => ticket.opaque[20] ^= 1,
+            3 => set_mangle(None),
+            _ => start(&mut net, 1, &[], |_| {}),
+        }
+        let before = net.nodes[0].established().len();
+        resume(&mut net, &ticket);
+        if what == 3 {
+            net.wire.clear();
+            let until = net.now + Duration::from_millis(1600);
+            while net.tick(until) {
+                net.wire.retain(|p| p.octets[18] != 38);
+                net.settle();
+            }
+        }
+        net.settle();
+        assert_eq!(net.nodes[0].established().len(), before + 1, "{what}");
+        let ike = *net.nodes[0].established().last().unwrap();
+        assert!(net.nodes[0].children.values().any(|c| c.ike == ike), "{what}");
+    }
+}
+
+#[test]
+fn the_key_before_still_opens() {
+    let (mut net, ticket) = with_ticket();
+    net.nodes[1].ike.set_ticket_keys(&[[6; 32], KEY]);
+    let mark = net.seen.len();
+    resume(&mut net, &ticket);
+    net.settle();
+    assert_eq!(exchanges(&net, mark)[..4], [38, 38, 35, 35]);
+    // What it gives now is sealed with the new one.
+    let next = ticket_of(&net);
+    net.nodes[1].ike.set_ticket_keys(&[[8; 32], [6; 32]]);
+    let mark = net.seen.len();
+    resume(&mut net, &next);
+    net.settle();
+    assert_eq!(exchanges(&net, mark)[..4], [38, 38, 35, 35]);
+}
+
+#[test]
+fn it_never_replaces_authority() {
+    // The peer's record is gone, or has another key now.
+    for gone in [true, false] {
+        let (mut net, ticket) = with_ticket();
+        let before = net.nodes[1].established().len();
+        if gone {
+            net.nodes[1].verdicts.clear();
+        } else {
+            let verdict = net.nodes[1].verdicts.values_mut().next().unwrap();
+            let PeerVerdict::Known { grants, .. } = verdict else { panic!() };
+            grants[0].key = public(key_pair(2)).into();
+        }
+        resume(&mut net, &ticket);
+        net.settle();
+        assert_eq!(net.nodes[1].established().len(), before);
+        assert_eq!(net.nodes[0].ended(), [End::Refused { notify: 24, authentic: false }]);
+    }
+}
+
+#[test]
+fn a_ticket_without_its_secret_is_nothing() {
+    let (mut net, ticket) = with_ticket();
+    let mut stolen = ticket.clone();
+    let last = stolen.secret.len() - 1;
+    stolen.secret[last] ^= 1;
+    resume(&mut net, &stolen);
+    net.run(Duration::from_secs(31));
+    assert_eq!(net.nodes[1].established().len(), 1);
+    // And it is not spent by that.
+    let mark = net.seen.len();
+    resume(&mut net, &ticket);
+    net.settle();
+    assert_eq!(exchanges(&net, mark)[..4], [38, 38, 35, 35]);
+}
+
+#[test]
+fn losses_and_repetitions_are_made_good() {
+    for lost in 0..8 {
+        let (mut net, ticket) = with_ticket();
+        start(&mut net, 0, &[KEY], |_| {});
+        net.nodes[0].children.clear();
+        resume(&mut net, &ticket);
+        let until = net.now + Duration::from_secs(20);
+        let mut place = 0;
+        loop {
+            while let Some(packet) = net.wire.pop_front() {
+                if place != lost {
+                    net.deliver(&packet);
+                    net.deliver(&packet);
+                }
+                place += 1;
+            }
+            if !net.tick(until) {
+                break;
+            }
+        }
+        assert_eq!(net.nodes[0].children.len(), 1, "{lost}");
+        assert_eq!(net.nodes[0].ended(), [], "{lost}");
+    }
+}
+
+#[test]
+fn a_cookie_is_asked_for_as_ever() {
+    let (mut net, ticket) = with_ticket();
+    start(&mut net, 1, &[KEY], |c| c.cookie_threshold = 0);
+    let mark = net.seen.len();
+    resume(&mut net, &ticket);
+    net.settle();
+    assert_eq!(exchanges(&net, mark)[..6], [38, 38, 38, 38, 35, 35]);
+    assert_eq!(net.nodes[1].ike.counters().cookies_sent, 1);
+}
+
+#[test]
+fn the_ticket_says_nothing_to_others() {
+    let (mut net, ticket) = with_ticket();
+    let mark = net.seen.len();
+    resume(&mut net, &ticket);
+    let first = &net.seen[mark];
+    let Body::Clear { first, octets } = Message::read(&first.octets).unwrap().body else {
+        panic!()
+    };
+    let payloads = Payloads::read(first, octets).unwrap();
+    let opaque = &payloads.notify(NotifyType::TICKET_OPAQUE).unwrap().data;
+    for secret in [&ticket.secret[12..], &public(key_pair(0)).digest()[..], &[192, 0, 2, 1]] {
+        assert!(!opaque.windows(secret.len()).any(|w| w == secret));
+    }
+    assert!(net.seen[mark].octets.len() < 600);
+}

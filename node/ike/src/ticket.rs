@@ -1,0 +1,170 @@
+//! Tickets (RFC 5723 §6): all that a responder wants to know of a peer that comes back, sealed under
+//! a key of its own and kept by the peer.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::digest;
+use rand_core::Rng;
+
+use crate::api::{Identity, PublicKey};
+use crate::crypto::{CryptoFailure, IkeSuite, Secret};
+use crate::exchange::ike_session_resume::Resumable;
+use crate::message::{Identification, Reader};
+
+/// The keys that tickets are sealed with, and the tickets that have been used.
+#[derive(Debug)]
+pub(crate) struct Tickets {
+    current: LessSafeKey,
+    previous: Option<LessSafeKey>,
+    /// By serial number: until when they would be good.
+    used: BTreeMap<[u8; SERIAL], u64>,
+}
+
+/// What a ticket says.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) resumable: Resumable,
+    serial: [u8; SERIAL],
+    /// Seconds since 1970.
+    until: u64,
+    /// Who the peer said it was, as its ID payload has it.
+    identification: Vec<u8>,
+    /// Digest of the key it proved that with.
+    key: [u8; 32],
+}
+
+impl Known {
+    /// Whether this is who was known then.
+    pub(crate) fn is(&self, peer: &Identification, key: &PublicKey) -> bool {
+        self.identification == Identification::of(&peer.identity).octets && self.key == named(key)
+    }
+}
+
+/// A key in 32 octets.
+pub(crate) fn named(key: &PublicKey) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    let parts: [&[u8]; 3] = match key {
+        PublicKey::Rsa { exponent, modulus } => [b"rsa", exponent, modulus],
+        PublicKey::EcdsaP256(point) => [b"p256", point, &[]],
+        PublicKey::EcdsaP384(point) => [b"p384", point, &[]],
+        PublicKey::Ed25519(point) => [b"ed25519", point, &[]],
+    };
+    for part in parts {
+        let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
+        context.update(&len.to_be_bytes());
+        context.update(part);
+    }
+    let mut named = [0; 32];
+    named.copy_from_slice(context.finish().as_ref());
+    named
+}
+
+impl Tickets {
+    /// The key in use first, then the one before it.
+    pub(crate) fn new(keys: &[[u8; 32]]) -> Option<Self> {
+        let mut keys = keys
+            .iter()
+            .filter_map(|key| UnboundKey::new(&AES_256_GCM, key).ok().map(LessSafeKey::new));
+        let current = keys.next()?;
+        Some(Self { current, previous: keys.next(), used: BTreeMap::new() })
+    }
+
+    /// The same tickets are used as before, under other keys.
+    pub(crate) fn rotate(&mut self, keys: &[[u8; 32]]) {
+        if let Some(new) = Self::new(keys) {
+            (self.current, self.previous) = (new.current, new.previous);
+        }
+    }
+
+    /// A ticket for a peer.
+    pub(crate) fn seal(
+        &self,
+        rng: &mut impl Rng,
+        until: u64,
+        resumable: &Resumable,
+        peer: &Identity,
+        key: &PublicKey,
+    ) -> Result<Vec<u8>, CryptoFailure> {
+        let mut nonce = [0; NONCE];
+        let mut serial = [0; SERIAL];
+        rng.fill_bytes(&mut nonce);
+        rng.fill_bytes(&mut serial);
+        let mut text = serial.to_vec();
+        text.extend_from_slice(&until.to_be_bytes());
+        resumable.write(&mut text);
+        text.extend_from_slice(&named(key));
+        text.extend_from_slice(&Identification::of(peer).octets);
+        let mut out = nonce.to_vec();
+        self.current
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(PURPOSE),
+                &mut text,
+            )
+            .map_err(|_| CryptoFailure)?;
+        out.extend_from_slice(&text);
+        Ok(out)
+    }
+
+    /// What a ticket of ours says, if it is still good.
+    pub(crate) fn open(&mut self, now: u64, ticket: &[u8]) -> Option<Known> {
+        self.used.retain(|_, until| *until > now);
+        // Full of used ones: nobody can show that another was not used.
+        if self.used.len() >= MAX_USED {
+            return None;
+        }
+        let (nonce, text) = ticket.split_first_chunk::<NONCE>()?;
+        let open = |key: &LessSafeKey| {
+            let mut text = text.to_vec();
+            let nonce = Nonce::assume_unique_for_key(*nonce);
+            let len = key.open_in_place(nonce, Aad::from(PURPOSE), &mut text).ok()?.len();
+            text.truncate(len);
+            Some(text)
+        };
+        let text = open(&self.current).or_else(|| open(self.previous.as_ref()?))?;
+        let mut reader = Reader::new(&text);
+        let serial = reader.array("serial").ok()?;
+        let until = reader.u64("until").ok()?;
+        let resumable = Resumable::read(&mut reader)?;
+        let key = reader.array("key").ok()?;
+        let identification = reader.rest().to_vec();
+        let good = until > now && !self.used.contains_key(&serial);
+        good.then_some(Known { resumable, serial, until, identification, key })
+    }
+
+    /// It was used, and its peer has proved that it is its own.
+    pub(crate) fn spend(&mut self, known: &Known) -> bool {
+        self.used.insert(known.serial, known.until).is_none()
+    }
+}
+
+/// What a suite and a secret are kept as.
+impl Resumable {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        for number in self.suite.numbers() {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        let len = u16::try_from(self.sk_d.len()).unwrap_or(u16::MAX);
+        out.extend_from_slice(&len.to_be_bytes());
+        out.extend_from_slice(&self.sk_d);
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let mut numbers = [0; IkeSuite::NUMBERS];
+        for number in &mut numbers {
+            *number = reader.u16("suite").ok()?;
+        }
+        let suite = IkeSuite::from_numbers(numbers)?;
+        let len = reader.u16("length").ok()?;
+        let sk_d = reader.take(len.into(), "secret").ok()?;
+        Some(Self { suite, sk_d: Secret::new(sk_d.to_vec()) })
+    }
+}
+
+const NONCE: usize = 12;
+const SERIAL: usize = 16;
+/// The key is for this and nothing else.
+const PURPOSE: &[u8] = b"oe-node ticket 1";
+/// Used tickets remembered: as many peers as a node has.
+const MAX_USED: usize = 1 << 16;
