@@ -71,6 +71,10 @@ impl Driver {
             child_life: Duration::from_secs(
                 setting("CHILD_LIFE", "3600").parse().expect("seconds"),
             ),
+            // What strongSwan knows nothing of must not disturb it.
+            token_secret: Some([7; 32]),
+            ticket_keys: vec![[8; 32]],
+            resumption: true,
             retransmit_tries: setting("TRIES", "5").parse().expect("number"),
             ..Config::new(of_rsa(&private.to_public_key()))
         };
@@ -225,6 +229,7 @@ impl Driver {
                 println!("Ended {why:?}");
             }
             Event::Keyed { .. } => println!("Keyed"),
+            Event::Ticket { .. } => println!("Ticket"),
             Event::Moved { envelope, .. } => println!("Moved {}", envelope.remote),
         }
     }

@@ -295,7 +295,7 @@ fn strongswan_starts_childless_and_authenticates_again() {
     rig.control(&["init"]);
     ours.expect("Established initiator false");
     ours.expect("ChildUp");
-    rig.expect_log("parsed IKE_AUTH response 1 [ IDr AUTH ]");
+    rig.expect_log("parsed IKE_AUTH response 1 [ IDr AUTH N(MOBIKE_SUP)");
     rig.control(&["reauth"]);
     ours.expect("Ended DeletedByPeer");
     ours.expect("Established initiator false");

@@ -1,5 +1,7 @@
-//! A daemon is killed and comes back: how long until traffic flows again (RFC 6290).
+//! A daemon ends and comes back: how long until traffic flows again (RFC 6290), and at what cost
+//! (RFC 5723).
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use tests::place;
@@ -31,3 +33,45 @@ fn a_node_that_was_killed_is_back_as_soon_as_it_runs_again() {
     assert!(back < Duration::from_secs(8), "{back:?}");
     east.await_state(WEST[0], "keyed");
 }
+
+#[test]
+fn a_node_that_comes_back_does_so_with_a_ticket() {
+    if !can_run("a_node_that_comes_back_does_so_with_a_ticket") {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west", "east"]);
+    let wire = internet.capture("west");
+    let east = internet.setup("east").start(&internet.namespace("east"));
+    let setup = internet.setup("west");
+    let state = |name: &str| setup.directory.join("state").join(name);
+    // By SIGKILL, and in good order.
+    for orderly in [false, true] {
+        let mut west = setup.start(&internet.namespace("west"));
+        assert!(internet.ping("west", EAST[0]));
+        west.await_state(EAST[0], "keyed");
+        for name in ["tickets", "ticket.secret", "crash.secret"] {
+            let mode = std::fs::metadata(state(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+        let mark = (wire.packets(INIT).len(), wire.packets(RESUME).len());
+        if orderly {
+            assert!(west.terminate().success());
+        } else {
+            west.kill();
+        }
+        let west = setup.start(&internet.namespace("west"));
+        assert!(internet.ping("west", EAST[0]));
+        let keyed = west.await_state(EAST[0], "keyed");
+        assert_eq!(tests::node::text(&keyed, "trust"), "dnssec");
+        wire.await_esp();
+        assert_eq!(wire.packets(INIT).len(), mark.0, "a whole handshake");
+        assert!(wire.packets(RESUME).len() >= mark.1 + 2, "no IKE_SESSION_RESUME");
+    }
+    drop(east);
+}
+
+/// IKE_SA_INIT.
+const INIT: &str = "udp port 500 and udp[26] = 34";
+/// IKE_SESSION_RESUME.
+const RESUME: &str = "udp port 500 and udp[26] = 38";

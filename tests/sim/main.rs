@@ -18,6 +18,7 @@ mod packet;
 mod plane;
 mod ports;
 mod reload;
+mod resumption;
 mod rules;
 mod strangers;
 mod uplinks;

@@ -89,6 +89,8 @@ pub(crate) struct Net {
     pub(crate) link: Link,
     /// Everything that was ever put on the wire, lost or not.
     pub(crate) wire: Vec<Seen>,
+    /// Signatures made by anybody.
+    pub(crate) signatures: usize,
     filter: Option<Filter>,
     rng: ChaCha20Rng,
     arrivals: BTreeMap<(Instant, u64), Arrival>,
@@ -110,6 +112,7 @@ impl Net {
             dns: Dns::default(),
             link,
             wire: Vec::new(),
+            signatures: 0,
             filter: None,
             rng: ChaCha20Rng::seed_from_u64(seed),
             arrivals: BTreeMap::new(),
@@ -294,10 +297,12 @@ impl Net {
                 Output::Transmit(transmit) => self.put_on_wire(Sent::ike(transmit)),
                 Output::Query { name, .. } => self.query(host, &name),
                 Output::Sign(job) => {
+                    self.signatures += 1;
                     let signature = node.key.sign(job.scheme, &job.octets);
                     let arrival = Arrival::Signature { to: host, ike: job.ike, signature };
                     self.schedule(Duration::from_micros(300), arrival);
                 }
+                Output::Ticket(ticket) => node.told.push(ticket),
                 Output::Report(report) => node.reports.push(report),
             }
         }

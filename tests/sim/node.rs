@@ -58,6 +58,8 @@ pub(crate) struct Node {
     pub(crate) plane: Plane,
     pub(crate) key: Arc<TestKey>,
     pub(crate) reports: Vec<Report>,
+    /// Tickets that are to be kept.
+    pub(crate) told: Vec<keying::KeptTicket>,
     /// Routing, as the daemon sets it: classes by prefix, flows thrown past the plane or refused.
     classes: BTreeMap<Prefix, Class>,
     policies: BTreeMap<IpAddr, BTreeMap<(IpAddr, Ports), Policy>>,
@@ -157,6 +159,7 @@ impl Host {
             plane: Plane::new(plane_seed, now),
             key,
             reports: Vec::new(),
+            told: Vec::new(),
             classes: BTreeMap::new(),
             policies: BTreeMap::new(),
             ported: BTreeSet::new(),

@@ -137,7 +137,7 @@ impl Party {
                     self.keying.handle_signature(now, job.ike, Some(signature));
                 }
                 Output::Command(command) => self.obey(now, command),
-                Output::Report(_) => {}
+                Output::Ticket(_) | Output::Report(_) => {}
             }
         }
         self.worked += began.elapsed().saturating_sub(signing);

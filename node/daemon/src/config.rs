@@ -100,11 +100,17 @@ pub(crate) struct Ike {
     pub(crate) compatibility: bool,
     pub(crate) mobike: Mobike,
     pub(crate) post_quantum: bool,
+    pub(crate) resumption: bool,
 }
 
 impl Default for Ike {
     fn default() -> Self {
-        Self { compatibility: false, mobike: Mobike::default(), post_quantum: true }
+        Self {
+            compatibility: false,
+            mobike: Mobike::default(),
+            post_quantum: true,
+            resumption: true,
+        }
     }
 }
 
@@ -458,6 +464,7 @@ mod tests {
             "encapsulation",
             "mobike",
             "post-quantum",
+            "resumption",
             "table",
             "mark",
             "compatibility",

@@ -16,6 +16,7 @@ mod memory;
 mod resolver;
 mod run;
 mod secret;
+mod tickets;
 mod userspace;
 mod verify;
 mod view;

@@ -18,6 +18,7 @@ use crate::hostkey::{HostKey, Signed, Signers};
 use crate::kernel::{self, Changes};
 use crate::memory::Memory;
 use crate::resolver::Resolver;
+use crate::tickets::TicketFile;
 use crate::userspace::{self, Datagram};
 use crate::view;
 
@@ -71,6 +72,7 @@ async fn start(
     let (signatures_in, signatures) = mpsc::unbounded_channel();
     let (memory, remembered) = Memory::open(&config.node.state_dir);
     let remembered = if config.node.remember_peers { remembered } else { Vec::new() };
+    let (tickets, kept) = TicketFile::open(&config.node.state_dir, config.ike.resumption);
     let mut node = Node {
         config: config.clone(),
         keying: Keying::new(keying_config, view::seed()?, Instant::now()),
@@ -82,10 +84,14 @@ async fn start(
         events,
         trace: trace_file()?,
         memory,
+        tickets,
         answers_in,
         classes: Vec::new(),
         looks: VecDeque::new(),
     };
+    for ticket in kept {
+        node.keying.handle_ticket(Instant::now(), ticket);
+    }
     tracing::info!("running on {}", config.node.interface);
     let served = node.serve(remembered, answers, signatures, requests, signals).await;
     node.backend.stop();
@@ -113,6 +119,7 @@ struct Node {
     /// Every event is also written here, if `OE_NODE_TRACE` names a file.
     trace: Option<std::fs::File>,
     memory: Memory,
+    tickets: TicketFile,
     answers_in: mpsc::Sender<dnskeys::Answer>,
     /// Changes of classes that came one after the other.
     classes: Vec<(Prefix, Option<Class>)>,
@@ -144,6 +151,7 @@ impl Node {
         self.carry_out_all();
         self.backend.settled()?;
         self.keying.handle_memory(Instant::now(), remembered);
+        let mut new_keys = tokio::time::interval(NEW_KEYS);
         loop {
             self.carry_out_all();
             self.answer_looks();
@@ -175,6 +183,9 @@ impl Node {
                         tracing::error!("{error}");
                     }
                 }
+                _ = new_keys.tick() => {
+                    self.keying.set_ticket_keys(&view::ticket_keys(&self.config));
+                }
                 _ = signals.hang_up.recv() => {
                     self.reload();
                 }
@@ -186,6 +197,7 @@ impl Node {
         let remembered = self.remembered();
         self.memory.close(remembered).await;
         self.say_goodbye().await;
+        self.tickets.replace(&self.keying.tickets(Instant::now()));
         Ok(())
     }
 
@@ -250,6 +262,12 @@ impl Node {
                 self.change_classes();
                 if let Err(error) = self.backend.obey(command) {
                     tracing::error!("{error}");
+                }
+            }
+            Output::Ticket(ticket) => {
+                self.tickets.keep(&ticket);
+                if self.tickets.is_long() {
+                    self.tickets.replace(&self.keying.tickets(Instant::now()));
                 }
             }
             Output::Transmit(t) => self.backend.transmit(t.local, t.remote, t.marker, &t.octets),
@@ -418,6 +436,8 @@ fn reachable(backend: &Backend) -> Vec<IpAddr> {
     backend.local_addresses().iter().copied().filter(|a| view::is_reachable(*a)).collect()
 }
 
+/// How often it is looked whether tickets want another key.
+const NEW_KEYS: Duration = Duration::from_secs(3600);
 /// How long the loop sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
 /// Questions to DNS on behalf of strangers, at once: a quarter of what the resolver takes, so that

@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::Duration;
 
 /// Reads a secret, or makes it on the first start. Without it the node runs nevertheless: a
 /// complaint is logged, and `None` is given.
@@ -18,6 +19,32 @@ pub(crate) fn load_or_make(directory: &Path, name: &str) -> Option<[u8; 32]> {
     });
     secret.map_err(|error| tracing::warn!("{}: {error}", path.display())).ok()
 }
+
+/// The keys that tickets are sealed with, the one in use and the one before it: each is used for a
+/// day and kept for another. Who reads them can read the tickets that he has caught on their way to
+/// us, and with them the first moments of what was set up with those, until new keys are exchanged.
+pub(crate) fn ticket_keys(directory: &Path) -> Vec<[u8; 32]> {
+    let (current, previous) = (directory.join(TICKETS), directory.join("ticket.old"));
+    let age = |path: &Path| {
+        let made = std::fs::symlink_metadata(path).and_then(|about| about.modified()).ok()?;
+        Some(made.elapsed().unwrap_or(DAY))
+    };
+    if age(&current).is_some_and(|age| age >= DAY) {
+        let _ = std::fs::rename(&current, &previous);
+    }
+    if age(&previous).is_some_and(|age| age >= 2 * DAY) {
+        let _ = std::fs::remove_file(&previous);
+    }
+    let mut keys: Vec<_> = load_or_make(directory, TICKETS).into_iter().collect();
+    if !keys.is_empty() {
+        keys.extend(load(&previous).ok());
+    }
+    keys
+}
+
+const TICKETS: &str = "ticket.secret";
+/// How long a key seals.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn load(path: &Path) -> io::Result<[u8; 32]> {
     let mut file = OpenOptions::new()

@@ -112,6 +112,12 @@ pub(crate) fn seed() -> anyhow::Result<[u8; 32]> {
     Ok(seed)
 }
 
+/// What our tickets are sealed with; nothing if there are to be none.
+pub(crate) fn ticket_keys(config: &Config) -> Vec<[u8; 32]> {
+    let wanted = config.ike.resumption;
+    if wanted { crate::secret::ticket_keys(&config.node.state_dir) } else { Vec::new() }
+}
+
 /// What keying is told.
 pub(crate) fn keying_config(
     config: &Config,
@@ -142,6 +148,9 @@ pub(crate) fn keying_config(
             },
             compatibility: config.ike.compatibility,
             post_quantum: config.ike.post_quantum,
+            started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            ticket_keys: ticket_keys(config),
+            resumption: config.ike.resumption,
             token_secret: crate::secret::load_or_make(&config.node.state_dir, "crash.secret"),
             retransmit_tries: config.node.retransmissions,
             ..ike::Config::new(key)

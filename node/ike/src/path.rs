@@ -84,6 +84,12 @@ impl Path {
         }
     }
 
+    /// The same addresses, as before anything is known of NATs.
+    pub(crate) fn at_first(&self) -> Self {
+        let at = |addr: SocketAddr| SocketAddr::new(addr.ip(), IKE_PORT);
+        Self::new(at(self.local), at(self.remote))
+    }
+
     /// The outer way of children.
     pub(crate) fn envelope(&self) -> Envelope {
         let (mut local, mut remote) = (self.local, self.remote);

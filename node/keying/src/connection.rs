@@ -313,7 +313,7 @@ impl Keying {
         self.counters.calls += 1;
         let gateway = initiate.remote;
         self.report_connection(now, index, |name| What::ConnectionCalling { name, gateway });
-        let ike = self.ike.initiate(now, initiate);
+        let ike = self.call(now, initiate);
         self.configured_calls.insert(ike, index);
     }
 

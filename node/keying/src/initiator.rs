@@ -286,7 +286,7 @@ impl Keying {
         let identity = self.config.identity.clone().unwrap_or(Identity::Address(local));
         self.counters.calls += 1;
         self.report(now, Some(flow), What::Calling { gateway });
-        let ike = self.ike.initiate(
+        let ike = self.call(
             now,
             Initiate {
                 local,

@@ -19,6 +19,7 @@ use crate::entry::{
 use crate::memory::Recalls;
 use crate::own::Own;
 use crate::report::{Report, What, Why};
+use crate::resumption::{KeptTicket, Tickets};
 use crate::tables::{Pairs, Peers};
 
 /// What the machine wants done, in this order.
@@ -38,6 +39,8 @@ pub enum Output {
     },
     /// Sign with the host key; answer with [`Keying::handle_signature`].
     Sign(ike::Sign),
+    /// Keep this until a restart; give it back with [`Keying::handle_ticket`].
+    Ticket(KeptTicket),
     /// Tell the operator.
     Report(Report),
 }
@@ -150,6 +153,7 @@ pub struct Keying {
     /// Peers from before a restart.
     pub(crate) recalls: Recalls,
     pub(crate) outputs: VecDeque<Output>,
+    pub(crate) tickets: Tickets,
     pub(crate) counters: Counters,
 }
 
@@ -199,6 +203,7 @@ impl Keying {
             after_drain: Vec::new(),
             recalls: Recalls::default(),
             outputs: VecDeque::new(),
+            tickets: Tickets::new(),
             counters: Counters::default(),
         };
         // Single ports first: what they keep closed is not open meanwhile.
@@ -417,6 +422,7 @@ impl Keying {
             Event::ChildDown { sa, why } => self.child_down(now, sa, why),
             Event::ChildFailed { ike, request, why } => self.child_failed(now, ike, &request, why),
             Event::Moved { ike, children, envelope } => self.moved(now, ike, &children, envelope),
+            Event::Ticket { ike, ticket, life } => self.ticket_given(now, ike, ticket, life),
             Event::Ended { ike, why } => self.ike_ended(now, ike, why),
         }
     }

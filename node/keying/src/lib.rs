@@ -15,7 +15,7 @@
 //! - [`pairs`]: pairs of SAs come and go; calls that crossed are settled.
 //! - [`ageing`]: what ends by time (RFC 4322 §3.2.7, §3.4).
 //! - [`memory`]: peers from before a restart.
-//! - [`reload`]: new groups for a running node. [`uplinks`]: new addresses.
+//! - [`reload`]: new groups for a running node. [`uplinks`]: new addresses. [`resumption`]: old acquaintances.
 //! - [`status`], [`explain`]: what a person is shown. [`report`]: what is logged.
 #![forbid(unsafe_code)]
 
@@ -34,6 +34,7 @@ pub mod pairs;
 pub mod reload;
 pub mod report;
 pub mod responder;
+pub mod resumption;
 pub mod status;
 mod tables;
 pub mod uplinks;
@@ -48,4 +49,5 @@ pub use memory::{MAX_REMEMBERED, Remembered};
 pub use own::OwnRecord;
 pub use reload::Reloaded;
 pub use report::{Report, What, Why, end_text};
+pub use resumption::KeptTicket;
 pub use status::{Destination, PeerView, StateName};

@@ -8,13 +8,13 @@ use zeroize::Zeroizing;
 use crate::api::{
     Credential, End, Event, Identity, Initiate, Output, Sign, SignatureScheme, Ticket,
 };
-use crate::child::{NewChild, child_up};
+use crate::child::{NewChild, Standing, child_up};
 use crate::crypto::{EspOffer, child_keys, confirm_esp, offer_esp, write_auth};
 use crate::established::{Authority, Established, Founding};
 use crate::exchange::authentication::{Claim, Prepared, Proof};
 use crate::exchange::ike_session_resume::TICKET_LIFE;
 use crate::exchange::mobike::{self, Mobility};
-use crate::exchange::{Ask, Pending, crash_detection};
+use crate::exchange::{Ask, Pending, crash_detection, ike_sa_init_initiator};
 use crate::failure::Failure;
 use crate::ike_sa::IkeSa;
 use crate::message::{
@@ -133,6 +133,12 @@ pub(crate) fn receive(state: AuthSent, turn: &mut Turn<'_>, payloads: &Payloads)
         Ok((identity, key)) => establish(state, turn, payloads, identity, key),
         Err(why) => {
             turn.shared.drop_esp_spi(state.spi_in);
+            if state.resumed.is_some() {
+                // What was known of us then may not hold now: the long way tells.
+                turn.drop_ike_spi(state.sa.own_spi());
+                turn.link.path = turn.link.path.at_first();
+                return ike_sa_init_initiator::start(turn, state.initiate);
+            }
             if why == End::AuthenticationFailed {
                 // The responder believes that all is well (RFC 7296 §2.21.2).
                 let mut sa = state.sa;
@@ -221,8 +227,12 @@ fn establish(
         turn.shared.event(Event::Ticket { ike: turn.link.id, ticket, life });
     }
     if resumed.is_some() {
-        // With a key exchange of its own it is as good as new.
+        // With key exchanges of their own they are as good as new.
         turn.link.ask(turn.now, Ask::RekeyIke);
+        for (id, child) in &mut established.children {
+            child.standing = Standing::Rekeying;
+            turn.link.ask(turn.now, Ask::RekeyChild(*id));
+        }
     }
     established.pump(turn);
     State::Established(Box::new(established))

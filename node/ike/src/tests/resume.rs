@@ -75,8 +75,12 @@ fn who_restarts_comes_back_without_a_signature() {
         assert_eq!(net.nodes[0].children.len(), 1);
         // Its authority was asked for, as any stranger's.
         assert_eq!(net.nodes[1].asked.len(), asked + 1);
-        // IKE_SESSION_RESUME, IKE_AUTH, and a key exchange at once, with the old one's Delete.
-        assert_eq!(exchanges(&net, mark), [38, 38, 35, 35, 36, 36, 37, 37]);
+        // IKE_SESSION_RESUME, IKE_AUTH, and key exchanges at once, for the IKE SA and its child,
+        // with the old ones' Deletes.
+        let exchanges = exchanges(&net, mark);
+        assert_eq!(exchanges[..6], [38, 38, 35, 35, 36, 36]);
+        assert_eq!(exchanges.iter().filter(|e| **e == 36).count(), 4);
+        assert_eq!(exchanges.len(), 12);
         // And there is a ticket for the next time.
         assert_ne!(ticket_of(&net), ticket);
     }
