@@ -206,7 +206,7 @@ impl Keying {
     pub(crate) fn last_use(&mut self, now: Instant, sa: SaId, used: Use) {
         self.joint_used(sa, used);
         if let Some(flow) = self.parted.remove(&sa) {
-            return self.report(now, Some(flow), What::PairClosed { sa, used });
+            return self.report(now, Some(flow), What::PairClosed { sa, used: Box::new(used) });
         }
         let Some(pair) = self.pairs.get_mut(&sa) else { return };
         pair.used = used;

@@ -151,7 +151,7 @@ impl Keying {
 
     /// What was taken for somebody else's, and is our own as we know now, starts anew.
     pub(crate) fn close_mistaken(&mut self, now: Instant) {
-        let ours = |(flow, entry): (&Flow, &Entry)| {
+        let ours = |(flow, entry): (&Flow, &Box<Entry>)| {
             let stranger = matches!(
                 entry.state,
                 State::ClearText(Why::NotServed) | State::Deny(Why::NotServed)

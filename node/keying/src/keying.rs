@@ -101,7 +101,8 @@ pub struct Keying {
     pub(crate) config: Config,
     pub(crate) rng: ChaCha20Rng,
     pub(crate) ike: Ike,
-    pub(crate) flows: BTreeMap<Flow, Entry>,
+    /// Boxed: the nodes of the tree are half empty when addresses come in order, as in a scan.
+    pub(crate) flows: BTreeMap<Flow, Box<Entry>>,
     pub(crate) deadlines: BTreeSet<(Instant, Flow)>,
     pub(crate) asked: BTreeMap<Name, Vec<Asker>>,
     pub(crate) calls: BTreeMap<IkeId, Call>,
@@ -515,7 +516,7 @@ impl Keying {
         deadline: Option<Instant>,
     ) {
         let group = self.group_of_flow(flow);
-        let entry = self.flows.entry(flow).or_insert(Entry {
+        let new = || Entry {
             group,
             // A state that counts for nothing; the one to enter follows.
             state: State::ClearText(Why::Group),
@@ -525,7 +526,8 @@ impl Keying {
             renewal: Renewal::Settled,
             history: VecDeque::new(),
             recalled: None,
-        });
+        };
+        let entry = self.flows.entry(flow).or_insert_with(|| Box::new(new()));
         let open = |state: &State| matches!(state, State::PotentialOe | State::PendingOe(_));
         match (open(&entry.state), open(&state)) {
             (false, true) => self.undecided += 1,

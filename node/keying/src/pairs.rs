@@ -152,9 +152,8 @@ impl Keying {
             peer.waiting.contains(&flow)
         } else {
             let accepted = flow.ports().is_any() || self.group_of_flow(flow).accepts();
-            accepted && (asked
-                    || self.serves(flow.src())
-                    || self.config.addresses.contains(&flow.src()))
+            accepted
+                && (asked || self.serves(flow.src()) || self.config.addresses.contains(&flow.src()))
         };
         ours.then(|| (flow, proof.clone()))
     }

@@ -82,7 +82,7 @@ pub enum What {
         /// The pair.
         sa: SaId,
         /// What it carried.
-        used: Use,
+        used: Box<Use>,
     },
     /// The records behind a pair are gone or changed.
     NoLongerAuthorized(Refusal),

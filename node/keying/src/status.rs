@@ -127,7 +127,7 @@ impl Keying {
         for pair in self.pairs.values() {
             *pairs_of.entry(pair.flow).or_default() += 1;
         }
-        let describe = |(flow, entry): (&sa::Flow, &crate::entry::Entry)| {
+        let describe = |(flow, entry): (&sa::Flow, &Box<crate::entry::Entry>)| {
             let (state, reason, pair) = match &entry.state {
                 State::PotentialOe => (StateName::PotentialOe, None, None),
                 State::PendingOe(_) => (StateName::PendingOe, None, None),
