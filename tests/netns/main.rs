@@ -16,6 +16,7 @@ mod lab;
 mod leaks;
 mod leftovers;
 mod marked;
+mod matrix;
 mod pcap;
 mod scenarios;
 mod transfer;

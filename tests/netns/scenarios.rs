@@ -75,5 +75,18 @@ fn a_lent_subnet_is_used_from_afar() {
     );
 }
 
+/// Ten nodes, two in each policy group (rules 2, 6, 7, 49).
+#[test]
+fn every_policy_group_against_every_other() {
+    let Some(report) = run("policy-matrix") else { return };
+    assert_claims(
+        &report,
+        &[
+            "private: encrypted with private, private-or-clear and clear-or-private, else nothing",
+            "what is private, or became so, was never seen in the clear",
+        ],
+    );
+}
+
 /// Silence takes its time to be believed, and the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(240);

@@ -170,6 +170,7 @@ fn clear_packets_cannot_speak_for_the_other_side() {
 
 /// A stranger whose DNS says that it may speak for an address of the other side is refused
 /// (rule 9): what is written down is not to be had by opportunism, whatever DNS says.
+/// Rules 9, 41.
 #[test]
 fn nobody_gets_into_a_connection_by_opportunism() {
     let mut net = Net::new(6, Link::default());

@@ -75,6 +75,7 @@ fn clear(net: &Net) -> usize {
 }
 
 /// One IKE SA carries all pairs of hosts, each as a child of its own between two single addresses.
+/// Rules 62, 71.
 #[test]
 fn hosts_behind_two_gateways_talk_encrypted() {
     let mut net = two_sites(1);
@@ -243,6 +244,7 @@ fn the_second_gateway_takes_over() {
 }
 
 /// Equal precedence shares the load: with many hosts, both gateways are called.
+/// Rules 68, 73.
 #[test]
 fn equal_precedence_shares_the_load() {
     let mut net = Net::new(10, Link::default());

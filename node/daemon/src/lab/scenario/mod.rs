@@ -4,6 +4,7 @@
 mod extruded;
 mod failover;
 mod gateway;
+mod policy_matrix;
 mod world;
 
 use std::fs::File;
@@ -26,6 +27,8 @@ pub(crate) enum Scenario {
     Failover,
     /// A gateway lends addresses to a distant site, which is on the Internet by them.
     Extruded,
+    /// Every policy group against every other.
+    PolicyMatrix,
 }
 
 impl Scenario {
@@ -34,6 +37,7 @@ impl Scenario {
             Self::Gateway => "hosts behind gateways",
             Self::Failover => "a host behind two gateways",
             Self::Extruded => "a subnet lent to a distant site",
+            Self::PolicyMatrix => "every policy group against every other",
         }
     }
 }
@@ -81,6 +85,7 @@ pub(crate) fn run(
         Scenario::Gateway => gateway::run(pcap, children, progress)?,
         Scenario::Failover => failover::run(pcap, children, progress)?,
         Scenario::Extruded => extruded::run(pcap, children, progress)?,
+        Scenario::PolicyMatrix => policy_matrix::run(pcap, children, progress)?,
     };
     progress.finish();
     let Found { claims, figures, captured, missed } = found;
