@@ -212,15 +212,15 @@ pub(crate) fn explanation(e: &keying::Explanation) -> Value {
     let port_rules: Vec<Value> = e
         .port_rules
         .iter()
-        .map(|(prefix, ports, group, place)| {
+        .map(|rule| {
             json!({
-                "prefix": prefix.to_string(),
-                "protocol": ports.protocol(),
-                "source_port": ports.source(),
-                "destination_port": ports.destination(),
-                "group": group,
-                "file": place.as_ref().map(|(file, _)| file),
-                "line": place.as_ref().map(|(_, line)| line),
+                "prefix": rule.prefix.to_string(),
+                "protocol": rule.ports.protocol(),
+                "source_port": rule.ports.source(),
+                "destination_port": rule.ports.destination(),
+                "group": rule.group,
+                "file": rule.place.as_ref().map(|(file, _)| file),
+                "line": rule.place.as_ref().map(|(_, line)| line),
             })
         })
         .collect();

@@ -31,6 +31,19 @@ pub enum NextPacket {
     Encrypted,
 }
 
+/// A rule for single ports.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PortRule {
+    /// Destinations.
+    pub prefix: Prefix,
+    /// Protocol and ports.
+    pub ports: Ports,
+    /// The name of their group.
+    pub group: String,
+    /// File and line, if one says so.
+    pub place: Option<(String, usize)>,
+}
+
 /// Everything that is known of one address, in the order in which it came about.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Explanation {
@@ -42,9 +55,8 @@ pub struct Explanation {
     pub group: Group,
     /// The group's name and the file that lists it.
     pub place: Option<File>,
-    /// Rules for single ports that it may fall under, the most decisive first: prefix, ports, the
-    /// group's name, and where that is written.
-    pub port_rules: Vec<(Prefix, Ports, String, Option<(String, usize)>)>,
+    /// Rules for single ports that it may fall under, the most decisive first.
+    pub port_rules: Vec<PortRule>,
     /// The configured connection that it belongs to, from the first of our addresses that has one.
     pub connection: Option<String>,
     /// What DNS last said of it, and how long that still stands.
@@ -84,7 +96,7 @@ impl Keying {
         let place = files.listed(address).and_then(|(_, listed)| file_of(listed).cloned());
         let port_rules = files.port_rules(address).map(|(prefix, ports, listed)| {
             let place = file_of(listed).map(|file| file.path.clone()).zip(listed.line);
-            (prefix, ports, files.name_of(listed).to_owned(), place)
+            PortRule { prefix, ports, group: files.name_of(listed).to_owned(), place }
         });
         let of_address = self.flows.iter().filter(|(flow, _)| flow.dst() == address);
         let answers = of_address.filter_map(|(_, entry)| entry.answer.as_deref()).map(|said| {

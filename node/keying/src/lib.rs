@@ -41,7 +41,7 @@ pub mod uplinks;
 
 pub use config::{Config, DESTINATIONS, Lives, WhenAdvertised};
 pub use connection::{Connection, ConnectionState, ConnectionView, RemoteKeys, Start};
-pub use explain::{Explanation, NextPacket};
+pub use explain::{Explanation, NextPacket, PortRule};
 pub use group::{File, Group, Groups, LineError, Listed, Warning};
 pub use initiator::ike_key;
 pub use keying::{Counters, Keying, Output, Timer};
