@@ -9,7 +9,7 @@ pub(crate) fn policy_groups(input: &[u8]) {
     for group in Group::ALL {
         let mut groups = Groups::new();
         match groups.read(group, &text) {
-            Ok(()) => {
+            Ok(_) => {
                 for (prefix, of) in groups.iter() {
                     assert_eq!(of, group);
                     assert_eq!(groups.lookup(prefix.addr()).map(|(_, group)| group), Some(group));
