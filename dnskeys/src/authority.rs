@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::answer::{Answer, Outcome, RecordSet, Security};
-use crate::decision::{Rules, Strictness, authenticates, demands_signature, not_a_host};
+use crate::decision::{
+    RequireDnssec, Rules, Strictness, authenticates, demands_signature, not_a_host,
+};
 use crate::key::PublicKey;
 use crate::name::Name;
 use crate::record::{Gateway, GatewayRecord};
@@ -41,6 +43,7 @@ pub struct Authorized {
     speaker: Speaker,
     security: Security,
     life: Duration,
+    anonymous: bool,
 }
 
 /// Why a claim was refused.
@@ -50,6 +53,8 @@ pub enum Refusal {
     NoEvidence,
     /// The address is none that a host can have.
     Address,
+    /// There is a record, so whoever has the address can prove it, and did not.
+    Published,
     /// There is no record where one had to be.
     NoRecord,
     /// There are records, and none names the speaker.
@@ -109,7 +114,46 @@ pub fn authorize(
         speaker: claim.speaker.clone(),
         security: found.security,
         life: found.ttl.min(rules.ttl_cap),
+        anonymous: false,
     })
+}
+
+/// Whether somebody who proves nothing (RFC 7619) may have the address it is at: where nothing is
+/// published at the address's reverse name, so that nobody could prove it, and where packets would
+/// otherwise go in the clear. `answer` is the one at that name.
+///
+/// # Errors
+/// Says why it may not.
+pub fn admit_anonymous(
+    address: IpAddr,
+    answer: &Answer,
+    rules: &Rules,
+    strict: Strictness,
+) -> Result<Authorized, Refusal> {
+    if not_a_host(address).is_some() {
+        return Err(Refusal::Address);
+    }
+    if answer.owner != Name::reverse(address) {
+        return Err(Refusal::NoEvidence);
+    }
+    if strict == Strictness::Paranoid || rules.require_dnssec == RequireDnssec::Always {
+        return Err(Refusal::Unsigned);
+    }
+    match (answer.security, &answer.outcome) {
+        (Security::Bogus, _) | (_, Outcome::Bogus) => Err(Refusal::Bogus),
+        (_, Outcome::Failed(_)) => Err(Refusal::DnsFailed),
+        (_, Outcome::Records(set)) if !set.gateways.is_empty() || !set.malformed.is_empty() => {
+            Err(Refusal::Published)
+        }
+        (_, Outcome::Records(_) | Outcome::NoRecord | Outcome::NoName) => Ok(Authorized {
+            address,
+            speaker: Speaker::Address(address),
+            // Nothing vouches for it.
+            security: Security::Indeterminate,
+            life: answer.ttl.min(rules.ttl_cap),
+            anonymous: true,
+        }),
+    }
 }
 
 impl Authorized {
@@ -123,6 +167,12 @@ impl Authorized {
     #[must_use]
     pub fn speaker(&self) -> &Speaker {
         &self.speaker
+    }
+
+    /// Whether nobody has proved anything: see [`admit_anonymous`].
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.anonymous
     }
 
     /// The weakest link of the evidence.
@@ -145,6 +195,7 @@ impl Refusal {
         match self {
             Self::NoEvidence => "its reverse name was not asked",
             Self::Address => "no host has this address",
+            Self::Published => "a key is published there, and it proved nothing",
             Self::NoRecord => "no record in DNS",
             Self::NotNamed => "its records name others",
             Self::OtherKey => "its record has another key",

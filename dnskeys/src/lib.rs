@@ -51,7 +51,7 @@ pub mod txt;
 mod fixtures;
 
 pub use answer::{Answer, Failure, Outcome, RecordSet, Security};
-pub use authority::{Authorized, Claim, Refusal, Speaker, authorize};
+pub use authority::{Authorized, Claim, Refusal, Speaker, admit_anonymous, authorize};
 pub use decision::{
     Candidate, Life, Reason, RequireDnssec, Rules, Strictness, Verdict, authenticates, decide,
     unusable,

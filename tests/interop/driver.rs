@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair;
-use aws_lc_rs::signature::{self, RsaEncoding};
-use ike::{
-    ChildRequest, Config, Datagram, Encapsulation, Event, Grant, Identity, Ike, IkeId, Initiate,
-    Output, PeerVerdict, PublicKey, SignatureScheme, Transmit,
+use aws_lc_rs::signature::{
+    self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaEncoding,
 };
-use rsa::pkcs8::{DecodePrivateKey as _, DecodePublicKey as _};
+use ike::{
+    ChildRequest, Config, Credential, Datagram, Encapsulation, Event, Grant, Identity, Ike, IkeId,
+    Initiate, Output, PeerVerdict, PublicKey, SharedSecret, SignatureScheme, Transmit,
+};
+use rsa::pkcs8::DecodePrivateKey as _;
 use rsa::traits::PublicKeyParts as _;
 use sa::{Mode, SaId, TrafficSelector};
 
@@ -36,8 +38,8 @@ fn inside_a_namespace() {
 
 struct Driver {
     ike: Ike,
-    pair: KeyPair,
-    peer_key: PublicKey,
+    pair: Signer,
+    peer_key: Credential,
     local: IpAddr,
     remote: IpAddr,
     sockets: [Arc<UdpSocket>; 2],
@@ -50,6 +52,99 @@ fn setting(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.to_owned())
 }
 
+/// Our key, of whatever kind its file is.
+enum Signer {
+    Rsa(KeyPair, PublicKey),
+    /// For signatures in ASN.1, and for bare ones.
+    Ecdsa(EcdsaKeyPair, EcdsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+}
+
+impl Signer {
+    fn read(pkcs8: &[u8]) -> Self {
+        if let Ok(pair) = KeyPair::from_pkcs8(pkcs8) {
+            let private = rsa::RsaPrivateKey::from_pkcs8_der(pkcs8).expect("PKCS#8");
+            return Self::Rsa(pair, of_rsa(&private.to_public_key()));
+        }
+        let ecdsa = |asn1: &'static EcdsaSigningAlgorithm, bare| {
+            let of = |algorithm| EcdsaKeyPair::from_pkcs8(algorithm, pkcs8).ok();
+            Some(Self::Ecdsa(of(asn1)?, of(bare)?))
+        };
+        ecdsa(
+            &signature::ECDSA_P256_SHA256_ASN1_SIGNING,
+            &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+        )
+        .or_else(|| {
+            ecdsa(
+                &signature::ECDSA_P384_SHA384_ASN1_SIGNING,
+                &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
+            )
+        })
+        .unwrap_or_else(|| {
+            Self::Ed25519(Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).expect("a key"))
+        })
+    }
+
+    fn public(&self) -> PublicKey {
+        match self {
+            Self::Rsa(_, public) => public.clone(),
+            Self::Ecdsa(pair, _) => match pair.public_key().as_ref() {
+                [4, point @ ..] if point.len() == 64 => {
+                    PublicKey::EcdsaP256(point.try_into().expect("64 octets"))
+                }
+                [4, point @ ..] => PublicKey::EcdsaP384(point.try_into().expect("96 octets")),
+                _ => panic!("a compressed point"),
+            },
+            Self::Ed25519(pair) => {
+                PublicKey::Ed25519(pair.public_key().as_ref().try_into().expect("32 octets"))
+            }
+        }
+    }
+
+    fn sign(&self, scheme: SignatureScheme, octets: &[u8]) -> Vec<u8> {
+        let random = SystemRandom::new();
+        match self {
+            Self::Rsa(pair, _) => {
+                let mut out = vec![0; pair.public_modulus_len()];
+                pair.sign(rsa_encoding(scheme), &random, octets, &mut out).expect("signature");
+                out
+            }
+            Self::Ecdsa(asn1, bare) => {
+                let is_bare = matches!(
+                    scheme,
+                    SignatureScheme::EcdsaP256Bare | SignatureScheme::EcdsaP384Bare
+                );
+                let pair = if is_bare { bare } else { asn1 };
+                pair.sign(&random, octets).expect("signature").as_ref().to_vec()
+            }
+            Self::Ed25519(pair) => pair.sign(octets).as_ref().to_vec(),
+        }
+    }
+}
+
+fn rsa_encoding(scheme: SignatureScheme) -> &'static dyn RsaEncoding {
+    match scheme {
+        SignatureScheme::RsaPssSha256 => &signature::RSA_PSS_SHA256,
+        SignatureScheme::RsaPssSha384 => &signature::RSA_PSS_SHA384,
+        SignatureScheme::RsaPssSha512 => &signature::RSA_PSS_SHA512,
+        SignatureScheme::RsaPkcs1Sha256 => &signature::RSA_PKCS1_SHA256,
+        SignatureScheme::RsaPkcs1Sha384 => &signature::RSA_PKCS1_SHA384,
+        SignatureScheme::RsaPkcs1Sha512 => &signature::RSA_PKCS1_SHA512,
+        other => panic!("{other:?} is not RSA's"),
+    }
+}
+
+/// What the peer proves itself with: a key, or a secret.
+fn credential() -> Credential {
+    if let Ok(secret) = std::env::var("SECRET") {
+        let secret = SharedSecret::new(secret.into_bytes()).expect("long enough");
+        return Credential::Secret(secret);
+    }
+    let pem = std::fs::read_to_string(setting("PEER_KEY", "")).expect("peer's key");
+    let key = dnskeys::PublicKey::from_pem(&pem).expect("PEM");
+    keying::ike_key(&key).expect("a key that verifies").into()
+}
+
 fn of_rsa(key: &rsa::RsaPublicKey) -> PublicKey {
     let octets = |n: Box<[u8]>| n.iter().copied().skip_while(|o| *o == 0).collect();
     PublicKey::Rsa { exponent: octets(key.e_bytes()), modulus: octets(key.n_bytes()) }
@@ -58,9 +153,8 @@ fn of_rsa(key: &rsa::RsaPublicKey) -> PublicKey {
 impl Driver {
     fn new() -> Self {
         let own = std::fs::read(setting("OWN_KEY", "")).expect("own key");
-        let peer = std::fs::read(setting("PEER_KEY", "")).expect("peer's key");
-        let private = rsa::RsaPrivateKey::from_pkcs8_der(&own).expect("PKCS#8");
-        let peer_key = of_rsa(&rsa::RsaPublicKey::from_public_key_der(&peer).expect("SPKI"));
+        let pair = Signer::read(&own);
+        let peer_key = credential();
         let local: IpAddr = setting("LOCAL", "192.0.2.1").parse().expect("address");
         let config = Config {
             encapsulation: match setting("ENCAPSULATION", "force").as_str() {
@@ -76,13 +170,14 @@ impl Driver {
             ticket_keys: vec![[8; 32]],
             resumption: true,
             retransmit_tries: setting("TRIES", "5").parse().expect("number"),
-            ..Config::new(of_rsa(&private.to_public_key()))
+            compatibility: setting("COMPATIBILITY", "no") == "yes",
+            ..Config::new(pair.public())
         };
         let mut seed = [0; 32];
         aws_lc_rs::rand::fill(&mut seed).expect("randomness");
         Self {
             ike: Ike::new(config, seed, Instant::now()),
-            pair: KeyPair::from_pkcs8(&own).expect("PKCS#8"),
+            pair,
             peer_key,
             local,
             remote: setting("REMOTE", "192.0.2.2").parse().expect("address"),
@@ -135,7 +230,7 @@ impl Driver {
                     remote: self.remote,
                     identity: identity("OWN_ID", self.local),
                     peer: identity("PEER_ID", self.remote),
-                    keys: vec![self.peer_key.clone().into()],
+                    keys: vec![self.peer_key.clone()],
                     child: request(),
                 };
                 self.ike.initiate(now, initiate);
@@ -178,7 +273,7 @@ impl Driver {
                     let verdict = PeerVerdict::Known {
                         identity: identity("OWN_ID", self.local),
                         grants: vec![Grant {
-                            key: self.peer_key.clone().into(),
+                            key: self.peer_key.clone(),
                             remote: request().remote,
                             local: request().local,
                             transport: false,
@@ -187,7 +282,8 @@ impl Driver {
                     self.ike.handle_peer(now, need.ike, verdict);
                 }
                 Output::Sign(sign) => {
-                    let signature = self.sign(sign.scheme, &sign.octets);
+                    println!("Sign {:?}", sign.scheme);
+                    let signature = self.pair.sign(sign.scheme, &sign.octets);
                     self.ike.handle_signature(now, sign.ike, Some(signature));
                 }
                 Output::Event(event) => self.tell(event),
@@ -232,21 +328,6 @@ impl Driver {
             Event::Ticket { .. } => println!("Ticket"),
             Event::Moved { envelope, .. } => println!("Moved {}", envelope.remote),
         }
-    }
-
-    fn sign(&self, scheme: SignatureScheme, octets: &[u8]) -> Vec<u8> {
-        let encoding: &dyn RsaEncoding = match scheme {
-            SignatureScheme::RsaPssSha256 => &signature::RSA_PSS_SHA256,
-            SignatureScheme::RsaPssSha384 => &signature::RSA_PSS_SHA384,
-            SignatureScheme::RsaPssSha512 => &signature::RSA_PSS_SHA512,
-            SignatureScheme::RsaPkcs1Sha256 => &signature::RSA_PKCS1_SHA256,
-            SignatureScheme::RsaPkcs1Sha384 => &signature::RSA_PKCS1_SHA384,
-            SignatureScheme::RsaPkcs1Sha512 => &signature::RSA_PKCS1_SHA512,
-            other => panic!("{other:?} is not RSA's"),
-        };
-        let mut out = vec![0; self.pair.public_modulus_len()];
-        self.pair.sign(encoding, &SystemRandom::new(), octets, &mut out).expect("signature");
-        out
     }
 
     fn send(&self, transmit: &Transmit) {

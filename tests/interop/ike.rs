@@ -156,7 +156,7 @@ fn a_wrong_key_is_refused_both_ways() {
     }
     rig.strongswan(&[]);
     // We expect strongSwan to have our own key, and it has not; then we sign with its.
-    let mut ours = rig.ours(&[("PEER_KEY", &rig.file("west", "pub.der"))]);
+    let mut ours = rig.ours(&[("PEER_KEY", &rig.file("west", "pub.pem"))]);
     ours.tell("initiate");
     ours.expect("Ended AuthenticationFailed");
     drop(ours);

@@ -12,4 +12,6 @@ mod connection;
 mod daemon;
 mod driver;
 mod ike;
+mod libreswan;
+mod methods;
 mod rig;

@@ -111,9 +111,58 @@ impl Rig {
         text
     }
 
-    /// Makes a key pair.
-    pub(crate) fn key(&self, name: &str, bits: &str) {
-        self.script("genkey.sh", &[name, bits]);
+    /// Makes a key pair: an RSA key of so many bits, or `P-256`, `P-384`, `ED25519`.
+    pub(crate) fn key(&self, name: &str, kind: &str) {
+        if kind.parse::<u32>().is_ok() {
+            self.script("genkey.sh", &[name, kind]);
+            return;
+        }
+        std::fs::create_dir_all(self.state.join("keys")).expect("directory");
+        let [private, der, public, public_der] =
+            ["key.pem", "key.der", "pub.pem", "pub.der"].map(|ending| self.file(name, ending));
+        let curve = format!("ec_paramgen_curve:{kind}");
+        let make: &[&str] = match kind {
+            "ED25519" => &["-algorithm", "ED25519"],
+            _ => &["-algorithm", "EC", "-pkeyopt", &curve],
+        };
+        openssl(&[&["genpkey", "-out", &private], make].concat());
+        let pkcs8 = ["pkcs8", "-topk8", "-nocrypt", "-outform", "DER"];
+        openssl(&[&pkcs8[..], &["-in", &private, "-out", &der]].concat());
+        openssl(&["pkey", "-in", &private, "-pubout", "-out", &public]);
+        let form = ["-outform", "DER", "-out", &public_der];
+        openssl(&[&["pkey", "-in", &private, "-pubout"][..], &form].concat());
+    }
+
+    /// strongSwan reads its configuration again, with these proposals.
+    pub(crate) fn propose(&self, ike: &str, esp: &str) {
+        let file = self.state.join("run/e/swanctl/swanctl.conf");
+        let text = std::fs::read_to_string(&file).expect("swanctl.conf");
+        let changed: String = text
+            .lines()
+            .map(|line| match line.trim().split_once(" = ") {
+                Some(("proposals", _)) => format!("proposals = {ike}\n"),
+                Some(("esp_proposals", _)) => format!("esp_proposals = {esp}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        std::fs::write(&file, changed).expect("swanctl.conf");
+        self.control(&["sw", "--load-conns"]);
+    }
+
+    /// strongSwan knows this secret too, and both sides prove themselves with it instead of with
+    /// their keys.
+    pub(crate) fn share(&self, secret: &str) {
+        let file = self.state.join("run/e/swanctl/swanctl.conf");
+        let text = std::fs::read_to_string(&file).expect("swanctl.conf");
+        let without_keys: String = text
+            .lines()
+            .filter(|line| !line.trim().starts_with("pubkeys = "))
+            .map(|line| format!("{}\n", line.replace("auth = pubkey", "auth = psk")))
+            .collect();
+        let secrets = format!("secrets {{\n ike {{\n secret = \"{secret}\"\n }}\n}}\n");
+        std::fs::write(&file, without_keys + &secrets).expect("swanctl.conf");
+        self.control(&["sw", "--load-creds", "--noprompt"]);
+        self.control(&["sw", "--load-conns"]);
     }
 
     /// Where a key pair's file is.
@@ -196,7 +245,7 @@ impl Rig {
             .args(["driver::inside_a_namespace", "--exact", "--nocapture"])
             .env("OE_INTEROP_DRIVER", "1")
             .env("OWN_KEY", self.file("west", "key.der"))
-            .env("PEER_KEY", self.file("east", "pub.der"))
+            .env("PEER_KEY", self.file("east", "pub.pem"))
             .envs(options.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
@@ -215,6 +264,12 @@ impl Rig {
         ours.expect("Ready");
         ours
     }
+}
+
+fn openssl(arguments: &[&str]) {
+    let output = Command::new("openssl").args(arguments).output().expect("openssl");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "openssl {arguments:?}: {said}");
 }
 
 impl Drop for Rig {

@@ -1,6 +1,7 @@
 //! Whole nodes on a seeded network: real keying, real IKE, real ESP; fake DNS, and a clock that
 //! jumps from one event to the next.
 
+mod anonymous;
 mod connection;
 mod crash;
 mod crossing;

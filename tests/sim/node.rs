@@ -141,6 +141,7 @@ impl Host {
             groups,
             rules: dnskeys::Rules::default(),
             when_advertised: keying::WhenAdvertised::Clear,
+            null_auth: keying::NullAuth::default(),
             own_record: keying::OwnRecord::Advise,
             identity: None,
             served: Vec::new(),

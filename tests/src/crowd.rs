@@ -72,6 +72,7 @@ impl Party {
             groups: Groups::packetdefault(),
             rules: dnskeys::Rules::default(),
             when_advertised: keying::WhenAdvertised::Clear,
+            null_auth: keying::NullAuth::default(),
             own_record: keying::OwnRecord::Advise,
             identity: None,
             served: Vec::new(),

@@ -154,6 +154,7 @@ pub(crate) struct Policy {
     pub(crate) packetdefault: Option<GroupName>,
     pub(crate) require_dnssec: RequireDnssec,
     pub(crate) when_advertised: Advertised,
+    pub(crate) null_auth: NullAuth,
     pub(crate) allow_exponent_3: bool,
     pub(crate) own_record: OwnRecordKey,
     pub(crate) icmp_unreachable: bool,
@@ -174,6 +175,16 @@ pub(crate) enum RequireDnssec {
     #[default]
     Private,
     Always,
+}
+
+/// What becomes of peers that prove nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum NullAuth {
+    #[default]
+    Never,
+    Accept,
+    Call,
 }
 
 /// What a silent gateway with a secure record means.
@@ -389,6 +400,15 @@ impl Config {
         }
     }
 
+    /// What becomes of peers that prove nothing.
+    pub(crate) fn null_auth(&self) -> keying::NullAuth {
+        match self.policy.null_auth {
+            NullAuth::Never => keying::NullAuth::Never,
+            NullAuth::Accept => keying::NullAuth::Accept,
+            NullAuth::Call => keying::NullAuth::Call,
+        }
+    }
+
     /// What a silent gateway means.
     pub(crate) fn when_advertised(&self) -> WhenAdvertised {
         match self.policy.when_advertised {
@@ -481,6 +501,7 @@ mod tests {
             "require-dnssec",
             "allow-exponent-3",
             "when-advertised",
+            "null-auth",
             "subnet",
             "to",
             "from",

@@ -133,6 +133,7 @@ pub(crate) fn keying_config(
         connections,
         rules: config.rules(),
         when_advertised: config.when_advertised(),
+        null_auth: config.null_auth(),
         own_record: config.own_record(),
         identity: config.identity(),
         addresses,

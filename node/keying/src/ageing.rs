@@ -169,11 +169,21 @@ impl Keying {
         let strict = self.group_of_flow(flow).strictness();
         let Some(pair) = self.current(flow).and_then(|sa| self.pairs.get_mut(&sa)) else { return };
         let Some(peer) = self.peers.get(&pair.ike) else { return };
-        let Some(key) = from_ike_key(&peer.key) else { return };
-        let outer = (!peer.initiator).then_some(peer.gateway);
-        let speaker = pair.proof.speaker().clone();
-        let claim = Claim { address: flow.dst(), speaker: &speaker, key: &key, outer };
-        match dnskeys::authorize(claim, &evidence, &self.config.rules, strict) {
+        let address = flow.dst();
+        let rules = &self.config.rules;
+        let judged = if pair.proof.is_anonymous() {
+            let own = evidence.iter().find(|answer| answer.owner == Name::reverse(address));
+            own.map_or(Err(Refusal::NoEvidence), |answer| {
+                dnskeys::admit_anonymous(address, answer, rules, strict)
+            })
+        } else {
+            let Some(key) = from_ike_key(&peer.key) else { return };
+            let outer = (!peer.initiator).then_some(peer.gateway);
+            let speaker = pair.proof.speaker().clone();
+            let claim = Claim { address, speaker: &speaker, key: &key, outer };
+            dnskeys::authorize(claim, &evidence, rules, strict)
+        };
+        match judged {
             Ok(proof) => {
                 let (ike, until) = (pair.ike, now + proof.life().max(MIN_PROOF));
                 let same: Vec<SaId> = self

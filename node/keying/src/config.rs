@@ -22,6 +22,19 @@ pub enum WhenAdvertised {
     Insist,
 }
 
+/// What becomes of peers that prove nothing (`[policy] null-auth`, RFC 7619).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum NullAuth {
+    /// They are refused.
+    #[default]
+    Never,
+    /// They may have the address they call from, if nothing is published for it.
+    Accept,
+    /// And destinations for which nothing is published are called so, before anything goes to them
+    /// in the clear.
+    Call,
+}
+
 /// What keying is told once.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -35,6 +48,8 @@ pub struct Config {
     pub rules: Rules,
     /// What a silent gateway with a secure record means.
     pub when_advertised: WhenAdvertised,
+    /// What becomes of peers that prove nothing.
+    pub null_auth: NullAuth,
     /// What the lack of a record of our own means.
     pub own_record: OwnRecord,
     /// Who we say we are; `None` is our outer address.

@@ -93,6 +93,8 @@ pub(crate) struct Pending {
     pub(crate) anew: bool,
     /// A gateway's own record was bogus or malformed: no failure may end in the clear then.
     pub(crate) spoilt: Option<Reason>,
+    /// Nothing is published: the destination is called all the same, and nothing need be proved.
+    pub(crate) anonymous: bool,
 }
 
 /// A call of ours that is not answered yet; flows to the same gateway share it.

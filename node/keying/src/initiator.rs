@@ -16,7 +16,8 @@ use ike::{ChildRequest, Credential, End, Identity, IkeId, Initiate, PublicKey};
 use rand_core::Rng as _;
 use sa::{Flow, Mode, Policy, Ports, TrafficSelector};
 
-use crate::config::WhenAdvertised;
+use crate::anonymous;
+use crate::config::{NullAuth, WhenAdvertised};
 use crate::entry::{Asker, Call, Peer, Pending, Renewal, State};
 use crate::keying::Keying;
 use crate::own::OwnRecord;
@@ -140,7 +141,14 @@ impl Keying {
                     called_again: false,
                     anew: false,
                     spoilt: None,
+                    anonymous: false,
                 };
+                self.negotiate(now, flow, pending, renewed, unchanged);
+            }
+            Verdict::Clear { reason: Reason::NoRecord, life }
+                if self.config.null_auth == NullAuth::Call =>
+            {
+                let pending = anonymous::pending(flow, answer, now + self.life(life));
                 self.negotiate(now, flow, pending, renewed, unchanged);
             }
             Verdict::Clear { reason, life } => {
@@ -213,7 +221,8 @@ impl Keying {
 
     /// Tries the next gateway of a pending flow, or declares failure.
     pub(crate) fn next_candidate(&mut self, now: Instant, flow: Flow) {
-        if self.config.own_record == OwnRecord::Require {
+        let anonymous = self.pending(flow).is_some_and(|pending| pending.anonymous);
+        if self.config.own_record == OwnRecord::Require && !anonymous {
             if self.waits_for_own(flow.src()) {
                 return;
             }
@@ -230,7 +239,7 @@ impl Keying {
             if self.config.addresses.contains(&candidate.gateway) {
                 continue;
             }
-            if candidate.keys.is_empty() {
+            if candidate.keys.is_empty() && !anonymous {
                 let name = Name::reverse(candidate.gateway);
                 return self.ask(name, Asker::Gateway(flow));
             }
@@ -265,7 +274,9 @@ impl Keying {
         if !anew && let Some(ike) = self.peer_at(local, gateway, candidate) {
             return self.add_child(now, flow, ike, &evidence);
         }
+        let anonymous = self.pending(flow).is_some_and(|pending| pending.anonymous);
         let mut keys: Vec<Credential> = candidate.keys.iter().filter_map(to_ike_key).collect();
+        keys.extend(anonymous.then_some(Credential::Null));
         keys.sort();
         keys.dedup();
         let to_gateway = |c: &&mut Call| c.gateway == gateway && c.local == local;
@@ -283,7 +294,12 @@ impl Keying {
         if keys.is_empty() || calls >= MAX_CALLS_TO_GATEWAY {
             return false;
         }
-        let identity = self.config.identity.clone().unwrap_or(Identity::Address(local));
+        let (identity, peer) = if anonymous {
+            (Identity::Null, Identity::Null)
+        } else {
+            let ours = self.config.identity.clone().unwrap_or(Identity::Address(local));
+            (ours, Identity::Address(gateway))
+        };
         self.counters.calls += 1;
         self.report(now, Some(flow), What::Calling { gateway });
         let ike = self.call(
@@ -292,7 +308,7 @@ impl Keying {
                 local,
                 remote: gateway,
                 identity,
-                peer: Identity::Address(gateway),
+                peer,
                 keys: keys.clone(),
                 child: child_request(flow),
             },
@@ -335,6 +351,9 @@ impl Keying {
     /// Checks a flow's evidence against the key that authenticated the IKE SA, and keeps the
     /// proof.
     fn prove(&mut self, flow: Flow, ike: IkeId, evidence: &[Answer]) -> bool {
+        if self.peers.get(&ike).is_some_and(|peer| peer.key == Credential::Null) {
+            return self.prove_anonymous(flow, ike, evidence);
+        }
         let strict = self.group_of_flow(flow).strictness();
         let Some(peer) = self.peers.get_mut(&ike) else { return false };
         let Some(key) = from_ike_key(&peer.key) else { return false };
@@ -471,6 +490,9 @@ impl Keying {
         // Of several gateways the one that may come round first decides.
         let life = pending.ends.iter().map(|(_, end)| lives.after(*end, left)).min();
         let life = life.unwrap_or(lives.short);
+        if pending.anonymous {
+            return self.nobody_there(now, flow, renewed, left);
+        }
         let secure = pending.security == Security::Secure;
         let last = pending.ends.last().map(|(_, end)| *end);
         let mut why = last.map_or(Why::Dns(Reason::NoUsableGateway), Why::Gateway);

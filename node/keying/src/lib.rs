@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ageing;
+mod anonymous;
 mod client;
 pub mod config;
 pub mod connection;
@@ -39,7 +40,7 @@ pub mod status;
 mod tables;
 pub mod uplinks;
 
-pub use config::{Config, DESTINATIONS, Lives, WhenAdvertised};
+pub use config::{Config, DESTINATIONS, Lives, NullAuth, WhenAdvertised};
 pub use connection::{Connection, ConnectionState, ConnectionView, RemoteKeys, Start};
 pub use explain::{Explanation, NextPacket, PortRule};
 pub use group::{File, Group, Groups, LineError, Listed, Warning};

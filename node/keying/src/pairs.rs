@@ -452,6 +452,7 @@ impl Keying {
 
 fn trust_of(proof: &Authorized) -> Trust {
     match proof.security() {
+        _ if proof.is_anonymous() => Trust::Anonymous,
         Security::Secure => Trust::Dnssec,
         Security::Insecure | Security::Indeterminate | Security::Bogus => Trust::Unauthenticated,
     }

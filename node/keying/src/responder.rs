@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use dnskeys::{Answer, Authorized, Claim, Name, Outcome, Refusal, Speaker};
-use ike::{Grant, Identity, IkeId, NeedPeer, PeerVerdict};
+use ike::{Credential, Grant, Identity, IkeId, NeedPeer, PeerVerdict};
 use sa::{Flow, TrafficSelector};
 
 use crate::entry::{Asker, Peer, Visit, Visitor};
@@ -26,7 +26,11 @@ impl Keying {
             return self.connection_visited(now, need, index);
         }
         let ike = need.ike;
-        let Some(speaker) = to_speaker(&need.identity) else {
+        let speaker = match &need.identity {
+            Identity::Null => self.anonymous_claim(&need).map(Speaker::Address),
+            identity => to_speaker(identity),
+        };
+        let Some(speaker) = speaker else {
             return self.refuse(now, &need, Why::Authority(Refusal::NoEvidence));
         };
         let Some(ours) = self.wanted_address(&need) else {
@@ -36,7 +40,11 @@ impl Keying {
         let opportunistic = |addr: &IpAddr| {
             Flow::new(ours, *addr).is_some_and(|flow| self.connections_of(flow).is_empty())
         };
-        let claims: Vec<IpAddr> = claims(&need, &speaker)
+        let claimed = match (&need.identity, &speaker) {
+            (Identity::Null, Speaker::Address(itself)) => vec![*itself],
+            _ => claims(&need, &speaker),
+        };
+        let claims: Vec<IpAddr> = claimed
             .into_iter()
             .filter(opportunistic)
             .filter(|addr| {
@@ -113,6 +121,9 @@ impl Keying {
                 return self.refuse(now, &visitor.need, Why::Client(why));
             }
         }
+        if visitor.need.identity == Identity::Null {
+            return self.judge_anonymous(now, visitor, ours);
+        }
         let mut refusal = Refusal::NoEvidence;
         let (mut grants, mut proofs) = (Vec::new(), Vec::new());
         for key in published_keys(visitor) {
@@ -144,7 +155,7 @@ impl Keying {
     /// What may be between an address of ours and a stranger's: everything, or what our policy
     /// groups leave of it. Which of ours goes with which of its is looked at once a child is
     /// agreed.
-    fn granted(
+    pub(crate) fn granted(
         &self,
         ours: IpAddr,
         theirs: IpAddr,
@@ -200,6 +211,10 @@ impl Keying {
     /// restarted; what is young may be the other of two calls that crossed, and must prove itself.
     pub(crate) fn initial_contact(&mut self, now: Instant, ike: IkeId) {
         let Some(peer) = self.peers.get(&ike) else { return };
+        // Of nobody in particular there may be many (RFC 7619 §2.3).
+        if peer.key == Credential::Null {
+            return;
+        }
         // Between the same two addresses: the peer may know us by another of ours.
         let others: Vec<(IkeId, Instant)> = self
             .peers

@@ -216,6 +216,6 @@ fn replaced(
 }
 
 /// Hosts need one, gateways one for each pair of hosts behind them.
-const MAX_CHILDREN: usize = 256;
+pub(crate) const MAX_CHILDREN: usize = 256;
 /// The triggering packet's own, and its addresses' (RFC 7296 §2.9).
 const MAX_SINGLE: usize = 2;

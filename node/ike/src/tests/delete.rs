@@ -1,6 +1,7 @@
 //! INFORMATIONAL: deletions from either side, liveness, addresses.
 
 use super::*;
+use crate::exchange::create_child_responder::MAX_CHILDREN;
 
 /// Rule 54.
 #[test]
@@ -122,12 +123,18 @@ fn a_peer_may_not_ask_for_more_than_it_was_granted() {
 fn no_more_children_than_allowed() {
     let (mut net, a, _) = Net::established();
     let now = net.now;
-    for _ in 0..16 {
+    for _ in 0..MAX_CHILDREN {
         net.nodes[0].ike.create_child(now, a, Net::call(0, 1).child);
         net.settle();
     }
-    assert_eq!(net.nodes[0].children.len(), 16);
+    assert_eq!(net.nodes[0].children.len(), MAX_CHILDREN);
     assert_eq!(net.nodes[0].child_failed(), [End::Refused { notify: 35, authentic: true }]);
+    // Replacing one is not having one more.
+    let child = *net.nodes[0].children.keys().next().unwrap();
+    net.nodes[0].ike.rekey_child(now, child);
+    net.settle();
+    assert_eq!(net.nodes[0].child_failed().len(), 1);
+    assert_eq!(net.nodes[1].children.len(), MAX_CHILDREN);
 }
 
 /// A NAT in front of node 0, which maps its ports.

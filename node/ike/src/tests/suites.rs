@@ -192,29 +192,6 @@ fn an_ike_sa_without_a_child_stands() {
     assert_eq!(net.nodes[0].children.len(), 1);
 }
 
-/// RFC 7296 §1.3: as many children as one peer may have, and no more; the rest go on.
-#[test]
-fn the_seventeenth_child_is_refused() {
-    const NO_ADDITIONAL_SAS: u16 = 35;
-    let mut net = elliptic();
-    let now = net.now;
-    let ike = net.nodes[0].ike.initiate(now, call());
-    net.settle();
-    for _ in 0..16 {
-        net.nodes[0].ike.create_child(now, ike, call().child);
-        net.settle();
-    }
-    assert_eq!((net.nodes[0].children.len(), net.nodes[1].children.len()), (16, 16));
-    let refused = End::Refused { notify: NO_ADDITIONAL_SAS, authentic: true };
-    assert_eq!(net.nodes[0].child_failed(), [refused]);
-    // Replacing one is not having one more.
-    let child = *net.nodes[0].children.keys().next().unwrap();
-    net.nodes[0].ike.rekey_child(now, child);
-    net.settle();
-    assert_eq!(net.nodes[0].child_failed().len(), 1);
-    assert_eq!((net.nodes[0].children.len(), net.nodes[1].children.len()), (16, 16));
-}
-
 /// RFC 7296 §2.21: a notify that nobody knows is passed over, in every message.
 #[test]
 fn unknown_notifies_are_passed_over() {

@@ -31,6 +31,7 @@ fn keying(groups: Groups, now: Instant) -> Keying {
         served: Vec::new(),
         rules: dnskeys::Rules::default(),
         when_advertised: WhenAdvertised::Clear,
+        null_auth: keying::NullAuth::Never,
         own_record: OwnRecord::Advise,
         identity: None,
         addresses: vec![ip(WEST)],

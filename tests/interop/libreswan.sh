@@ -1,0 +1,199 @@
+#!/bin/bash
+# Guest side of the libreswan tests: oe-node in namespace a, libreswan in b, and in d the name
+# server of their signed reverse zone, all behind a switch s.
+# usage: libreswan.sh RIG OE_NODE KEYS STORY...
+set -u
+RIG=$1 OE=$2 KEYS=$3; shift 3
+. "$RIG/lsw-lib.sh"
+IPD=192.1.2.254 ZONE=2.1.192.in-addr.arpa DIR=/tmp/oe
+mkdir -p $DIR /etc/dns
+
+say() { echo "STORY $*"; }
+fail() { say "$1: FAILED: $2"; tail -n 60 $DIR/log /tmp/pluto-b.log 2>/dev/null | cut -c1-300; cat $DIR/wire 2>/dev/null | tail -20; exit 1; }
+
+network() {
+  for m in bridge tun; do modprobe $m 2>/dev/null; done
+  nets
+  for n in s d; do ip netns add $n; ip -n $n link set lo up; done
+  ip -n a link del va; ip -n s link add br0 type bridge; ip -n s link set br0 up
+  for n in a b d; do
+    ip link add v$n netns $n type veth peer name p$n netns s
+    ip -n s link set p$n master br0 up
+  done
+  ip -n a addr add $IPA/24 dev va; ip -n b addr add $IPB/24 dev vb; ip -n d addr add $IPD/24 dev vd
+  for n in a b d; do ip -n $n link set v$n up; done
+  for n in a b; do
+    ip -n $n route replace default via $IPD
+    ip netns exec $n sysctl -qw net.ipv4.conf.v$n.send_redirects=0
+    mkdir -p /etc/netns/$n; echo "nameserver $IPD" >/etc/netns/$n/resolv.conf
+  done
+}
+
+# zone RECORD...: signs and serves the reverse zone with these records
+zone() {
+  cd /etc/dns
+  { echo "\$ORIGIN $ZONE."; echo "\$TTL 300"
+    echo "@ IN SOA ns.$ZONE. root.$ZONE. 1 3600 600 86400 300"; echo "@ IN NS ns.$ZONE."; echo "ns IN A $IPD"
+    printf '%s\n' "$@"; } >zone
+  [ -s anchor.key ] || { K=$(ldns-keygen -r /dev/urandom -a ECDSAP256SHA256 -k $ZONE); cp $K.key anchor.key; echo $K >key; }
+  ldns-signzone -o $ZONE -f zone.signed zone "$(cat key)" || exit 9
+  cat >unbound.conf <<U
+server:
+	interface: $IPD
+	access-control: 0.0.0.0/0 allow
+	chroot: ""
+	username: ""
+	directory: "/etc/dns"
+	pidfile: /run/unbound.pid
+	logfile: /tmp/unbound.log
+	use-syslog: no
+	module-config: "validator iterator"
+	trust-anchor-file: /etc/dns/anchor.key
+	local-zone: "$ZONE" nodefault
+remote-control:
+	control-enable: no
+auth-zone:
+	name: "$ZONE"
+	zonefile: /etc/dns/zone.signed
+	for-upstream: yes
+	for-downstream: no
+	fallback-enabled: no
+U
+  [ -s /run/unbound.pid ] && { kill "$(cat /run/unbound.pid)"; sleep 1; }
+  ip netns exec d unbound -c /etc/dns/unbound.conf || exit 8
+}
+
+# node ENCAPSULATION [LINES FOR POLICY]: oe-node in a
+node() {
+  cat >$DIR/oe-node.toml <<T
+[node]
+key = "$DIR/host.key"
+state-dir = "$DIR/state"
+control-socket = "$DIR/control.sock"
+encapsulation = "$1"
+[dns]
+resolvers = ["$IPD"]
+trust-anchors = "/etc/dns/anchor.key"
+[policy]
+${2:-}
+T
+  RUST_LOG=debug ip netns exec a "$OE" run --config $DIR/oe-node.toml >$DIR/log 2>&1 &
+  NODE=$!
+  for i in $(seq 150); do
+    "$OE" status --config $DIR/oe-node.toml >/dev/null 2>&1 && return 0
+    sleep 0.2
+  done
+  fail start "oe-node does not answer"
+}
+
+status() { "$OE" status --json --config $DIR/oe-node.toml; }
+
+# keyed TRUST: waits until libreswan's address is encrypted to
+keyed() {
+  for i in $(seq 100); do
+    S=$(status)
+    echo "$S" | python3 -c "
+import json,sys
+for d in json.load(sys.stdin)['destinations']:
+    if d['destination'] == '$IPB' and d['state'] == 'keyed' and d['trust'] == '$1': sys.exit(0)
+sys.exit(1)" 2>/dev/null && return 0
+    sleep 0.2
+  done
+  echo "$S"; return 1
+}
+
+capture() { ip netns exec s tcpdump -lni pa "$@" >$DIR/wire 2>/dev/null & DUMP=$!; sleep 0.5; }
+
+stop() {
+  kill $DUMP $NODE 2>/dev/null; wait $NODE 2>/dev/null
+  whack b --shutdown >/dev/null 2>&1; sleep 1
+  ip -n b xfrm state flush; ip -n b xfrm policy flush
+  ip -n a xfrm policy flush
+}
+
+# swan AUTHBY LINES...: libreswan in b
+swan() {
+  { printf 'config setup\n\tuniqueids=no\n\tdumpdir=/tmp\n\tdnssec-enable=yes\n\tdnssec-rootkey-file=""\n\tdnssec-anchors=/etc/dns/anchor.key\n'
+    printf '%s\n' "$@"; } >/etc/ipsec-b/ipsec.conf
+  : >/etc/ipsec-b/ipsec.secrets; rm -f /tmp/pluto-b.log
+  pluto b
+}
+
+T=$(printf '\t')
+opportunistic() { # AUTH LINES
+  echo "$IPA/32" >/etc/ipsec-b/policies/private-or-clear; echo "$IPD/32" >/etc/ipsec-b/policies/clear
+  swan "conn private-or-clear" "${T}ikev2=insist" "$@" "${T}left=%defaultroute" \
+    "${T}right=%opportunisticgroup" "${T}negotiationshunt=hold" "${T}failureshunt=passthrough" \
+    "${T}keyingtries=1" "${T}retransmit-timeout=20s" "${T}auto=ondemand" \
+    "conn clear" "${T}type=passthrough" "${T}authby=never" "${T}left=%defaultroute" "${T}right=%group" "${T}auto=ondemand"
+}
+
+there() { ip netns exec a ping -n -c 8 -i 0.5 -W 4 $IPB; }
+back() { ip netns exec b ping -n -c 8 -i 0.5 -W 4 $IPA; }
+
+# protected STORY: nothing between the two went in the clear, and something went as ESP
+protected() {
+  sleep 0.5
+  grep -q "$IPA > $IPB: ICMP\|$IPB > $IPA: ICMP" $DIR/wire && fail "$1" "in the clear"
+  grep -qE "ESP\(|UDP-encap" $DIR/wire || fail "$1" "no ESP"
+}
+
+configured() { # STORY ENCAPSULATION: both keys written down at libreswan's side, ours asks DNS
+  zone "${IPB##*.} IN IPSECKEY $LSWKEY" "${IPA##*.} IN IPSECKEY $OEKEY"
+  swan "conn tun" "${T}ikev2=insist" "${T}authby=rsasig" "${T}left=$IPB" "${T}leftrsasigkey=$(cat /etc/ipsec-b/pub)" \
+    "${T}right=$IPA" "${T}rightrsasigkey=0s${OEKEY##* }" "${T}auto=add"
+  node "$2"; capture "host $IPB"
+  there >$DIR/ping || true
+  keyed dnssec || fail "$1" "we call: not keyed"
+  there | grep -q " 0% packet loss" || fail "$1" "we call: loss"
+  whack b --trafficstatus | cut -c1-200
+  grep -hoE "authenticated using [A-Za-z0-9 _-]*" /tmp/pluto-b.log | sort | uniq -c
+  whack b --name tun --terminate >/dev/null; sleep 2
+  whack b --name tun --initiate | cut -c1-160
+  keyed dnssec || fail "$1" "libreswan calls: not keyed"
+  back | grep -q " 0% packet loss" || fail "$1" "libreswan calls: loss"
+  protected "$1"; stop; say "$1: ok"
+}
+
+ipseckey() { # both sides find the other's key in the reverse zone
+  zone "${IPB##*.} IN IPSECKEY $LSWKEY" "${IPA##*.} IN IPSECKEY $OEKEY"
+  for caller in a b; do
+    opportunistic "${T}authby=rsasig" "${T}leftrsasigkey=$(cat /etc/ipsec-b/pub)" "${T}rightrsasigkey=%dnsondemand"
+    node auto; capture "host $IPB"
+    if [ $caller = a ]; then there >$DIR/ping; else back >$DIR/ping; fi
+    keyed dnssec || fail ipseckey "$caller calls: not keyed"
+    there | grep -q " 0% packet loss" || fail ipseckey "$caller calls: loss"
+    back | grep -q " 0% packet loss" || fail ipseckey "$caller calls: loss back"
+    whack b --trafficstatus | cut -c1-200
+    protected ipseckey; stop
+  done
+  say "ipseckey: ok"
+}
+
+null() { # nobody publishes anything, and both are content with that
+  zone "77 IN PTR nobody.test."
+  for caller in a b; do
+    opportunistic "${T}authby=null" "${T}leftid=%null" "${T}rightid=%null"
+    node auto 'null-auth = "call"'; capture "host $IPB"
+    if [ $caller = a ]; then there >$DIR/ping; else back >$DIR/ping; fi
+    keyed anonymous || fail null "$caller calls: not keyed"
+    there | grep -q " 0% packet loss" || fail null "$caller calls: loss"
+    whack b --trafficstatus | cut -c1-200
+    grep -hoE "authenticated using [A-Za-z0-9 _-]*|auth_null|AUTH_NULL" /tmp/pluto-b.log | sort | uniq -c
+    stop
+  done
+  say "null: ok"
+}
+
+network
+install -m600 "$KEYS/host.key" $DIR/host.key
+OEKEY=$(cat "$KEYS/ipseckey")
+BITS=2192 keys b
+LSWKEY=$(sed -n 's/.*IPSECKEY *\([0-9]* [0-9] [0-9] [^ ]* .*\)/\1/p' /etc/ipsec-b/ipseckey)
+for story in "$@"; do
+  case $story in
+  configured) configured configured auto ;;
+  encapsulated) configured encapsulated udp ;;
+  *) $story ;;
+  esac
+done
