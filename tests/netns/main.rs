@@ -19,6 +19,7 @@ mod marked;
 mod matrix;
 mod pcap;
 mod scenarios;
+mod secrets;
 mod transfer;
 mod transitions;
 mod uplinks;

@@ -246,7 +246,7 @@ fn a_delete_that_nobody_answers_is_repeated_and_ends() {
     assert!(deletes >= 3, "{deletes}");
     let west = net.hosts[0].node.as_ref().unwrap();
     assert!(west.keying.peers(net.now).is_empty() && west.keying.is_idle());
-    let closed = |report: &&keying::Report| matches!(report.what, What::PairClosed { used, .. } if used.packets_out == 1);
+    let closed = |report: &&keying::Report| matches!(&report.what, What::PairClosed { used, .. } if used.packets_out == 1);
     assert_eq!(west.reports.iter().filter(closed).count(), 1, "its counters are told");
 }
 

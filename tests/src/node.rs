@@ -30,6 +30,8 @@ pub struct Setup {
     pub policy: String,
     /// More tables.
     pub more: String,
+    /// What it logs, as `OE_NODE_LOG` has it.
+    pub log: String,
 }
 
 impl Setup {
@@ -37,6 +39,7 @@ impl Setup {
     #[must_use]
     pub fn new(directory: PathBuf, resolver: &str, trust_anchors: PathBuf) -> Self {
         Self {
+            log: "debug".to_owned(),
             directory,
             key: None,
             resolver: resolver.to_owned(),
@@ -111,7 +114,7 @@ impl Setup {
         let log = File::options().create(true).append(true).open(self.directory.join("log"));
         let Ok(log) = log else { panic!("log: {log:?}") };
         let Ok(copy) = log.try_clone() else { panic!("log") };
-        let spawned = command.stdout(copy).stderr(log).env("RUST_LOG", "debug").spawn();
+        let spawned = command.stdout(copy).stderr(log).env("OE_NODE_LOG", &self.log).spawn();
         let Ok(child) = spawned else { panic!("oe-node: {spawned:?}") };
         let mut node = Node { child, setup: self.clone() };
         place::await_some("oe-node answers", PATIENCE, || {

@@ -2,7 +2,7 @@
 //! of keys that are none.
 
 use dnskeys::{Gateway, Ipseckey, RsaKey};
-use ike::internal::verify;
+use ike::internal::{is_usable, verify};
 use ike::{PublicKey, SignatureScheme};
 
 use crate::number::Number;
@@ -19,6 +19,8 @@ const SCHEMES: [SignatureScheme; 6] = [
 
 fn refuses(exponent: &[u8], modulus: &[u8]) {
     let key = PublicKey::Rsa { exponent: exponent.to_vec(), modulus: modulus.to_vec() };
+    // A modulus of 2047 bits has its 256 octets: the library counts bits.
+    assert!(!is_usable(&key) || modulus.len() == 256);
     let mut one = vec![0; modulus.len()];
     if let Some(last) = one.last_mut() {
         *last = 1;
@@ -56,6 +58,8 @@ fn keys_that_break_a_librarys_preconditions() {
     even[255] = 0xfe;
     for exponent in [&[3][..], &[1, 0, 1]] {
         refuses(exponent, &even);
+        let key = PublicKey::Rsa { exponent: exponent.to_vec(), modulus: even.clone() };
+        assert!(!is_usable(&key));
         refuses(exponent, &[&[0], &modulus[..]].concat());
         let mut zero = vec![0; 256];
         refuses(exponent, &zero);
@@ -67,6 +71,8 @@ fn keys_that_break_a_librarys_preconditions() {
         [&[][..], &[0], &[1], &[2], &[0, 3], &[1, 0, 0], &[0xff, 0xff, 0xff, 0xfe], &long, &modulus]
     {
         refuses(exponent, &modulus);
+        let key = PublicKey::Rsa { exponent: exponent.to_vec(), modulus: modulus.clone() };
+        assert!(!is_usable(&key), "{exponent:?}");
     }
 }
 
@@ -106,6 +112,7 @@ fn dns_and_verification_are_of_one_mind() {
         assert!(RsaKey::from_rfc3110(&blob).is_ok());
         // The number 1 is its own power: a key that is taken computes with it and finds no padding.
         let key = PublicKey::Rsa { exponent, modulus };
+        assert!(is_usable(&key));
         assert!(!verify(&key, SCHEMES[3], b"text", &one.to_octets(octets)));
     }
 }

@@ -12,6 +12,13 @@ pub fn verify(key: &PublicKey, scheme: SignatureScheme, octets: &[u8], signature
     crypto::verify(key, scheme, octets, signature)
 }
 
+/// Whether a key has the form that a library may be given. AWS-LC checks most of it again, so that
+/// [`verify`] alone would not show that we do.
+#[must_use]
+pub fn is_usable(key: &PublicKey) -> bool {
+    crypto::key_is_usable(key)
+}
+
 /// prf(key, text) of the transform with this number.
 #[must_use]
 pub fn prf(number: u16, key: &[u8], text: &[u8]) -> Option<Vec<u8>> {

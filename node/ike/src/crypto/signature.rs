@@ -106,6 +106,7 @@ pub(crate) fn verify(
     key_is_usable(key)
         && match key {
             PublicKey::Rsa { exponent, modulus } => rsa_parameters(scheme).is_some_and(|p| {
+                // RFC 8017 §8.2.2 step 1. AWS-LC does not take other lengths either.
                 signature.len() == modulus.len()
                     && RsaPublicKeyComponents { n: modulus, e: exponent }
                         .verify(p, octets, signature)
