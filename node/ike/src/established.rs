@@ -437,7 +437,10 @@ impl Established {
         self.current.keys.forget_signing();
         if ours {
             if turn.shared.tokens.is_some() {
-                turn.link.ask(turn.now, Ask::TellToken);
+                // When it is settled whose successor stays.
+                let not_before = turn.now + SETTLED;
+                turn.link.asks.retain(|q| q.ask != Ask::TellToken);
+                turn.link.asks.push_back(Queued { ask: Ask::TellToken, not_before, put_off: 0 });
             }
             self.close_old(turn, old);
         } else {
@@ -627,6 +630,8 @@ impl Established {
     }
 }
 
+/// How long after a rekey of ours the peer may still be busy with its own.
+const SETTLED: Duration = Duration::from_secs(5);
 /// RFC 3948 §4.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How long something replaced waits for its replacement's maker to delete it.

@@ -37,7 +37,8 @@ fn who_lost_it_is_believed_at_once() {
                 1 => net.nodes[0].ike.rekey_ike(now, a),
                 _ => net.nodes[1].ike.rekey_ike(now, b),
             }
-            net.settle();
+            net.run(Duration::from_secs(6));
+            let now = net.now;
             let holder = 1 - lost;
             start(&mut net, lost, Some(secret));
             let mark = net.seen.len();
