@@ -326,6 +326,7 @@ impl Driver {
             }
             Event::Keyed { .. } => println!("Keyed"),
             Event::Ticket { .. } => println!("Ticket"),
+            Event::Alive { .. } => println!("Alive"),
             Event::Moved { envelope, .. } => println!("Moved {}", envelope.remote),
         }
     }

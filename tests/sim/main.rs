@@ -9,6 +9,7 @@ mod dns;
 mod fallback;
 mod first_packet;
 mod gateway;
+mod links;
 mod lossy;
 mod matrix;
 mod memory;

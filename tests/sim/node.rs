@@ -282,7 +282,7 @@ impl Host {
             }
             Command::SetPolicy { flow, policy } => node.set_policy(*flow, Some(*policy)),
             Command::ClearPolicy { flow } => node.set_policy(*flow, None),
-            Command::SetSubnets { subnets, .. } => {
+            Command::SetSubnets { subnets, .. } | Command::ShareSubnets { subnets, .. } => {
                 node.subnets.insert(*subnets);
             }
             Command::ClearSubnets { subnets } => {

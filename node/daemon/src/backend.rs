@@ -253,9 +253,11 @@ fn lay(ground: &mut Ground, command: &Command) -> Result<(), KernelError> {
         Command::SetPolicy { flow, policy } => ground.set_policy(*flow, Some(*policy)),
         Command::ClearPolicy { flow } => ground.set_policy(*flow, None),
         Command::SetSubnets { subnets, policy } => {
-            ground.set_subnets(*subnets, *policy != Policy::Pass)
+            let up = matches!(policy, Policy::Encrypt(_));
+            ground.set_subnets(*subnets, (*policy != Policy::Pass).then_some(up))
         }
-        Command::ClearSubnets { subnets } => ground.set_subnets(*subnets, false),
+        Command::ShareSubnets { subnets, .. } => ground.set_subnets(*subnets, Some(true)),
+        Command::ClearSubnets { subnets } => ground.set_subnets(*subnets, None),
         Command::WatchFlow(flow) => ground.watch(*flow),
         Command::AddSa(_) | Command::MoveSa { .. } | Command::RemoveSa(_) | Command::AskUse(_) => {
             Ok(())

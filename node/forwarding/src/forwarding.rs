@@ -177,7 +177,15 @@ impl Forwarding {
                 self.spd.clear(&flow);
                 self.discard(&flow, Reason::HoldExpired);
             }
-            Command::SetSubnets { subnets, policy } => self.set_subnets(now, subnets, policy),
+            Command::SetSubnets { subnets, policy } => {
+                self.set_subnets(now, subnets, policy, Vec::new());
+            }
+            Command::ShareSubnets { subnets, mut pairs } => {
+                pairs.retain(|sa| self.sad.get_mut(*sa).is_some_and(|sa| !sa.usage.spent));
+                if let Some(first) = pairs.first().copied() {
+                    self.set_subnets(now, subnets, Policy::Encrypt(first), pairs);
+                }
+            }
             Command::ClearSubnets { subnets } => {
                 self.spd.clear_subnets(&subnets);
                 self.discard_between(&subnets, Reason::HoldExpired);
@@ -260,13 +268,13 @@ impl Forwarding {
         }
     }
 
-    fn set_subnets(&mut self, now: Instant, subnets: Subnets, policy: Policy) {
+    fn set_subnets(&mut self, now: Instant, subnets: Subnets, policy: Policy, pairs: Vec<SaId>) {
         let usable = match policy {
             Policy::Encrypt(sa) => self.sad.get_mut(sa).is_some_and(|sa| !sa.usage.spent),
             Policy::Hold | Policy::Pass | Policy::Deny => true,
         };
         let policy = if usable { policy } else { Policy::Hold };
-        if !self.spd.set_subnets(subnets, policy) {
+        if !self.spd.set_subnets(subnets, policy, pairs) {
             return self.counters.count(Reason::TableFull);
         }
         match policy {

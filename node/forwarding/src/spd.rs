@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,8 @@ use crate::prefixes::PrefixTable;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
     Encrypt(SaId),
+    /// Through one of several pairs: [`Spd::share`] says which.
+    Share,
     Pass,
     /// Pass, and say so: somebody wants to know.
     PassAndTell,
@@ -36,6 +39,7 @@ pub(crate) struct Spd {
     port_flows: usize,
     /// Configured connections: by remote prefix, then by local one, the longest first.
     configured: PrefixTable<Vec<Configured>>,
+    hasher: Seeded,
 }
 
 /// A flow's policy. `Hold` remembers when keys were last asked for.
@@ -52,6 +56,8 @@ struct State {
 struct Configured {
     local: Prefix,
     policy: Policy,
+    /// With `Encrypt`: several pairs that share the flows.
+    pairs: Vec<SaId>,
     /// When keys were last asked for.
     asked: Option<Instant>,
 }
@@ -64,6 +70,7 @@ impl Spd {
             port_classes: PrefixTable::new(hasher),
             port_flows: 0,
             configured: PrefixTable::new(hasher),
+            hasher,
         }
     }
 
@@ -74,6 +81,7 @@ impl Spd {
             && let Some(entry) = self.configured_for(flow)
         {
             return match entry.policy {
+                Policy::Encrypt(_) if entry.pairs.len() > 1 => Verdict::Share,
                 Policy::Encrypt(sa) => Verdict::Encrypt(sa),
                 Policy::Pass => Verdict::Pass,
                 Policy::Deny => Verdict::Deny,
@@ -167,6 +175,18 @@ impl Spd {
         entries.iter_mut().find(|entry| entry.local == subnets.local())
     }
 
+    /// Which of several pairs carries a packet: all packets of one upper-layer flow the same, so
+    /// that nothing is reordered. Fragments show no ports, and go by their addresses.
+    pub(crate) fn share(&mut self, inner: &Inner) -> Option<SaId> {
+        let whole = inner.fragment == Fragment::Whole;
+        let ports = if whole { inner.ports } else { (0, 0) };
+        let lot = self.hasher.hash_one((inner.flow, inner.protocol, ports));
+        let entry = self.configured_for(&inner.flow)?;
+        let count = u64::try_from(entry.pairs.len()).ok()?;
+        let at = usize::try_from(lot.checked_rem(count)?).ok()?;
+        entry.pairs.get(at).copied()
+    }
+
     /// The configured prefixes that a flow falls between: the longest remote one first, then the
     /// longest local one.
     pub(crate) fn entry_of(&self, flow: &Flow) -> Option<Subnets> {
@@ -177,9 +197,14 @@ impl Spd {
     }
 
     /// Sets what happens between two prefixes; `false` if there is no room.
-    pub(crate) fn set_subnets(&mut self, subnets: Subnets, policy: Policy) -> bool {
+    pub(crate) fn set_subnets(
+        &mut self,
+        subnets: Subnets,
+        policy: Policy,
+        pairs: Vec<SaId>,
+    ) -> bool {
         let (local, remote) = (subnets.local(), subnets.remote());
-        let new = Configured { local, policy, asked: None };
+        let new = Configured { local, policy, pairs, asked: None };
         let room = self.configured.len() < MAX_CONFIGURED;
         let Some(entries) = self.configured.get_mut(&remote) else {
             if room {
@@ -212,6 +237,7 @@ impl Spd {
     pub(crate) fn hold(&mut self, now: Instant, flow: Flow) -> Option<bool> {
         if let Some(entry) = self.configured_for(&flow) {
             entry.policy = Policy::Hold;
+            entry.pairs.clear();
             let recent = |at: Instant| now.saturating_duration_since(at) < ASK_AGAIN;
             let due = !entry.asked.is_some_and(recent);
             if due {
@@ -398,12 +424,12 @@ mod tests {
         };
         assert!(spd.set(now, flow(265), Policy::Pass));
         let wide = between("192.0.2.0/24", "10.0.0.0/8");
-        assert!(spd.set_subnets(wide, Policy::Encrypt(SaId(3))));
+        assert!(spd.set_subnets(wide, Policy::Encrypt(SaId(3)), Vec::new()));
         assert_eq!(spd.verdict(now, &flow(265)), Verdict::Encrypt(SaId(3)), "not the flow's own");
         // The longer remote prefix decides, then the longer local one; other sources do not count.
-        assert!(spd.set_subnets(between("192.0.2.0/24", "10.0.1.0/24"), Policy::Deny));
-        assert!(spd.set_subnets(between("192.0.2.1/32", "10.0.1.0/24"), Policy::Hold));
-        assert!(spd.set_subnets(between("192.0.2.9/32", "10.0.1.9/32"), Policy::Pass));
+        assert!(spd.set_subnets(between("192.0.2.0/24", "10.0.1.0/24"), Policy::Deny, Vec::new()));
+        assert!(spd.set_subnets(between("192.0.2.1/32", "10.0.1.0/24"), Policy::Hold, Vec::new()));
+        assert!(spd.set_subnets(between("192.0.2.9/32", "10.0.1.9/32"), Policy::Pass, Vec::new()));
         assert_eq!(spd.verdict(now, &flow(265)), Verdict::Hold);
         assert_eq!(spd.hold(now, flow(265)), Some(true));
         assert_eq!(spd.hold(now, flow(266)), Some(false), "asked for once for all of it");
@@ -415,6 +441,25 @@ mod tests {
     }
 
     /// Rule 12.
+    #[test]
+    fn several_pairs_share_the_flows_and_keep_each_together() {
+        use crate::packet::tests::udp;
+        let mut spd = spd();
+        let all = Subnets::new("192.0.2.0/24".parse().unwrap(), "10.0.0.0/8".parse().unwrap());
+        let pairs = vec![SaId(1), SaId(2), SaId(3)];
+        assert!(spd.set_subnets(all.unwrap(), Policy::Encrypt(SaId(1)), pairs));
+        assert_eq!(spd.verdict(Instant::now(), &flow(1)), Verdict::Share);
+        let mut counts = [0; 4];
+        for port in 0..3000 {
+            let packet = udp("192.0.2.1", "10.0.0.1", (port, 53), b"x");
+            let inner = Inner::parse(&packet).unwrap();
+            let sa = spd.share(&inner).unwrap();
+            assert_eq!(spd.share(&inner), Some(sa));
+            counts[usize::try_from(sa.0).unwrap()] += 1;
+        }
+        assert!(counts[1..].iter().all(|n| (800..1200).contains(n)), "{counts:?}");
+    }
+
     #[test]
     fn keys_are_asked_for_again_but_slowly() {
         let (mut spd, now) = (spd(), Instant::now());

@@ -532,6 +532,11 @@ pub enum Event {
         /// The new outer way.
         envelope: Envelope,
     },
+    /// The peer has answered [`crate::Ike::probe`].
+    Alive {
+        /// The IKE SA.
+        ike: IkeId,
+    },
     /// An IKE SA is gone, after its children ([`Event::ChildDown`] comes first for each).
     Ended {
         /// The SA.

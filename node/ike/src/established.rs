@@ -268,6 +268,8 @@ impl Established {
                 ControlFlow::Continue(())
             }
             (Pending::Liveness, Ok(payloads)) => {
+                let ike = turn.link.id;
+                turn.shared.event(Event::Alive { ike });
                 mobike::alive(self, turn, &payloads);
                 ControlFlow::Continue(())
             }

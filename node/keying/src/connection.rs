@@ -73,6 +73,8 @@ pub enum Start {
 /// How a connection stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConnectionState {
+    /// It is up, and has just missed a sign of life: others carry its flows.
+    Silent,
     /// Nothing has been asked of it.
     Idle,
     /// DNS is asked, or a gateway called.
@@ -88,6 +90,7 @@ impl ConnectionState {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Silent => "silent",
             Self::Idle => "idle",
             Self::Calling => "calling",
             Self::Up => "up",
@@ -132,9 +135,15 @@ pub(crate) struct Configured {
     /// How long the last failure was waited out.
     wait: Duration,
     deadline: Option<Instant>,
+    /// Whether another connection has subnets of this one's.
+    pub(crate) has_siblings: bool,
+    /// Asked whether it lives, and not answered yet.
+    pub(crate) asked: bool,
+    /// It has not answered in time: others carry its flows, until it does.
+    pub(crate) silent: bool,
     pairs: BTreeMap<SaId, Joint>,
     /// The pair that is sent on.
-    current: Option<SaId>,
+    pub(crate) current: Option<SaId>,
     /// The pair to send on once the peer is known to have it.
     next: Option<SaId>,
 }
@@ -186,6 +195,9 @@ impl Configured {
             tried: 0,
             wait: FIRST_WAIT,
             deadline: None,
+            has_siblings: false,
+            asked: false,
+            silent: false,
             pairs: BTreeMap::new(),
             current: None,
             next: None,
@@ -197,7 +209,22 @@ impl Configured {
         self.connection.gateways.get(at).copied()
     }
 
-    fn carries(&self, subnets: &Subnets) -> Option<SaId> {
+    /// Whether it is to be there without a packet that asks for it: at all times, or beside others
+    /// that would keep its packets from asking.
+    pub(crate) fn stands_by(&self) -> bool {
+        match self.connection.start {
+            Start::Now => true,
+            Start::Trap => self.has_siblings,
+            Start::Accept => false,
+        }
+    }
+
+    /// The IKE SA of the pair that is sent on.
+    pub(crate) fn current_ike(&self) -> Option<IkeId> {
+        self.pairs.get(&self.current?).map(|pair| pair.ike)
+    }
+
+    pub(crate) fn carries(&self, subnets: &Subnets) -> Option<SaId> {
         let current = self.current?;
         let pair = self.pairs.get(&current)?;
         let (local, remote) = (subnets.local(), subnets.remote());
@@ -392,12 +419,24 @@ impl Keying {
             (Some(wanted), Some(own)) => same(wanted, own),
             _ => true,
         };
-        self.configured.iter().position(|c| {
+        let fits = |c: &Configured| {
             c.connection.knows(&need.identity)
                 && wants_us(&c.connection)
                 && meets(&need.remote_selectors, &c.connection.remote_subnets)
                 && meets(&need.local_selectors, &c.connection.local_subnets)
-        })
+        };
+        // Of several links with one peer the one that it calls by; else one that is not up.
+        let likely = |c: &Configured| {
+            let connection = &c.connection;
+            (
+                connection.gateways.contains(&need.remote.ip()),
+                connection.local_address == Some(need.local.ip()),
+                c.current.is_none(),
+            )
+        };
+        let fitting = self.configured.iter().enumerate().filter(|(_, c)| fits(c));
+        // The first of equals.
+        fitting.rev().max_by_key(|(_, c)| likely(c)).map(|(index, _)| index)
     }
 
     /// A configured peer calls.
@@ -533,9 +572,14 @@ impl Keying {
         configured.tried = 0;
         configured.why = None;
         configured.wait = FIRST_WAIT;
+        (configured.asked, configured.silent) = (false, false);
+        let has_siblings = configured.has_siblings;
         let doomed = configured.pairs.values().any(|pair| pair.doomed);
         self.set_connection_deadline(index, doomed.then_some(now + GRACE));
         self.enter_connection(now, index, ConnectionState::Up);
+        if has_siblings {
+            self.pulse_at.get_or_insert(now + crate::links::PULSE);
+        }
         self.report_connection(now, index, |name| What::ConnectionUp { name, sa: id, gateway });
     }
 
@@ -624,7 +668,7 @@ impl Keying {
             // This gateway has fallen silent: another is called first.
             configured.gateway = configured.gateway.wrapping_add(1);
         }
-        let again = configured.connection.start == Start::Now && !self.stopping;
+        let again = configured.stands_by() && !self.stopping;
         let why = Why::Gateway(why);
         self.report_connection(now, index, |name| What::ConnectionDown { name, why });
         self.enter_connection(now, index, ConnectionState::Idle);
@@ -650,14 +694,11 @@ impl Keying {
             if alone { self.close_ike(now, ike) } else { self.ike.close_child(now, sa) }
         }
         let Some(configured) = self.configured.get(index) else { return };
-        let (start, state) = (configured.connection.start, configured.state);
-        match state {
-            ConnectionState::Failed if start != Start::Now => {
+        match (configured.state, configured.stands_by() && !self.stopping) {
+            (ConnectionState::Failed, false) => {
                 self.enter_connection(now, index, ConnectionState::Idle);
             }
-            ConnectionState::Failed | ConnectionState::Idle if start == Start::Now => {
-                self.connect(now, index);
-            }
+            (ConnectionState::Failed | ConnectionState::Idle, true) => self.connect(now, index),
             _ => {}
         }
     }
@@ -672,13 +713,23 @@ impl Keying {
     }
 
     /// Tells the data plane what holds between a connection's subnets, if that is new.
-    fn lay_subnets(&mut self, index: usize) {
+    pub(crate) fn lay_subnets(&mut self, index: usize) {
         let Some(configured) = self.configured.get(index) else { return };
         for subnets in configured.subnets.clone() {
-            let policy = self.policy_between(&subnets);
-            if self.said.insert(subnets, policy) != Some(policy) {
-                self.command(Command::SetSubnets { subnets, policy });
+            let pairs = self.pairs_between(&subnets);
+            let policy = match pairs.first() {
+                Some(sa) => Policy::Encrypt(*sa),
+                None => self.policy_between(&subnets),
+            };
+            let news = (policy, pairs);
+            if self.said.get(&subnets) == Some(&news) {
+                continue;
             }
+            self.said.insert(subnets, news.clone());
+            self.command(match news {
+                (policy, pairs) if pairs.len() < 2 => Command::SetSubnets { subnets, policy },
+                (_, pairs) => Command::ShareSubnets { subnets, pairs },
+            });
         }
     }
 
@@ -691,12 +742,9 @@ impl Keying {
         self.lay_subnets(index);
     }
 
-    /// What happens between two prefixes: the first connection that is up carries it.
+    /// What happens between two prefixes while no connection carries it.
     fn policy_between(&self, subnets: &Subnets) -> Policy {
         let of = || self.configured.iter().filter(|c| c.subnets.contains(subnets));
-        if let Some(sa) = of().find_map(|c| c.carries(subnets)) {
-            return Policy::Encrypt(sa);
-        }
         let coming = of().any(|c| {
             c.connection.start != Start::Accept
                 && matches!(c.state, ConnectionState::Idle | ConnectionState::Calling)
@@ -749,7 +797,7 @@ impl Keying {
             let pair = c.current.and_then(|sa| c.pairs.get(&sa));
             ConnectionView {
                 name: c.connection.name.clone(),
-                state: c.state,
+                state: if c.silent { ConnectionState::Silent } else { c.state },
                 subnets: c.subnets.clone(),
                 gateway: pair.map(|pair| pair.envelope.remote.ip()),
                 since: now.saturating_duration_since(c.since),

@@ -148,7 +148,9 @@ pub struct Keying {
     /// Which connection a pair belongs to.
     pub(crate) joints: BTreeMap<SaId, usize>,
     /// What the data plane was last told of configured subnets.
-    pub(crate) said: BTreeMap<Subnets, Policy>,
+    pub(crate) said: BTreeMap<Subnets, (Policy, Vec<SaId>)>,
+    /// When the links of connections with several are asked next whether they live.
+    pub(crate) pulse_at: Option<Instant>,
     /// Nothing is called any more.
     pub(crate) stopping: bool,
     /// Peers from before a restart.
@@ -168,7 +170,8 @@ impl Keying {
         let mut ike = Ike::new(config.ike.clone(), ike_seed, now);
         ike.set_addresses(now, config.addresses.clone());
         let configured = config.connections.iter().cloned();
-        let configured = configured.map(|c| Configured::new(c, now)).collect();
+        let mut configured: Vec<Configured> = configured.map(|c| Configured::new(c, now)).collect();
+        crate::links::note_siblings(&mut configured);
         let mut keying = Self {
             config,
             configured,
@@ -182,6 +185,7 @@ impl Keying {
             configured_after_drain: Vec::new(),
             joints: BTreeMap::new(),
             said: BTreeMap::new(),
+            pulse_at: None,
             stopping: false,
             rng,
             ike,
@@ -288,6 +292,10 @@ impl Keying {
         self.close_lost(now);
         self.recall_due(now);
         self.drain(now);
+        if self.pulse_at.is_some_and(|at| at <= now) {
+            self.pulse(now);
+            self.drain(now);
+        }
         while let Some(&(due, index)) = self.configured_deadlines.first() {
             if due > now {
                 break;
@@ -316,7 +324,8 @@ impl Keying {
         let connection = self.configured_deadlines.first().map(|(at, _)| (*at, Timer::Connection));
         let lost = self.lost.front().map(|(at, _)| (*at, Timer::Lost));
         let recall = self.recalls.due().map(|at| (at, Timer::Recall));
-        let own = [flow, linger, bare, connection, lost, recall].into_iter().flatten();
+        let pulse = self.pulse_at.map(|at| (at, Timer::Connection));
+        let own = [flow, linger, bare, connection, pulse, lost, recall].into_iter().flatten();
         ike.into_iter().chain(own).min_by_key(|(at, _)| *at)
     }
 
@@ -424,6 +433,7 @@ impl Keying {
             Event::ChildFailed { ike, request, why } => self.child_failed(now, ike, &request, why),
             Event::Moved { ike, children, envelope } => self.moved(now, ike, &children, envelope),
             Event::Ticket { ike, ticket, life } => self.ticket_given(now, ike, ticket, life),
+            Event::Alive { ike } => self.link_alive(ike),
             Event::Ended { ike, why } => self.ike_ended(now, ike, why),
         }
     }

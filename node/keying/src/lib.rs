@@ -6,6 +6,7 @@
 //! in hand. From the top:
 //!
 //! - [`connection`]: what an administrator has written down of a peer; it beats all the rest.
+//! - `links`: connections with the same subnets share the load and stand in for each other.
 //! - [`group`]: which destinations are treated how.
 //! - [`keying`]: the machine: its inputs, its one queue of outputs, its deadlines.
 //! - [`initiator`]: potential OE, pending OE and what follows (RFC 4322 §3.2).
@@ -29,6 +30,7 @@ pub mod explain;
 pub mod group;
 pub mod initiator;
 pub mod keying;
+mod links;
 pub mod memory;
 pub mod own;
 pub mod pairs;

@@ -96,6 +96,14 @@ pub enum Command {
         /// What becomes of packets between them.
         policy: Policy,
     },
+    /// As [`Command::SetSubnets`] with [`Policy::Encrypt`], over several pairs at once: each flow of
+    /// the upper layers goes through one of them, as long as they stay the same.
+    ShareSubnets {
+        /// The prefixes, as outgoing packets show them.
+        subnets: Subnets,
+        /// The pairs, at least one.
+        pairs: Vec<SaId>,
+    },
     /// Forgets a configured pair of prefixes: flows and classes count again.
     ClearSubnets {
         /// The prefixes of an earlier [`Command::SetSubnets`].

@@ -122,8 +122,8 @@ pub(crate) struct Ground {
     /// Whether there was one when we came.
     guard_found: bool,
     protected: HashSet<Flow>,
-    /// Prefixes of configured connections.
-    subnets: BTreeSet<Subnets>,
+    /// Prefixes of configured connections, and whether they can be reached now.
+    subnets: BTreeMap<Subnets, bool>,
     subnet_ground: SubnetGround,
     /// Flows in the clear whose packets are to be seen by us for a while.
     watched: HashSet<Flow>,
@@ -169,7 +169,7 @@ impl Ground {
             guarded: false,
             guard_found: false,
             protected: HashSet::new(),
-            subnets: BTreeSet::new(),
+            subnets: BTreeMap::new(),
             subnet_ground,
             watched: HashSet::new(),
             lent: BTreeSet::new(),
@@ -312,13 +312,21 @@ impl Ground {
     }
 
     /// Leads everything between two prefixes to the device, and keeps out what comes between them
-    /// by another way; with `false` no longer. Without the device nothing passes.
+    /// by another way; with `None` no longer. Without the device nothing passes. Whether a
+    /// connection is up shows in the metrics of its routes, for routing daemons.
     ///
     /// # Errors
     /// If the kernel refuses a rule, a route or a policy.
-    pub(crate) fn set_subnets(&mut self, subnets: Subnets, on: bool) -> Result<(), KernelError> {
-        let new = if on { self.subnets.insert(subnets) } else { self.subnets.remove(&subnets) };
-        if !new {
+    pub(crate) fn set_subnets(
+        &mut self,
+        subnets: Subnets,
+        up: Option<bool>,
+    ) -> Result<(), KernelError> {
+        let before = match up {
+            Some(up) => self.subnets.insert(subnets, up),
+            None => self.subnets.remove(&subnets),
+        };
+        if before == up {
             return Ok(());
         }
         self.follow_subnets()
@@ -336,7 +344,7 @@ impl Ground {
         let rules = subnets::rules(&self.subnets, &around);
         let routes = subnets::routes(&self.subnets, &around);
         if let Some(policies) = &mut self.policies {
-            let staying = self.subnets.iter().map(|s| (*s, subnets::staying(s, &self.main)));
+            let staying = self.subnets.keys().map(|s| (*s, subnets::staying(s, &self.main)));
             policies.block_between(staying.collect()).map_err(doing("changing XFRM policies"))?;
         }
         self.subnet_ground

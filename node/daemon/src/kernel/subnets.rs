@@ -33,18 +33,21 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// The rules for these subnets.
-pub(super) fn rules(subnets: &BTreeSet<Subnets>, around: &Surroundings<'_>) -> BTreeSet<Rule> {
+pub(super) fn rules(
+    subnets: &BTreeMap<Subnets, bool>,
+    around: &Surroundings<'_>,
+) -> BTreeSet<Rule> {
     let first = around.priority.saturating_sub(RULES);
     let mut rules = BTreeSet::new();
     for v6 in [false, true] {
         let of_family = |s: &&Subnets| s.local().addr().is_ipv6() == v6;
-        if !subnets.iter().any(|s| of_family(&s)) {
+        if !subnets.keys().any(|s| of_family(&s)) {
             continue;
         }
         let at = |step: u32, verdict| Rule::new(first + step, v6, verdict);
         rules.insert(at(0, Verdict::Goto(around.priority)).marked(around.mark));
         rules.insert(at(3, Verdict::Lookup(MAIN)).by(around.interface));
-        for between in subnets.iter().filter(of_family) {
+        for between in subnets.keys().filter(of_family) {
             let (local, remote) = (between.local(), between.remote());
             for ours in staying(between, around.main) {
                 rules.insert(at(1, Verdict::Lookup(MAIN)).from(ours).to(local));
@@ -68,16 +71,20 @@ pub(super) fn rules(subnets: &BTreeSet<Subnets>, around: &Surroundings<'_>) -> B
 
 /// The routes of the connections' table: everything that gets there is for the device, or for
 /// nobody.
-pub(super) fn routes(subnets: &BTreeSet<Subnets>, around: &Surroundings<'_>) -> Plan {
+pub(super) fn routes(subnets: &BTreeMap<Subnets, bool>, around: &Surroundings<'_>) -> Plan {
     let mut plan = Plan::new();
-    for between in subnets {
+    for (between, up) in subnets {
         let remote = between.remote();
         let all = if remote.addr().is_ipv4() { Prefix::ALL_V4 } else { Prefix::ALL_V6 };
         plan.entry((all, LIVE)).or_insert(Target::Device { source: None });
         plan.insert((all, BACKSTOP), Target::Blackhole);
-        if let Some(source) = own(between.local(), around).filter(|_| remote.len() > 0) {
-            plan.insert((remote, LIVE), Target::Device { source: Some(source) });
+        let source = own(between.local(), around).filter(|_| remote.len() > 0);
+        if source.is_some() {
+            plan.insert((remote, LIVE), Target::Device { source });
             plan.insert((remote, BACKSTOP), Target::Blackhole);
+        }
+        if *up {
+            plan.insert((remote, UP), Target::Device { source });
         }
     }
     if !plan.is_empty() {
@@ -182,6 +189,9 @@ impl SubnetGround {
     }
 }
 
+/// Metric of the route to a remote prefix while its connection is up. It changes nothing about
+/// where packets go; it is for those who watch routes.
+const UP: u32 = 50;
 /// Priorities before the node's own rule that belong to connections.
 const RULES: u32 = 8;
 /// What a packet of this host's own comes in by, for rules.
@@ -198,8 +208,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn between(local: &str, remote: &str) -> BTreeSet<Subnets> {
-        [Subnets::new(p(local), p(remote)).unwrap()].into()
+    fn between(local: &str, remote: &str) -> BTreeMap<Subnets, bool> {
+        [(Subnets::new(p(local), p(remote)).unwrap(), false)].into()
     }
 
     fn main(routes: &[(&str, &str)]) -> BTreeMap<Prefix, MainRoute> {
@@ -256,5 +266,8 @@ mod tests {
         let routes = routes(&subnets, &around);
         let own = Target::Device { source: Some(addresses[0]) };
         assert_eq!(routes.get(&(p("10.0.0.0/8"), LIVE)), Some(&own));
+        assert_eq!(routes.get(&(p("10.0.0.0/8"), UP)), None, "it is down");
+        let up = subnets.into_keys().map(|s| (s, true)).collect();
+        assert_eq!(super::routes(&up, &around).get(&(p("10.0.0.0/8"), UP)), Some(&own));
     }
 }

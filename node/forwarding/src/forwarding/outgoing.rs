@@ -42,6 +42,17 @@ impl Forwarding {
                 Err(Reason::SaSpent) => self.trap(now, offload, packet, &inner),
                 Err(reason) => self.counters.count(reason),
             },
+            Verdict::Share => {
+                let sealed = match self.spd.share(&inner) {
+                    Some(sa) => self.seal(now, sa, offload, packet, &inner, batch),
+                    None => Err(Reason::SaSpent),
+                };
+                match sealed {
+                    Ok(()) => {}
+                    Err(Reason::SaSpent) => self.trap(now, offload, packet, &inner),
+                    Err(reason) => self.counters.count(reason),
+                }
+            }
             Verdict::Pass => self.pass(offload, packet, &inner, batch),
             Verdict::PassAndTell => {
                 self.notify(Notice::FlowUsed(inner.flow));

@@ -216,7 +216,9 @@ impl Xfrm {
             Command::SetPolicy { flow, policy } => self.set_policy(flow, policy),
             Command::ClearPolicy { flow } => self.clear_policy(flow),
             // The configuration refuses connections with this data plane.
-            Command::SetSubnets { .. } | Command::ClearSubnets { .. } => {
+            Command::SetSubnets { .. }
+            | Command::ShareSubnets { .. }
+            | Command::ClearSubnets { .. } => {
                 let error = io::Error::from(io::ErrorKind::Unsupported);
                 Err(doing("configuring a connection")(error))
             }
