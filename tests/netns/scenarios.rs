@@ -61,6 +61,20 @@ fn the_second_gateway_takes_over() {
     );
 }
 
+/// Two links between the same two sites share the flows; either may die.
+#[test]
+fn two_links_share_the_load_and_stand_in_for_each_other() {
+    let Some(report) = run("links") else { return };
+    assert_claims(
+        &report,
+        &[
+            "both links carry their share",
+            "alice and bob go on talking within two seconds",
+            "and the link comes back",
+        ],
+    );
+}
+
 /// A lent subnet: all of it through the lender, and nothing past it when that is down.
 #[test]
 fn a_lent_subnet_is_used_from_afar() {

@@ -350,6 +350,16 @@ impl Config {
         self.node.identity.as_deref().and_then(|text| parse_identity(text).ok())
     }
 
+    /// Whether the machine has to forward for what is configured, in IPv4 and in IPv6.
+    pub(crate) fn needs_forwarding(&self) -> [bool; 2] {
+        let served = self.serve.iter().map(|s| s.subnet.0);
+        let lent = self.extrude.iter().map(|e| e.subnet.0);
+        let all = served.chain(lent).chain(self.borrow.iter().map(|b| b.subnet.0));
+        let inner = self.connections.iter().flat_map(|c| &c.local_subnets).map(|s| s.0);
+        let wide: Vec<_> = all.chain(inner.filter(|prefix| !prefix.is_host())).collect();
+        [wide.iter().any(|p| p.addr().is_ipv4()), wide.iter().any(|p| p.addr().is_ipv6())]
+    }
+
     /// Whether addresses are lent or borrowed over this connection.
     fn lends_over(&self, name: &str) -> bool {
         self.extrude.iter().any(|e| e.to == name) || self.borrow.iter().any(|b| b.from == name)

@@ -92,6 +92,13 @@ async fn start(
     for ticket in kept {
         node.keying.handle_ticket(Instant::now(), ticket);
     }
+    for ((needed, forwards), (family, key)) in
+        config.needs_forwarding().into_iter().zip(kernel::forwards()).zip(FORWARDING)
+    {
+        if needed && !forwards {
+            tracing::warn!("this machine does not forward {family}: set {key} = 1");
+        }
+    }
     tracing::info!("running on {}", config.node.interface);
     let served = node.serve(remembered, answers, signatures, requests, signals).await;
     node.backend.stop();
@@ -438,6 +445,9 @@ fn reachable(backend: &Backend) -> Vec<IpAddr> {
 
 /// How often it is looked whether tickets want another key.
 const NEW_KEYS: Duration = Duration::from_secs(3600);
+/// What has to be switched on for a gateway.
+const FORWARDING: [(&str, &str); 2] =
+    [("IPv4", "net.ipv4.ip_forward"), ("IPv6", "net.ipv6.conf.all.forwarding")];
 /// How long the loop sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
 /// Questions to DNS on behalf of strangers, at once: a quarter of what the resolver takes, so that

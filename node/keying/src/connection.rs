@@ -270,6 +270,23 @@ impl Keying {
         self.configured.get(first).map(|c| c.connection.name.as_str())
     }
 
+    /// The connection to a destination, for a person who asks. One to everywhere is not meant: it
+    /// is for borrowed addresses only.
+    pub(crate) fn connection_to(&self, address: IpAddr) -> Option<(String, ConnectionState)> {
+        let covering = |c: &Configured| {
+            let remotes = c.subnets.iter().map(Subnets::remote);
+            remotes.filter(|p| p.len() > 0 && p.contains(address)).map(|p| p.len()).max()
+        };
+        let found = self.configured.iter().filter(|c| covering(c).is_some());
+        let best = found.max_by_key(|c| (covering(c), c.state == ConnectionState::Up))?;
+        let state = match (best.state, best.connection.start) {
+            // Nobody of ours will call.
+            (ConnectionState::Idle, Start::Accept) => ConnectionState::Failed,
+            (state, _) => state,
+        };
+        Some((best.connection.name.clone(), state))
+    }
+
     /// A packet waits for these connections.
     pub(crate) fn connections_wanted(&mut self, now: Instant, connections: &[usize]) {
         for index in connections {
@@ -490,7 +507,7 @@ impl Keying {
             Connection::selectors(&connection.remote_subnets),
         );
         let ours = connection.local_identity.clone().or_else(|| self.config.identity.clone());
-        let identity = ours.unwrap_or(Identity::Address(need.local.ip()));
+        let identity = ours.unwrap_or_else(|| Identity::Address(need.local.ip()));
         let transport = connection.mode == Mode::Transport;
         let grant = |key| Grant { key, remote: remote.clone(), local: local.clone(), transport };
         let grants = keys.into_iter().map(grant).collect();

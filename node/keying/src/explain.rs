@@ -8,6 +8,7 @@ use dnskeys::{Answer, Refusal};
 use ike::End;
 use sa::{Flow, Ports, Prefix};
 
+use crate::connection::ConnectionState;
 use crate::entry::State;
 use crate::group::{File, Group, Listed};
 use crate::keying::Keying;
@@ -79,8 +80,12 @@ impl Keying {
     pub fn explain(&self, now: Instant, address: IpAddr) -> Explanation {
         let group = self.group_of(address);
         let entry = self.flows.iter().find(|(flow, _)| flow.dst() == address);
-        let next = match entry.map(|(_, entry)| &entry.state) {
-            _ if self.config.addresses.contains(&address) => NextPacket::Own,
+        let by_connection = self.connection_to(address).map(|(_, state)| match state {
+            ConnectionState::Up | ConnectionState::Silent => NextPacket::Encrypted,
+            ConnectionState::Idle | ConnectionState::Calling => NextPacket::Held,
+            ConnectionState::Failed => NextPacket::Refused,
+        });
+        let by_flow = match entry.map(|(_, entry)| &entry.state) {
             Some(State::PotentialOe | State::PendingOe(_) | State::Keyed { quiet: true, .. }) => {
                 NextPacket::Held
             }
@@ -108,7 +113,13 @@ impl Keying {
             let index = *self.connections_of(Flow::new(*ours, address)?).first()?;
             Some(self.configured.get(index)?.connection.name.clone())
         });
+        let connection = connection.or_else(|| Some(self.connection_to(address)?.0));
         let own = own.filter_map(|ours| Some((*ours, self.own_refusal(*ours)?)));
+        let next = if self.config.addresses.contains(&address) {
+            NextPacket::Own
+        } else {
+            by_connection.unwrap_or(by_flow)
+        };
         let ago = |at: Instant| now.saturating_duration_since(at);
         let history = entry.map(|(_, entry)| entry.history.iter());
         Explanation {

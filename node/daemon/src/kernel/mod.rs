@@ -41,4 +41,5 @@ pub(crate) use changes::Changes;
 pub(crate) use ground::{Ground, GroundConfig, KernelError};
 pub(crate) use guard::{Guard, GuardView};
 pub(crate) use look::{Looked, look, source_towards};
+pub(crate) use sysctl::forwards;
 pub(crate) use xfrm::{KernelPlane, XfrmConfig};

@@ -30,6 +30,14 @@ impl Sysctls {
     }
 }
 
+/// Whether this machine forwards, in IPv4 and in IPv6.
+pub(crate) fn forwards() -> [bool; 2] {
+    ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map(|name| {
+        let value = fs::read_to_string(Path::new("/proc/sys/net").join(name));
+        value.is_ok_and(|text| text.trim() != "0")
+    })
+}
+
 /// Whether any interface demands that the way back lead through the same interface
 /// (RFC 3704 §2.2, strict): the larger of `all` and the interface's own value counts.
 pub(super) fn strict_reverse_path() -> bool {

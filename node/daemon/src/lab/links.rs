@@ -53,10 +53,16 @@ pub(crate) struct SecondLink {
     pub(crate) host: (Ipv4Addr, Ipv6Addr),
 }
 
-/// Joins a host to a second router, which then knows the way to the host's own addresses.
-pub(crate) fn join_second(router: &Host, host: &Host, link: &SecondLink) -> io::Result<()> {
-    let (site, namespace) = (host.site.clone(), host.namespace.as_raw_fd());
+/// Joins a host to a second router, whose interface to it has this name.
+pub(crate) fn join_second(
+    router: &Host,
+    host: &Host,
+    link: &SecondLink,
+    name: &str,
+) -> io::Result<()> {
+    let (name, namespace) = (name.to_owned(), host.namespace.as_raw_fd());
     let (near, far) = (link.router, link.host);
+    let index = link.index();
     router.run(move || {
         netns::sysctl("ipv4/ip_forward", "1")?;
         netns::sysctl("ipv6/conf/all/forwarding", "1")?;
@@ -67,16 +73,16 @@ pub(crate) fn join_second(router: &Host, host: &Host, link: &SecondLink) -> io::
                 .setns_by_fd(namespace)
                 .append_extra_attribute(one_segment.clone())
                 .build();
-            let pair = LinkMessageBuilder::<LinkVeth>::new(&site.name, SECOND_INTERFACE)
-                .index(FIRST_INDEX)
+            let pair = LinkMessageBuilder::<LinkVeth>::new(&name, SECOND_INTERFACE)
+                .index(index)
                 .append_extra_attribute(one_segment)
                 .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
                 .build();
             netlink.link().add(pair).execute().await?;
-            let up = LinkUnspec::new_with_index(FIRST_INDEX).up().build();
+            let up = LinkUnspec::new_with_index(index).up().build();
             netlink.link().set(up).execute().await?;
-            add_address(&netlink, FIRST_INDEX, near.0.into(), SECOND_V4).await?;
-            add_address(&netlink, FIRST_INDEX, near.1.into(), 64).await
+            add_address(&netlink, index, near.0.into(), SECOND_V4).await?;
+            add_address(&netlink, index, near.1.into(), 64).await
         })
     })??;
     host.run(move || {
@@ -86,9 +92,14 @@ pub(crate) fn join_second(router: &Host, host: &Host, link: &SecondLink) -> io::
             add_address(&netlink, HOST_INDEX + 1, far.0.into(), SECOND_V4).await?;
             add_address(&netlink, HOST_INDEX + 1, far.1.into(), 64).await
         })
-    })??;
-    route(router, host.site.v4.into(), 32, far.0.into())?;
-    route(router, host.site.v6.into(), 128, far.1.into())
+    })?
+}
+
+impl SecondLink {
+    /// The router's interface: after those of first links, and another for each address.
+    fn index(&self) -> u32 {
+        FIRST_INDEX + 50 + u32::from(self.router.0.octets()[3])
+    }
 }
 
 /// From now on a host sends by its second link, still with its own addresses.

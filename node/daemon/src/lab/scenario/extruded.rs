@@ -73,6 +73,19 @@ pub(super) fn run(
     found.claim("what stays at home is not seen outside", local);
     (found.captured, found.missed) = tally(&record);
 
+    outage(&mut world, &mut found, &hq_tables, progress)?;
+    Ok((world, found))
+}
+
+/// The lender is gone for a while.
+fn outage(
+    world: &mut World,
+    found: &mut Found,
+    hq_tables: &str,
+    progress: &mut Progress,
+) -> anyhow::Result<()> {
+    let (from_home, from_hq) = (world.position("home")?, world.position("hq")?);
+    let (desk, plain) = (world.addresses("desk")?, world.addresses("plain")?);
     progress.begin("hq dies, and comes back");
     let capture = world.watch(None)?;
     world.kill("hq")?;
@@ -95,14 +108,14 @@ pub(super) fn run(
     let (captured, missed) = tally(&record);
     found.captured += captured;
     found.missed += missed;
-    world.start("hq", &hq_tables)?;
+    world.start("hq", hq_tables)?;
     let back = world.until_answered("desk", plain[0], COMES_BACK)?;
     found.claim("hq is back, and so is desk", back.is_some());
     if let Some(took) = back {
         found.figure("from hq's start to desk's first answer", took);
     }
     found.claim("and in IPv6", world.until_answered("desk", plain[1], COMES_BACK)?.is_some());
-    Ok((world, found))
+    Ok(())
 }
 
 /// The other end of the connection.

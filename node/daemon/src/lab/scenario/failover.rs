@@ -1,7 +1,7 @@
 //! `failover`: bob is behind two gateways, which his record names in order. The first dies.
 
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::super::links::{self, SecondLink};
@@ -33,7 +33,10 @@ pub(super) fn run(
         router: (Ipv4Addr::new(203, 0, 113, 193), "2001:db8:31::1".parse()?),
         host: (Ipv4Addr::new(203, 0, 113, 194), "2001:db8:31::2".parse()?),
     };
-    links::join_second(world.internet.named("north")?, world.internet.named("bob")?, &north_side)?;
+    let north = world.internet.named("north")?;
+    links::join_second(north, world.internet.named("bob")?, &north_side, "bob")?;
+    links::route(north, bob[0], 32, north_side.host.0.into())?;
+    links::route(north, bob[1], 128, north_side.host.1.into())?;
     let by = |owner, gateway, precedence| Publication { owner, gateway, precedence };
     let records = [
         by("west", "west", 10),
@@ -61,16 +64,10 @@ pub(super) fn run(
         found.figure("first packet answered", took);
     }
     found.claim("and in IPv6", world.ping("west", bob[1], PATIENCE)?.is_some());
-    let keyed_by = |gateway: std::net::IpAddr| -> anyhow::Result<bool> {
-        Ok(world.status("west")?["destinations"].as_array().is_some_and(|all| {
-            all.iter().any(|d| {
-                d["destination"] == bob[0].to_string()
-                    && d["gateway"] == gateway.to_string()
-                    && d["state"] == "keyed"
-            })
-        }))
-    };
-    found.claim("through east, whose precedence is the stronger", keyed_by(east[0])?);
+    found.claim(
+        "through east, whose precedence is the stronger",
+        keyed_by(&world, bob[0], east[0])?,
+    );
 
     progress.begin("east dies; bob's site sends by north now");
     world.kill("east")?;
@@ -78,7 +75,7 @@ pub(super) fn run(
     // What a routing daemon or VRRP does at bob's site.
     links::default_route(world.internet.named("bob")?, &north_side)?;
     let back = world.until_answered("west", bob[0], TAKE_OVER)?;
-    found.claim("north takes over", back.is_some() && keyed_by(north[0])?);
+    found.claim("north takes over", back.is_some() && keyed_by(&world, bob[0], north[0])?);
     if let Some(took) = back {
         found.figure("without answer while the gateways changed", took);
     }
@@ -97,6 +94,17 @@ pub(super) fn run(
     found.captured = u64::try_from(record.packets.len()).unwrap_or(u64::MAX);
     found.missed = record.missed;
     Ok((world, found))
+}
+
+/// Whether west has a pair for this destination by this gateway.
+fn keyed_by(world: &World, destination: IpAddr, gateway: IpAddr) -> anyhow::Result<bool> {
+    let status = world.status("west")?;
+    let all = status.get("destinations").and_then(serde_json::Value::as_array);
+    let (destination, gateway) = (destination.to_string(), gateway.to_string());
+    Ok(all.into_iter().flatten().any(|d| {
+        let is = |key: &str, value: &str| d.get(key).is_some_and(|found| found == value);
+        is("destination", &destination) && is("gateway", &gateway) && is("state", "keyed")
+    }))
 }
 
 /// Silence is noticed, asked after, and believed; then the next gateway is called.

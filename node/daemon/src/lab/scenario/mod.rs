@@ -5,6 +5,7 @@ mod extruded;
 mod failover;
 mod gateway;
 mod policy_matrix;
+mod uplinks;
 mod world;
 
 use std::fs::File;
@@ -25,6 +26,8 @@ pub(crate) enum Scenario {
     Gateway,
     /// Of a host's two gateways one dies, and the other takes over.
     Failover,
+    /// Two sites with two links between them share the load, and one link dies.
+    Links,
     /// A gateway lends addresses to a distant site, which is on the Internet by them.
     Extruded,
     /// Every policy group against every other.
@@ -36,6 +39,7 @@ impl Scenario {
         match self {
             Self::Gateway => "hosts behind gateways",
             Self::Failover => "a host behind two gateways",
+            Self::Links => "two links between two sites",
             Self::Extruded => "a subnet lent to a distant site",
             Self::PolicyMatrix => "every policy group against every other",
         }
@@ -84,6 +88,7 @@ pub(crate) fn run(
     let (world, found) = match scenario {
         Scenario::Gateway => gateway::run(pcap, children, progress)?,
         Scenario::Failover => failover::run(pcap, children, progress)?,
+        Scenario::Links => uplinks::run(pcap, children, progress)?,
         Scenario::Extruded => extruded::run(pcap, children, progress)?,
         Scenario::PolicyMatrix => policy_matrix::run(pcap, children, progress)?,
     };
