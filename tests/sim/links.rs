@@ -18,18 +18,13 @@ const WEST_NET: &str = "10.1.0.0/24";
 const EAST_NET: &str = "10.2.0.0/24";
 
 fn link(near: &str, far: &str, key: usize, nets: (&str, &str), start: Start) -> Connection {
-    let key = TestKey::nth(key);
-    let known = ike::PublicKey::Rsa {
-        exponent: key.public.exponent().to_vec(),
-        modulus: key.public.modulus().to_vec(),
-    };
     Connection {
         name: near.to_owned(),
         gateways: vec![ip(far)],
         local_address: Some(ip(near)),
         local_identity: None,
         remote_identity: None,
-        remote_keys: RemoteKeys::Known(vec![known.into()]),
+        remote_keys: RemoteKeys::Known(vec![TestKey::nth(key).ike().into()]),
         local_subnets: vec![nets.0.parse().unwrap()],
         remote_subnets: vec![nets.1.parse().unwrap()],
         mode: Mode::Tunnel,
