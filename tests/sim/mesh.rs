@@ -98,7 +98,8 @@ fn describe(net: &Net, nodes: usize) -> String {
 
 #[test]
 fn ten_nodes_many_seeds() {
-    for seed in 0..100 {
+    let seeds = if cfg!(debug_assertions) { 20 } else { 100 };
+    for seed in 0..seeds {
         run(seed, 10, true);
     }
 }
@@ -108,8 +109,8 @@ fn thirty_two_nodes() {
     run(1, 32, false);
 }
 
-/// 32 nodes under 20 seeds and 100 under one; more by `OE_NODE_MESH=NODES[xSEEDS]`: 500 nodes are
-/// 124,750 pairs.
+/// 32 nodes under fifty seeds and 128 under one, in a release build; fewer otherwise, and others by
+/// `OE_NODE_MESH=NODES[xSEEDS]`: 500 nodes are 124,750 pairs.
 #[test]
 #[expect(clippy::print_stdout, reason = "what was run is to be seen")]
 fn a_mesh_that_starts_at_once() {
@@ -119,7 +120,8 @@ fn a_mesh_that_starts_at_once() {
             let (nodes, seeds) = text.split_once('x').unwrap_or((text, "1"));
             vec![(nodes.parse().unwrap(), seeds.parse().unwrap())]
         }
-        None => vec![(32, 20), (100, 1)],
+        None if cfg!(debug_assertions) => vec![(32, 3)],
+        None => vec![(32, 50), (128, 1)],
     };
     for (nodes, seeds) in plan {
         let began = Instant::now();

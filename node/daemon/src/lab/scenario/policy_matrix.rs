@@ -9,7 +9,7 @@ use super::super::node::{Children, Node};
 use super::super::progress::Progress;
 use super::super::topology::Role;
 use super::Found;
-use super::world::{Publication, World, esp, in_clear, site};
+use super::world::{PATIENCE, Publication, World, esp, in_clear, site};
 
 /// What becomes of traffic from one host to another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,7 +107,8 @@ fn talk(world: &World, caller: &str, address: IpAddr, expected: Became) -> anyho
     let mut became = N;
     let tries = if expected == N { 2 } else { 8 };
     for _ in 0..tries {
-        let answered = match world.ping(caller, address, ANSWER) {
+        let patience = if expected == N { NO_ANSWER } else { PATIENCE };
+        let answered = match world.ping(caller, address, patience) {
             Ok(answered) => answered.is_some(),
             // The kernel itself refuses what is denied.
             Err(error) if error.is::<io::Error>() => false,
@@ -134,5 +135,5 @@ fn is_keyed(world: &World, host: &str, address: IpAddr) -> anyhow::Result<bool> 
     }))
 }
 
-/// For an answer: a negotiation on a busy machine, and not much where there will be none.
-const ANSWER: Duration = Duration::from_millis(1500);
+/// For an answer that should not come: longer than a negotiation takes.
+const NO_ANSWER: Duration = Duration::from_millis(1500);
