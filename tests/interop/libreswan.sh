@@ -90,7 +90,7 @@ status() { "$OE" status --json --config $DIR/oe-node.toml; }
 
 # keyed TRUST: waits until libreswan's address is encrypted to
 keyed() {
-  for i in $(seq 100); do
+  for i in $(seq 25); do
     S=$(status)
     echo "$S" | python3 -c "
 import json,sys
