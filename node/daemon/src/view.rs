@@ -414,6 +414,7 @@ fn keying_counters(keying: &Keying) -> Value {
         "recalled": c.recalled,
         "queries": c.queries,
         "calls": c.calls,
+        "calls_withdrawn": c.calls_withdrawn,
         "visitors_accepted": c.visitors_accepted,
         "visitors_refused": c.visitors_refused,
         "pairs": c.pairs,
@@ -543,7 +544,12 @@ pub(crate) fn log(report: &Report) {
         &report.what,
         What::Keyed { .. } | What::ClearText(_) | What::Denied(_) | What::NoLongerAuthorized(_)
     );
-    if !change && !tracing::enabled!(tracing::Level::DEBUG) {
+    let heard = if change {
+        tracing::enabled!(tracing::Level::INFO)
+    } else {
+        tracing::enabled!(tracing::Level::DEBUG)
+    };
+    if !heard {
         return;
     }
     let (name, detail) = name_and_detail(&report.what);

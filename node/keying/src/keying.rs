@@ -75,6 +75,8 @@ pub struct Counters {
     pub queries: u64,
     /// Calls made.
     pub calls: u64,
+    /// Calls taken back because the peer's own was faster.
+    pub calls_withdrawn: u64,
     /// Strangers that called and were let in.
     pub visitors_accepted: u64,
     /// Strangers that called and were refused.
@@ -376,6 +378,15 @@ impl Keying {
         // Only for showing: see `last_use` for what an idle pair comes to.
         for sa in self.pairs.keys().chain(&self.joints()) {
             self.outputs.push_back(Output::Command(Command::AskUse(*sa)));
+        }
+    }
+
+    /// The same for the pairs to one destination.
+    pub fn ask_use_to(&mut self, dst: IpAddr) {
+        let flows = self.flows.keys().filter(|flow| flow.dst() == dst);
+        let pairs: Vec<SaId> = flows.flat_map(|flow| self.pairs.of(*flow)).map(|p| p.0).collect();
+        for sa in pairs {
+            self.outputs.push_back(Output::Command(Command::AskUse(sa)));
         }
     }
 

@@ -12,7 +12,7 @@ use dnskeys::{Authorized, Security};
 use ike::{Child, End, IkeId};
 use sa::{Command, Envelope, Flow, Limits, Policy, SaId, SaPair, Trust};
 
-use crate::entry::{Pair, State};
+use crate::entry::{Call, Pair, State};
 use crate::initiator::flow_of;
 use crate::keying::Keying;
 use crate::report::What;
@@ -99,8 +99,29 @@ impl Keying {
         if waiting {
             let state = State::Keyed { current: sa, next: None, quiet: true };
             self.enter(now, flow, state, Some(now + QUIET));
+            self.withdraw_calls(now, flow, sa);
         } else {
             self.after_drain.push((flow, sa));
+        }
+    }
+
+    /// The peer's call was faster than ours, which is taken back if it can be: as long as we have
+    /// not sent IKE_AUTH for it. The peer has sent its own, so it stays with that, and of two calls
+    /// that cross one is always left. What is not signed may be worth less than what we called for.
+    fn withdraw_calls(&mut self, now: Instant, flow: Flow, sa: SaId) {
+        if self.pairs.get(&sa).is_none_or(|pair| pair.trust < Trust::Dnssec) {
+            return;
+        }
+        let moot = |call: &Call| {
+            call.flows.contains(&flow) && call.flows.iter().all(|f| self.current(*f).is_some())
+        };
+        let calls: Vec<IkeId> =
+            self.calls.iter().filter(|(_, call)| moot(call)).map(|(ike, _)| *ike).collect();
+        for ike in calls {
+            if self.ike.withdraw(now, ike) {
+                self.calls.remove(&ike);
+                self.counters.calls_withdrawn += 1;
+            }
         }
     }
 
