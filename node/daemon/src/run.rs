@@ -32,14 +32,23 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let groups = config.groups()?;
     let connections = config.connections()?;
     let (key, made) = view::host_key(config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // One thread for the main loop, so that what wakes it need not wake another first; and one for
+    // DNS, whose signatures take longer to verify than the loop may stand still.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime does not start")?;
+    let dns = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("dns")
         .enable_all()
         .build()
         .context("the runtime does not start")?;
     let _ = warm.join();
-    let done = runtime.block_on(start(config, (groups, connections), key, made));
+    let said = (groups, connections);
+    let done = runtime.block_on(start(config, said, key, made, dns.handle().clone()));
     // A DNS question under way must not keep us.
+    dns.shutdown_timeout(Duration::from_millis(100));
     runtime.shutdown_timeout(Duration::from_millis(100));
     done
 }
@@ -49,6 +58,7 @@ async fn start(
     (groups, connections): (keying::Groups, Vec<keying::Connection>),
     key: HostKey,
     made: bool,
+    dns: tokio::runtime::Handle,
 ) -> anyhow::Result<()> {
     // Before anything is made that would have to be unmade.
     let signals = Signals {
@@ -79,6 +89,7 @@ async fn start(
         backend,
         changes,
         resolver,
+        dns,
         visitors: Arc::new(Semaphore::new(VISITOR_QUERIES)),
         signers: Signers::start(key, &signatures_in).context("threads that sign")?,
         events,
@@ -119,6 +130,8 @@ struct Node {
     backend: Backend,
     changes: Changes,
     resolver: Arc<Resolver>,
+    /// Where DNS is asked.
+    dns: tokio::runtime::Handle,
     /// What strangers may ask of DNS at once, through us.
     visitors: Arc<Semaphore>,
     signers: Signers,
@@ -281,7 +294,7 @@ impl Node {
             Output::Query { name, for_visitor } => {
                 let (resolver, answers) = (Arc::clone(&self.resolver), self.answers_in.clone());
                 let visitors = for_visitor.then(|| Arc::clone(&self.visitors));
-                tokio::spawn(async move {
+                self.dns.spawn(async move {
                     // Never closed, so that waiting for it cannot fail.
                     let _permit = match visitors {
                         Some(visitors) => visitors.acquire_owned().await.ok(),
@@ -401,7 +414,10 @@ impl Node {
     /// Counters live in the packet path: asks for them. The answer waits for them a moment, and
     /// the loop goes on meanwhile.
     fn look(&mut self, request: Request, answer: oneshot::Sender<serde_json::Value>) {
-        self.keying.ask_use();
+        match request {
+            Request::Explain { address } => self.keying.ask_use_to(address),
+            _ => self.keying.ask_use(),
+        }
         let mut awaited = 0_usize;
         while let Some(output) = self.keying.poll_output() {
             awaited += usize::from(matches!(output, Output::Command(Command::AskUse(_))));

@@ -9,6 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use std::mem::{MaybeUninit, size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use libc::c_int;
@@ -229,27 +230,36 @@ impl Epoll {
 }
 
 /// A counter that wakes an [`Epoll`].
-pub(super) struct Wake(File);
+pub(super) struct Wake {
+    counter: File,
+    /// Whether it is readable, or about to be: one system call is enough for all who wake it until
+    /// it is answered.
+    woken: AtomicBool,
+}
 
 impl Wake {
     pub(super) fn new() -> io::Result<Self> {
         // SAFETY: eventfd takes no pointers.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        owned(fd).map(|fd| Self(File::from(fd)))
+        owned(fd).map(|fd| Self { counter: File::from(fd), woken: AtomicBool::new(false) })
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.counter.as_fd()
     }
 
     /// Makes it readable. Cannot fail but by overflow, and then it is readable already.
     pub(super) fn wake(&self) {
-        let _ = (&self.0).write(&1u64.to_ne_bytes());
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            let _ = (&self.counter).write(&1u64.to_ne_bytes());
+        }
     }
 
-    /// Makes it unreadable until the next [`Self::wake`].
+    /// Makes it unreadable until the next [`Self::wake`]. To be called before what it announces is
+    /// looked at: what comes later wakes again.
     pub(super) fn clear(&self) {
-        let _ = (&self.0).read(&mut [0; 8]);
+        let _ = (&self.counter).read(&mut [0; 8]);
+        self.woken.swap(false, Ordering::AcqRel);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Digital signatures in IKEv2 (RFC 7427, RFC 8420, RFC 4754): AlgorithmIdentifiers are octets to
 //! compare with, never a structure to parse, and RSA signatures are checked by encode-and-compare.
 
+use std::sync::LazyLock;
+
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA384_ASN1,
     ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1,
@@ -70,9 +72,9 @@ pub(crate) fn write_auth(scheme: SignatureScheme, signature: &[u8]) -> Authentic
         _ => AUTH_DIGITAL_SIGNATURE,
     };
     let mut data = Vec::new();
-    if let Some(identifier) = identifiers(scheme).into_iter().next() {
+    if let Some(identifier) = known_identifiers(scheme).first() {
         data.push(u8::try_from(identifier.len()).unwrap_or(u8::MAX));
-        data.extend_from_slice(&identifier);
+        data.extend_from_slice(identifier);
     }
     data.extend_from_slice(signature);
     Authentication { method, data }
@@ -91,8 +93,15 @@ pub(crate) fn read_auth(auth: &Authentication) -> Option<(SignatureScheme, &[u8]
     let (identifier, signature) = rest.split_at_checked(usize::from(*len))?;
     let scheme = SCHEMES
         .into_iter()
-        .find(|scheme| identifiers(*scheme).iter().any(|known| known == identifier))?;
+        .find(|scheme| known_identifiers(*scheme).iter().any(|known| known == identifier))?;
     Some((scheme, signature))
+}
+
+/// [`identifiers`], made once: they are looked at for every peer.
+fn known_identifiers(scheme: SignatureScheme) -> &'static [Vec<u8>] {
+    static KNOWN: LazyLock<Vec<(SignatureScheme, Vec<Vec<u8>>)>> =
+        LazyLock::new(|| SCHEMES.map(|scheme| (scheme, identifiers(scheme))).to_vec());
+    KNOWN.iter().find(|(of, _)| *of == scheme).map_or(&[], |(_, known)| known)
 }
 
 /// Whether `key` made `signature` over `octets`. A key of one kind never verifies a scheme of
