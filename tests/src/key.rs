@@ -57,6 +57,20 @@ impl TestKey {
         Arc::new(Self { pair: Pair::Ed25519(Box::new(pair), public) })
     }
 
+    /// Reads PKCS#8 PEM.
+    ///
+    /// # Panics
+    /// If it is something else.
+    #[must_use]
+    pub fn from_pem(text: &str) -> Self {
+        use rsa::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
+        let private = rsa::RsaPrivateKey::from_pkcs8_pem(text).unwrap();
+        let der = private.to_pkcs8_der().unwrap();
+        let public = dnskeys::RsaKey::from_pkcs8_der(der.as_bytes()).unwrap();
+        let pair = RsaKeyPair::from_pkcs8(der.as_bytes()).unwrap();
+        Self { pair: Pair::Rsa(Box::new(pair), public) }
+    }
+
     /// As records publish it.
     #[must_use]
     pub fn dns(&self) -> dnskeys::PublicKey {

@@ -5,6 +5,7 @@ pub mod heap;
 pub mod key;
 pub mod names;
 pub mod node;
+pub mod pairbed;
 pub mod place;
 
 use std::path::PathBuf;

@@ -32,6 +32,8 @@ pub struct Setup {
     pub more: String,
     /// What it logs, as `OE_NODE_LOG` has it.
     pub log: String,
+    /// It writes no trace and logs only what is wrong: for measuring.
+    pub quiet: bool,
 }
 
 impl Setup {
@@ -48,6 +50,7 @@ impl Setup {
             node: String::new(),
             policy: String::new(),
             more: String::new(),
+            quiet: false,
         }
     }
 
@@ -100,7 +103,9 @@ impl Setup {
         let (binary, file) = (crate::oe_node(), self.write());
         let words = [&binary.display().to_string(), "run", "--config", &file.display().to_string()];
         let mut command = place::command(namespace, &words);
-        command.env("OE_NODE_TRACE", self.directory.join("trace"));
+        if !self.quiet {
+            command.env("OE_NODE_TRACE", self.directory.join("trace"));
+        }
         command
     }
 
@@ -111,10 +116,11 @@ impl Setup {
     #[must_use]
     pub fn start(&self, namespace: &str) -> Node {
         let mut command = self.command(namespace);
+        let log_level = if self.quiet { "warn" } else { &self.log };
         let log = File::options().create(true).append(true).open(self.directory.join("log"));
         let Ok(log) = log else { panic!("log: {log:?}") };
         let Ok(copy) = log.try_clone() else { panic!("log") };
-        let spawned = command.stdout(copy).stderr(log).env("OE_NODE_LOG", &self.log).spawn();
+        let spawned = command.stdout(copy).stderr(log).env("OE_NODE_LOG", log_level).spawn();
         let Ok(child) = spawned else { panic!("oe-node: {spawned:?}") };
         let mut node = Node { child, setup: self.clone() };
         place::await_some("oe-node answers", PATIENCE, || {
