@@ -460,6 +460,7 @@ mod tests {
         assert!(counts[1..].iter().all(|n| (800..1200).contains(n)), "{counts:?}");
     }
 
+    /// Rule 12: a request for keys that was lost is repeated, less than once a second.
     #[test]
     fn keys_are_asked_for_again_but_slowly() {
         let (mut spd, now) = (spd(), Instant::now());
