@@ -166,7 +166,7 @@ impl Driver {
                 setting("CHILD_LIFE", "3600").parse().expect("seconds"),
             ),
             // What strongSwan knows nothing of must not disturb it.
-            token_secret: Some([7; 32]),
+            token_secret: (setting("TOKENS", "yes") == "yes").then_some([7; 32]),
             ticket_keys: vec![[8; 32]],
             resumption: true,
             retransmit_tries: setting("TRIES", "5").parse().expect("number"),

@@ -11,6 +11,7 @@ use crate::exchange::authentication::Proof;
 use crate::exchange::ike_auth_initiator::{self, Keyed};
 use crate::exchange::ike_auth_responder::{HalfOpenSa, refuse};
 use crate::failure::Failure;
+use crate::ike_sa::Repeat;
 use crate::message::{ExchangeType, InvalidMessage, KeyExchange, Payload, Payloads};
 use crate::peering::{State, Turn};
 
@@ -38,7 +39,9 @@ pub(crate) fn start(
         return State::Over;
     };
     let ke = KeyExchange { group: method.number(), data: ours.public().to_vec() };
-    let repeat = turn.shared.repeat(turn.now);
+    // Somebody is there, and it takes two datagrams to ask.
+    let (first, tries) = (turn.shared.config.retransmit_first, turn.shared.config.retransmit_tries);
+    let repeat = Repeat::new(turn.now, first, tries.saturating_add(1));
     let datagrams = keyed.sa.request(
         ExchangeType::IKE_INTERMEDIATE,
         &[Payload::KeyExchange(ke)],
