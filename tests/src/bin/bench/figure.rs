@@ -11,11 +11,11 @@ pub(crate) enum Figure {
     Tcp1,
     /// Four TCP streams.
     Tcp4,
-    /// Datagrams of 1400 octets that arrive while the sender floods.
+    /// UDP packets of 1400 octets that arrive while the sender floods.
     Udp1400,
     /// Datagrams of 64 octets that arrive while the sender floods.
     Udp64,
-    /// The highest rate of 1400-octet datagrams with less than half a percent lost.
+    /// The highest rate of 1400-octet UDP packets with less than half a percent lost.
     Clean1400,
     /// The highest rate of 64-octet datagrams with less than half a percent lost.
     Clean64,
@@ -69,13 +69,13 @@ impl Figure {
         match self {
             Self::Tcp1 => "One TCP stream, Gbit/s",
             Self::Tcp4 => "Four TCP streams, Gbit/s",
-            Self::Udp1400 => "Datagrams of 1400 octets delivered under flood, thousands a second",
-            Self::Udp64 => "Datagrams of 64 octets delivered under flood, thousands a second",
+            Self::Udp1400 => "UDP packets of 1400 octets delivered under flood, thousands a second",
+            Self::Udp64 => "UDP datagrams of 64 octets delivered under flood, thousands a second",
             Self::Clean1400 => {
-                "Highest rate of 1400-octet datagrams with under 0.5 % lost, thousands a second"
+                "Highest rate of 1400-octet UDP packets with under 0.5 % lost, thousands a second"
             }
             Self::Clean64 => {
-                "Highest rate of 64-octet datagrams with under 0.5 % lost, thousands a second"
+                "Highest rate of 64-octet UDP datagrams with under 0.5 % lost, thousands a second"
             }
             Self::Rtt => "Round trip, median, microseconds",
             Self::Rtt99 => "Round trip, 99th percentile, microseconds",

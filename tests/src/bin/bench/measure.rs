@@ -27,9 +27,9 @@ pub(crate) fn figure(
             }
         }
         Figure::Tcp4 => vec![(figure, tcp(up, 4, length)?.0)],
-        Figure::Udp1400 => vec![(figure, flood(up, 1400, length)? / 1e3)],
+        Figure::Udp1400 => vec![(figure, flood(up, LARGE, length)? / 1e3)],
         Figure::Udp64 => vec![(figure, flood(up, 64, length)? / 1e3)],
-        Figure::Clean1400 => vec![(figure, clean(up, 1400)? / 1e3)],
+        Figure::Clean1400 => vec![(figure, clean(up, LARGE)? / 1e3)],
         Figure::Clean64 => vec![(figure, clean(up, 64)? / 1e3)],
         Figure::Rtt => {
             let (median, late) = round_trip(up)?;
@@ -219,6 +219,8 @@ fn resident(pid: u32) -> f64 {
     kilo.unwrap_or(0.0) * 1024.0 / 1e6
 }
 
+/// Payload of a UDP packet of 1400 octets, which fits everybody's device whole.
+const LARGE: usize = 1400 - 28;
 /// Until a stream's window is open and a flood's queues are full.
 const WARM_UP: Duration = Duration::from_millis(500);
 /// One probe of a rate.

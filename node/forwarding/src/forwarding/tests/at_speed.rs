@@ -158,7 +158,7 @@ fn ends() -> (Plane, Plane) {
 
 /// The connection, and what is compared of a packet: all of it, but for an identification that
 /// means nothing.
-fn told(packet: &[u8]) -> ((u8, u8, (u16, u16)), Vec<u8>) {
+fn told(packet: &[u8]) -> (Connection, Vec<u8>) {
     let inner = Inner::parse(packet).unwrap();
     let mut packet = packet.to_vec();
     if inner.is_v4() && inner.df {
@@ -168,8 +168,11 @@ fn told(packet: &[u8]) -> ((u8, u8, (u16, u16)), Vec<u8>) {
     ((packet[0] >> 4, inner.protocol, inner.ports), packet)
 }
 
+/// IP version, protocol and ports.
+type Connection = (u8, u8, (u16, u16));
+
 /// Stable, so that only connections are told apart.
-fn by_connection(packets: &[Vec<u8>]) -> Vec<((u8, u8, (u16, u16)), Vec<u8>)> {
+fn by_connection(packets: &[Vec<u8>]) -> Vec<(Connection, Vec<u8>)> {
     let mut packets: Vec<_> = packets.iter().map(|p| told(p)).collect();
     packets.sort_by_key(|(connection, _)| *connection);
     packets
