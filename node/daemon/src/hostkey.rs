@@ -299,10 +299,12 @@ pub(crate) fn load_secret(path: &Path) -> Result<SharedSecret, HostKeyError> {
         Some(coded) => BASE64.decode(coded).map_err(|_| error("not base64 behind 0s"))?,
         None => line.as_bytes().to_vec(),
     };
-    SharedSecret::new(octets).ok_or(error(
-        "shorter than 16 octets: whoever answers in the peer's place could guess it at leisure; \
-         make one with: openssl rand -base64 32",
-    ))
+    SharedSecret::new(octets).ok_or_else(|| {
+        error(
+            "shorter than 16 octets: whoever answers in the peer's place could guess it at \
+             leisure; make one with: openssl rand -base64 32",
+        )
+    })
 }
 
 /// Reads a file that must be private to its owner. The checks look at the file that was opened,
