@@ -112,7 +112,6 @@ fn thirty_two_nodes() {
 /// 32 nodes under fifty seeds and 128 under one, in a release build; fewer otherwise, and others by
 /// `OE_NODE_MESH=NODES[xSEEDS]`: 500 nodes are 124,750 pairs.
 #[test]
-#[expect(clippy::print_stdout, reason = "what was run is to be seen")]
 fn a_mesh_that_starts_at_once() {
     let asked = std::env::var("OE_NODE_MESH").ok();
     let plan: Vec<(usize, u64)> = match &asked {

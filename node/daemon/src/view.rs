@@ -241,7 +241,7 @@ pub(crate) fn explanation(e: &keying::Explanation) -> Value {
     json!({
         "address": e.address.to_string(),
         "group": e.group.name(),
-        "group_name": e.place.as_ref().map_or(e.group.name(), |file| &file.name),
+        "group_name": e.place.as_ref().map_or_else(|| e.group.name(), |file| file.name.as_str()),
         "prefix": e.listed.map(|(prefix, _)| prefix.to_string()),
         "file": e.place.as_ref().map(|file| &file.path),
         "line": e.listed.and_then(|(_, listed)| listed.line),

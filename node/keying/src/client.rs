@@ -151,14 +151,15 @@ impl Keying {
 
     /// What was taken for somebody else's, and is our own as we know now, starts anew.
     pub(crate) fn close_mistaken(&mut self, now: Instant) {
-        let ours = |(flow, entry): (&Flow, &Box<Entry>)| {
+        let ours = |(flow, entry): (&Flow, &Entry)| {
             let stranger = matches!(
                 entry.state,
                 State::ClearText(Why::NotServed) | State::Deny(Why::NotServed)
             );
             (stranger && self.config.addresses.contains(&flow.src())).then_some(*flow)
         };
-        let mistaken: Vec<Flow> = self.flows.iter().filter_map(ours).collect();
+        let mistaken: Vec<Flow> =
+            self.flows.iter().map(|(flow, entry)| (flow, &**entry)).filter_map(ours).collect();
         for flow in mistaken {
             self.close_flow(now, flow);
         }

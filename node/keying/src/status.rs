@@ -127,7 +127,7 @@ impl Keying {
         for pair in self.pairs.values() {
             *pairs_of.entry(pair.flow).or_default() += 1;
         }
-        let describe = |(flow, entry): (&sa::Flow, &Box<crate::entry::Entry>)| {
+        let describe = |(flow, entry): (&sa::Flow, &crate::entry::Entry)| {
             let (state, reason, pair) = match &entry.state {
                 State::PotentialOe => (StateName::PotentialOe, None, None),
                 State::PendingOe(_) => (StateName::PendingOe, None, None),
@@ -156,6 +156,6 @@ impl Keying {
                 used: pair.map(|pair| pair.used).unwrap_or_default(),
             }
         };
-        self.flows.iter().map(describe).collect()
+        self.flows.iter().map(|(flow, entry)| (flow, &**entry)).map(describe).collect()
     }
 }

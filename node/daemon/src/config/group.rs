@@ -102,7 +102,7 @@ impl Config {
     /// Reads the group files. Without a directory, private-or-clear to everywhere. A bad line
     /// anywhere, and nothing is taken at all.
     pub(crate) fn groups(&self) -> Result<Groups, Error> {
-        let directory = self.policy.directory.as_deref().unwrap_or(Path::new(DIRECTORY));
+        let directory = self.policy.directory.as_deref().unwrap_or_else(|| Path::new(DIRECTORY));
         let error = |file: &Path, line, why| Error { file: file.into(), line, why };
         let mut groups = Groups::new();
         if directory.is_dir() {
@@ -116,9 +116,9 @@ impl Config {
             return Err(error(directory, None, "policy.directory: not a directory".to_owned()));
         }
         let default = self.policy.packetdefault.map(|name| name.0);
-        match default.or((!directory.is_dir()).then_some(Group::PrivateOrClear)) {
-            Some(default) => groups.set_default(default),
-            None => {}
+        let without_files = || (!directory.is_dir()).then_some(Group::PrivateOrClear);
+        if let Some(default) = default.or_else(without_files) {
+            groups.set_default(default);
         }
         if self.node.backend == Backend::Xfrm
             && let Some(listed) = groups.minds_ports()
