@@ -9,4 +9,5 @@
 mod bed;
 mod keys;
 mod machine;
+mod units;
 mod verify;

@@ -40,7 +40,7 @@ fn rdata() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// CVE-2013-2052.
+/// CVE-2013-2052. P19: what is shown is plain text.
 #[test]
 fn x_ipsec_server() {
     fuzz("x_ipsec_server", &texts(), dns::x_ipsec_server);

@@ -146,7 +146,12 @@ fn rules() -> Vec<(u32, Vec<String>)> {
 
 /// Every test in the workspace, and the rules that the words above it name.
 fn tests_and_their_rules() -> BTreeMap<String, BTreeSet<u32>> {
-    let mut found: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
+    tests_and_their_words().into_iter().map(|(test, words)| (test, named_rules(&words))).collect()
+}
+
+/// Every test in the workspace, and the words above it.
+fn tests_and_their_words() -> BTreeMap<String, String> {
+    let mut found: BTreeMap<String, String> = BTreeMap::new();
     let mut places = ["node", "dnskeys", "zonefiles", "tests"].map(|f| root().join(f)).to_vec();
     while let Some(path) = places.pop() {
         if path.is_dir() {
@@ -168,7 +173,8 @@ fn tests_and_their_rules() -> BTreeMap<String, BTreeSet<u32>> {
                 if let Some(name) = name.and_then(|n| n.split('(').next())
                     && is_test
                 {
-                    found.entry(name.to_owned()).or_default().extend(named_rules(&words));
+                    // One name may be used by several crates.
+                    *found.entry(name.to_owned()).or_default() += &(words.clone() + ".\n");
                 }
                 (words, is_test) = (String::new(), false);
             }
@@ -220,4 +226,26 @@ fn every_event_is_documented() {
     for name in names {
         assert!(documented.contains(&format!("`{name}`")), "{name}");
     }
+}
+
+/// The rows of docs/PROMISES.md: each promise, and the tests that show it, which name it in turn.
+#[test]
+fn every_promise_has_its_line_and_every_test_it_claims() {
+    let text = std::fs::read_to_string(root().join("docs/PROMISES.md")).unwrap();
+    let tests = tests_and_their_words();
+    let mut number = 0;
+    for line in text.lines().filter(|line| line.starts_with("| P")) {
+        number += 1;
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let promise = format!("P{number}");
+        assert_eq!(cells[1], promise);
+        let claimed: Vec<&str> = cells[4].split('`').skip(1).step_by(2).collect();
+        assert!(!claimed.is_empty(), "{promise} has no test");
+        for name in claimed {
+            let words = tests.get(name).unwrap_or_else(|| panic!("{promise}: no test {name}"));
+            let mut named = words.split(|c: char| !c.is_ascii_alphanumeric());
+            assert!(named.any(|word| word == promise), "{name} does not name {promise}");
+        }
+    }
+    assert_eq!(number, 19);
 }

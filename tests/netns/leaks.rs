@@ -226,7 +226,7 @@ fn killed_under_private_or_clear_it_comes_back() {
 }
 
 /// Somebody on the way, or the peer itself, puts clear packets in front of a protected address.
-/// Rule 9.
+/// Rule 9. P8.
 /// CVE-2019-14899.
 #[test]
 fn clear_packets_of_a_protected_peer_are_dropped() {
@@ -257,6 +257,8 @@ fn clear_packets_of_a_protected_peer_are_dropped() {
         let (answered, said) = place::run(&internet.namespace("east"), &marked);
         assert!(!answered, "{said}");
         assert_eq!(blocked() - before, 3);
+        let status = node.status();
+        assert!(status["counters"]["plane"]["dropped_in_clear"].as_u64() >= Some(3), "{status}");
         let seen = |filter: &str| wire.packets(&format!("(icmp or icmp6) and {filter}")).len();
         place::await_some("the three on the wire", PATIENCE, || {
             (seen(&format!("src host {peer} and dst host {own}")) == 3).then_some(())

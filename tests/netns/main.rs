@@ -10,7 +10,9 @@
 mod binary;
 mod crash;
 mod daemon;
+mod flood;
 mod guard;
+mod hardening;
 mod internet;
 mod lab;
 mod leaks;

@@ -19,6 +19,7 @@ fn crash(net: &mut Net) {
 }
 
 /// Rules 33, 57.
+/// P16.
 #[test]
 fn the_survivor_talks_and_finds_out() {
     for seed in 0..20 {

@@ -104,6 +104,7 @@ fn secure_record_that_names_a_gateway_is_followed() {
     assert!(!gateway_called(Security::Insecure), "unsigned DNS may delegate only to itself");
 }
 
+/// P7.
 #[test]
 fn insecure_record_of_its_own() {
     let (became, state) = outcome(Group::PrivateOrClear, publish(EAST, 1, Security::Insecure));
@@ -151,6 +152,7 @@ fn malformed_record_is_not_the_absence_of_one() {
 }
 
 /// Rule 22.
+/// P6.
 #[test]
 fn bogus_never_lowers_protection() {
     for group in [Group::PrivateOrClear, Group::Private] {

@@ -2,6 +2,7 @@
 //! jumps from one event to the next.
 
 mod anonymous;
+mod attacks;
 mod connection;
 mod crash;
 mod crossing;

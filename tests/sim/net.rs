@@ -91,6 +91,8 @@ pub(crate) struct Net {
     pub(crate) wire: Vec<Seen>,
     /// Signatures made by anybody.
     pub(crate) signatures: usize,
+    /// The packets themselves, for an attacker who listens; only if somebody does.
+    pub(crate) tapped: Option<Vec<Sent>>,
     filter: Option<Filter>,
     rng: ChaCha20Rng,
     arrivals: BTreeMap<(Instant, u64), Arrival>,
@@ -113,6 +115,7 @@ impl Net {
             link,
             wire: Vec::new(),
             signatures: 0,
+            tapped: None,
             filter: None,
             rng: ChaCha20Rng::seed_from_u64(seed),
             arrivals: BTreeMap::new(),
@@ -160,6 +163,14 @@ impl Net {
             }
         }
         self.drain(host);
+    }
+
+    /// An attacker puts a packet on the wire; it arrives whatever the link does.
+    pub(crate) fn inject(&mut self, sent: Sent) {
+        let to = sent.seen(self.now).to;
+        if let Some(to) = self.hosts.iter().position(|host| host.has(to)) {
+            self.schedule(Duration::from_millis(1), Arrival::Packet { to, sent });
+        }
     }
 
     pub(crate) fn shutdown(&mut self, host: usize) {
@@ -318,6 +329,9 @@ impl Net {
         let seen = sent.seen(self.now);
         let number = self.wire.len();
         self.wire.push(seen);
+        if let Some(tapped) = &mut self.tapped {
+            tapped.push(sent.clone());
+        }
         let Some(to) = self.place(seen.to) else { return };
         let fate = self.filter.as_mut().map_or(Fate::Link, |filter| filter(number, &seen));
         let mut copies = match fate {

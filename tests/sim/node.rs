@@ -282,6 +282,7 @@ impl Host {
             }
             Command::SetPolicy { flow, policy } => node.set_policy(*flow, Some(*policy)),
             Command::ClearPolicy { flow } => node.set_policy(*flow, None),
+            Command::ReleaseFlow { .. } => {}
             Command::SetSubnets { subnets, .. } | Command::ShareSubnets { subnets, .. } => {
                 node.subnets.insert(*subnets);
             }

@@ -55,6 +55,7 @@ impl Backend {
         match self {
             Self::Userspace { plane, .. } => tokio::select! {
                 notice = plane.notices.recv() => notice.map(Input::Notice),
+                Some(notice) = plane.acquires.next() => Some(Input::Notice(notice)),
                 Some(datagram) = plane.datagrams.next() => Some(Input::Datagram(datagram)),
             },
             Self::Xfrm(plane) => tokio::select! {
@@ -252,6 +253,8 @@ fn lay(ground: &mut Ground, command: &Command) -> Result<(), KernelError> {
         }
         Command::SetPolicy { flow, policy } => ground.set_policy(*flow, Some(*policy)),
         Command::ClearPolicy { flow } => ground.set_policy(*flow, None),
+        // Nothing was laid for it.
+        Command::ReleaseFlow { .. } => Ok(()),
         Command::SetSubnets { subnets, policy } => {
             let up = matches!(policy, Policy::Encrypt(_));
             ground.set_subnets(*subnets, (*policy != Policy::Pass).then_some(up))

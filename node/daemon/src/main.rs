@@ -13,6 +13,7 @@ mod kernel;
 mod lab;
 mod log;
 mod memory;
+mod notify;
 mod resolver;
 mod run;
 mod secret;

@@ -17,6 +17,7 @@ use crate::control::{Asked, Control, Request};
 use crate::hostkey::{HostKey, Signed, Signers};
 use crate::kernel::{self, Changes};
 use crate::memory::Memory;
+use crate::notify::Notify;
 use crate::resolver::Resolver;
 use crate::tickets::TicketFile;
 use crate::userspace::{self, Datagram};
@@ -96,6 +97,7 @@ async fn start(
         trace: trace_file()?,
         memory,
         tickets,
+        notify: Notify::from_environment(),
         answers_in,
         classes: Vec::new(),
         looks: VecDeque::new(),
@@ -140,6 +142,7 @@ struct Node {
     trace: Option<std::fs::File>,
     memory: Memory,
     tickets: TicketFile,
+    notify: Notify,
     answers_in: mpsc::Sender<dnskeys::Answer>,
     /// Changes of classes that came one after the other.
     classes: Vec<(Prefix, Option<Class>)>,
@@ -172,6 +175,8 @@ impl Node {
         self.backend.settled()?;
         self.keying.handle_memory(Instant::now(), remembered);
         let mut new_keys = tokio::time::interval(NEW_KEYS);
+        self.notify.ready();
+        let mut alive = self.notify.every.map(tokio::time::interval);
         loop {
             self.carry_out_all();
             self.answer_looks();
@@ -206,6 +211,7 @@ impl Node {
                 _ = new_keys.tick() => {
                     self.keying.set_ticket_keys(&view::ticket_keys(&self.config));
                 }
+                () = tick(&mut alive) => self.notify.alive(),
                 _ = signals.hang_up.recv() => {
                     self.reload();
                 }
@@ -213,6 +219,7 @@ impl Node {
                 _ = signals.interrupt.recv() => break,
             }
         }
+        self.notify.stopping();
         // Whoever calls while we are away finds nobody, and is called when we are back.
         let remembered = self.remembered();
         self.memory.close(remembered).await;
@@ -435,6 +442,14 @@ impl Node {
             let answer = self.answer(look.request);
             let _ = look.answer.send(answer);
         }
+    }
+}
+
+/// The next tick, if there are any.
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
     }
 }
 

@@ -590,17 +590,24 @@ pub(crate) fn log(report: &Report) {
 mod tests {
     use super::*;
 
-    /// RUSTSEC-2025-0055: whatever an identity holds, what is shown of it is printable, short, and
-    /// one JSON string.
+    /// P19, RUSTSEC-2025-0055: whatever an identity holds, what is shown of it is printable, short,
+    /// and one JSON string.
     #[test]
     fn peers_words_are_escaped() {
-        for name in ["\u{1b}[31mred", "a\nb", "\"}\u{7f}", "b\u{fc}cher", "\u{202e}gpj"] {
+        for name in
+            ["\u{1b}[31mred", "a\nb", "\"}\u{7f}", "b\u{fc}cher", "\u{202e}gpj", "$(reboot)`id`{}%s\0"]
+        {
             for id in [
                 ike::Identity::Fqdn(name.to_owned()),
                 ike::Identity::Other { kind: 11, data: name.as_bytes().to_vec() },
             ] {
                 let shown = identity(&id);
                 assert!(shown.bytes().all(|octet| (b' '..=b'~').contains(&octet)), "{shown:?}");
+                let gateway = [192, 0, 2, 1].into();
+                let what = What::Authenticated { gateway, identity: id, initiator: false };
+                let event = event(&Report { flow: None, what });
+                let event = event.trim_end();
+                assert!(event.bytes().all(|octet| (b' '..=b'~').contains(&octet)), "{event:?}");
             }
         }
     }

@@ -177,6 +177,10 @@ impl Forwarding {
                 self.spd.clear(&flow);
                 self.discard(&flow, Reason::HoldExpired);
             }
+            Command::ReleaseFlow { flow } => {
+                self.release(now, &flow, Policy::Pass);
+                self.spd.clear(&flow);
+            }
             Command::SetSubnets { subnets, policy } => {
                 self.set_subnets(now, subnets, policy, Vec::new());
             }

@@ -8,10 +8,11 @@ use ike::End;
 use sa::{Command, Flow, Policy, SaId, Use};
 
 use crate::entry::{Asker, Recheck, Renewal, State};
-use crate::initiator::{MAX_PENDING, PATIENCE, from_ike_key};
+use crate::initiator::{PATIENCE, from_ike_key};
 use crate::keying::Keying;
 use crate::pairs::{CROSSING, MIN_PROOF};
 use crate::report::{What, Why};
+use crate::undecided::MAX_PENDING;
 
 impl Keying {
     /// A flow's deadline has come.

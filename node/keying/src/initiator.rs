@@ -14,7 +14,7 @@ use dnskeys::{
 };
 use ike::{ChildRequest, Credential, End, Identity, IkeId, Initiate, PublicKey};
 use rand_core::Rng as _;
-use sa::{Flow, Mode, Policy, Ports, TrafficSelector};
+use sa::{Command, Flow, Mode, Policy, Ports, TrafficSelector};
 
 use crate::anonymous;
 use crate::config::{NullAuth, WhenAdvertised};
@@ -70,13 +70,13 @@ impl Keying {
         if !own && !served {
             return self.not_served(now, flow);
         }
-        if self.undecided >= MAX_PENDING {
+        if self.undecided.is_full(flow.dst()) {
             self.counters.over_budget += 1;
-            let life = self.config.lives.short;
-            return match group.strictness() {
-                Strictness::Permissive => self.go_clear(now, flow, Why::Budget, life),
-                Strictness::Paranoid => self.go_deny(now, flow, Why::Budget, life),
-            };
+            // Nothing is remembered of what there is too much of; the next packet has its chance.
+            return self.command(match group.strictness() {
+                Strictness::Permissive => Command::ReleaseFlow { flow },
+                Strictness::Paranoid => Command::ClearPolicy { flow },
+            });
         }
         self.counters.trapped += 1;
         self.enter(now, flow, State::PotentialOe, Some(now + PATIENCE));
@@ -675,8 +675,6 @@ pub(crate) fn to_speaker(identity: &Identity) -> Option<Speaker> {
 
 /// How far the search for a flow to give up goes.
 const ROOM_SEARCH: usize = 64;
-/// Names asked and gateways called at once. A scan must not turn us into a flood of either.
-pub(crate) const MAX_PENDING: usize = 1024;
 /// Calls to one gateway at once. Records of many zones may name it, some of them to its harm.
 const MAX_CALLS_TO_GATEWAY: usize = 4;
 /// Flows that share one call.

@@ -21,6 +21,7 @@ use crate::own::Own;
 use crate::report::{Report, What, Why};
 use crate::resumption::{KeptTicket, Tickets};
 use crate::tables::{Pairs, Peers};
+use crate::undecided::Undecided;
 
 /// What the machine wants done, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -121,7 +122,7 @@ pub struct Keying {
     /// IKE SAs that must have a pair by then.
     pub(crate) bare: VecDeque<(Instant, IkeId)>,
     /// Flows whose fate is open: DNS is asked or a gateway called.
-    pub(crate) undecided: usize,
+    pub(crate) undecided: Undecided,
     pub(crate) pairs: Pairs,
     /// What strangers see of our addresses.
     pub(crate) own: BTreeMap<IpAddr, Own>,
@@ -202,7 +203,7 @@ impl Keying {
             rechecks: BTreeMap::new(),
             lost: VecDeque::new(),
             bare: VecDeque::new(),
-            undecided: 0,
+            undecided: Undecided::default(),
             pairs: Pairs::default(),
             own: BTreeMap::new(),
             parted: BTreeMap::new(),
@@ -551,8 +552,8 @@ impl Keying {
         let entry = self.flows.entry(flow).or_insert_with(|| Box::new(new()));
         let open = |state: &State| matches!(state, State::PotentialOe | State::PendingOe(_));
         match (open(&entry.state), open(&state)) {
-            (false, true) => self.undecided += 1,
-            (true, false) => self.undecided = self.undecided.saturating_sub(1),
+            (false, true) => self.undecided.add(flow.dst()),
+            (true, false) => self.undecided.remove(flow.dst()),
             (true, true) | (false, false) => {}
         }
         if !open(&state) {
@@ -581,7 +582,7 @@ impl Keying {
         self.rechecks.remove(&flow);
         if let Some(entry) = self.flows.remove(&flow) {
             if matches!(entry.state, State::PotentialOe | State::PendingOe(_)) {
-                self.undecided = self.undecided.saturating_sub(1);
+                self.undecided.remove(flow.dst());
             }
             self.command(Command::ClearPolicy { flow });
             self.report(now, Some(flow), What::Expired);

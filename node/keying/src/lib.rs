@@ -40,6 +40,7 @@ pub mod responder;
 pub mod resumption;
 pub mod status;
 mod tables;
+mod undecided;
 pub mod uplinks;
 
 pub use config::{Config, DESTINATIONS, Lives, NullAuth, WhenAdvertised};

@@ -103,7 +103,7 @@ impl Keying {
         }
         // An address that is not there yet may come with the network.
         let ours = self.config.addresses.contains(&flow.src());
-        if !ours || self.undecided >= MAX_RECALLING {
+        if !ours || self.undecided.total() >= MAX_RECALLING {
             return self.recall_later(now, recall);
         }
         self.counters.recalled += 1;

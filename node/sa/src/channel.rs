@@ -86,6 +86,12 @@ pub enum Command {
         /// The flow, as outgoing packets show it.
         flow: Flow,
     },
+    /// Sends in the clear what is held of a flow, and forgets it: there are too many to remember
+    /// what becomes of each. The next packet is handled by its class.
+    ReleaseFlow {
+        /// The flow, as outgoing packets show it.
+        flow: Flow,
+    },
     /// Enters or replaces what happens to everything between two prefixes: a configured
     /// connection. It beats every class, and every policy of a flow, whatever the prefix lengths.
     /// Between several that cover a packet the longest remote prefix decides, then the longest

@@ -1,8 +1,10 @@
-//! `oe-node config`: the commented example, or a check of a file.
+//! `oe-node config`: the commented example, a check of a file, units for systemd.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use anyhow::Context as _;
 
 use crate::config::{Config, EXAMPLE};
 
@@ -16,10 +18,22 @@ pub(crate) struct Args {
     /// Read a configuration and its policy groups, and say what is wrong with them.
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
+    /// Write oe-node.service and oe-node-guard.service there, for example to /etc/systemd/system.
+    #[arg(long, value_name = "DIRECTORY")]
+    systemd: Option<PathBuf>,
 }
+
+/// The units, by their names. The binary is the one that writes them.
+const UNITS: [(&str, &str); 2] = [
+    ("oe-node.service", include_str!("../systemd/oe-node.service")),
+    ("oe-node-guard.service", include_str!("../systemd/oe-node-guard.service")),
+];
 
 /// Runs the command.
 pub(crate) fn main(args: Args) -> ExitCode {
+    if let Some(directory) = args.systemd {
+        return super::show(write_units(&directory).map(|()| String::new()));
+    }
     let Some(file) = args.check else {
         let written = std::io::stdout().write_all(EXAMPLE.as_bytes());
         return written.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
@@ -28,4 +42,14 @@ pub(crate) fn main(args: Args) -> ExitCode {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => super::fail(&error),
     }
+}
+
+fn write_units(directory: &Path) -> anyhow::Result<()> {
+    let binary = std::env::current_exe().context("where this program is")?;
+    for (name, text) in UNITS {
+        let file = directory.join(name);
+        std::fs::write(&file, text.replace("@BINARY@", &binary.display().to_string()))
+            .with_context(|| file.display().to_string())?;
+    }
+    Ok(())
 }

@@ -84,6 +84,7 @@ fn only_regular_files_count() {
     assert!(matches!(HostKey::load(&dir.at("none")), Err(HostKeyError::Missing(_))));
 }
 
+/// P18.
 #[test]
 fn foreign_owners_are_refused() {
     let dir = Dir::new("owner");

@@ -121,6 +121,8 @@ pub(crate) struct Ground {
     guarded: bool,
     /// Whether there was one when we came.
     guard_found: bool,
+    /// Whether all classes have been set.
+    settled: bool,
     protected: HashSet<Flow>,
     /// Prefixes of configured connections, and whether they can be reached now.
     subnets: BTreeMap<Subnets, bool>,
@@ -168,6 +170,7 @@ impl Ground {
             leftover: Vec::new(),
             guarded: false,
             guard_found: false,
+            settled: false,
             protected: HashSet::new(),
             subnets: BTreeMap::new(),
             subnet_ground,
@@ -219,6 +222,7 @@ impl Ground {
                     .map_err(doing("removing an old route"))?;
             }
         }
+        self.settled = true;
         if self.guard_found { self.set_guard(true) } else { Ok(()) }
     }
 
@@ -361,6 +365,13 @@ impl Ground {
         &mut self,
         changes: &[(Prefix, Option<Class>)],
     ) -> Result<(), KernelError> {
+        if self.settled {
+            // Somebody may have made or removed a guard without a word to us.
+            let guard = self.routes.standing(GUARD).map_err(doing("reading the routing table"))?;
+            self.guarded = !guard.is_empty();
+            self.installed.retain(|(_, metric), _| *metric != GUARD);
+            self.installed.extend(guard);
+        }
         for (prefix, class) in changes {
             match class {
                 Some(class) => self.classes.insert(*prefix, *class),

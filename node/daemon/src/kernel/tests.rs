@@ -547,3 +547,38 @@ fn blocks_fail_as_their_class_does() {
         assert!(!blocked("198.51.100.7"));
     });
 }
+
+/// P17: a lease is renewed whatever is private, and with a guard alone.
+#[test]
+fn leases_are_renewed_past_the_trap() {
+    in_namespace(|| async {
+        let peer = Peer::new("leases");
+        uplink(&peer);
+        let (tun, mut ground) = up();
+        let all = [(Prefix::ALL_V4, Some(CLOSED)), (Prefix::ALL_V6, Some(CLOSED))];
+        ground.change_classes(&all).unwrap();
+        ground.set_guard(true).unwrap();
+        for guard_alone in [false, true] {
+            if guard_alone {
+                ground.down();
+            }
+            for (server, ports) in [
+                ("198.51.100.67", "ipproto udp sport 68 dport 67"),
+                ("2001:db8:67::67", "ipproto udp sport 546 dport 547"),
+            ] {
+                leads(&format!("{server} {ports}"), "up0");
+                // From any other port it is a packet as any other.
+                let other = ports.replace("sport 68", "sport 1068").replace("546", "1546");
+                match guard_alone {
+                    false => leads(&format!("{server} {other}"), "ipsec0"),
+                    true => refused(&format!("{server} {other}")),
+                }
+            }
+        }
+        // As long as there is a device, a daemon is taken to run.
+        drop(tun);
+        Guard::open(GroundConfig::default()).unwrap().down().unwrap();
+        assert!(!run("ip rule").contains("432"));
+        assert!(!run("ip -6 rule").contains("432"));
+    });
+}

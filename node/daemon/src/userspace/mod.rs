@@ -4,6 +4,7 @@
 //! touches a packet. What the rest of the daemon sees is [`Plane`]: commands and IKE datagrams in,
 //! notices and IKE datagrams out. Addresses, routes and rules are the `kernel` module's.
 
+mod acquires;
 mod lanes;
 mod plane;
 mod provider;

@@ -13,6 +13,7 @@ use forwarding::{Batch, Delivery, Forwarding, Offload, Outer, Output, Provider, 
 use sa::{Command, Notice};
 use tokio::sync::mpsc;
 
+use super::acquires::{self, Acquires};
 use super::lanes::{self, Lanes};
 use super::sockets::{Sockets, Wanted};
 use super::sys::{self, Epoll, Wake};
@@ -55,6 +56,8 @@ impl Default for Config {
 pub(crate) struct Plane {
     /// What the plane has to say, in order. Ends when the thread does.
     pub(crate) notices: mpsc::Receiver<Notice>,
+    /// Flows without policy.
+    pub(crate) acquires: Acquires,
     /// IKE datagrams, without the non-ESP marker.
     pub(crate) datagrams: Lanes,
     /// Who does the cryptography.
@@ -108,6 +111,7 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
 
     let (commands, orders) = sync_mpsc::channel();
     let (notices_in, notices) = mpsc::channel(NOTICES);
+    let (acquires_in, acquires) = acquires::acquires();
     let (datagrams_in, datagrams) = lanes::lanes();
     let counters = Arc::new(Mutex::new(Counters::default()));
     let worker = Worker {
@@ -124,6 +128,7 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
         orders,
         stopped: false,
         notices: notices_in,
+        acquires: acquires_in,
         datagrams: datagrams_in,
         counted: Counters::default(),
         counters: Arc::clone(&counters),
@@ -134,7 +139,7 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
         .context("cannot start the packet thread")?;
     let provider = config.forwarding.provider;
     let thread = Thread { commands, wake, sockets, counters, join: Some(join) };
-    Ok(Plane { notices, datagrams, provider, thread })
+    Ok(Plane { notices, acquires, datagrams, provider, thread })
 }
 
 impl Plane {
@@ -224,6 +229,7 @@ struct Worker {
     /// Whether it was ordered to stop.
     stopped: bool,
     notices: mpsc::Sender<Notice>,
+    acquires: acquires::Entry,
     datagrams: lanes::Entry,
     counted: Counters,
     counters: Arc<Mutex<Counters>>,
@@ -442,6 +448,14 @@ impl Worker {
     fn drain(&mut self) {
         while let Some(output) = self.forwarding.poll_output() {
             match output {
+                Output::Notice(notice @ Notice::Acquire { flow, .. }) => {
+                    if !self.acquires.put(flow, notice) {
+                        self.counted.control_behind += 1;
+                        // Its next packet asks again.
+                        let forget = Command::ClearPolicy { flow };
+                        self.forwarding.handle_command(Instant::now(), forget);
+                    }
+                }
                 Output::Notice(notice) => {
                     if self.notices.try_send(notice).is_err() {
                         self.counted.control_behind += 1;

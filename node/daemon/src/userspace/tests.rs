@@ -166,7 +166,8 @@ impl Node {
     fn notice(&mut self, wanted: impl Fn(&Notice) -> bool) -> Notice {
         let end = Instant::now() + Duration::from_secs(3);
         while Instant::now() < end {
-            match self.plane.notices.try_recv() {
+            let next = self.plane.notices.try_recv();
+            match next.or_else(|why| self.plane.acquires.try_next().ok_or(why)) {
                 Ok(notice) if wanted(&notice) => return notice,
                 Ok(_) => {}
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),

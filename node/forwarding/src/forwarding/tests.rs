@@ -338,7 +338,7 @@ fn replay_and_damage_change_nothing() {
     assert_eq!(b.notices(), [Notice::FirstPacket(SaId(1))]);
 }
 
-/// Rule 9.
+/// Rule 9. P5.
 /// gotatun 0.7.2.
 #[test]
 fn inner_addresses_must_be_the_pairs_own() {

@@ -215,6 +215,8 @@ impl Xfrm {
             }
             Command::SetPolicy { flow, policy } => self.set_policy(flow, policy),
             Command::ClearPolicy { flow } => self.clear_policy(flow),
+            // The kernel holds a packet and tells of it once; it does not give it back.
+            Command::ReleaseFlow { flow } => self.clear_policy(flow),
             // The configuration refuses connections with this data plane.
             Command::SetSubnets { .. }
             | Command::ShareSubnets { .. }
