@@ -26,13 +26,13 @@ fn lives(calls: bool) {
 }
 
 /// CVE-2025-9242, CVE-2023-28771: whatever a peer that authenticates, or nearly does, puts into
-/// its messages, as our caller.
+/// its messages, as our caller. P15.
 #[test]
 fn peers_that_call() {
     lives(false);
 }
 
-/// The same of peers that are called.
+/// P15: the same of peers that are called.
 #[test]
 fn peers_that_are_called() {
     lives(true);

@@ -594,9 +594,14 @@ mod tests {
     /// and one JSON string.
     #[test]
     fn peers_words_are_escaped() {
-        for name in
-            ["\u{1b}[31mred", "a\nb", "\"}\u{7f}", "b\u{fc}cher", "\u{202e}gpj", "$(reboot)`id`{}%s\0"]
-        {
+        for name in [
+            "\u{1b}[31mred",
+            "a\nb",
+            "\"}\u{7f}",
+            "b\u{fc}cher",
+            "\u{202e}gpj",
+            "$(reboot)`id`{}%s\0",
+        ] {
             for id in [
                 ike::Identity::Fqdn(name.to_owned()),
                 ike::Identity::Other { kind: 11, data: name.as_bytes().to_vec() },
