@@ -1,5 +1,4 @@
 //! What a peer costs that says nothing: memory, and no work.
-#![expect(clippy::print_stdout, reason = "the figures are told on standard output")]
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
