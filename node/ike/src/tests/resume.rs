@@ -36,7 +36,7 @@ fn ticket_of(net: &Net) -> Ticket {
         }
         _ => None,
     };
-    net.nodes[0].events.iter().filter_map(ticket).last().expect("a ticket")
+    net.nodes[0].events.iter().filter_map(ticket).next_back().expect("a ticket")
 }
 
 fn resume(net: &mut Net, ticket: &Ticket) {
