@@ -141,7 +141,7 @@ mod tests {
 
     fn ticket(last: u8, life: u64) -> KeptTicket {
         KeptTicket {
-            gateway: if last % 2 == 0 {
+            gateway: if last.is_multiple_of(2) {
                 [192, 0, 2, last].into()
             } else {
                 "2001:db8::1".parse().unwrap()
