@@ -88,7 +88,8 @@ T
 
 status() { "$OE" status --json --config $DIR/oe-node.toml; }
 
-# keyed TRUST: waits until libreswan's address is encrypted to
+# keyed TRUST: waits until libreswan's address is encrypted to. An emulated libreswan on a busy
+# machine may take longer to answer than a call lasts: then it is called again.
 keyed() {
   for i in $(seq 25); do
     S=$(status)
@@ -96,8 +97,14 @@ keyed() {
 import json,sys
 for d in json.load(sys.stdin)['destinations']:
     if d['destination'] == '$IPB' and d['state'] == 'keyed' and d['trust'] == '$1': sys.exit(0)
-sys.exit(1)" 2>/dev/null && return 0
-    sleep 0.2
+    if d['destination'] == '$IPB' and d['state'] in ('clear', 'deny'): sys.exit(2)
+sys.exit(1)" 2>/dev/null
+    case $? in
+    0) return 0 ;;
+    2) "$OE" forget --config $DIR/oe-node.toml $IPB >/dev/null 2>&1
+       ip netns exec a ping -n -c 1 -W 10 $IPB >/dev/null 2>&1 ;;
+    esac
+    sleep 0.5
   done
   echo "$S"; return 1
 }
@@ -142,9 +149,10 @@ configured() { # STORY ENCAPSULATION: both keys written down at libreswan's side
   zone "${IPB##*.} IN IPSECKEY $LSWKEY" "${IPA##*.} IN IPSECKEY $OEKEY"
   swan "conn tun" "${T}ikev2=insist" "${T}authby=rsasig" "${T}left=$IPB" "${T}leftrsasigkey=$(cat /etc/ipsec-b/pub)" \
     "${T}right=$IPA" "${T}rightrsasigkey=0s${OEKEY##* }" "${T}auto=add"
-  node "$2"; capture "host $IPB"
+  node "$2"
   there >$DIR/ping || true
   keyed dnssec || fail "$1" "we call: not keyed"
+  capture "host $IPB"
   there | grep -q " 0% packet loss" || fail "$1" "we call: loss"
   whack b --trafficstatus | cut -c1-200
   grep -hoE "authenticated using [A-Za-z0-9 _-]*" /tmp/pluto-b.log | sort | uniq -c
@@ -159,9 +167,10 @@ ipseckey() { # both sides find the other's key in the reverse zone
   zone "${IPB##*.} IN IPSECKEY $LSWKEY" "${IPA##*.} IN IPSECKEY $OEKEY"
   for caller in a b; do
     opportunistic "${T}authby=rsasig" "${T}leftrsasigkey=$(cat /etc/ipsec-b/pub)" "${T}rightrsasigkey=%dnsondemand"
-    node auto; capture "host $IPB"
+    node auto
     if [ $caller = a ]; then there >$DIR/ping; else back >$DIR/ping; fi
     keyed dnssec || fail ipseckey "$caller calls: not keyed"
+    capture "host $IPB"
     there | grep -q " 0% packet loss" || fail ipseckey "$caller calls: loss"
     back | grep -q " 0% packet loss" || fail ipseckey "$caller calls: loss back"
     whack b --trafficstatus | cut -c1-200
@@ -174,13 +183,13 @@ null() { # nobody publishes anything, and both are content with that
   zone "77 IN PTR nobody.test."
   for caller in a b; do
     opportunistic "${T}authby=null" "${T}leftid=%null" "${T}rightid=%null"
-    node auto 'null-auth = "call"'; capture "host $IPB"
+    node auto 'null-auth = "call"'
     if [ $caller = a ]; then there >$DIR/ping; else back >$DIR/ping; fi
     keyed anonymous || fail null "$caller calls: not keyed"
+    capture "host $IPB"
     there | grep -q " 0% packet loss" || fail null "$caller calls: loss"
     whack b --trafficstatus | cut -c1-200
-    grep -hoE "authenticated using [A-Za-z0-9 _-]*|auth_null|AUTH_NULL" /tmp/pluto-b.log | sort | uniq -c
-    stop
+    protected null; stop
   done
   say "null: ok"
 }
