@@ -97,7 +97,7 @@ keyed() {
 import json,sys
 for d in json.load(sys.stdin)['destinations']:
     if d['destination'] == '$IPB' and d['state'] == 'keyed' and d['trust'] == '$1': sys.exit(0)
-    if d['destination'] == '$IPB' and d['state'] in ('clear', 'deny'): sys.exit(2)
+    if d['destination'] == '$IPB' and d['state'] in ('clear-text', 'deny'): sys.exit(2)
 sys.exit(1)" 2>/dev/null
     case $? in
     0) return 0 ;;
