@@ -222,7 +222,8 @@ fn killed_under_private_or_clear_it_comes_back() {
     let node = setup.start(&internet.namespace("west"));
     assert!(internet.ping("west", EAST[0]) && internet.ping("east", WEST[0]));
     assert_eq!(text(&node.destination(EAST[0]), "state"), "keyed");
-    assert_eq!(east.happened("keyed"), 2);
+    // The one that was killed calls whom it remembers, and the other may call at the same time.
+    assert!((2..=3).contains(&east.happened("keyed")));
 }
 
 /// Somebody on the way, or the peer itself, puts clear packets in front of a protected address.
