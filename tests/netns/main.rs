@@ -17,6 +17,7 @@ mod internet;
 mod lab;
 mod leaks;
 mod leftovers;
+mod load;
 mod marked;
 mod matrix;
 mod pcap;

@@ -1,0 +1,35 @@
+//! Strangers by the hundred: what they do to an established peer and to the node's owner.
+
+use serde_json::Value;
+use tests::pairbed::PairBed;
+use tests::place;
+
+/// Five hundred handshakes in flight: the control socket answers, and an established peer's rekey
+/// is not put behind them.
+#[test]
+fn hundreds_of_handshakes_stall_nobody() {
+    let test = "hundreds_of_handshakes_stall_nobody";
+    if tests::skipped(test, tests::missing(&PairBed::NEEDS)) {
+        return;
+    }
+    const STRANGERS: usize = 500;
+    let bed = PairBed::up("oedl", "2048", STRANGERS + 1);
+    let mut setup = bed.setup("east");
+    setup.quiet = true;
+    setup.node = "encapsulation = \"auto\"\n".to_owned();
+    let east = setup.start(&bed.namespace("east"));
+    let file = |path: std::path::PathBuf| path.display().to_string();
+    let (keys, socket) = ([bed.key_file("west"), bed.key_file("east")].map(file), setup.socket());
+    let (count, socket) = (STRANGERS.to_string(), file(socket));
+    let own = env!("CARGO_BIN_EXE_handshakes");
+    let words = [own, "load", &count, "4", &keys[0], &keys[1], &socket];
+    let said = place::ok(&bed.namespace("west"), &words);
+    drop(east);
+    let figures: Value = serde_json::from_str(&said).unwrap();
+    let of = |what: &str, rank: &str| figures[what][rank].as_f64().unwrap();
+    assert!(figures["handshakes_per_second"].as_f64().unwrap() > 5.0, "{figures:#}");
+    // Milliseconds, where a queue of them all would take seconds; and the machine may be busy.
+    assert!(of("control", "p50_ms") < 200.0, "{figures:#}");
+    assert!(of("rekey", "p50_ms") < 400.0, "{figures:#}");
+    assert!(of("control", "count") >= 5.0 && of("rekey", "count") >= 3.0, "{figures:#}");
+}
