@@ -51,7 +51,7 @@ fn floods_leave_memory_pairs_and_new_peers_alone() {
     let given = std::env::var("OE_NODE_FLOOD_S").ok().and_then(|s| s.parse().ok());
     let seconds: u64 = given.unwrap_or(if cfg!(debug_assertions) { 20 } else { 60 });
     let rate = "10000";
-    let mut internet = Internet::new();
+    let mut internet = Internet::alone();
     internet.serve_dns(&["west", "east"]);
     // Any source of 10/8 is the hub's own, so that it may send from there.
     let hub = internet.namespace("hub");

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, RwLockReadGuard};
+use std::sync::{LazyLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use tests::node::Setup;
@@ -30,25 +30,39 @@ pub(crate) fn can_run(test: &str) -> bool {
     !tests::skipped(test, tests::missing(&needs))
 }
 
+/// Who else may run meanwhile.
+enum Company {
+    Others(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
+    Nobody(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
+}
+
 /// The namespaces and what runs in them. All is gone when it is dropped.
 pub(crate) struct Internet {
     /// Where files lie.
     pub(crate) directory: PathBuf,
     prefix: String,
     server: Option<Child>,
-    _among_others: RwLockReadGuard<'static, ()>,
+    _company: Company,
 }
 
 impl Internet {
     /// Hosts and links, but no DNS yet.
     pub(crate) fn new() -> Self {
+        Self::in_company(Company::Others(binary::among_others()))
+    }
+
+    /// The same, while no other test runs: for what is measured.
+    pub(crate) fn alone() -> Self {
+        Self::in_company(Company::Nobody(binary::alone()))
+    }
+
+    fn in_company(company: Company) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let among_others = binary::among_others();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("oed-{}-{number}", std::process::id());
         let directory = std::env::temp_dir().join(&prefix);
         fs::create_dir_all(&directory).unwrap();
-        let internet = Self { directory, prefix, server: None, _among_others: among_others };
+        let internet = Self { directory, prefix, server: None, _company: company };
         for (name, key) in ["west", "east"].into_iter().zip(&*KEYS) {
             internet.write_key(&format!("{name}.key"), key);
         }

@@ -11,10 +11,12 @@ use crate::place;
 /// Where the rigs are that start other people's daemons.
 #[must_use]
 pub fn rigs() -> PathBuf {
-    std::env::var_os("OE_RIGS").map_or_else(
+    let given = std::env::var_os("OE_RIGS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/rigs"),
         PathBuf::from,
-    )
+    );
+    // In one form: inside a virtual machine it is seen at the same place.
+    given.canonicalize().unwrap_or(given)
 }
 
 /// A signed tree from the root down, answered on 127.0.0.1 of a namespace.

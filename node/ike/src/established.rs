@@ -28,7 +28,8 @@ use crate::peering::{Link, Queued, Turn};
 #[derive(Debug)]
 pub(crate) struct Established {
     pub(crate) current: IkeSa,
-    pub(crate) candidate: Option<Candidate>,
+    /// Boxed: rare, and as large as the rest.
+    pub(crate) candidate: Option<Box<Candidate>>,
     old: Vec<Old>,
     pub(crate) authority: Authority,
     /// Boxed: there is one as a rule, and a tree's smallest node has room for eleven.

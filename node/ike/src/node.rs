@@ -232,21 +232,14 @@ impl Ike {
     }
 
     /// Takes a call back that has not come to IKE_AUTH: the peer has no more of it than a half-open
-    /// SA, and is told, if there are keys to tell it under. Nothing is reported. False if it is too
-    /// late for that; the call goes on then.
+    /// SA, which ends by itself; it cannot be told, because INFORMATIONAL comes after IKE_AUTH
+    /// (RFC 7296 §1.4). Nothing is reported. False if it is too late for that; the call goes on then.
     pub fn withdraw(&mut self, now: Instant, ike: IkeId) -> bool {
         let unsent = |p: &Peering| matches!(p.state, State::InitSent(_) | State::Signing(_));
         if !self.peerings.get(&ike).is_some_and(|peering| unsent(peering)) {
             return false;
         }
-        self.with(now, ike, None, |state, turn| {
-            if let State::Signing(mut signing) = state {
-                let delete = [Payload::Delete(Delete::Ike)];
-                let datagrams = signing.keyed.sa.last_request(&delete);
-                turn.send(datagrams);
-            }
-            State::Over
-        });
+        self.with(now, ike, None, |_, _| State::Over);
         true
     }
 

@@ -170,7 +170,7 @@ pub(crate) fn answer(
             turn.link.asks.retain(|q| q.ask != Ask::RekeyIke);
             if matches!(established.current.pending(), Some(Pending::RekeyIke(_))) {
                 // Both rekey at once; the nonces decide when the answer to ours is here.
-                established.candidate = Some(successor);
+                established.candidate = Some(Box::new(successor));
             } else {
                 established.succeed(turn, successor.sa, false);
             }

@@ -347,12 +347,6 @@ fn receive(state: State, turn: &mut Turn<'_>, message: &Message<'_>, own_spi: u6
             Ok(Received::Request(ExchangeType::IKE_AUTH, payloads)) => {
                 ike_auth_responder::receive(*half_open, turn, payloads)
             }
-            // Taken back: a call of ours to the same peer was faster.
-            Ok(Received::Request(ExchangeType::INFORMATIONAL, Ok(payloads)))
-                if payloads.deletes.contains(&Delete::Ike) =>
-            {
-                State::Over
-            }
             outcome => {
                 drop_unless_fragment(turn, outcome);
                 State::HalfOpen(half_open)
