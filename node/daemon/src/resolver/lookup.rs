@@ -24,6 +24,10 @@ use super::wildcard;
 /// mind; BIND stops at 16, and loops must end.
 const MAX_ALIASES: usize = 8;
 
+/// Signatures remembered as verified, a kilobyte or two each: those of the zones in use. The library
+/// by itself remembers a million, which a scan of the Internet fills.
+const MAX_VALIDATED: usize = 4096;
+
 /// How long the validator keeps a verdict of "bogus": as long as we keep the answer itself, so
 /// that a mended zone is found mended.
 const BOGUS_LIFE: Duration = FAILURE_TTL;
@@ -125,6 +129,7 @@ pub(super) struct Validator(DnssecDnsHandle<Upstream>);
 impl Validator {
     pub(super) fn new(upstream: Upstream, keys: Arc<TrustAnchors>) -> Self {
         let handle = DnssecDnsHandle::with_trust_anchor(upstream, keys)
+            .validation_cache_size(MAX_VALIDATED)
             .negative_validation_ttl(Duration::ZERO..=BOGUS_LIFE);
         Self(handle)
     }
