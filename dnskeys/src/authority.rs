@@ -181,6 +181,18 @@ impl Authorized {
         self.security
     }
 
+    /// Whether this would have been enough for a destination that is treated so: what was shown for
+    /// an address may be asked to carry ports of it that are treated more strictly, and a reload
+    /// may have made it all stricter.
+    #[must_use]
+    pub fn suffices(&self, rules: &Rules, strict: Strictness) -> bool {
+        let signed = self.security == Security::Secure;
+        match self.anonymous {
+            true => strict == Strictness::Permissive && !demands_signature(rules, strict),
+            false => signed || !demands_signature(rules, strict),
+        }
+    }
+
     /// How long the evidence stands.
     #[must_use]
     pub fn life(&self) -> Duration {

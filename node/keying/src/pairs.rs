@@ -176,7 +176,10 @@ impl Keying {
             accepted
                 && (asked || self.serves(flow.src()) || self.config.addresses.contains(&flow.src()))
         };
-        ours.then(|| (flow, proof.clone()))
+        // Granted for the address; the ports may be treated more strictly.
+        let strict = self.group_of_flow(flow).strictness();
+        let enough = proof.suffices(&self.config.rules, strict);
+        (ours && enough).then(|| (flow, proof.clone()))
     }
 
     /// The pair that a flow is sent on.

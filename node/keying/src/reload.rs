@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use sa::{Class, Flow, Ports, Prefix};
+use sa::{Class, Flow, Ports, Prefix, SaId};
 
 use crate::entry::State;
 use crate::group::{Group, Groups};
@@ -62,8 +62,12 @@ impl Keying {
     fn regroup(&mut self, now: Instant, flow: Flow, group: Group) -> bool {
         let Some(entry) = self.flows.get_mut(&flow) else { return false };
         entry.group = group;
+        let proven = |sa: SaId| {
+            let strict = group.strictness();
+            self.pairs.get(&sa).is_some_and(|p| p.proof.suffices(&self.config.rules, strict))
+        };
         match entry.state {
-            State::Keyed { .. } if group.accepts() => false,
+            State::Keyed { current, .. } if group.accepts() && proven(current) => false,
             State::Keyed { .. }
             | State::PotentialOe
             | State::PendingOe(_)

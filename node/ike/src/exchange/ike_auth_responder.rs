@@ -284,8 +284,11 @@ pub(crate) fn signed(state: SigningAnswer, turn: &mut Turn<'_>, signature: Optio
 fn send(answer: Answer, turn: &mut Turn<'_>, auth: Authentication) -> State {
     let Answer { init, peer, id, grant, child, initial_contact, mobility } = answer;
     let mut payloads = vec![Payload::IdResponder(id), Payload::Authentication(auth)];
-    let HalfOpenSa { sa, nonce_i, nonce_r, wants_ticket, .. } = init;
-    let ticket = wants_ticket.then(|| ticket_for(turn, &sa, &peer, &grant.key)).flatten();
+    let HalfOpenSa { sa, nonce_i, nonce_r, wants_ticket, resumed, .. } = init;
+    // Whoever has a ticket's secret can read this answer: another in it would make one theft good
+    // for ever. The next comes with the next signature.
+    let fresh = wants_ticket && resumed.is_none();
+    let ticket = fresh.then(|| ticket_for(turn, &sa, &peer, &grant.key)).flatten();
     let founding = Founding {
         sa,
         identity: peer,

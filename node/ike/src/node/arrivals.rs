@@ -336,6 +336,11 @@ fn receive(state: State, turn: &mut Turn<'_>, message: &Message<'_>, own_spi: u6
                 State::Over
             }
         },
+        // It is the address that has answered us that is half-open; a NAT may change the port. Who
+        // has the keys could otherwise speak from an address where nobody hears us.
+        State::HalfOpen(half_open) if turn.reply.1.ip() != turn.link.path.remote.ip() => {
+            State::HalfOpen(half_open)
+        }
         State::HalfOpen(mut half_open) => match half_open.sa.receive(message) {
             Ok(Received::Request(ExchangeType::IKE_INTERMEDIATE, payloads)) => {
                 ike_intermediate::answer(*half_open, turn, payloads)
