@@ -92,10 +92,15 @@ impl Keying {
         if self.clients.len() >= MAX_CLIENTS {
             self.clients.retain(|_, standing| standing.until > now);
         }
-        if self.clients.len() < MAX_CLIENTS {
-            let until = now + life.max(shortest);
-            self.clients.insert(client, Standing { gateway, until });
+        if self.clients.len() >= MAX_CLIENTS {
+            // Strangers may have asked for all of them: they take nobody's place for long, and
+            // whoever is asked about now is needed now.
+            let soonest =
+                self.clients.iter().min_by_key(|(_, s)| s.until).map(|(client, _)| *client);
+            soonest.map(|client| self.clients.remove(&client));
         }
+        let until = now + life.max(shortest);
+        self.clients.insert(client, Standing { gateway, until });
         gateway
     }
 

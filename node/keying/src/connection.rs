@@ -664,6 +664,15 @@ impl Keying {
                 Some(other) => self.use_pair(now, index, other),
                 None => self.connection_down(now, index, why),
             }
+        } else if configured.current.is_none() && configured.next.is_none() {
+            // The pair that was to be sent on has gone before its time: ours, that was to go, will
+            // do; without one nobody else would wake what waits.
+            let calling = self.configured_calls.values().any(|call| *call == index);
+            match other {
+                Some(other) => self.use_pair(now, index, other),
+                None if calling => {}
+                None => self.connection_down(now, index, why),
+            }
         }
         if let Some(peer) = self.peers.get_mut(&pair.ike) {
             peer.pairs.remove(&sa);

@@ -101,6 +101,10 @@ impl Keying {
         if self.flows.contains_key(&flow) || dst_is_ours || !self.group_of_flow(flow).initiates() {
             return;
         }
+        // What a connection covers since then is not opportunistic any more.
+        if !self.connections_of(flow).is_empty() {
+            return;
+        }
         // An address that is not there yet may come with the network.
         let ours = self.config.addresses.contains(&flow.src());
         if !ours || self.undecided.total() >= MAX_RECALLING {
@@ -113,6 +117,7 @@ impl Keying {
         }
         // No policy is set: the data plane says so when a packet comes to wait.
         self.report(now, Some(flow), What::Recalled);
+        self.ask_own(now, flow.src());
         self.ask(Name::reverse(flow.dst()), Asker::Destination(flow));
     }
 
