@@ -1,6 +1,7 @@
 //! `oe-node guard`: keeps closed what is `private` or `block` while no daemon runs.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -68,15 +69,28 @@ pub(crate) fn main(args: Args) -> ExitCode {
     }
 }
 
-/// A running daemon does it itself, so that it knows; otherwise we do.
+/// A running daemon does it itself, so that it knows; if none does, we do.
 fn set(place: &Where, up: bool) -> anyhow::Result<()> {
     let (config, classes) = load(place)?;
-    if control::ask(&config.node.control_socket, &Request::Guard { up }).is_ok() {
+    let Err(error) = control::ask(&config.node.control_socket, &Request::Guard { up }) else {
         return Ok(());
-    }
+    };
+    let alone = nobody_listens(&error);
     let mut guard = Guard::open(view::ground_config(&config))?;
-    let done = if up { guard.up(&classes) } else { guard.down() };
-    Ok(done?)
+    if up {
+        // To close needs nobody's leave.
+        guard.up(&classes)?;
+    } else if alone {
+        guard.down()?;
+    }
+    if alone { Ok(()) } else { Err(error) }
+}
+
+/// Whether there is no daemon, rather than one that does not answer or that we may not ask.
+fn nobody_listens(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| {
+        matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    })
 }
 
 fn status(show: &Show) -> ExitCode {
@@ -148,6 +162,23 @@ fn text(view: &GuardView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_where_nobody_listens_do_we_open_by_ourselves() {
+        let asked =
+            |path: &std::path::Path| control::ask(path, &Request::Guard { up: false }).unwrap_err();
+        let folder = std::env::temp_dir().join(format!("oe-guard-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("control");
+        assert!(nobody_listens(&asked(&path)), "no socket");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let deaf = std::thread::spawn(move || drop(listener.accept()));
+        assert!(!nobody_listens(&asked(&path)), "a daemon that hangs up");
+        deaf.join().unwrap();
+        assert!(nobody_listens(&asked(&path)), "the socket of a daemon that was killed");
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(!nobody_listens(&io::Error::from(io::ErrorKind::PermissionDenied).into()));
+    }
 
     #[test]
     fn people_are_told_what_is_closed_and_what_is_wrong() {

@@ -86,11 +86,13 @@ impl Guard {
     /// If the kernel refuses.
     pub(crate) fn down(&mut self) -> Result<(), KernelError> {
         if self.routes.link(&self.config.interface).is_ok() {
-            return self
-                .routes
-                .flush(|standing| standing.metric != GUARD)
-                .map(|_| ())
-                .map_err(doing("removing the guard's routes"));
+            // A daemon runs, and all the rest is its own.
+            for ((prefix, metric), target) in self.standing()? {
+                self.routes
+                    .delete(prefix, metric, target)
+                    .map_err(doing("removing the guard's routes"))?;
+            }
+            return Ok(());
         }
         self.routes.delete_rules(None).map_err(doing("removing the routing rule"))?;
         self.routes.flush(|_| false).map_err(doing("emptying the routing table"))?;

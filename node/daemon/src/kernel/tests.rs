@@ -582,3 +582,29 @@ fn leases_are_renewed_past_the_trap() {
         assert!(!run("ip -6 rule").contains("432"));
     });
 }
+
+/// P1: a guard that goes behind a running daemon's back takes nothing of the daemon's with it.
+#[test]
+fn a_guard_goes_without_the_daemons_routes() {
+    in_namespace(|| async {
+        let peer = Peer::new("guardless");
+        uplink(&peer);
+        let (_tun, mut ground) = up();
+        let classes = [
+            (Prefix::ALL_V4, Some(OPEN)),
+            (Prefix::ALL_V6, Some(OPEN)),
+            (p("203.0.113.0/24"), Some(CLOSED)),
+        ];
+        ground.change_classes(&classes).unwrap();
+        ground.settled().unwrap();
+        let before = state();
+        ground.set_guard(true).unwrap();
+        assert_ne!(state(), before);
+        Guard::open(GroundConfig::default()).unwrap().down().unwrap();
+        assert_eq!(state(), before);
+        leads("198.51.100.7", "ipsec0");
+        leads("203.0.113.7", "ipsec0");
+        leads("2001:db8:99::7", "ipsec0");
+        ground.down();
+    });
+}
