@@ -237,6 +237,29 @@ impl Backend {
             Self::Xfrm(mut plane) => plane.xfrm.stop(),
         }
     }
+
+    /// Ends it by an error: what policy closes stays closed until the next start, as after a crash.
+    pub(crate) fn abandon(self) {
+        match self {
+            Self::Userspace { plane, mut ground } => {
+                plane.stop();
+                ground.abandon();
+            }
+            // Its closed traps stay in the kernel; the open ones end by themselves.
+            Self::Xfrm(_) => {}
+        }
+    }
+
+    /// Ends a start that failed before [`Self::settled`]: leaves what it found.
+    pub(crate) fn undo(self) {
+        match self {
+            Self::Userspace { plane, mut ground } => {
+                plane.stop();
+                ground.undo();
+            }
+            Self::Xfrm(mut plane) => plane.xfrm.stop(),
+        }
+    }
 }
 
 /// What a command means for routes and inbound policies. They change before the packet path

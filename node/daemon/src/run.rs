@@ -23,8 +23,8 @@ use crate::tickets::TicketFile;
 use crate::userspace::{self, Datagram};
 use crate::view;
 
-/// Runs the daemon until SIGTERM or SIGINT. Nothing stays half-started: whatever fails, what was
-/// made before is unmade on the way out.
+/// Runs the daemon until SIGTERM or SIGINT, and leaves nothing behind then. A start that fails undoes
+/// what it made; an error later leaves closed what policy closes, for the next start to take over.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     crate::log::start();
     userspace::forbid_dumps();
@@ -72,29 +72,41 @@ async fn start(
     let (asked, requests) = mpsc::channel(16);
     let _control = Control::listen(&config.node.control_socket, asked, events.clone())?;
     let changes = Changes::watch(config.node.table).context("listening for address changes")?;
+    let (seed, trace) = (view::seed()?, trace_file()?);
+    let (answers_in, answers) = mpsc::channel(64);
+    // One for each job at most, and those are bounded.
+    let (signatures_in, signatures) = mpsc::unbounded_channel();
     let backend = Backend::start(config)?;
     let addresses = reachable(&backend);
     if made {
         view::announce_key(&key, &config.key_file(), &addresses);
     }
-    let keying_config = view::keying_config(config, groups, connections, &key, addresses)?;
-    let (answers_in, answers) = mpsc::channel(64);
-    // One for each job at most, and those are bounded.
-    let (signatures_in, signatures) = mpsc::unbounded_channel();
+    let configured = view::keying_config(config, groups, connections, &key, addresses);
+    let prepared = configured.and_then(|keying_config| {
+        let signers = Signers::start(key, &signatures_in).context("threads that sign")?;
+        Ok((keying_config, signers))
+    });
+    let (keying_config, signers) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            backend.undo();
+            return Err(error);
+        }
+    };
     let (memory, remembered) = Memory::open(&config.node.state_dir);
     let remembered = if config.node.remember_peers { remembered } else { Vec::new() };
     let (tickets, kept) = TicketFile::open(&config.node.state_dir, config.ike.resumption);
     let mut node = Node {
         config: config.clone(),
-        keying: Keying::new(keying_config, view::seed()?, Instant::now()),
+        keying: Keying::new(keying_config, seed, Instant::now()),
         backend,
         changes,
         resolver,
         dns,
         visitors: Arc::new(Semaphore::new(VISITOR_QUERIES)),
-        signers: Signers::start(key, &signatures_in).context("threads that sign")?,
+        signers,
         events,
-        trace: trace_file()?,
+        trace,
         memory,
         tickets,
         notify: Notify::from_environment(),
@@ -114,7 +126,11 @@ async fn start(
     }
     tracing::info!("running on {}", config.node.interface);
     let served = node.serve(remembered, answers, signatures, requests, signals).await;
-    node.backend.stop();
+    match served {
+        Ok(()) => node.backend.stop(),
+        // Somebody asked for the end of the one, and nobody for the other.
+        Err(_) => node.backend.abandon(),
+    }
     served
 }
 

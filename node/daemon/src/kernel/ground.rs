@@ -181,7 +181,7 @@ impl Ground {
         match ground.take_hold() {
             Ok(()) => Ok(ground),
             Err(error) => {
-                ground.down();
+                ground.undo();
                 Err(error)
             }
         }
@@ -198,11 +198,12 @@ impl Ground {
             .map_err(doing("emptying the routing table"))?;
         self.leftover = kept.iter().filter(|s| backstop(s)).map(|s| s.prefix).collect();
         let guarded = kept.iter().any(|standing| standing.metric == GUARD);
-        self.clear_policies()?;
         self.prepare_device()?;
         self.refresh()?;
         self.routes.add_rules(priority).map_err(doing("adding the routing rule"))?;
         self.routes.delete_rules(Some(priority)).map_err(doing("removing old routing rules"))?;
+        // Last, or a start that fails would let in what a predecessor kept out.
+        self.clear_policies()?;
         // Only now, or the guard would follow classes that are not set yet.
         self.guard_found = guarded;
         Ok(())
@@ -292,6 +293,31 @@ impl Ground {
             tracing::info!("net.ipv4.conf.all.rp_filter is now 2 (loose)");
         }
         self.routes.set_up(self.device).map_err(doing("setting the device up"))
+    }
+
+    /// Ends a start that failed before [`Self::settled`]: what it made goes, and what a predecessor
+    /// or a guard keeps closed stays closed.
+    pub(crate) fn undo(&mut self) {
+        let closed = |s: &Standing| {
+            s.metric == GUARD || (s.metric, s.target) == (BACKSTOP, Target::Blackhole)
+        };
+        let undone = self.routes.flush(closed).and_then(|kept| match kept.as_slice() {
+            [] => self.routes.delete_rules(None),
+            _ => Ok(()),
+        });
+        if let Err(error) = undone {
+            tracing::warn!(%error, "not everything was undone");
+        }
+        self.abandon();
+    }
+
+    /// Ends it by an error: the kernel goes on as after a crash, closed where policy says so, until
+    /// the next start.
+    pub(crate) fn abandon(&mut self) {
+        for addr in std::mem::take(&mut self.lent) {
+            let _ = self.routes.delete_address(self.device, addr);
+        }
+        self.sysctls.restore();
     }
 
     /// Removes everything that was made. Errors are logged: there is nothing else to be done

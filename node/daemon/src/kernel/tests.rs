@@ -608,3 +608,45 @@ fn a_guard_goes_without_the_daemons_routes() {
         ground.down();
     });
 }
+
+/// P1: neither an error nor a start that fails opens what a daemon kept closed.
+#[test]
+fn only_an_orderly_end_opens_what_was_closed() {
+    in_namespace(|| async {
+        let peer = Peer::new("orderly");
+        uplink(&peer);
+        let before = state();
+        let (tun, mut ground) = up();
+        ground.change_classes(&[(p("203.0.113.0/24"), Some(CLOSED))]).unwrap();
+        ground.change_classes(&[(p("2001:db8:77::/48"), Some(CLOSED))]).unwrap();
+        let flow = Flow::new(ip("192.0.2.1"), ip("203.0.113.7")).unwrap();
+        ground.set_policy(flow, Some(Policy::Encrypt(SaId(1)))).unwrap();
+        ground.settled().unwrap();
+        drop(tun);
+        ground.abandon();
+        drop(ground);
+        let closed = || {
+            for dst in ["203.0.113.9", "2001:db8:77::9"] {
+                let way = way(dst);
+                assert!(way.contains("blackhole") || way.starts_with("RTNETLINK"), "{way}");
+            }
+        };
+        closed();
+        assert!(state().contains("action block"), "{}", state());
+        // The next start fails late.
+        let (tun, mut ground) = up();
+        closed();
+        ground.undo();
+        drop((tun, ground));
+        closed();
+        // And one ends in good order, after which a start that fails leaves nothing.
+        let (tun, mut ground) = up();
+        ground.down();
+        drop((tun, ground));
+        assert_eq!(state(), before);
+        let (tun, mut ground) = up();
+        ground.undo();
+        drop((tun, ground));
+        assert_eq!(state(), before);
+    });
+}
