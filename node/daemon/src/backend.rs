@@ -79,6 +79,10 @@ impl Backend {
     /// If the kernel refuses.
     pub(crate) fn obey(&mut self, command: Command) -> Result<(), KernelError> {
         match self {
+            Self::Userspace { plane, ground } if adds(&command) => {
+                plane.command(command.clone());
+                lay(ground, &command)
+            }
             Self::Userspace { plane, ground } => {
                 let done = lay(ground, &command);
                 plane.command(command);
@@ -99,12 +103,13 @@ impl Backend {
     ) -> Result<(), KernelError> {
         match self {
             Self::Userspace { plane, ground } => {
+                let set = |(prefix, class): &(Prefix, Option<Class>)| {
+                    Some(Command::SetClass { prefix: *prefix, class: (*class)? })
+                };
+                changes.iter().filter_map(set).for_each(|command| plane.command(command));
                 let done = ground.change_classes(changes);
-                for (prefix, class) in changes {
-                    let prefix = *prefix;
-                    plane.command(class.map_or(Command::ClearClass { prefix }, |class| {
-                        Command::SetClass { prefix, class }
-                    }));
+                for (prefix, _) in changes.iter().filter(|(_, class)| class.is_none()) {
+                    plane.command(Command::ClearClass { prefix: *prefix });
                 }
                 done
             }
@@ -262,8 +267,18 @@ impl Backend {
     }
 }
 
-/// What a command means for routes and inbound policies. They change before the packet path
-/// releases what it holds.
+/// Whether a command says what becomes of packets that the ground is about to lead to the packet
+/// path. It must know before the first of them comes.
+fn adds(command: &Command) -> bool {
+    match command {
+        Command::SetClass { .. } | Command::SetPortClass { .. } => true,
+        Command::SetSubnets { policy, .. } => *policy != Policy::Pass,
+        _ => false,
+    }
+}
+
+/// What a command means for routes and inbound policies. Where the packet path releases what it
+/// holds, they change before.
 fn lay(ground: &mut Ground, command: &Command) -> Result<(), KernelError> {
     match command {
         Command::SetClass { prefix, class } => ground.change_classes(&[(*prefix, Some(*class))]),

@@ -161,11 +161,15 @@ impl Spd {
             Some(Class::Trap { .. }) => Verdict::Hold,
             Some(Class::Pass) => Verdict::Pass,
             Some(Class::Block) => Verdict::Refuse,
-            // It was led here on account of a connection that is for other sources, or of a rule
-            // that is for other ports.
-            None if self.configured.len() > 0 || self.port_classes.len() > 0 => Verdict::Pass,
+            None if self.is_led_here(flow.dst()) => Verdict::Pass,
             None => Verdict::Unknown,
         }
+    }
+
+    /// Whether a destination without a class is led to us on account of a connection that is for
+    /// other sources, or of a rule that is for other ports.
+    fn is_led_here(&self, dst: IpAddr) -> bool {
+        self.port_classes.longest(dst).is_some() || self.configured.longest(dst).is_some()
     }
 
     /// The configured entry that a flow falls under.
@@ -405,6 +409,21 @@ mod tests {
         assert_eq!(spd.verdict(now, &v6), Verdict::Unknown);
         spd.clear_class(&"10.0.1.9/32".parse().unwrap());
         assert_eq!(spd.verdict(now, &flow(256 + 9)), Verdict::Pass);
+    }
+
+    #[test]
+    fn what_no_class_covers_passes_only_where_a_narrower_rule_led_it_here() {
+        let (mut spd, now) = (Spd::new(Seeded::new(1, 0x9e37_79b9_7f4a_7c15)), Instant::now());
+        let ssh = Ports::new(6, 0, 22).unwrap();
+        let closed = Class::Trap { fail_closed: true };
+        assert!(spd.set_port_class("10.0.1.0/24".parse().unwrap(), ssh, closed));
+        assert_eq!(spd.verdict(now, &flow(256)), Verdict::Pass);
+        assert_eq!(spd.verdict(now, &flow(1)), Verdict::Unknown, "a rule for somebody else");
+        let between =
+            Subnets::new("192.0.2.9/32".parse().unwrap(), "10.0.2.0/24".parse().unwrap()).unwrap();
+        assert!(spd.set_subnets(between, Policy::Hold, Vec::new()));
+        assert_eq!(spd.verdict(now, &flow(512)), Verdict::Pass);
+        assert_eq!(spd.verdict(now, &flow(1)), Verdict::Unknown);
     }
 
     #[test]

@@ -214,9 +214,8 @@ impl Keying {
             tickets: Tickets::new(),
             counters: Counters::default(),
         };
-        // Single ports first: what they keep closed is not open meanwhile.
         let mut rules: Vec<_> = keying.config.groups.rules().collect();
-        rules.sort_by_key(|(_, ports, _)| ports.is_any());
+        rules.sort_by_key(|(_, ports, group)| class_order(*ports, group.class()));
         for (prefix, ports, group) in rules {
             let command = class_command(prefix, ports, Some(group.class()));
             keying.outputs.push_back(Output::Command(command));
@@ -619,6 +618,17 @@ impl Keying {
         Some(flow.src())
             .filter(|src| fits(src) && self.config.addresses.contains(src))
             .or_else(|| self.config.addresses.iter().copied().find(fits))
+    }
+}
+
+/// In which order the data plane is told of rules, so that what one keeps closed is not open
+/// meanwhile: closed prefixes before the single ports that are open in them, all single ports
+/// before the prefixes that are open around them.
+pub(crate) fn class_order(ports: Ports, class: Class) -> u8 {
+    match (ports.is_any(), class) {
+        (true, Class::Block | Class::Trap { fail_closed: true }) => 0,
+        (false, _) => 1,
+        (true, Class::Pass | Class::Trap { fail_closed: false }) => 2,
     }
 }
 

@@ -7,7 +7,7 @@ use sa::{Class, Flow, Ports, Prefix, SaId};
 
 use crate::entry::State;
 use crate::group::{Group, Groups};
-use crate::keying::{Keying, class_command};
+use crate::keying::{Keying, class_command, class_order};
 
 /// What a reload did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -29,9 +29,9 @@ impl Keying {
         };
         let (old, new) = (classes(&self.config.groups), classes(&groups));
         let mut done = Reloaded::default();
-        // Single ports first: what they keep closed is not open meanwhile.
-        let (whole, ports): (Vec<_>, Vec<_>) = new.iter().partition(|(rule, _)| rule.1.is_any());
-        for (rule, class) in ports.into_iter().chain(whole) {
+        let mut ordered: Vec<_> = new.iter().collect();
+        ordered.sort_by_key(|((_, ports), class)| class_order(*ports, **class));
+        for (rule, class) in ordered {
             if old.get(rule) != Some(class) {
                 self.command(class_command(rule.0, rule.1, Some(*class)));
                 done.changed += 1;

@@ -271,7 +271,8 @@ impl Worker {
 
     /// Carries out what was ordered. Also after each receive, before what was received is looked
     /// at: the order that adds a pair came before the message that lets the peer use it, and so
-    /// before all that the peer sends on it.
+    /// before all that the peer sends on it; the order that says what becomes of a prefix came
+    /// before the route that leads its packets to the device.
     fn obey(&mut self) {
         while !self.stopped {
             match self.orders.try_recv() {
@@ -301,6 +302,7 @@ impl Worker {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                 Err(e) => return Err(e),
             };
+            self.obey();
             let header = self.buffer.get_mut(..len).and_then(<[u8]>::split_first_chunk_mut);
             let Some((header, packet)) = header else { break };
             match Offload::parse(*header) {
