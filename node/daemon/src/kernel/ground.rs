@@ -666,6 +666,7 @@ impl Ground {
             .main_routes(self.device)
             .map_err(doing("reading the main routing table"))?;
         self.lend()?;
+        self.subnet_ground.doubt();
         let followed = self.follow_subnets();
         // The kernel takes routes to a device away with their source address or the link, and an
         // address that is back at once looks as if nothing had been.

@@ -124,6 +124,8 @@ pub(super) struct SubnetGround {
     routes: Routes,
     installed_rules: BTreeSet<Rule>,
     installed_routes: Plan,
+    /// Whether the kernel may have taken routes to the device away behind our back.
+    doubtful: bool,
     /// What a predecessor left stays until all has been said anew.
     keep: bool,
 }
@@ -136,7 +138,13 @@ impl SubnetGround {
         let installed_rules = rules.list()?.into_iter().collect();
         let kept = routes.flush(|s| (s.metric, s.target) == (BACKSTOP, Target::Blackhole))?;
         let installed_routes = kept.into_iter().map(|s| ((s.prefix, s.metric), s.target)).collect();
-        Ok(Self { rules, routes, installed_rules, installed_routes, keep: true })
+        Ok(Self { rules, routes, installed_rules, installed_routes, doubtful: false, keep: true })
+    }
+
+    /// Addresses or links have changed: the kernel takes routes to a device away with their source
+    /// address or the link, so those are laid anew by the next [`Self::follow`].
+    pub(super) fn doubt(&mut self) {
+        self.doubtful = true;
     }
 
     /// From now on only what is wanted stands.
@@ -151,8 +159,10 @@ impl SubnetGround {
         rules: BTreeSet<Rule>,
         routes: &Plan,
     ) -> io::Result<()> {
+        let doubtful = std::mem::take(&mut self.doubtful);
         for ((prefix, metric), target) in routes {
-            if self.installed_routes.get(&(*prefix, *metric)) != Some(target) {
+            let doubted = doubtful && matches!(target, Target::Device { .. });
+            if doubted || self.installed_routes.get(&(*prefix, *metric)) != Some(target) {
                 self.routes.put(*prefix, *metric, *target, device)?;
                 self.installed_routes.insert((*prefix, *metric), *target);
             }

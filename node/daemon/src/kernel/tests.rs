@@ -3,7 +3,7 @@
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
-use sa::{Class, Flow, Policy, Prefix, SaId};
+use sa::{Class, Flow, Policy, Prefix, SaId, Subnets};
 
 use super::ground::Host;
 use super::namespace::{Peer, Tun, has, in_namespace, run, try_run};
@@ -504,6 +504,27 @@ fn gateways_are_never_looked_for_in_the_trap() {
             refused("198.51.100.7 mark 0");
             leads(&format!("198.51.100.7 mark {MARK}"), "up0");
         }
+    });
+}
+
+/// The kernel takes a route away with its link, and a link that is back at once looks as if nothing
+/// had been.
+#[test]
+fn a_connection_survives_a_link_that_goes_and_comes_back() {
+    in_namespace(|| async {
+        let peer = Peer::new("flap");
+        uplink(&peer);
+        let (_tun, mut ground) = up();
+        let between = Subnets::new(p("192.0.2.1/32"), p("198.51.100.0/24")).unwrap();
+        ground.set_subnets(between, Some(true)).unwrap();
+        leads("198.51.100.7 from 192.0.2.1", "ipsec0");
+        run("ip link set ipsec0 down");
+        run("ip link set ipsec0 up");
+        assert!(!try_run("ip route show table 4323").1.contains("198.51.100.0/24 dev"));
+        ground.refresh().unwrap();
+        let routes = run("ip route show table 4323");
+        assert_eq!(routes.matches("198.51.100.0/24 dev ipsec0").count(), 2, "{routes}");
+        ground.down();
     });
 }
 
