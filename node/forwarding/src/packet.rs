@@ -146,6 +146,11 @@ fn upper_of_v6(first: u8, packet: &[u8]) -> Result<(u8, usize, Fragment), Malfor
     Err(Malformed)
 }
 
+/// Whether this next header is an extension header of IPv6, behind which there is another.
+pub(crate) fn is_extension(next: u8) -> bool {
+    matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AH | DESTINATION | MOBILITY)
+}
+
 fn ports(protocol: u8, fragment: Fragment, upper: &[u8]) -> (u16, u16) {
     let Some(head) = upper.first_chunk::<4>() else { return (0, 0) };
     match (protocol, fragment) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sa::{Class, Flow, Policy, Ports, Prefix, SaId, Subnets};
 
 use crate::hash::Seeded;
-use crate::packet::{Fragment, Inner};
+use crate::packet::{Fragment, Inner, is_extension};
 use crate::prefixes::PrefixTable;
 
 /// What becomes of a packet.
@@ -116,10 +116,12 @@ impl Spd {
     pub(crate) fn flow_of(&self, inner: &Inner) -> Option<Flow> {
         let whole = inner.flow;
         if inner.fragment == Fragment::Later {
+            // Its header names what comes first in the whole, not what comes last.
+            let hidden = !inner.is_v4() && is_extension(inner.protocol);
             let rules = self.port_classes.matches(whole.dst()).flat_map(|(_, rules)| rules);
             let unclear = rules
                 .map(|(ports, _)| *ports)
-                .any(|ports| ports.precision() > 1 && ports.may_match(inner.protocol));
+                .any(|ports| hidden || (ports.precision() > 1 && ports.may_match(inner.protocol)));
             if unclear {
                 return None;
             }
@@ -424,6 +426,30 @@ mod tests {
         assert!(spd.set_subnets(between, Policy::Hold, Vec::new()));
         assert_eq!(spd.verdict(now, &flow(512)), Verdict::Pass);
         assert_eq!(spd.verdict(now, &flow(1)), Verdict::Unknown);
+    }
+
+    /// RFC 8200 §4.5: a later fragment names the first header of what was cut up, which may be an
+    /// extension header before the one that a rule is for.
+    #[test]
+    fn a_later_fragment_of_who_knows_what_escapes_no_rule() {
+        use crate::packet::tests::packet;
+        let mut spd = spd();
+        let rule = |ports| (ports, Class::Block);
+        let v6: Prefix = "2001:db8::/32".parse().unwrap();
+        let later = |next: u8| {
+            let fragment = [next, 0, 0, 9, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8];
+            Inner::parse(&packet("2001:db8::1", "2001:db8::2", 44, &fragment)).unwrap()
+        };
+        for ports in [Ports::new(6, 0, 0).unwrap(), Ports::new(6, 0, 25).unwrap()] {
+            assert!(spd.flow_of(&later(60)).is_some(), "no rule, no doubt");
+            let (ports, class) = rule(ports);
+            assert!(spd.set_port_class(v6, ports, class));
+            for next in [0, 43, 51, 60, 135] {
+                assert_eq!(spd.flow_of(&later(next)), None, "{next} before {ports:?}");
+            }
+            assert!(spd.flow_of(&later(17)).is_some(), "UDP for sure");
+            spd.clear_port_class(&v6, ports);
+        }
     }
 
     #[test]
