@@ -373,13 +373,14 @@ impl Ground {
         };
         let rules = subnets::rules(&self.subnets, &around);
         let routes = subnets::routes(&self.subnets, &around);
+        let mut blocked = Ok(());
         if let Some(policies) = &mut self.policies {
             let staying = self.subnets.keys().map(|s| (*s, subnets::staying(s, &self.main)));
-            policies.block_between(staying.collect()).map_err(doing("changing XFRM policies"))?;
+            let staying = staying.collect();
+            blocked = policies.block_between(staying).map_err(doing("changing XFRM policies"));
         }
-        self.subnet_ground
-            .follow(self.device, rules, &routes)
-            .map_err(doing("changing routing rules"))
+        let followed = self.subnet_ground.follow(self.device, rules, &routes);
+        blocked.and(followed.map_err(doing("changing routing rules")))
     }
 
     /// Prefixes get these classes, or none; the longest prefix decides. The whole table is planned

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use sa::{Prefix, Subnets};
 
 use super::plan::{self, BACKSTOP, LIVE, MainRoute, Plan, Target};
-use super::routes::Routes;
+use super::routes::{Routes, is_without_ipv6};
 use super::rules::{MAIN, Rule, Rules, Verdict};
 
 /// What the rules depend on besides the connections themselves.
@@ -87,8 +87,9 @@ pub(super) fn routes(subnets: &BTreeMap<Subnets, bool>, around: &Surroundings<'_
             plan.insert((remote, UP), Target::Device { source });
         }
     }
-    if !plan.is_empty() {
-        for prefix in plan::never() {
+    for prefix in plan::never() {
+        let same = |s: &Subnets| s.remote().addr().is_ipv4() == prefix.addr().is_ipv4();
+        if subnets.keys().any(same) {
             plan.insert((prefix, LIVE), Target::Throw);
         }
     }
@@ -152,40 +153,55 @@ impl SubnetGround {
         self.keep = false;
     }
 
-    /// Makes rules and routes what they must be: what is new first.
+    /// Makes rules and routes what they must be: what is new first. One that the kernel refuses
+    /// does not keep the others from it.
     pub(super) fn follow(
         &mut self,
         device: u32,
         rules: BTreeSet<Rule>,
         routes: &Plan,
     ) -> io::Result<()> {
+        let mut done = Ok(());
         let doubtful = std::mem::take(&mut self.doubtful);
         for ((prefix, metric), target) in routes {
             let doubted = doubtful && matches!(target, Target::Device { .. });
             if doubted || self.installed_routes.get(&(*prefix, *metric)) != Some(target) {
-                self.routes.put(*prefix, *metric, *target, device)?;
-                self.installed_routes.insert((*prefix, *metric), *target);
+                let put = match self.routes.put(*prefix, *metric, *target, device) {
+                    Err(error) if is_without_ipv6(&error, prefix) => continue,
+                    put => put,
+                };
+                if put.is_ok() {
+                    self.installed_routes.insert((*prefix, *metric), *target);
+                }
+                done = done.and(put);
             }
         }
         for rule in rules.difference(&self.installed_rules.clone()) {
-            self.rules.add(rule)?;
-            self.installed_rules.insert(rule.clone());
+            let added = self.rules.add(rule);
+            if added.is_ok() {
+                self.installed_rules.insert(rule.clone());
+            }
+            done = done.and(added);
         }
         if self.keep {
-            return Ok(());
+            return done;
         }
-        for rule in self.installed_rules.difference(&rules) {
-            self.rules.delete(rule)?;
+        for rule in self.installed_rules.clone().difference(&rules) {
+            let deleted = self.rules.delete(rule);
+            if deleted.is_ok() {
+                self.installed_rules.remove(rule);
+            }
+            done = done.and(deleted);
         }
-        self.installed_rules = rules;
         let stale = |key: &&(Prefix, u32)| !routes.contains_key(key);
         let stale: Vec<_> = self.installed_routes.keys().filter(stale).copied().collect();
         for key in stale {
             if let Some(target) = self.installed_routes.remove(&key) {
-                self.routes.delete(key.0, key.1, target)?;
+                let deleted = self.routes.delete(key.0, key.1, target);
+                done = done.and(deleted);
             }
         }
-        Ok(())
+        done
     }
 
     /// Removes everything.
@@ -262,6 +278,9 @@ mod tests {
         let device = Target::Device { source: None };
         assert_eq!(routes.get(&(Prefix::ALL_V4, LIVE)), Some(&device));
         assert_eq!(routes.get(&(Prefix::ALL_V4, BACKSTOP)), Some(&Target::Blackhole));
+        assert_eq!(routes.get(&(p("127.0.0.0/8"), LIVE)), Some(&Target::Throw));
+        let v6 = routes.keys().find(|(prefix, _)| prefix.addr().is_ipv6());
+        assert_eq!(v6, None, "the kernel need not know a family that nobody speaks");
     }
 
     #[test]
