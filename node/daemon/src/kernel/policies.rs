@@ -181,7 +181,7 @@ impl Policies {
                 let policy = inbound(from, local, action, priority);
                 wanted.entry((from, local, action)).or_insert(policy);
             };
-            put(between.remote(), XFRM_POLICY_BLOCK, spd::FLOW);
+            put(between.remote(), XFRM_POLICY_BLOCK, spd::BETWEEN);
             for from in staying {
                 put(*from, XFRM_POLICY_ALLOW, spd::STAYING);
             }
@@ -282,10 +282,11 @@ fn set_ports(policy: &mut UserPolicyInfo, ports: Ports) {
     (selector.dport, selector.dport_mask) = (ports.destination(), mask(ports.destination()));
 }
 
-/// What comes in the clear by a rule for single ports, whoever is protected otherwise.
+/// What comes in the clear by a rule for single ports, whoever is protected otherwise; only what
+/// a configured connection protects is protected all the same.
 fn port_exceptions(prefix: Prefix, ports: Ports) -> Vec<UserPolicyInfo> {
     let any = Prefix::new(prefix.addr(), 0).unwrap_or(prefix);
-    let mut policy = inbound(prefix, any, XFRM_POLICY_ALLOW, spd::EXCEPTION);
+    let mut policy = inbound(prefix, any, XFRM_POLICY_ALLOW, spd::PORTS);
     set_ports(&mut policy, ports.reversed());
     let forward = UserPolicyInfo { direction: XFRM_POLICY_FWD, ..policy };
     if prefix.addr().is_ipv4() { vec![policy, forward] } else { vec![policy] }

@@ -27,6 +27,12 @@ pub(super) const EXCEPTION: u32 = *OURS.start();
 /// What stays on this side of a configured connection.
 pub(super) const STAYING: u32 = EXCEPTION + 10;
 
+/// What comes from the far side of a configured connection.
+pub(super) const BETWEEN: u32 = EXCEPTION + 20;
+
+/// What a rule for single ports lets in, but not past a configured connection.
+pub(super) const PORTS: u32 = EXCEPTION + 30;
+
 /// Policies of single flows.
 pub(super) const FLOW: u32 = EXCEPTION + 50;
 
