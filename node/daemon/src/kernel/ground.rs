@@ -567,7 +567,7 @@ impl Ground {
         if !self.protected.insert(flow) {
             return Ok(());
         }
-        let lasting = self.is_closed(flow.dst());
+        let lasting = self.is_closed(flow);
         match &mut self.policies {
             Some(policies) => policies
                 .block(Instant::now(), flow, lasting)
@@ -576,12 +576,18 @@ impl Ground {
         }
     }
 
-    /// Whether the class of a destination stays closed without us.
-    fn is_closed(&self, dst: IpAddr) -> bool {
-        let longest = Prefix::host(dst).len();
-        let class = (0..=longest)
-            .rev()
-            .find_map(|len| self.classes.get(&Prefix::new(dst, len).ok()?).copied());
+    /// Whether the class of a flow, which may be that of its ports, stays closed without us.
+    fn is_closed(&self, flow: Flow) -> bool {
+        let dst = flow.dst();
+        let class = (0..=Prefix::host(dst).len()).rev().find_map(|len| {
+            let prefix = Prefix::new(dst, len).ok()?;
+            let rules = self.port_classes.range((prefix, Ports::ANY)..=(prefix, Ports::MAX));
+            let of_ports = rules
+                .filter(|((_, ports), _)| ports.covers(flow.ports()))
+                .max_by_key(|((_, ports), _)| ports.rank())
+                .map(|(_, class)| *class);
+            of_ports.or_else(|| self.classes.get(&prefix).copied())
+        });
         matches!(class, Some(Class::Block | Class::Trap { fail_closed: true }))
     }
 
@@ -704,7 +710,7 @@ impl Ground {
         let mut result = Ok(());
         let now = Instant::now();
         let lasting: Vec<(Flow, bool)> =
-            self.protected.iter().map(|flow| (*flow, self.is_closed(flow.dst()))).collect();
+            self.protected.iter().map(|flow| (*flow, self.is_closed(*flow))).collect();
         for (flow, lasting) in lasting {
             if let Some(policies) = &mut self.policies {
                 let set = policies.set_lasting(now, flow, lasting);
