@@ -49,12 +49,18 @@ impl Lanes {
     /// The next datagram; `None` when every entry is gone. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<Datagram> {
         self.turn = self.turn.wrapping_add(1);
-        if self.turn.is_multiple_of(STRANGERS_TURN)
-            && let Some(datagram) = self.lanes.iter_mut().rev().find_map(|l| l.try_recv().ok())
-        {
-            return Some(datagram);
-        }
         let [known, authenticating, strangers] = &mut self.lanes;
+        if self.turn.is_multiple_of(OTHERS_TURN) {
+            let half_way = (self.turn / OTHERS_TURN).is_multiple_of(2);
+            let (first, second) = if half_way {
+                (&mut *authenticating, &mut *strangers)
+            } else {
+                (&mut *strangers, &mut *authenticating)
+            };
+            if let Ok(datagram) = first.try_recv().or_else(|_| second.try_recv()) {
+                return Some(datagram);
+            }
+        }
         tokio::select! {
             biased;
             Some(datagram) = known.recv() => Some(datagram),
@@ -104,9 +110,9 @@ const IKE_INTERMEDIATE: u8 = 43;
 const LANES: usize = 3;
 /// Datagrams that may wait in one lane; more are a flood.
 const ROOM: usize = 1024;
-/// Every so many turns the lanes are looked at from the other end, so that a flood in the first
-/// does not close the last.
-const STRANGERS_TURN: usize = 8;
+/// Every so many turns one of the other lanes goes first, each in its turn, so that a flood in the
+/// first does not close them, nor one in the last the one before it.
+const OTHERS_TURN: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -121,26 +127,28 @@ mod tests {
     #[tokio::test]
     async fn whom_we_know_goes_first_and_nobody_waits_for_ever() {
         let (entry, mut lanes) = lanes();
-        for _ in 0..STRANGERS_TURN {
+        for _ in 0..OTHERS_TURN {
             assert!(entry.put(datagram(34, 0x08)));
             assert!(entry.put(datagram(IKE_AUTH, 0x08)));
         }
-        for _ in 0..4 * STRANGERS_TURN {
+        for _ in 0..4 * OTHERS_TURN {
             assert!(entry.put(datagram(INFORMATIONAL, 0x08)));
         }
         let mut seen = Vec::new();
-        for _ in 0..2 * STRANGERS_TURN {
+        for _ in 0..2 * OTHERS_TURN {
             seen.push(lanes.next().await.unwrap().2[18]);
         }
         let known = seen.iter().filter(|exchange| **exchange == INFORMATIONAL).count();
-        assert_eq!(known, 2 * STRANGERS_TURN - 2, "{seen:?}");
-        assert_eq!(seen.iter().filter(|exchange| **exchange == 34).count(), 2, "{seen:?}");
+        assert_eq!(known, 2 * OTHERS_TURN - 2, "{seen:?}");
+        for other in [34, IKE_AUTH] {
+            assert_eq!(seen.iter().filter(|seen| **seen == other).count(), 1, "{seen:?}");
+        }
         drop(entry);
         let mut left = 0;
         while lanes.next().await.is_some() {
             left += 1;
         }
-        assert_eq!(left, 4 * STRANGERS_TURN);
+        assert_eq!(left, 4 * OTHERS_TURN);
     }
 
     #[test]
