@@ -86,6 +86,8 @@ pub(super) fn plan(
                 }
                 if *fail_closed {
                     plan.insert((*prefix, BACKSTOP), Target::Blackhole);
+                } else if is_inside_closed(classes, prefix) {
+                    plan.insert((*prefix, BACKSTOP), Target::Throw);
                 }
             }
         }
@@ -113,18 +115,14 @@ pub(super) fn plan(
 /// The guard for these classes: what must stay closed while no daemon runs, and inside it what is
 /// open. Without any class it still holds [`NEVER`], by which it is known to be there.
 pub(super) fn guard(classes: &BTreeMap<Prefix, Class>, main: &BTreeMap<Prefix, MainRoute>) -> Plan {
-    let closed = |prefix: &Prefix, shorter_than: u8| {
-        let around = (0..shorter_than)
-            .rev()
-            .find_map(|len| classes.get(&Prefix::new(prefix.addr(), len).ok()?).copied());
-        matches!(around, Some(Class::Block | Class::Trap { fail_closed: true }))
-    };
     let mut plan = Plan::new();
     for (prefix, class) in classes {
         let target = match class {
             Class::Trap { fail_closed: true } => Target::Blackhole,
             Class::Block => Target::Prohibit,
-            Class::Trap { fail_closed: false } | Class::Pass if closed(prefix, prefix.len()) => {
+            Class::Trap { fail_closed: false } | Class::Pass
+                if is_inside_closed(classes, prefix) =>
+            {
                 Target::Throw
             }
             Class::Trap { fail_closed: false } | Class::Pass => continue,
@@ -133,12 +131,20 @@ pub(super) fn guard(classes: &BTreeMap<Prefix, Class>, main: &BTreeMap<Prefix, M
     }
     for gateway in main.values().flat_map(|route| &route.gateways) {
         let host = Prefix::host(*gateway);
-        if !classes.contains_key(&host) && closed(&host, host.len()) {
+        if !classes.contains_key(&host) && is_inside_closed(classes, &host) {
             plan.insert((host, GUARD), Target::Throw);
         }
     }
     plan.extend(never().map(|prefix| ((prefix, GUARD), Target::Throw)));
     plan
+}
+
+/// Whether what is around a prefix stays closed while no daemon runs.
+fn is_inside_closed(classes: &BTreeMap<Prefix, Class>, prefix: &Prefix) -> bool {
+    let around = (0..prefix.len())
+        .rev()
+        .find_map(|len| classes.get(&Prefix::new(prefix.addr(), len).ok()?).copied());
+    matches!(around, Some(Class::Block | Class::Trap { fail_closed: true }))
 }
 
 /// Adds a trapping route for a destination of the main table that lies inside a trapped prefix
@@ -281,6 +287,22 @@ mod tests {
         assert_eq!(at("172.16.0.0/12", BACKSTOP), Some(Target::Blackhole));
         assert_eq!(at("172.16.9.0/24", LIVE), device("172.16.9.1"));
         assert_eq!(at("198.51.100.0/24", LIVE), Some(Target::Prohibit));
+    }
+
+    #[test]
+    fn what_fails_open_inside_of_what_is_closed_still_does() {
+        let main = BTreeMap::from([route("0.0.0.0/0", "192.0.2.1", None)]);
+        let classes = BTreeMap::from([
+            (p("0.0.0.0/0"), CLOSED),
+            (p("10.0.0.0/8"), OPEN),
+            (p("10.5.0.0/16"), OPEN),
+        ]);
+        let plan = plan(&classes, &main, &[], &[]);
+        let at = |prefix: &str, metric| plan.get(&(p(prefix), metric)).copied();
+        assert_eq!(at("0.0.0.0/0", BACKSTOP), Some(Target::Blackhole));
+        assert_eq!(at("10.0.0.0/8", LIVE), device("192.0.2.1"));
+        assert_eq!(at("10.0.0.0/8", BACKSTOP), Some(Target::Throw));
+        assert_eq!(at("10.5.0.0/16", BACKSTOP), None, "open inside of what is open");
     }
 
     #[test]

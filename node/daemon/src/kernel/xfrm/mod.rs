@@ -411,10 +411,11 @@ impl Xfrm {
 }
 
 /// What a plan for a routing table says of a prefix, in the words of a policy database: a device
-/// route is a trap, a backstop under it makes it closed, a backstop alone blocks.
+/// route is a trap, a black hole as backstop under it makes it closed, one alone blocks.
 fn action_of(plan: &plan::Plan, prefix: Prefix) -> Action {
-    let closed = plan.contains_key(&(prefix, BACKSTOP));
-    match plan.get(&(prefix, LIVE)) {
+    let backstop = plan.get(&(prefix, BACKSTOP));
+    let closed = backstop == Some(&Target::Blackhole);
+    match plan.get(&(prefix, LIVE)).or(backstop) {
         Some(Target::Device { .. }) => Action::Trap { closed },
         Some(Target::Throw) => Action::Allow,
         Some(Target::Blackhole | Target::Prohibit) | None => Action::Block,
