@@ -380,7 +380,8 @@ impl Ground {
             blocked = policies.block_between(staying).map_err(doing("changing XFRM policies"));
         }
         let followed = self.subnet_ground.follow(self.device, rules, &routes);
-        blocked.and(followed.map_err(doing("changing routing rules")))
+        let followed = followed.map_err(doing("changing routing rules"));
+        blocked.and(followed)
     }
 
     /// Prefixes get these classes, or none; the longest prefix decides. The whole table is planned
