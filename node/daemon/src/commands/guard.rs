@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Backend, Config};
 use crate::control::{self, Request};
-use crate::kernel::{Guard, GuardView};
+use crate::kernel::{Guard, GuardView, route_classes};
 use crate::view;
 
 /// Arguments of `oe-node guard`.
@@ -117,7 +117,9 @@ fn load(place: &Where) -> anyhow::Result<(Config, BTreeMap<Prefix, Class>)> {
     }
     let groups = config.groups()?;
     let classes = groups.iter().map(|(prefix, group)| (prefix, group.class())).collect();
-    Ok((config, classes))
+    let ported = groups.rules().filter(|(_, ports, _)| !ports.is_any());
+    let ported = ported.map(|(prefix, _, group)| (prefix, group.class()));
+    Ok((config, route_classes(classes, ported)))
 }
 
 fn is_good(view: &GuardView) -> bool {

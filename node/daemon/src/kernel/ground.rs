@@ -134,6 +134,24 @@ pub(crate) struct Ground {
     addresses: Vec<IpAddr>,
 }
 
+/// The classes of whole prefixes and those of single ports, as far as routes can tell them apart:
+/// the strictest rule of a prefix decides what is left of it without the daemon.
+pub(crate) fn route_classes(
+    mut classes: BTreeMap<Prefix, Class>,
+    ported: impl Iterator<Item = (Prefix, Class)>,
+) -> BTreeMap<Prefix, Class> {
+    let closed = |class: &Class| *class == Class::Trap { fail_closed: true };
+    for (prefix, class) in ported {
+        let around = (0..=prefix.len()).rev().find_map(|len| {
+            let wider = Prefix::new(prefix.addr(), len).ok()?;
+            classes.get(&wider)
+        });
+        let fail_closed = closed(&class) || around.is_some_and(closed);
+        classes.insert(prefix, Class::Trap { fail_closed });
+    }
+    classes
+}
+
 impl Ground {
     /// Takes hold of the kernel: clears what a predecessor left, prepares the device, sets the
     /// rule. Nothing is trapped yet.
@@ -432,20 +450,10 @@ impl Ground {
         self.follow()
     }
 
-    /// The classes as far as routes can tell them apart. The strictest rule of a prefix decides
-    /// what is left of it without the daemon.
+    /// The classes as far as routes can tell them apart.
     fn route_classes(&self) -> BTreeMap<Prefix, Class> {
-        let mut classes = self.classes.clone();
-        let closed = |class: &Class| *class == Class::Trap { fail_closed: true };
-        for ((prefix, _), class) in &self.port_classes {
-            let around = (0..=prefix.len()).rev().find_map(|len| {
-                let wider = Prefix::new(prefix.addr(), len).ok()?;
-                classes.get(&wider)
-            });
-            let fail_closed = closed(class) || around.is_some_and(closed);
-            classes.insert(*prefix, Class::Trap { fail_closed });
-        }
-        classes
+        let ported = self.port_classes.iter().map(|((prefix, _), class)| (*prefix, *class));
+        route_classes(self.classes.clone(), ported)
     }
 
     /// Whether the longest prefix of a destination has rules for single ports.
