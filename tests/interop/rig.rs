@@ -320,6 +320,18 @@ impl Ours {
         }
     }
 
+    /// Whether a line that begins so has come by, or comes within this time.
+    pub(crate) fn saw_within(&mut self, start: &str, patience: Duration) -> bool {
+        let end = Instant::now() + patience;
+        while !self.saw(start) {
+            let left = end.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else { return false };
+            println!("ours: {line}");
+            self.seen.push(line);
+        }
+        true
+    }
+
     /// Waits until it has done what it was told so far.
     pub(crate) fn catch_up(&mut self) {
         self.tell("counters");

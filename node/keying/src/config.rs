@@ -103,8 +103,8 @@ impl Lives {
 }
 
 /// [`Config::destinations`] of a node that was told nothing: under a scan of the whole Internet its
-/// memory grows by no more than some 40 MB.
-pub const DESTINATIONS: usize = 32_768;
+/// memory grows by no more than some 20 MB.
+pub const DESTINATIONS: usize = 16_384;
 
 impl Default for Lives {
     fn default() -> Self {

@@ -26,7 +26,7 @@ const MAX_ALIASES: usize = 8;
 
 /// Signatures remembered as verified, a kilobyte or two each: those of the zones in use. The library
 /// by itself remembers a million, which a scan of the Internet fills.
-const MAX_VALIDATED: usize = 4096;
+const MAX_VALIDATED: usize = 1024;
 
 /// How long the validator keeps a verdict of "bogus": as long as we keep the answer itself, so
 /// that a mended zone is found mended.
