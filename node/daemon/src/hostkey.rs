@@ -7,7 +7,7 @@ mod signers;
 
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ use rsa::pkcs8::EncodePrivateKey as _;
 use rsa::pkcs8::der::SecretDocument;
 use rsa::pkcs8::der::pem::LineEnding;
 use zeroize::Zeroizing;
+
+use crate::whole;
 
 pub(crate) use signers::{Signed, Signers};
 
@@ -195,27 +197,15 @@ impl HostKey {
     pub(crate) fn save(&self, path: &Path) -> Result<(), HostKeyError> {
         let failed = |error| HostKeyError::File { path: path.to_path_buf(), error };
         let pem = self.to_pem()?;
-        let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-        {
+        match whole::create(path, pem.as_bytes()) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(HostKeyError::Exists(path.to_path_buf()));
+                Err(HostKeyError::Exists(path.to_path_buf()))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(HostKeyError::NoDirectory(path.to_path_buf()));
+                Err(HostKeyError::NoDirectory(path.to_path_buf()))
             }
-            other => other.map_err(failed)?,
-        };
-        let written = file.write_all(pem.as_bytes()).and_then(|()| file.sync_all());
-        written.map_err(|error| {
-            // Half a key is worse than none: it would be in the way of the next try.
-            let _ = std::fs::remove_file(path);
-            failed(error)
-        })?;
-        // The name, too, must survive a power failure.
-        if let Some(dir) = path.parent().and_then(|dir| File::open(dir).ok()) {
-            let _ = dir.sync_all();
+            written => written.map_err(failed),
         }
-        Ok(())
     }
 
     /// PKCS#8 PEM.

@@ -21,6 +21,7 @@ mod tickets;
 mod userspace;
 mod verify;
 mod view;
+mod whole;
 mod zone;
 
 use std::process::ExitCode;

@@ -12,13 +12,14 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use keying::{MAX_REMEMBERED, Remembered};
 use sa::Flow;
+
+use crate::whole;
 
 /// The file, and when it is next written.
 pub(crate) struct Memory {
@@ -140,18 +141,9 @@ fn line(line: &str) -> Option<Remembered> {
     words.next().is_none().then_some(Remembered { flow, gateway })
 }
 
-/// Puts a new file in the place of the old one: whoever reads finds one of the two whole, whenever
-/// the power fails.
 fn replace(directory: &Path, text: &str) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    let temporary = directory.join(TEMPORARY);
-    // Not through a link that somebody laid there.
-    let _ = fs::remove_file(&temporary);
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, directory.join(FILE))?;
-    File::open(directory)?.sync_all()
+    whole::replace(&directory.join(FILE), text.as_bytes())
 }
 
 fn seconds_now() -> u64 {
@@ -159,7 +151,6 @@ fn seconds_now() -> u64 {
 }
 
 const FILE: &str = "peers";
-const TEMPORARY: &str = "peers.new";
 const MAGIC: &str = "oe-node peers 1";
 /// Three IPv6 addresses a line, and room.
 const MAX_FILE: u64 = 128 * MAX_REMEMBERED as u64;

@@ -3,11 +3,13 @@
 //! `crash.secret` makes the tokens by which peers know that we have lost an SA (RFC 6290). Who reads
 //! it can end our SAs, and can neither read nor send anything under them.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
+
+use crate::whole;
 
 /// Reads a secret, or makes it on the first start. Without it the node runs nevertheless: a
 /// complaint is logged, and `None` is given.
@@ -63,18 +65,11 @@ fn load(path: &Path) -> io::Result<[u8; 32]> {
 fn make(path: &Path) -> io::Result<[u8; 32]> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(io::Error::other)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    let written = file.write_all(&secret).and_then(|()| file.sync_all());
-    if let Err(error) = written {
-        // Half a secret would be in the way of the next start.
-        let _ = std::fs::remove_file(path);
-        return Err(error);
+    match whole::create(path, &secret) {
+        // Who was here first has made it for both.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => load(path),
+        made => made.map(|()| secret),
     }
-    // The name, too, must survive a power failure.
-    if let Some(directory) = path.parent().and_then(|d| File::open(d).ok()) {
-        let _ = directory.sync_all();
-    }
-    Ok(secret)
 }
 
 #[cfg(test)]
@@ -97,6 +92,21 @@ mod tests {
         assert_eq!(load_or_make(&directory, "y"), None);
         std::os::unix::fs::symlink(&path, directory.join("z")).unwrap();
         assert_eq!(load_or_make(&directory, "z"), None);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn who_starts_at_the_same_time_gets_the_same_secret() {
+        let directory = std::env::temp_dir().join(format!("oe-secrets-{}", std::process::id()));
+        for round in 0..20 {
+            let name = round.to_string();
+            let made: Vec<_> = std::thread::scope(|scope| {
+                let start = || scope.spawn(|| load_or_make(&directory, &name));
+                let started: Vec<_> = (0..4).map(|_| start()).collect();
+                started.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert!(made[0].is_some() && made.iter().all(|one| *one == made[0]), "{made:?}");
+        }
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -15,6 +15,8 @@ use std::time::{Duration, SystemTime};
 use keying::KeptTicket;
 use zeroize::Zeroizing;
 
+use crate::whole;
+
 /// The file. Octets are appended as tickets come; the last of each peer counts.
 pub(crate) struct TicketFile {
     /// Nothing is kept without it.
@@ -64,11 +66,7 @@ impl TicketFile {
             write(&mut octets, ticket, unix());
         }
         self.octets = octets.len();
-        let new = path.with_extension("new");
-        let _ = std::fs::remove_file(&new);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new);
-        let written = file.and_then(|mut file| file.write_all(&octets));
-        if let Err(error) = written.and_then(|()| std::fs::rename(&new, path)) {
+        if let Err(error) = whole::replace(path, &octets) {
             tracing::warn!("{}: {error}", path.display());
         }
     }

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +12,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use hickory_proto::dnssec::Algorithm;
 use hickory_proto::dnssec::crypto::EcdsaSigningKey;
 use zonefiles::{Name, ZoneKey};
+
+use crate::whole;
 
 /// Where zone keys come from.
 pub(crate) struct ZoneKeys {
@@ -101,7 +102,5 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    whole::create(path, text.as_bytes())
 }
