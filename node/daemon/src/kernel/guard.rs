@@ -18,6 +18,7 @@ use super::ground::{GroundConfig, KernelError, doing};
 use super::plan::{self, GUARD, Plan, Target};
 use super::routes::{Routes, is_without_ipv6};
 use super::spd::Spd;
+use super::subnets::SubnetGround;
 
 /// The guard as one may look at it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -85,7 +86,8 @@ impl Guard {
     /// # Errors
     /// If the kernel refuses.
     pub(crate) fn down(&mut self) -> Result<(), KernelError> {
-        if self.routes.link(&self.config.interface).is_ok() {
+        let device = self.routes.find_link(&self.config.interface);
+        if device.map_err(doing("looking for a daemon's device"))?.is_some() {
             // A daemon runs, and all the rest is its own.
             for ((prefix, metric), target) in self.standing()? {
                 self.routes
@@ -96,6 +98,9 @@ impl Guard {
         }
         self.routes.delete_rules(None).map_err(doing("removing the routing rule"))?;
         self.routes.flush(|_| false).map_err(doing("emptying the routing table"))?;
+        SubnetGround::open(self.config.mark, self.config.table + 1)
+            .and_then(|mut subnets| subnets.down())
+            .map_err(doing("removing the rules of connections"))?;
         // No XFRM, nothing left in it.
         let Ok(mut spd) = Spd::open() else { return Ok(()) };
         spd.clear().map_err(doing("removing old XFRM policies"))
@@ -127,7 +132,8 @@ impl Guard {
     }
 
     fn wanted(&mut self, classes: &BTreeMap<Prefix, Class>) -> Result<Plan, KernelError> {
-        let device = self.routes.link(&self.config.interface).map_or(0, |(index, _)| index);
+        let device = self.routes.find_link(&self.config.interface);
+        let device = device.map_err(doing("looking for a daemon's device"))?.unwrap_or(0);
         let main =
             self.routes.main_routes(device).map_err(doing("reading the main routing table"))?;
         Ok(plan::guard(classes, &main))

@@ -79,6 +79,21 @@ impl Routes {
         self.link_by(message)
     }
 
+    /// Index of an interface that need not be there. Any other failure is none to conclude that
+    /// from.
+    pub(super) fn find_link(&mut self, name: &str) -> io::Result<Option<u32>> {
+        match self.link(name) {
+            Ok((index, _)) => Ok(Some(index)),
+            Err(error)
+                if error.raw_os_error() == Some(libc::ENODEV)
+                    || error.kind() == io::ErrorKind::NotFound =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn link_by(&mut self, message: LinkMessage) -> io::Result<(u32, u32)> {
         let Some(Message::NewLink(link)) = self.netlink.get(Message::GetLink(message))? else {
             return Err(io::ErrorKind::NotFound.into());

@@ -630,6 +630,37 @@ fn a_guard_goes_without_the_daemons_routes() {
     });
 }
 
+/// A crash leaves the rules of connections, too; they go with the guard, unless it cannot be known
+/// whether a daemon runs.
+#[test]
+fn what_a_crash_left_goes_with_the_guard() {
+    in_namespace(|| async {
+        let peer = Peer::new("crashed");
+        uplink(&peer);
+        let before = state();
+        let (tun, mut ground) = up();
+        ground.change_classes(&[(p("203.0.113.0/24"), Some(CLOSED))]).unwrap();
+        for (local, remote) in
+            [("192.0.2.1/32", "198.51.100.0/24"), ("2001:db8:1::/64", "2001:db8:77::/48")]
+        {
+            let between = Subnets::new(p(local), p(remote)).unwrap();
+            ground.set_subnets(between, Some(true)).unwrap();
+        }
+        ground.set_guard(true).unwrap();
+        drop(tun);
+        ground.abandon();
+        drop(ground);
+        refused("198.51.100.7 from 192.0.2.1");
+        let crashed = state();
+        let interface = "longer-than-any-name-that-the-kernel-would-look-for".to_owned();
+        let config = GroundConfig { interface, ..GroundConfig::default() };
+        assert!(Guard::open(config).unwrap().down().is_err());
+        assert_eq!(state(), crashed);
+        Guard::open(GroundConfig::default()).unwrap().down().unwrap();
+        assert_eq!(state(), before);
+    });
+}
+
 /// P1: neither an error nor a start that fails opens what a daemon kept closed.
 #[test]
 fn only_an_orderly_end_opens_what_was_closed() {
