@@ -202,19 +202,19 @@ impl Routes {
     pub(super) fn standing(&mut self, metric: u32) -> io::Result<Plan> {
         let mut found = Plan::new();
         for family in FAMILIES {
-            let all = self.dump_table(family, self.table)?;
+            let all = self.dump_ours(family)?;
             let of = all.iter().filter_map(standing).filter(|s| s.metric == metric);
             found.extend(of.map(|s| ((s.prefix, s.metric), s.target)));
         }
         Ok(found)
     }
 
-    /// Removes every route of our table but for those to `keep`, which it gives back. Routes to a
+    /// Removes every route of ours but for those to `keep`, which it gives back. Routes to a
     /// device are never kept.
     pub(super) fn flush(&mut self, keep: impl Fn(&Standing) -> bool) -> io::Result<Vec<Standing>> {
         let mut kept = Vec::new();
         for family in FAMILIES {
-            for mut route in self.dump_table(family, self.table)? {
+            for mut route in self.dump_ours(family)? {
                 if let Some(standing) = standing(&route).filter(&keep) {
                     kept.push(standing);
                     continue;
@@ -279,11 +279,11 @@ impl Routes {
         Ok(count)
     }
 
-    /// Routes in our table.
+    /// Routes of ours in our table.
     pub(super) fn count_routes(&mut self) -> io::Result<usize> {
         let mut count = 0;
         for family in FAMILIES {
-            count += self.dump_table(family, self.table)?.len();
+            count += self.dump_ours(family)?.len();
         }
         Ok(count)
     }
@@ -388,6 +388,13 @@ impl Routes {
         };
         let read = Attributes::of(&route);
         Ok(Way { source: read.source, interface: read.oif, mtu: read.mtu })
+    }
+
+    /// What we have put into our table: an administrator may have put something there as well.
+    fn dump_ours(&mut self, family: AddressFamily) -> io::Result<Vec<RouteMessage>> {
+        let mut all = self.dump_table(family, self.table)?;
+        all.retain(|route| route.header.protocol == PROTOCOL);
+        Ok(all)
     }
 
     fn dump_table(&mut self, family: AddressFamily, table: u32) -> io::Result<Vec<RouteMessage>> {

@@ -661,6 +661,30 @@ fn what_a_crash_left_goes_with_the_guard() {
     });
 }
 
+/// What somebody else has put into our table is his.
+#[test]
+fn routes_of_others_stay() {
+    in_namespace(|| async {
+        let peer = Peer::new("others");
+        uplink(&peer);
+        for route in ["prohibit 203.0.113.9", "blackhole 203.0.113.10", "throw 203.0.113.11"] {
+            run(&format!("ip route add {route} table 4322 metric 100"));
+        }
+        run("ip -6 route add prohibit 2001:db8:77::9 table 4322 metric 300");
+        let before = state();
+        let (tun, mut ground) = up();
+        ground.change_classes(&[(p("203.0.113.0/24"), Some(OPEN))]).unwrap();
+        ground.settled().unwrap();
+        refused("203.0.113.9");
+        assert!(!ground.is_guarded(), "no guard of ours");
+        drop(tun);
+        ground.down();
+        assert_eq!(state(), before);
+        Guard::open(GroundConfig::default()).unwrap().down().unwrap();
+        assert_eq!(state(), before);
+    });
+}
+
 /// P1: neither an error nor a start that fails opens what a daemon kept closed.
 #[test]
 fn only_an_orderly_end_opens_what_was_closed() {
