@@ -256,7 +256,7 @@ fn killed_it_leaves_what_the_next_start_clears() {
     let mut node = setup.start(&internet.namespace("west"));
     for peer in EAST {
         assert!(internet.ping("west", peer), "{peer}");
-        assert_eq!(node.destination(peer)["pairs"], 1);
+        node.await_pairs(peer, 1);
     }
     assert!(node.terminate().success());
     assert_same(&before, &internet.traces("west"));

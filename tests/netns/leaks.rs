@@ -267,6 +267,6 @@ fn clear_packets_of_a_protected_peer_are_dropped() {
         assert_eq!(seen(&format!("src host {own} and dst host {peer}")), 0);
         // The pair has not suffered.
         assert!(internet.ping("west", peer) && internet.ping("east", own));
-        assert_eq!(node.destination(peer)["pairs"], 1);
+        node.await_pairs(peer, 1);
     }
 }

@@ -305,7 +305,11 @@ impl Net {
             };
             match output {
                 Output::Command(command) => self.hosts[host].obey(now, command),
-                Output::Transmit(transmit) => self.put_on_wire(Sent::ike(transmit)),
+                Output::Transmit(transmit) => {
+                    // From here on the peer may send through what was agreed.
+                    assert_eq!(node.open_beside_a_pair(), [], "open when the answer leaves");
+                    self.put_on_wire(Sent::ike(transmit));
+                }
                 Output::Query { name, .. } => self.query(host, &name),
                 Output::Sign(job) => {
                     self.signatures += 1;

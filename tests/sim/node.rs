@@ -71,6 +71,8 @@ pub(crate) struct Node {
     protected: BTreeSet<Flow>,
     /// What configured connections cover.
     subnets: BTreeSet<Subnets>,
+    /// Flows of host pairs that came since [`Node::open_beside_a_pair`].
+    fresh: Vec<Flow>,
 }
 
 /// Where a packet goes.
@@ -167,6 +169,7 @@ impl Host {
             watched: BTreeSet::new(),
             protected: BTreeSet::new(),
             subnets: BTreeSet::new(),
+            fresh: Vec::new(),
         });
     }
 
@@ -298,10 +301,12 @@ impl Host {
             Command::WatchFlow(flow) => {
                 node.watched.insert(*flow);
             }
-            Command::AddSa(_)
-            | Command::MoveSa { .. }
-            | Command::RemoveSa(_)
-            | Command::AskUse(_) => {}
+            Command::AddSa(pair) => {
+                let host = |selectors: &[sa::TrafficSelector]| selectors.first()?.as_host();
+                let ends = host(&pair.local).zip(host(&pair.remote));
+                node.fresh.extend(ends.and_then(|(near, far)| Flow::new(near, far)));
+            }
+            Command::MoveSa { .. } | Command::RemoveSa(_) | Command::AskUse(_) => {}
         }
         node.plane.obey(now, command);
         self.collect();
@@ -344,7 +349,7 @@ impl Node {
         if all(Policy::Deny) {
             return Way::Nowhere;
         }
-        if policies.iter().any(|p| matches!(p, Policy::Encrypt(_))) {
+        if policies.iter().any(|p| matches!(p, Policy::Hold | Policy::Encrypt(_))) {
             return Way::Device;
         }
         match self.class(to) {
@@ -352,6 +357,13 @@ impl Node {
             Some(Class::Block) => Way::Nowhere,
             Some(Class::Trap { .. }) => Way::Device,
         }
+    }
+
+    /// Flows that go in the clear although a pair of theirs is received on since last asked: who
+    /// answers what comes out of it would answer in the clear.
+    pub(crate) fn open_beside_a_pair(&mut self) -> Vec<Flow> {
+        let fresh = std::mem::take(&mut self.fresh);
+        fresh.into_iter().filter(|flow| matches!(self.way(*flow), Way::Clear)).collect()
     }
 
     /// Whether what comes to a flow's near end in the clear is refused.

@@ -199,6 +199,16 @@ impl Node {
         })
     }
 
+    /// Waits until a destination has so many SA pairs: calls that crossed leave two for a moment.
+    ///
+    /// # Panics
+    /// If it does not get there.
+    pub fn await_pairs(&self, address: &str, pairs: u64) {
+        place::await_some(&format!("{address} has {pairs} pairs"), PATIENCE, || {
+            (self.destination(address).get("pairs")? == pairs).then_some(())
+        });
+    }
+
     /// How often this happened, as the trace has it.
     #[must_use]
     pub fn happened(&self, event: &str) -> usize {

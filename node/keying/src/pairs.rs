@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use dnskeys::{Authorized, Security};
 use ike::{Child, End, IkeId};
-use sa::{Command, Envelope, Flow, Limits, Policy, SaId, SaPair, Trust};
+use sa::{Class, Command, Envelope, Flow, Limits, Policy, SaId, SaPair, Trust};
 
 use crate::entry::{Call, Pair, State};
 use crate::initiator::flow_of;
@@ -75,12 +75,17 @@ impl Keying {
         self.pairs.insert(id, pair);
         self.set_movable(ike);
         let rekeys = child.rekeys;
+        let clear = self.goes_clear(flow);
+        if clear {
+            // From here on its packets can be opened; what answers them must not go as before.
+            self.set_policy(flow, Policy::Hold);
+        }
         self.command(Command::AddSa(Box::new(to_pair(child, trust))));
         match (self.current(flow), rekeys) {
             (Some(current), Some(old)) if current == old => self.replace(now, flow, id, proven),
             (Some(current), _) => self.settle(now, flow, current, id),
             (None, _) if proven => self.switch(now, flow, id),
-            (None, _) => self.answered(now, flow, id),
+            (None, _) => self.answered(now, flow, id, clear),
         }
         if rekeys.is_some() && !self.rechecks.contains_key(&flow) {
             // Whether the key is still the published one (rules 47, 70).
@@ -88,15 +93,24 @@ impl Keying {
         }
     }
 
+    /// Whether packets of this flow leave in the clear as things stand.
+    fn goes_clear(&self, flow: Flow) -> bool {
+        match self.flows.get(&flow) {
+            Some(entry) => matches!(entry.state, State::ClearText(_)),
+            None => self.group_of_flow(flow).class() == Class::Pass,
+        }
+    }
+
     /// The peer called, and our answer is on its way. What we send at once may overtake it, and
     /// the peer cannot open it then: packets that wait go on waiting for a moment, until the peer
-    /// has sent something. Nothing that waits: send, but not before the answer.
-    fn answered(&mut self, now: Instant, flow: Flow, sa: SaId) {
+    /// has sent something, and so do those that went in the `clear` until now. If there are none:
+    /// send, but not before the answer.
+    fn answered(&mut self, now: Instant, flow: Flow, sa: SaId, clear: bool) {
         let waiting = self
             .flows
             .get(&flow)
             .is_some_and(|e| matches!(e.state, State::PotentialOe | State::PendingOe(_)));
-        if waiting {
+        if waiting || clear {
             let state = State::Keyed { current: sa, next: None, quiet: true };
             self.enter(now, flow, state, Some(now + QUIET));
             self.withdraw_calls(now, flow, sa);

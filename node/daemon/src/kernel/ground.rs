@@ -538,8 +538,8 @@ impl Ground {
         if all(Policy::Deny) {
             return Some(Host::Deny);
         }
-        let encrypted = |(_, policy): &(_, &Policy)| matches!(policy, Policy::Encrypt(_));
-        let ((source, _), _) = flows.iter().find(encrypted)?;
+        let ours = |(_, policy): &(_, &Policy)| matches!(policy, Policy::Hold | Policy::Encrypt(_));
+        let ((source, _), _) = flows.iter().find(ours)?;
         (!self.leads_to_device(dst)).then_some(Host::Device(*source))
     }
 

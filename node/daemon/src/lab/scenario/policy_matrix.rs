@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::super::node::{Children, Node};
 use super::super::progress::Progress;
@@ -104,26 +105,27 @@ pub(super) fn run(
 
 /// Says something until it is what is expected, or for long enough.
 fn talk(world: &World, caller: &str, address: IpAddr, expected: Became) -> anyhow::Result<Became> {
-    let mut became = N;
-    let tries = if expected == N { 2 } else { 8 };
-    for _ in 0..tries {
-        let patience = if expected == N { NO_ANSWER } else { PATIENCE };
+    let begun = Instant::now();
+    let (patience, long_enough) =
+        if expected == N { (NO_ANSWER, 2 * NO_ANSWER) } else { (PATIENCE, 6 * PATIENCE) };
+    loop {
         let answered = match world.ping(caller, address, patience) {
             Ok(answered) => answered.is_some(),
             // The kernel itself refuses what is denied.
             Err(error) if error.is::<io::Error>() => false,
             Err(error) => return Err(error),
         };
-        became = match (answered, is_keyed(world, caller, address)?) {
+        let became = match (answered, is_keyed(world, caller, address)?) {
             (true, true) => E,
             (true, false) => C,
             (false, _) => N,
         };
-        if became == expected && became != N {
-            break;
+        if (became == expected && became != N) || begun.elapsed() >= long_enough {
+            return Ok(became);
         }
+        // A refusal comes at once, and what was refused is tried anew only after a while.
+        thread::sleep(BETWEEN_TRIES);
     }
-    Ok(became)
 }
 
 fn is_keyed(world: &World, host: &str, address: IpAddr) -> anyhow::Result<bool> {
@@ -135,5 +137,7 @@ fn is_keyed(world: &World, host: &str, address: IpAddr) -> anyhow::Result<bool> 
     }))
 }
 
+/// Between one try and the next.
+const BETWEEN_TRIES: Duration = Duration::from_millis(300);
 /// For an answer that should not come: longer than a negotiation takes.
 const NO_ANSWER: Duration = Duration::from_millis(1500);
