@@ -132,6 +132,36 @@ fn unsafe_stands_only_where_the_kernel_is_spoken_to() {
 const UNSAFE_FILES: [&str; 7] =
     ["tun.rs", "sockets.rs", "netns.rs", "batch.rs", "namespace.rs", "ring.rs", "sys.rs"];
 
+/// A cipher that does nothing, for the bench to compare with, cannot get into the daemon: not even
+/// when the whole workspace is built at once and features are joined. It is in the source behind a
+/// feature that `forwarding` does not have, only `tests/unsealed`, which is the same source as a
+/// crate of its own; and that one only `tests` knows.
+#[test]
+fn the_cipher_that_does_nothing_is_nobodys_but_the_benchs() {
+    let manifest = |folder: &str| -> toml::Table {
+        let file = root().join(folder).join("Cargo.toml");
+        std::fs::read_to_string(file).unwrap().parse().unwrap()
+    };
+    let unsealed = manifest("tests/unsealed");
+    assert!(unsealed["features"].as_table().unwrap().contains_key("null-cipher"));
+    assert_eq!(unsealed["lib"]["path"].as_str(), Some("../../node/forwarding/src/lib.rs"));
+    for (name, folder, _) in MAY_KNOW {
+        let text = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+        assert!(!text.contains("null-cipher") && !text.contains("unsealed"), "{name}");
+    }
+    assert!(!manifest("node/forwarding").contains_key("features"));
+    // Where the cipher is named, the line before says for whom.
+    let source = std::fs::read_to_string(root().join("node/forwarding/src/aead.rs")).unwrap();
+    let mut before = "";
+    for line in source.split("mod tests").next().unwrap().lines().map(str::trim) {
+        if line.starts_with("Null") || line.contains("::Null") {
+            assert_eq!(before, r#"#[cfg(feature = "null-cipher")]"#, "{line}");
+        }
+        before = line;
+    }
+    assert!(source.contains("Self::Null"), "the cipher has another name: look for that");
+}
+
 /// The rows of docs/RULES.md: number, and the tests that show the rule.
 fn rules() -> Vec<(u32, Vec<String>)> {
     let text = std::fs::read_to_string(root().join("docs/RULES.md")).unwrap();

@@ -20,7 +20,7 @@ pub enum Provider {
     /// RustCrypto's AES-GCM, without C or assembler. ChaCha20-Poly1305 stays with AWS-LC.
     RustCrypto,
     /// Nobody: packets go as they are, behind an ICV of zeros. What a benchmark holds the others
-    /// against; not in a build without the feature, and named by no configuration.
+    /// against; only where `tests/unsealed` compiles this file, never in the daemon.
     #[cfg(feature = "null-cipher")]
     Null,
 }

@@ -19,7 +19,7 @@ pub(crate) enum Contender {
     OeNode,
     /// The same with IP protocol 50.
     OeNode50,
-    /// Our packet thread with AES-128-GCM and protocol 50, nothing around it.
+    /// Our packet thread with a cipher that does nothing and protocol 50.
     Ceiling50,
     /// Our packet thread with AES-128-GCM, and nothing in its tables but one pair.
     Plane,

@@ -2,7 +2,8 @@
 //! by hand, so that what is measured is the path of a packet and nothing else.
 //!
 //! The thread is the daemon's own source, taken in by path. Only here can it be told to use the
-//! cipher that does nothing: the daemon has no such word.
+//! cipher that does nothing, for the `forwarding` that this program sees is `unsealed`, the same
+//! source with one cipher more.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
