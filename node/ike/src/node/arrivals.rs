@@ -186,17 +186,20 @@ impl Ike {
         let Some(ticket) = payloads.notify(NotifyType::TICKET_OPAQUE) else {
             return self.shared.count(InvalidMessage::Missing("ticket").into());
         };
+        // What it says is looked at only once its bearer may come in: under load, not before it has
+        // brought a cookie.
+        if !self.admit(now, datagram, message, payloads) {
+            return;
+        }
         let unix = self.shared.unix(now);
         let known = self.shared.tickets.as_mut().and_then(|t| t.open(unix, &ticket.data));
         let Some(known) = known else {
             let notify = Notify::new(NotifyType::TICKET_NACK, []);
             return self.answer_stateless(datagram, &message.header, notify);
         };
-        if self.admit(now, datagram, message, payloads) {
-            self.begin(now, datagram, digest, |turn| {
-                ike_session_resume::answer(turn, message, payloads, known)
-            });
-        }
+        self.begin(now, datagram, digest, |turn| {
+            ike_session_resume::answer(turn, message, payloads, known)
+        });
     }
 
     /// Whether one more stranger may come in. Asks for a cookie if it has to bring one.

@@ -219,6 +219,22 @@ fn a_cookie_is_asked_for_as_ever() {
 }
 
 #[test]
+fn under_load_no_ticket_is_looked_at_before_the_cookie() {
+    let (mut net, mut ticket) = with_ticket();
+    start(&mut net, 1, &[KEY], |c| c.cookie_threshold = 0);
+    ticket.opaque[20] ^= 1;
+    let mark = net.seen.len();
+    resume(&mut net, &ticket);
+    let request = net.wire.pop_front().unwrap();
+    net.deliver(&request);
+    // Its answer is the cookie and not what the ticket is worth.
+    assert_eq!(net.nodes[1].ike.counters().cookies_sent, 1);
+    net.settle();
+    assert_eq!(exchanges(&net, mark)[..6], [38, 38, 38, 38, 34, 34]);
+    assert_eq!(net.nodes[1].ike.counters().cookies_sent, 2, "the long way asks for its own");
+}
+
+#[test]
 fn the_ticket_says_nothing_to_others() {
     let (mut net, ticket) = with_ticket();
     let mark = net.seen.len();
