@@ -166,8 +166,8 @@ impl Driver {
                 setting("CHILD_LIFE", "3600").parse().expect("seconds"),
             ),
             // What strongSwan knows nothing of must not disturb it.
-            token_secret: (setting("TOKENS", "yes") == "yes").then_some([7; 32]),
-            ticket_keys: vec![[8; 32]],
+            token_secret: (setting("TOKENS", "yes") == "yes").then(|| [7; 32].into()),
+            ticket_keys: vec![[8; 32].into()],
             resumption: true,
             retransmit_tries: setting("TRIES", "5").parse().expect("number"),
             compatibility: setting("COMPATIBILITY", "no") == "yes",

@@ -82,7 +82,7 @@ fn a_crash_during_set_up_leaves_nothing_standing() {
 fn with_disk(net: &mut Net, keeps: bool) {
     let (seed, now) = (net.seed(), net.now);
     net.hosts[1].start(1, Groups::packetdefault(), seed, now, |config| {
-        config.ike.token_secret = keeps.then_some([7; 32]);
+        config.ike.token_secret = keeps.then(|| [7; 32].into());
     });
     net.drain(1);
 }

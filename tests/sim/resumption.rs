@@ -14,8 +14,8 @@ fn start(net: &mut Net, host: usize, kept: &[KeptTicket]) {
     let (seed, now) = (net.seed(), net.now);
     net.hosts[host].start(host, Groups::packetdefault(), seed, now, |config| {
         config.ike.resumption = true;
-        config.ike.ticket_keys = vec![KEYS[host]];
-        config.ike.token_secret = Some(KEYS[host]);
+        config.ike.ticket_keys = vec![KEYS[host].into()];
+        config.ike.token_secret = Some(KEYS[host].into());
         config.ike.started = std::time::Duration::from_secs(1_800_000_000);
     });
     let node = net.hosts[host].node.as_mut().unwrap();

@@ -9,11 +9,14 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
+use ike::NodeSecret;
+use zeroize::Zeroizing;
+
 use crate::whole;
 
 /// Reads a secret, or makes it on the first start. Without it the node runs nevertheless: a
 /// complaint is logged, and `None` is given.
-pub(crate) fn load_or_make(directory: &Path, name: &str) -> Option<[u8; 32]> {
+pub(crate) fn load_or_make(directory: &Path, name: &str) -> Option<NodeSecret> {
     let path = directory.join(name);
     let secret = std::fs::create_dir_all(directory).and_then(|()| match load(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path),
@@ -25,7 +28,7 @@ pub(crate) fn load_or_make(directory: &Path, name: &str) -> Option<[u8; 32]> {
 /// The keys that tickets are sealed with, the one in use and the one before it: each is used for a
 /// day and kept for another. Who reads them can read the tickets that he has caught on their way to
 /// us, and with them the first moments of what was set up with those, until new keys are exchanged.
-pub(crate) fn ticket_keys(directory: &Path) -> Vec<[u8; 32]> {
+pub(crate) fn ticket_keys(directory: &Path) -> Vec<NodeSecret> {
     let (current, previous) = (directory.join(TICKETS), directory.join("ticket.old"));
     let age = |path: &Path| {
         let made = std::fs::symlink_metadata(path).and_then(|about| about.modified()).ok()?;
@@ -48,7 +51,7 @@ const TICKETS: &str = "ticket.secret";
 /// How long a key seals.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-fn load(path: &Path) -> io::Result<[u8; 32]> {
+fn load(path: &Path) -> io::Result<NodeSecret> {
     let mut file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
@@ -57,18 +60,18 @@ fn load(path: &Path) -> io::Result<[u8; 32]> {
     if !about.is_file() || about.mode() & 0o077 != 0 {
         return Err(io::Error::other("is not a file that its owner alone can read"));
     }
-    let mut secret = [0; 32];
-    file.read_exact(&mut secret)?;
-    Ok(secret)
+    let mut secret = Zeroizing::new([0; 32]);
+    file.read_exact(&mut secret[..])?;
+    Ok((*secret).into())
 }
 
-fn make(path: &Path) -> io::Result<[u8; 32]> {
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret).map_err(io::Error::other)?;
-    match whole::create(path, &secret) {
+fn make(path: &Path) -> io::Result<NodeSecret> {
+    let mut secret = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut secret[..]).map_err(io::Error::other)?;
+    match whole::create(path, &secret[..]) {
         // Who was here first has made it for both.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => load(path),
-        made => made.map(|()| secret),
+        made => made.map(|()| (*secret).into()),
     }
 }
 
@@ -83,7 +86,7 @@ mod tests {
         let made = load_or_make(&directory, "x").unwrap();
         let path = directory.join("x");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(load_or_make(&directory, "x"), Some(made));
+        assert_eq!(load_or_make(&directory, "x"), Some(made.clone()));
         assert_ne!(load_or_make(&directory, "y"), Some(made));
         // What others can read is no secret, what is cut short neither.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();

@@ -113,7 +113,7 @@ pub(crate) fn seed() -> anyhow::Result<[u8; 32]> {
 }
 
 /// What our tickets are sealed with; nothing if there are to be none.
-pub(crate) fn ticket_keys(config: &Config) -> Vec<[u8; 32]> {
+pub(crate) fn ticket_keys(config: &Config) -> Vec<ike::NodeSecret> {
     let wanted = config.ike.resumption;
     if wanted { crate::secret::ticket_keys(&config.node.state_dir) } else { Vec::new() }
 }

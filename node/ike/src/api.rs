@@ -96,6 +96,28 @@ impl fmt::Debug for SharedSecret {
     }
 }
 
+/// A secret of the node's own, 32 octets. Wiped when dropped, never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NodeSecret(Arc<Zeroizing<[u8; 32]>>);
+
+impl NodeSecret {
+    pub(crate) fn octets(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl From<[u8; 32]> for NodeSecret {
+    fn from(octets: [u8; 32]) -> Self {
+        Self(Arc::new(Zeroizing::new(octets)))
+    }
+}
+
+impl fmt::Debug for NodeSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeSecret(..)")
+    }
+}
+
 /// By what somebody proves who it is.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Credential {
@@ -147,7 +169,8 @@ pub enum Mobike {
     Announce,
 }
 
-/// What stays the same while the node runs.
+/// What stays the same while the node runs. Its secrets are taken out by who is told: those that
+/// are replaced must not be kept here.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Our public key: says what we can sign and how large a signature is.
@@ -156,11 +179,11 @@ pub struct Config {
     pub encapsulation: Encapsulation,
     /// What tokens are made with by which peers know that we have lost an SA (RFC 6290). Only one
     /// that outlives us is of use. Without it we make none.
-    pub token_secret: Option<[u8; 32]>,
+    pub token_secret: Option<NodeSecret>,
     /// When the node was started: since 1970. Tickets are good until a time of day.
     pub started: Duration,
     /// What tickets are sealed with, the key in use first; none, and we give none (RFC 5723).
-    pub ticket_keys: Vec<[u8; 32]>,
+    pub ticket_keys: Vec<NodeSecret>,
     /// Whether to ask for tickets.
     pub resumption: bool,
     /// MOBIKE.
@@ -185,6 +208,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The same without secrets.
+    #[must_use]
+    pub fn without_secrets(self) -> Self {
+        Self { token_secret: None, ticket_keys: Vec::new(), ..self }
+    }
+
     /// What suits opportunism: a call that nobody answers ends after seven and a half seconds,
     /// because users wait for it.
     #[must_use]

@@ -12,8 +12,8 @@ use rand_core::{Rng as _, SeedableRng};
 use sa::{SaId, Spi};
 
 use crate::api::{
-    ChildRequest, Config, Credential, Datagram, End, IkeId, Initiate, Output, PeerVerdict,
-    PublicKey, Ticket, Timer,
+    ChildRequest, Config, Credential, Datagram, End, IkeId, Initiate, NodeSecret, Output,
+    PeerVerdict, PublicKey, Ticket, Timer,
 };
 use crate::child::Standing;
 use crate::exchange::crash_detection::SENT_PER_SECOND;
@@ -225,7 +225,7 @@ impl Ike {
     }
 
     /// Tickets are sealed with these keys from now on, the first of them; the second still opens.
-    pub fn set_ticket_keys(&mut self, keys: &[[u8; 32]]) {
+    pub fn set_ticket_keys(&mut self, keys: &[NodeSecret]) {
         if let Some(tickets) = &mut self.shared.tickets {
             tickets.rotate(keys);
         }

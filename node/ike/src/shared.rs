@@ -131,12 +131,13 @@ pub(crate) struct Grave {
 impl Shared {
     pub(crate) fn new(config: Config, rng: ChaCha20Rng, now: Instant) -> Self {
         Self {
+            // What seals is replaced one day, and forgotten then.
             tickets: Tickets::new(&config.ticket_keys),
             started: now,
-            tokens: config.token_secret.as_ref().map(TokenMaker::new),
+            tokens: config.token_secret.as_ref().map(|s| TokenMaker::new(s.octets())),
             hints_sent: Hints::default(),
             hints_heeded: Hints::default(),
-            config,
+            config: config.without_secrets(),
             rng,
             outputs: VecDeque::new(),
             counters: Counters::default(),
@@ -153,13 +154,13 @@ impl Shared {
         }
     }
 
-    /// What algorithms will do.
     /// Seconds since 1970.
     pub(crate) fn unix(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.started);
         self.config.started.saturating_add(since).as_secs()
     }
 
+    /// What algorithms will do.
     pub(crate) fn suites(&self) -> Suites {
         Suites { compatibility: self.config.compatibility, additional: false }
     }

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::digest;
 use rand_core::Rng;
+use zeroize::Zeroizing;
 
-use crate::api::{Identity, PublicKey};
+use crate::api::{Identity, NodeSecret, PublicKey};
 use crate::crypto::{CryptoFailure, IkeSuite, Secret};
 use crate::exchange::ike_session_resume::Resumable;
 use crate::message::{Identification, Reader};
@@ -62,16 +63,17 @@ pub(crate) fn named(key: &PublicKey) -> [u8; 32] {
 
 impl Tickets {
     /// The key in use first, then the one before it.
-    pub(crate) fn new(keys: &[[u8; 32]]) -> Option<Self> {
+    pub(crate) fn new(keys: &[NodeSecret]) -> Option<Self> {
         let mut keys = keys
             .iter()
-            .filter_map(|key| UnboundKey::new(&AES_256_GCM, key).ok().map(LessSafeKey::new));
+            .filter_map(|key| UnboundKey::new(&AES_256_GCM, key.octets()).ok())
+            .map(LessSafeKey::new);
         let current = keys.next()?;
         Some(Self { current, previous: keys.next(), used: BTreeSet::new() })
     }
 
     /// The same tickets are used as before, under other keys.
-    pub(crate) fn rotate(&mut self, keys: &[[u8; 32]]) {
+    pub(crate) fn rotate(&mut self, keys: &[NodeSecret]) {
         if let Some(new) = Self::new(keys) {
             (self.current, self.previous) = (new.current, new.previous);
         }
@@ -90,21 +92,20 @@ impl Tickets {
         let mut serial = [0; SERIAL];
         rng.fill_bytes(&mut nonce);
         rng.fill_bytes(&mut serial);
-        let mut text = serial.to_vec();
-        text.extend_from_slice(&until.to_be_bytes());
-        resumable.write(&mut text);
-        text.extend_from_slice(&named(key));
-        text.extend_from_slice(&Identification::of(peer).octets);
-        let mut out = nonce.to_vec();
-        self.current
-            .seal_in_place_append_tag(
+        let identification = Identification::of(peer).octets;
+        let (secret, name) = (resumable.to_octets(), named(key));
+        let parts: [&[u8]; 5] = [&serial, &until.to_be_bytes(), &secret, &name, &identification];
+        // In one piece, which is wiped: what grows leaves copies behind.
+        let mut text = Zeroizing::new(parts.concat());
+        let tag = self
+            .current
+            .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(PURPOSE),
                 &mut text,
             )
             .map_err(|_| CryptoFailure)?;
-        out.extend_from_slice(&text);
-        Ok(out)
+        Ok([&nonce, &text[..], tag.as_ref()].concat())
     }
 
     /// What a ticket of ours says, if it is still good.
@@ -118,7 +119,7 @@ impl Tickets {
         }
         let (nonce, text) = ticket.split_first_chunk::<NONCE>()?;
         let open = |key: &LessSafeKey| {
-            let mut text = text.to_vec();
+            let mut text = Zeroizing::new(text.to_vec());
             let nonce = Nonce::assume_unique_for_key(*nonce);
             let len = key.open_in_place(nonce, Aad::from(PURPOSE), &mut text).ok()?.len();
             text.truncate(len);
@@ -143,13 +144,10 @@ impl Tickets {
 
 /// What a suite and a secret are kept as.
 impl Resumable {
-    pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        for number in self.suite.numbers() {
-            out.extend_from_slice(&number.to_be_bytes());
-        }
+    pub(crate) fn to_octets(&self) -> Zeroizing<Vec<u8>> {
+        let numbers = self.suite.numbers().map(u16::to_be_bytes);
         let len = u16::try_from(self.sk_d.len()).unwrap_or(u16::MAX);
-        out.extend_from_slice(&len.to_be_bytes());
-        out.extend_from_slice(&self.sk_d);
+        Zeroizing::new([numbers.as_flattened(), &len.to_be_bytes(), &self.sk_d[..]].concat())
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
@@ -199,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_strangers_ticket_costs_the_same_whatever_was_spent() {
-        let mut tickets = Tickets::new(&[[5; 32]]).unwrap();
+        let mut tickets = Tickets::new(&[[5; 32].into()]).unwrap();
         let before = cost(&mut tickets);
         tickets.used.extend((1..60_000).map(|serial| spent(serial, NOW + u64::from(serial))));
         let after = cost(&mut tickets);
@@ -208,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_was_spent_is_forgotten_when_it_would_not_be_good_any_more() {
-        let mut tickets = Tickets::new(&[[5; 32]]).unwrap();
+        let mut tickets = Tickets::new(&[[5; 32].into()]).unwrap();
         tickets.used.extend((0..100).map(|serial| spent(serial, NOW + u64::from(serial))));
         assert!(tickets.open(NOW + 49, &[]).is_none());
         assert_eq!(tickets.used.len(), 50);

@@ -167,10 +167,9 @@ impl Keying {
     /// A machine that knows nobody. Announces the classes of its groups at once.
     #[must_use]
     pub fn new(config: Config, seed: [u8; 32], now: Instant) -> Self {
-        let mut rng = ChaCha20Rng::from_seed(seed);
-        let mut ike_seed = [0; 32];
-        rng.fill_bytes(&mut ike_seed);
+        let (rng, ike_seed) = part_seed(seed);
         let mut ike = Ike::new(config.ike.clone(), ike_seed, now);
+        let config = Config { ike: config.ike.without_secrets(), ..config };
         ike.set_addresses(now, config.addresses.clone());
         let configured = config.connections.iter().cloned();
         let mut configured: Vec<Configured> = configured.map(|c| Configured::new(c, now)).collect();
@@ -621,6 +620,16 @@ impl Keying {
     }
 }
 
+/// A generator of our own and a seed for IKE, of which neither tells the other: who reads this memory
+/// later must not find in it what IKE's keys were made of.
+fn part_seed(seed: [u8; 32]) -> (ChaCha20Rng, [u8; 32]) {
+    let mut first = ChaCha20Rng::from_seed(seed);
+    let (mut own, mut ike) = ([0; 32], [0; 32]);
+    first.fill_bytes(&mut own);
+    first.fill_bytes(&mut ike);
+    (ChaCha20Rng::from_seed(own), ike)
+}
+
 /// In which order the data plane is told of rules, so that what one keeps closed is not open
 /// meanwhile: closed prefixes before the single ports that are open in them, all single ports
 /// before the prefixes that are open around them.
@@ -646,3 +655,19 @@ pub(crate) fn class_command(prefix: Prefix, ports: Ports, class: Option<Class>) 
 const MAX_PEERS: usize = 65_536;
 /// How long an IKE SA may be without a pair.
 const BARE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P9: what this machine keeps tells nothing of IKE's keys.
+    #[test]
+    fn no_seed_tells_the_other() {
+        let seed = [9; 32];
+        let (mut own, ike) = part_seed(seed);
+        assert!(own.get_seed() != seed && own.get_seed() != ike && ike != seed);
+        let mut next = [0; 32];
+        own.fill_bytes(&mut next);
+        assert_ne!(next, ike);
+    }
+}

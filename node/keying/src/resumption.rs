@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use ike::{Credential, IkeId, Initiate, Ticket};
+use ike::{Credential, IkeId, Initiate, NodeSecret, Ticket};
 
 use crate::keying::{Keying, Output};
 
@@ -84,7 +84,7 @@ impl Keying {
     }
 
     /// Our own tickets are sealed with the first of these from now on.
-    pub fn set_ticket_keys(&mut self, keys: &[[u8; 32]]) {
+    pub fn set_ticket_keys(&mut self, keys: &[NodeSecret]) {
         self.ike.set_ticket_keys(keys);
     }
 }

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use sa::{Mode, Spi};
-use zeroize::Zeroizing;
 
 use crate::api::{
     Credential, End, Event, Identity, Initiate, Output, Sign, SignatureScheme, Ticket,
@@ -245,8 +244,7 @@ fn ticket_in(payloads: &Payloads, sa: &IkeSa) -> Option<(Ticket, Duration)> {
     if opaque.is_empty() || opaque.len() > MAX_TICKET {
         return None;
     }
-    let mut secret = Zeroizing::new(Vec::new());
-    sa.resumable()?.write(&mut secret);
+    let secret = sa.resumable()?.to_octets();
     let life = Duration::from_secs(u32::from_be_bytes(*life).into()).min(TICKET_LIFE);
     Some((Ticket { opaque: opaque.to_vec(), secret }, life))
 }

@@ -19,7 +19,7 @@ fn with_tokens() -> (Net, IkeId, IkeId) {
 /// A node starts anew: everything is forgotten but what is on its disk.
 fn start(net: &mut Net, node: usize, secret: Option<[u8; 32]>) {
     let mut config = config(node);
-    config.token_secret = secret;
+    config.token_secret = secret.map(Into::into);
     let verdicts = net.nodes[node].verdicts.clone();
     net.nodes[node] = Node::new(node, config, net.now);
     net.nodes[node].verdicts = verdicts;

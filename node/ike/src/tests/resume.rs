@@ -8,7 +8,7 @@ const KEY: [u8; 32] = [5; 32];
 fn start(net: &mut Net, node: usize, keys: &[[u8; 32]], change: impl Fn(&mut Config)) {
     let mut config = config(node);
     config.resumption = true;
-    config.ticket_keys = keys.to_vec();
+    config.ticket_keys = keys.iter().map(|key| (*key).into()).collect();
     config.started = Duration::from_secs(1_800_000_000) + net.now.duration_since(net.born);
     change(&mut config);
     let verdicts = net.nodes[node].verdicts.clone();
@@ -138,7 +138,7 @@ fn what_is_no_good_ticket_costs_a_round_and_nothing_else() {
 #[test]
 fn the_key_before_still_opens() {
     let (mut net, ticket) = with_ticket();
-    net.nodes[1].ike.set_ticket_keys(&[[6; 32], KEY]);
+    net.nodes[1].ike.set_ticket_keys(&[[6; 32].into(), KEY.into()]);
     let mark = net.seen.len();
     resume(&mut net, &ticket);
     net.settle();

@@ -29,3 +29,23 @@ fn the_generator_forgets() {
         assert_eq!(node.ike.generator().1, 0);
     }
 }
+
+/// P18: nothing of a secret is printed, and what is replaced is kept nowhere.
+#[test]
+fn secrets_are_not_printed_and_not_kept() {
+    let mut config = config(0);
+    config.token_secret = Some([201; 32].into());
+    config.ticket_keys = vec![[202; 32].into(), [203; 32].into()];
+    let printed = format!("{config:?}");
+    assert!(printed.contains("NodeSecret(..)"));
+    let net = Net::pair();
+    let mut ike = Ike::new(config, [7; 32], net.now);
+    ike.set_ticket_keys(&[[204; 32].into()]);
+    let printed = [printed, format!("{ike:?}")];
+    for number in ["201", "202", "203", "204"] {
+        let row = [number; 4].join(", ");
+        assert!(printed.iter().all(|text| !text.contains(&row)), "{number}");
+    }
+    // Of the configuration there is nothing left: its keys may be replaced the day after.
+    assert!(!printed[1].contains("NodeSecret"));
+}
