@@ -485,7 +485,6 @@ mod tests {
         assert_eq!(spd.verdict(now, &flow(265)), Verdict::Pass);
     }
 
-    /// Rule 12.
     #[test]
     fn several_pairs_share_the_flows_and_keep_each_together() {
         use crate::packet::tests::udp;
