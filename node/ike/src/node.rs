@@ -236,7 +236,10 @@ impl Ike {
     /// (RFC 7296 §1.4). Nothing is reported. False if it is too late for that; the call goes on then.
     pub fn withdraw(&mut self, now: Instant, ike: IkeId) -> bool {
         let unsent = |p: &Peering| {
-            matches!(p.state, State::InitSent(_) | State::KeSent(_) | State::Signing(_))
+            matches!(
+                p.state,
+                State::InitSent(_) | State::ResumeSent(_) | State::KeSent(_) | State::Signing(_)
+            )
         };
         if !self.peerings.get(&ike).is_some_and(|peering| unsent(peering)) {
             return false;

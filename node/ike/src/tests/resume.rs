@@ -235,6 +235,21 @@ fn under_load_no_ticket_is_looked_at_before_the_cookie() {
 }
 
 #[test]
+fn a_call_with_a_ticket_can_be_taken_back() {
+    let (mut net, ticket) = with_ticket();
+    let (now, mark) = (net.now, net.seen.len());
+    let before = net.nodes[0].ike.reserved();
+    let ike = net.nodes[0].ike.resume(now, Net::call(0, 1), &ticket, public(key_pair(1)));
+    assert!(net.nodes[0].ike.withdraw(now, ike));
+    // Its answer finds nobody, and nothing is said of it.
+    net.run(Duration::from_secs(31));
+    assert_eq!(exchanges(&net, mark), [38, 38]);
+    assert_eq!(net.nodes[0].ended(), []);
+    assert_eq!((net.nodes[0].ike.len(), net.nodes[0].ike.reserved()), (1, before));
+    assert_eq!(net.nodes[1].ike.half_open(), 0);
+}
+
+#[test]
 fn the_ticket_says_nothing_to_others() {
     let (mut net, ticket) = with_ticket();
     let mark = net.seen.len();
