@@ -311,6 +311,8 @@ impl Established {
             && turn.link.may_be_at(turn.reply.1)
         {
             self.moved(turn);
+            // What we had asked went to where it is no more.
+            self.ask_again(turn);
         }
     }
 

@@ -98,8 +98,12 @@ impl Ike {
     }
 
     /// An authenticated ESP packet of this pair came from a new outer address. If the peer is
-    /// behind a NAT, its IKE SA and all children go there (RFC 7296 §2.23); otherwise nothing
-    /// happens.
+    /// behind a NAT that gave it another port, its IKE SA and all children go there (RFC 7296
+    /// §2.23).
+    ///
+    /// From another IP address somebody on the way may have sent it, who was faster than the peer.
+    /// So nobody goes there before the peer has said so under its IKE SA; it is asked where it was,
+    /// because if it is there no more, nothing that we send arrives. Without a NAT nothing happens.
     pub fn handle_moved(&mut self, now: Instant, sa: SaId, remote: SocketAddr) {
         let Some(ike) = self.shared.children.get(&sa).copied() else { return };
         self.with(now, ike, None, |mut state, turn| {
@@ -108,11 +112,14 @@ impl Ike {
                 && turn.link.path.encapsulate
                 && turn.link.path.remote != remote
                 && turn.link.esp.is_none()
-                && turn.link.may_be_at(remote)
-                && turn.link.path.remote.is_ipv4() == remote.is_ipv4()
             {
-                turn.reply.1 = remote;
-                established.moved(turn);
+                if turn.link.path.remote.ip() == remote.ip() {
+                    turn.reply.1 = remote;
+                    established.moved(turn);
+                } else if established.current.pending().is_none() {
+                    turn.link.ask(now, Ask::Liveness);
+                    established.pump(turn);
+                }
             }
             state
         });

@@ -374,6 +374,8 @@ fn follow(established: &mut Established, turn: &mut Turn<'_>, payloads: &Payload
     let local = turn.link.path.local;
     turn.link.esp = Some(Path { local, ..known });
     turn.link.ask_first(turn.now, Ask::CheckAddress);
+    // What we had asked went to where the peer is no more, and the check waits for its answer.
+    established.ask_again(turn);
     true
 }
 

@@ -209,6 +209,54 @@ fn follows_a_rebinding(mobike: Mobike) {
         if envelope.remote == "198.51.100.1:44500".parse().unwrap()));
 }
 
+/// P12: who is on the way can be faster than the peer with the peer's own ESP packet. That moves
+/// nothing to another address; a peer that is there says so under its IKE SA.
+#[test]
+fn esp_from_another_address_is_a_hint_and_no_more() {
+    for mobike in [Mobike::Off, Mobike::On] {
+        let mut nat = Mapped { outside: "198.51.100.1".parse().unwrap(), shift: 20_000 };
+        let mut net = Net::with(|c| c.mobike = mobike);
+        let a = net.initiate(0, 1);
+        nat.settle(&mut net);
+        let b = net.nodes[1].established()[0];
+        net.nodes[1].ike.allow_moves(b, true);
+        let now = net.now;
+        // How the mapping was.
+        net.nodes[0].ike.probe(now, a);
+        nat.settle(&mut net);
+        let (child, mark) = (net.nodes[1].child().id, net.seen.len());
+        net.nodes[1].ike.handle_moved(now, child, "203.0.113.66:24500".parse().unwrap());
+        nat.settle(&mut net);
+        // It was asked where it is known to be, and is there.
+        assert_eq!(net.seen[mark].to, "198.51.100.1:24500".parse().unwrap());
+        assert!(matches!(net.nodes[1].events.last(), Some(Event::Alive { .. })));
+        let moved = |net: &Net| {
+            let mut all = net.nodes[1].events.iter().rev();
+            all.find_map(|event| match event {
+                Event::Moved { envelope, .. } => Some(envelope.remote),
+                _ => None,
+            })
+        };
+        assert_eq!(moved(&net), None, "{mobike:?}");
+        // The NAT has another address: nothing reaches the old one.
+        nat.outside = "198.51.100.2".parse().unwrap();
+        net.nodes[1].ike.handle_moved(now, child, "198.51.100.2:24500".parse().unwrap());
+        net.collect();
+        net.wire.clear();
+        net.now += Duration::from_secs(5);
+        let now = net.now;
+        net.nodes[0].ike.probe(now, a);
+        nat.settle(&mut net);
+        assert_eq!(moved(&net), Some("198.51.100.2:24500".parse().unwrap()), "{mobike:?}");
+        // The question that went nowhere was asked again, and ends nothing.
+        let until = net.now + Duration::from_secs(30);
+        while net.tick(until) {
+            nat.settle(&mut net);
+        }
+        assert!(net.nodes.iter().all(|node| node.ended().is_empty()), "{mobike:?}");
+    }
+}
+
 /// IKED baf0c8e.
 #[test]
 fn without_a_nat_nobody_moves() {
