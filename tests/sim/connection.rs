@@ -107,6 +107,45 @@ fn the_first_packet_makes_the_connection_and_arrives() {
 }
 
 #[test]
+fn who_was_called_is_known_by_its_address() {
+    let mut net = Net::new(1, Link::default());
+    let (near, far) = (net_of(WEST_IN), net_of(EAST_IN));
+    let west = connection(&[EAST], 1, &near, &far, Start::Now);
+    let east = connection(&[WEST], 0, &far, &near, Start::Accept);
+    for (outer, inner, key, connection) in [(WEST, WEST_IN, 0, west), (EAST, EAST_IN, 1, east)] {
+        let mut host = Host::plain(outer);
+        host.addresses.push(ip(inner));
+        let mut groups = Groups::new();
+        groups.insert(Prefix::ALL_V4, Group::Clear);
+        let (seed, now) = (net.seed(), net.now);
+        host.start(key, groups, seed, now, |config| {
+            config.connections.push(connection);
+            config.ike.resumption = true;
+            config.ike.ticket_keys = vec![[9; 32].into()];
+        });
+        let host = net.add(host);
+        net.drain(host);
+    }
+    net.run(seconds(2));
+    let keying = &net.hosts[0].node.as_ref().unwrap().keying;
+    assert_eq!(keying.peers(net.now)[0].gateway, Some(ip(EAST)));
+    // Its ticket is found when it is called the next time.
+    let kept = keying.tickets(net.now);
+    assert_eq!(kept.iter().map(|ticket| ticket.gateway).collect::<Vec<_>>(), [ip(EAST)]);
+    // And when it comes back anew, what it had before is given up (RFC 7296 §2.4).
+    net.run(seconds(60));
+    let (seed, now) = (net.seed(), net.now);
+    let again = connection(&[WEST], 0, &far, &near, Start::Now);
+    let mut groups = Groups::new();
+    groups.insert(Prefix::ALL_V4, Group::Clear);
+    net.hosts[1].start(1, groups, seed, now, |config| config.connections.push(again));
+    net.drain(1);
+    net.run(seconds(2));
+    let keying = &net.hosts[0].node.as_ref().unwrap().keying;
+    assert_eq!(keying.peers(net.now).len(), 1, "the old one is still there");
+}
+
+#[test]
 fn calls_that_cross_leave_one_pair() {
     for seed in 0..12 {
         let mut net = configured(seed, Start::Now, Start::Now);

@@ -355,10 +355,10 @@ impl Keying {
     fn call_configured(&mut self, now: Instant, index: usize, initiate: Initiate) {
         self.enter_connection(now, index, ConnectionState::Calling);
         self.counters.calls += 1;
-        let gateway = initiate.remote;
+        let (local, gateway) = (initiate.local, initiate.remote);
         self.report_connection(now, index, |name| What::ConnectionCalling { name, gateway });
         let ike = self.call(now, initiate);
-        self.configured_calls.insert(ike, index);
+        self.configured_calls.insert(ike, (index, local, gateway));
     }
 
     /// DNS has the keys of a configured peer, or has not.
@@ -667,7 +667,7 @@ impl Keying {
         } else if configured.current.is_none() && configured.next.is_none() {
             // The pair that was to be sent on has gone before its time: ours, that was to go, will
             // do; without one nobody else would wake what waits.
-            let calling = self.configured_calls.values().any(|call| *call == index);
+            let calling = self.configured_calls.values().any(|call| call.0 == index);
             match other {
                 Some(other) => self.use_pair(now, index, other),
                 None if calling => {}

@@ -141,8 +141,8 @@ pub struct Keying {
     /// Configured connections, in the order of the file.
     pub(crate) configured: Vec<Configured>,
     pub(crate) configured_deadlines: BTreeSet<(Instant, usize)>,
-    /// Calls for connections.
-    pub(crate) configured_calls: BTreeMap<IkeId, usize>,
+    /// Calls for connections; our address, and the gateway's.
+    pub(crate) configured_calls: BTreeMap<IkeId, (usize, IpAddr, IpAddr)>,
     /// Configured peers that call and whose keys DNS is asked for.
     pub(crate) configured_visitors: BTreeMap<IkeId, (usize, NeedPeer)>,
     /// Configured peers whose signature is being verified; our address, and theirs.
@@ -453,9 +453,9 @@ impl Keying {
             self.counters.over_budget += 1;
             return self.ike.close(now, ike);
         }
-        if let Some(index) = self.configured_calls.remove(&ike) {
+        if let Some((index, local, gateway)) = self.configured_calls.remove(&ike) {
             // Its child follows, or the reason why there is none.
-            self.peers.insert(ike, Peer { connection: Some(index), ..peer });
+            self.peers.insert(ike, Peer { connection: Some(index), local, gateway, ..peer });
         } else if let Some((index, local, gateway)) = self.configured_visits.remove(&ike) {
             self.counters.visitors_accepted += 1;
             self.peers.insert(ike, Peer { connection: Some(index), local, gateway, ..peer });

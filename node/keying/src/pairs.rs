@@ -427,7 +427,7 @@ impl Keying {
         self.visits.remove(&ike);
         self.configured_visitors.remove(&ike);
         self.configured_visits.remove(&ike);
-        if let Some(index) = self.configured_calls.remove(&ike) {
+        if let Some((index, ..)) = self.configured_calls.remove(&ike) {
             return self.connection_call_ended(now, index, why);
         }
         let (mut failed, mut again) = (Vec::new(), Vec::new());
