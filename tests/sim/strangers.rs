@@ -159,6 +159,36 @@ fn no_ike_sa_stays_without_a_pair() {
     }
 }
 
+/// Rule 35: records that lose their signatures, and get them back, are worth less meanwhile.
+#[test]
+fn a_pair_is_trusted_as_far_as_its_records_are_now() {
+    use sa::Trust::{Dnssec, Unauthenticated};
+    let mut net = west_and_east(14, Link::default());
+    let both = |net: &mut Net, security| {
+        for (n, addr) in [WEST, EAST].into_iter().enumerate() {
+            net.dns.publish(ip(addr), ip(addr), key(n), security);
+        }
+    };
+    net.send(0, ip(EAST), "ping");
+    net.run(seconds(5));
+    for (security, trust) in [
+        (Security::Secure, Dnssec),
+        (Security::Insecure, Unauthenticated),
+        (Security::Secure, Dnssec),
+    ] {
+        both(&mut net, security);
+        // The records are asked for again when their TTL of five minutes is over.
+        for _ in 0..80 {
+            net.send(0, ip(EAST), "ping");
+            net.run(seconds(10));
+        }
+        for (host, peer) in [(0, EAST), (1, WEST)] {
+            assert_eq!(state(&net, host, peer).unwrap().trust, Some(trust), "{host} {security:?}");
+        }
+    }
+    assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0);
+}
+
 #[test]
 fn asking_for_the_status_closes_nothing() {
     let mut net = west_and_east(9, Link::default());

@@ -96,6 +96,39 @@ fn an_address_that_comes_back_was_never_gone() {
     assert_eq!(happened(&net, 0, calling), 1);
 }
 
+/// Speaks from another address, and has the old one no more.
+fn go_elsewhere(net: &mut Net) {
+    let now = net.now;
+    let west = net.hosts[0].node.as_mut().unwrap();
+    west.keying.handle_addresses(now, vec![ip(WEST_2)]);
+    for (ike, _) in west.keying.stranded() {
+        west.keying.relocate(now, ike, ip(WEST_2));
+    }
+    net.drain(0);
+    net.run(seconds(2));
+}
+
+#[test]
+fn what_nobody_signs_for_any_more_does_not_move_either() {
+    for (unsigned, moves) in [(false, true), (true, false)] {
+        let mut net = west_and_east(3, Link::default());
+        net.send(0, ip(EAST), "ping 1");
+        net.run(seconds(5));
+        if unsigned {
+            let key = Some(TestKey::nth(0).dns());
+            net.dns.publish(ip(WEST), ip(WEST), key, Security::Insecure);
+        }
+        // Until the record's TTL is over and it is asked for again.
+        for _ in 0..60 {
+            net.send(0, ip(EAST), "ping");
+            net.run(seconds(10));
+        }
+        net.readdress(0, vec![ip(WEST_2), ip(WEST)]);
+        go_elsewhere(&mut net);
+        assert_eq!(happened(&net, 1, moved) > 0, moves, "unsigned: {unsigned}");
+    }
+}
+
 #[test]
 fn what_nobody_signed_for_does_not_move() {
     // The key came from unsigned DNS: its authority is the address that calls.
@@ -109,15 +142,7 @@ fn what_nobody_signed_for_does_not_move() {
         net.run(seconds(5));
         net.readdress(0, vec![ip(WEST_2), ip(WEST)]);
         net.run(seconds(1));
-        let now = net.now;
-        // West still has its address, but speaks from another.
-        let west = net.hosts[0].node.as_mut().unwrap();
-        west.keying.handle_addresses(now, vec![ip(WEST_2)]);
-        for (ike, _) in west.keying.stranded() {
-            west.keying.relocate(now, ike, ip(WEST_2));
-        }
-        net.drain(0);
-        net.run(seconds(2));
+        go_elsewhere(&mut net);
         assert_eq!(happened(&net, 1, moved), 0, "seed {seed}");
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use dnskeys::{Answer, Claim, Name, Refusal, Speaker};
-use ike::End;
+use dnskeys::{Answer, Authorized, Claim, Name, Refusal, Speaker};
+use ike::{End, IkeId};
 use sa::{Command, Flow, Policy, SaId, Use};
 
 use crate::entry::{Asker, Recheck, Renewal, State};
 use crate::initiator::{PATIENCE, from_ike_key};
 use crate::keying::Keying;
-use crate::pairs::{CROSSING, MIN_PROOF};
+use crate::pairs::{CROSSING, MIN_PROOF, trust_of};
 use crate::report::{What, Why};
 use crate::undecided::MAX_PENDING;
 
@@ -186,17 +186,8 @@ impl Keying {
         };
         match judged {
             Ok(proof) => {
-                let (ike, until) = (pair.ike, now + proof.life().max(MIN_PROOF));
-                let same: Vec<SaId> = self
-                    .pairs_of(flow)
-                    .filter(|(_, pair)| pair.ike == ike)
-                    .map(|(sa, _)| sa)
-                    .collect();
-                for sa in same {
-                    if let Some(pair) = self.pairs.get_mut(&sa) {
-                        (pair.proof_until, pair.proof) = (until, proof.clone());
-                    }
-                }
+                let ike = pair.ike;
+                self.proved_again(now, flow, ike, &proof);
             }
             // Whoever can stop DNS could end every pair: that decides nothing.
             Err(Refusal::DnsFailed) => pair.proof_until = now + MIN_PROOF,
@@ -205,6 +196,26 @@ impl Keying {
                 self.close_flow(now, flow);
             }
         }
+    }
+
+    /// The evidence holds, and may be worth more or less than it was.
+    fn proved_again(&mut self, now: Instant, flow: Flow, ike: IkeId, proof: &Authorized) {
+        let until = now + proof.life().max(MIN_PROOF);
+        let same: Vec<SaId> =
+            self.pairs_of(flow).filter(|(_, pair)| pair.ike == ike).map(|(sa, _)| sa).collect();
+        for sa in same {
+            if let Some(pair) = self.pairs.get_mut(&sa) {
+                (pair.proof_until, pair.proof) = (until, proof.clone());
+                pair.trust = trust_of(proof);
+            }
+        }
+        // What is agreed on with the peer from now on rests on it as well.
+        let proofs = self.peers.get_mut(&ike).map(|peer| &mut peer.proofs);
+        let before = proofs.and_then(|all| all.iter_mut().find(|p| p.address() == proof.address()));
+        if let Some(before) = before {
+            before.clone_from(proof);
+        }
+        self.set_movable(ike);
     }
 
     fn pair_proven_by_time(&mut self, now: Instant, flow: Flow, sa: SaId) {

@@ -488,7 +488,8 @@ impl Keying {
     }
 }
 
-fn trust_of(proof: &Authorized) -> Trust {
+/// How much is known of who has shown this.
+pub(crate) fn trust_of(proof: &Authorized) -> Trust {
     match proof.security() {
         _ if proof.is_anonymous() => Trust::Anonymous,
         Security::Secure => Trust::Dnssec,
