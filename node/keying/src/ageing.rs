@@ -87,7 +87,7 @@ impl Keying {
         entry.renewal = Renewal::Asked;
         // Watched packets take the slow way: that was enough of it.
         self.set_policy(flow, Policy::Pass);
-        if self.asked.len() >= MAX_PENDING {
+        if self.asked.ours() >= MAX_PENDING {
             let life = self.config.lives.short;
             return self.stay_clear(now, flow, Why::Budget, life);
         }

@@ -216,3 +216,18 @@ pub(crate) enum Asker {
     /// We ourselves, for the records of an address of ours.
     Own(IpAddr),
 }
+
+impl Asker {
+    /// Whether only a stranger's claim depends on the answer.
+    pub(crate) fn is_stranger(&self) -> bool {
+        match self {
+            Self::Visitor(_) | Self::Child(_) | Self::ConnectionVisitor(_) => true,
+            Self::Destination(_)
+            | Self::Gateway(_)
+            | Self::Client(_)
+            | Self::Recheck(_)
+            | Self::Connection(_)
+            | Self::Own(_) => false,
+        }
+    }
+}

@@ -18,6 +18,7 @@ use crate::entry::{
 };
 use crate::memory::Recalls;
 use crate::own::Own;
+use crate::questions::Questions;
 use crate::report::{Report, What, Why};
 use crate::resumption::{KeptTicket, Tickets};
 use crate::tables::{Pairs, Peers};
@@ -107,7 +108,7 @@ pub struct Keying {
     /// Boxed: the nodes of the tree are half empty when addresses come in order, as in a scan.
     pub(crate) flows: BTreeMap<Flow, Box<Entry>>,
     pub(crate) deadlines: BTreeSet<(Instant, Flow)>,
-    pub(crate) asked: BTreeMap<Name, Vec<Asker>>,
+    pub(crate) asked: Questions,
     pub(crate) calls: BTreeMap<IkeId, Call>,
     pub(crate) peers: Peers,
     pub(crate) visitors: BTreeMap<IkeId, Visitor>,
@@ -193,7 +194,7 @@ impl Keying {
             ike,
             flows: BTreeMap::new(),
             deadlines: BTreeSet::new(),
-            asked: BTreeMap::new(),
+            asked: Questions::default(),
             calls: BTreeMap::new(),
             peers: Peers::default(),
             visitors: BTreeMap::new(),
@@ -260,7 +261,7 @@ impl Keying {
 
     /// The answer to an [`Output::Query`], recognised by its owner.
     pub fn handle_answer(&mut self, now: Instant, answer: &Answer) {
-        for asker in self.asked.remove(&answer.owner).unwrap_or_default() {
+        for asker in self.asked.answered(&answer.owner) {
             match asker {
                 Asker::Destination(flow) => self.destination_answered(now, flow, answer),
                 Asker::Gateway(flow) => self.gateway_answered(now, flow, answer),
@@ -514,17 +515,11 @@ impl Keying {
 
     /// Asks DNS, once for all who wait for the same name.
     pub(crate) fn ask(&mut self, name: Name, asker: Asker) {
-        if let Some(askers) = self.asked.get_mut(&name) {
-            if !askers.contains(&asker) {
-                askers.push(asker);
-            }
-            return;
+        if self.asked.add(name.clone(), asker) {
+            self.counters.queries += 1;
+            let for_visitor = asker.is_stranger();
+            self.outputs.push_back(Output::Query { name, for_visitor });
         }
-        self.counters.queries += 1;
-        self.asked.insert(name.clone(), vec![asker]);
-        let for_visitor =
-            matches!(asker, Asker::Visitor(_) | Asker::Child(_) | Asker::ConnectionVisitor(_));
-        self.outputs.push_back(Output::Query { name, for_visitor });
     }
 
     /// Puts a flow into a state; the data plane is told by the caller.
