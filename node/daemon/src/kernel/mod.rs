@@ -25,6 +25,7 @@ mod look;
 mod netlink;
 mod plan;
 mod policies;
+mod renewals;
 mod routes;
 mod rules;
 mod spd;

@@ -1,7 +1,7 @@
 //! The XFRM policies that drop clear packets of a protected peer (RFC 4301 §5.2: what arrives
 //! must have arrived the way policy says).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use netlink_packet_xfrm::{
 };
 use sa::{Flow, Ports, Prefix, Subnets};
 
+use super::renewals::Renewals;
 use super::spd::{self, Spd};
 
 /// ICMPv6 types of neighbour discovery (RFC 4861 §4): a protected peer on the link is still to be
@@ -33,7 +34,7 @@ pub(super) struct Policies {
     /// Those of configured connections.
     between: BTreeMap<(Prefix, Prefix, u8), UserPolicyInfo>,
     /// Blocks that end by themselves, in the order in which they are to be renewed.
-    renewals: VecDeque<(Instant, Flow)>,
+    renewals: Renewals,
     /// How long such a block outlives us.
     life: Duration,
     /// What the kernel had counted before us.
@@ -59,7 +60,7 @@ impl Policies {
             exceptions: false,
             blocked: HashMap::new(),
             between: BTreeMap::new(),
-            renewals: VecDeque::new(),
+            renewals: Renewals::default(),
             life,
             counted_before: counted(),
         })
@@ -77,9 +78,7 @@ impl Policies {
             }
         }
         self.blocked.insert(flow, block);
-        if !lasting {
-            self.renewals.push_back((now + self.life / 3, flow));
-        }
+        self.schedule(now, flow, lasting);
         Ok(())
     }
 
@@ -95,31 +94,30 @@ impl Policies {
             return Ok(());
         };
         block.lasting = lasting;
-        if !lasting {
-            self.renewals.push_back((now + self.life / 3, flow));
-        }
+        self.schedule(now, flow, lasting);
         self.put(flow)
+    }
+
+    fn schedule(&mut self, now: Instant, flow: Flow, lasting: bool) {
+        match lasting {
+            true => self.renewals.remove(flow),
+            false => self.renewals.put(now + self.life / 3, flow),
+        }
     }
 
     /// When [`Self::renew`] is due.
     pub(super) fn renewal_due(&self) -> Option<Instant> {
-        self.renewals.front().map(|(at, _)| *at)
+        self.renewals.due()
     }
 
     /// Renews what is due, a part of it if that is much.
     pub(super) fn renew(&mut self, now: Instant) -> io::Result<()> {
         let mut done = Ok(());
         for _ in 0..RENEWED_AT_ONCE {
-            let Some((_, flow)) = self.renewals.front().copied().filter(|(at, _)| *at <= now)
-            else {
-                break;
-            };
-            self.renewals.pop_front();
-            if self.blocked.get(&flow).is_some_and(|block| !block.lasting) {
-                self.renewals.push_back((now + self.life / 3, flow));
-                let put = self.put(flow);
-                done = done.and(put);
-            }
+            let Some(flow) = self.renewals.take(now) else { break };
+            self.schedule(now, flow, false);
+            let put = self.put(flow);
+            done = done.and(put);
         }
         done
     }
@@ -145,9 +143,7 @@ impl Policies {
     /// Ends [`Self::block`] for this flow.
     pub(super) fn unblock(&mut self, flow: Flow) -> io::Result<()> {
         let Some(block) = self.blocked.remove(&flow) else { return Ok(()) };
-        if !block.lasting {
-            self.renewals.retain(|(_, renewed)| *renewed != flow);
-        }
+        self.renewals.remove(flow);
         for policy in blocks(flow, None) {
             if block.directions.contains(&policy.direction) {
                 self.spd.delete(policy.selector, policy.direction)?;
