@@ -109,6 +109,38 @@ fn a_peer_that_asks_for_one_port_gets_that_and_the_rest_is_asked_for_apart() {
     assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0);
 }
 
+/// What a caller shows is held against the rules for what it is granted, not against the rest of
+/// its address.
+#[test]
+fn a_caller_gets_the_ports_that_its_evidence_is_good_for() {
+    let web = "0.0.0.0/0 17 443 0\n";
+    let caller = [(Group::Clear, EVERYWHERE), (Group::PrivateOrClear, "0.0.0.0/0 17 0 443\n")];
+    // Everything else is refused, or kept for those whose records are signed.
+    for rest in [Group::Block, Group::Private] {
+        let mut net = net(&caller, &[(rest, EVERYWHERE), (Group::PrivateOrClear, web)]);
+        unsign(&mut net);
+        assert_eq!(ping(&mut net, WEB, 1), (true, 0), "{rest:?}");
+        assert_eq!(east(&net).counters().visitors_refused, 0, "{rest:?}");
+    }
+    // The web alone is for those whose records are signed: who has none gets no IKE SA for it.
+    let mut net = net(&caller, &[(Group::Clear, EVERYWHERE), (Group::Private, web)]);
+    unsign(&mut net);
+    assert!(!ping(&mut net, WEB, 1).0);
+    assert_eq!(east(&net).counters().visitors_accepted, 0);
+    assert!(east(&net).counters().visitors_refused > 0);
+}
+
+fn east(net: &Net) -> &keying::Keying {
+    &net.hosts[1].node.as_ref().unwrap().keying
+}
+
+/// Nobody signs the records any more.
+fn unsign(net: &mut Net) {
+    for (n, addr) in [WEST, EAST].into_iter().enumerate() {
+        net.dns.publish(ip(addr), ip(addr), Some(TestKey::nth(n).dns()), Security::Insecure);
+    }
+}
+
 /// RFC 4301 §7: nobody can tell which rule a later fragment falls under.
 #[test]
 fn later_fragments_do_not_slip_past_a_rule() {

@@ -64,8 +64,14 @@ impl Keying {
         // To hosts behind us nobody anonymous is let through.
         let own = own.filter(|_| self.config.addresses.contains(&ours));
         let proof = own.map_or(Err(Refusal::NoEvidence), |answer| {
-            let strict = self.group_of(address).strictness();
+            let strict = Strictness::Permissive;
             dnskeys::admit_anonymous(address, answer, &self.config.rules, strict)
+        });
+        // Where something has to be shown, they have no place.
+        let (local, remote) = self.granted(ours, address, Strictness::Permissive);
+        let proof = proof.and_then(|proof| match local.is_empty() {
+            true => Err(Refusal::Unsigned),
+            false => Ok(proof),
         });
         let better = Flow::new(ours, address)
             .and_then(|flow| self.current(flow))
@@ -84,7 +90,6 @@ impl Keying {
             None | Some(Identity::Null) => Identity::Null,
             Some(_) => self.config.identity.clone().unwrap_or(Identity::Address(called)),
         };
-        let (local, remote) = self.granted(ours, address);
         let grants = vec![Grant { key: Credential::Null, remote, local, transport: false }];
         self.ike.handle_peer(now, need.ike, PeerVerdict::Known { identity, grants });
     }

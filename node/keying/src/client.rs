@@ -184,7 +184,7 @@ impl Keying {
             && !peer.closing
             && (self.config.addresses.contains(&ours) || self.serves(ours))
             && !self.config.addresses.contains(&theirs)
-            && self.group_of(theirs).accepts()
+            && self.group_of_flow(flow).accepts()
             && self.connections_of(flow).is_empty();
         if !welcome || self.child_visitors.len() >= MAX_CHILD_VISITORS {
             return refused(self);
@@ -249,7 +249,7 @@ impl Keying {
         let key = from_ike_key(&peer.key).ok_or(Refusal::NotNamed)?;
         let outer = (!peer.initiator).then_some(peer.gateway);
         let claim = Claim { address: theirs, speaker: &visitor.speaker, key: &key, outer };
-        let strict = self.group_of(theirs).strictness();
+        let strict = self.group_of_flow(visitor.flow).strictness();
         dnskeys::authorize(claim, &evidence, &self.config.rules, strict)
     }
 

@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use dnskeys::{Answer, Authorized, Claim, Name, Outcome, Refusal, Speaker};
+use dnskeys::{Answer, Authorized, Claim, Name, Outcome, Refusal, Speaker, Strictness};
 use ike::{Credential, Grant, Identity, IkeId, NeedPeer, PeerVerdict};
 use sa::{Flow, TrafficSelector};
 
 use crate::entry::{Asker, Peer, Visit, Visitor};
+use crate::group::Group;
 use crate::initiator::{selectors, to_ike_key, to_speaker};
 use crate::keying::Keying;
 use crate::report::{What, Why};
@@ -48,7 +49,8 @@ impl Keying {
             .into_iter()
             .filter(opportunistic)
             .filter(|addr| {
-                !self.granted(ours, *addr).0.is_empty() && !self.config.addresses.contains(addr)
+                !self.granted(ours, *addr, Strictness::Paranoid).0.is_empty()
+                    && !self.config.addresses.contains(addr)
             })
             .take(MAX_CLAIMS)
             .collect();
@@ -131,8 +133,7 @@ impl Keying {
             // One child, one address: the first that the key may speak for.
             for address in &visitor.claims {
                 match self.check(visitor, *address, &key) {
-                    Ok(proof) => {
-                        let (local, remote) = self.granted(ours, *address);
+                    Ok((proof, (local, remote))) => {
                         proofs.push((ike_key.clone(), proof));
                         grants.push(Grant { key: ike_key, remote, local, transport: false });
                         break;
@@ -152,40 +153,52 @@ impl Keying {
         self.ike.handle_peer(now, visitor.need.ike, verdict);
     }
 
-    /// What may be between an address of ours and a stranger's: everything, or what our policy
-    /// groups leave of it. Which of ours goes with which of its is looked at once a child is
-    /// agreed.
-    pub(crate) fn granted(
-        &self,
-        ours: IpAddr,
-        theirs: IpAddr,
-    ) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    /// What may be between an address of ours and a stranger's, if what the stranger shows is good
+    /// for groups as strict as this: everything, or what our policy groups leave of it. Which of
+    /// ours goes with which of its is looked at once a child is agreed.
+    pub(crate) fn granted(&self, ours: IpAddr, theirs: IpAddr, enough: Strictness) -> Granted {
         let Some(flow) = Flow::new(ours, theirs) else { return (Vec::new(), Vec::new()) };
-        if self.group_of(theirs).accepts() {
+        let has_it = |group: Group| {
+            let strict = group.strictness();
+            group.accepts() && (strict == enough || strict == Strictness::Permissive)
+        };
+        if has_it(self.group_of(theirs)) {
             let (local, remote) = selectors(flow);
             return (vec![local], vec![remote]);
         }
         let rules = self.config.groups.port_rules(theirs);
         rules
-            .filter(|(_, _, listed)| listed.group.accepts())
+            .filter(|(_, _, listed)| has_it(listed.group))
             .map(|(_, ports, _)| selectors(flow.with_ports(ports)))
             .take(MAX_SELECTORS)
             .unzip()
     }
 
+    /// Whether a key may speak for an address, and for how much of it: what is not good enough for
+    /// one port may be for another.
     fn check(
         &self,
         visitor: &Visitor,
         address: IpAddr,
         key: &dnskeys::PublicKey,
-    ) -> Result<Authorized, Refusal> {
-        let strict = self.group_of(address).strictness();
+    ) -> Result<(Authorized, Granted), Refusal> {
         // Seen from here. Whether a NAT made it so is the identity's affair: an address that was
         // translated is not the one that the identity names.
         let outer = Some(visitor.need.remote.ip());
         let claim = Claim { address, speaker: &visitor.speaker, key, outer };
         let evidence: Vec<&Answer> = visitor.answers.values().flatten().collect();
-        dnskeys::authorize(claim, &evidence, &self.config.rules, strict)
+        let mut refusal = Refusal::Unsigned;
+        for strict in [Strictness::Paranoid, Strictness::Permissive] {
+            let granted = self.granted(visitor.ours, address, strict);
+            if granted.0.is_empty() {
+                continue;
+            }
+            match dnskeys::authorize(claim, &evidence, &self.config.rules, strict) {
+                Ok(proof) => return Ok((proof, granted)),
+                Err(why) => refusal = why,
+            }
+        }
+        Err(refusal)
     }
 
     pub(crate) fn refuse(&mut self, now: Instant, need: &NeedPeer, why: Why) {
@@ -285,6 +298,9 @@ fn published_keys(visitor: &Visitor) -> Vec<dnskeys::PublicKey> {
     }
     keys
 }
+
+/// Selectors on our side, and on a stranger's.
+type Granted = (Vec<TrafficSelector>, Vec<TrafficSelector>);
 
 /// Addresses one stranger may claim in one call; each costs a DNS question.
 const MAX_CLAIMS: usize = 4;
