@@ -25,10 +25,25 @@ pub(crate) struct Entry {
     pub(crate) answer: Option<Box<(Instant, Answer)>>,
     /// In clear text: what is being done to learn whether it must stay so (rules 34, 35).
     pub(crate) renewal: Renewal,
-    /// What happened to it, oldest first; bounded by [`HISTORY`].
+    /// What happened to it besides, oldest first; bounded by [`HISTORY`].
     pub(crate) history: VecDeque<(Instant, What)>,
     /// It comes from memory, and no packet waits for it.
     pub(crate) recalled: Option<Recall>,
+}
+
+impl Entry {
+    /// What happened to it, the last answer included.
+    pub(crate) fn story(&self) -> Vec<(Instant, What)> {
+        let mut story: Vec<_> = self.history.iter().cloned().collect();
+        if let Some((at, answer)) = self.answer.as_deref() {
+            let before = |(when, what): &(Instant, What)| {
+                when < at || matches!(what, What::Trapped | What::Recalled)
+            };
+            let place = story.iter().rposition(before).map_or(0, |last| last + 1);
+            story.insert(place, (*at, What::of(answer)));
+        }
+        story
+    }
 }
 
 /// Transitions remembered of one flow, for `explain`: the longest way from trap to pair, and the

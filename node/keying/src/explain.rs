@@ -121,7 +121,7 @@ impl Keying {
             by_connection.unwrap_or(by_flow)
         };
         let ago = |at: Instant| now.saturating_duration_since(at);
-        let history = entry.map(|(_, entry)| entry.history.iter());
+        let history = entry.map(|(_, entry)| entry.story()).unwrap_or_default();
         Explanation {
             address,
             listed: self.config.groups.listed(address),
@@ -138,11 +138,7 @@ impl Keying {
                 .into_iter()
                 .filter(|d| d.destination == address)
                 .collect(),
-            history: history
-                .into_iter()
-                .flatten()
-                .map(|(at, what)| (ago(*at), what.clone()))
-                .collect(),
+            history: history.into_iter().map(|(at, what)| (ago(at), what)).collect(),
         }
     }
 }

@@ -120,12 +120,7 @@ impl Keying {
                 (before.1.security, &before.1.outcome) == (answer.security, &answer.outcome)
             });
         let strict = entry.group.strictness();
-        let records = match &answer.outcome {
-            Outcome::Records(set) => set.gateways.len(),
-            Outcome::NoRecord | Outcome::NoName | Outcome::Bogus | Outcome::Failed(_) => 0,
-        };
-        let (name, security) = (answer.owner.clone(), answer.security);
-        self.report(now, Some(flow), What::DnsAnswer { name, security, records });
+        self.report(now, Some(flow), What::of(answer));
         match dnskeys::decide(flow.dst(), answer, &self.config.rules, strict) {
             Verdict::Negotiate { mut candidates, security, life } => {
                 self.shuffle_ties(&mut candidates, self.last_gateway(flow));

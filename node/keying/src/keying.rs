@@ -502,7 +502,9 @@ impl Keying {
     }
 
     pub(crate) fn report(&mut self, now: Instant, flow: Option<Flow>, what: What) {
-        if let Some(entry) = flow.and_then(|flow| self.flows.get_mut(&flow)) {
+        // The answer itself is kept.
+        let kept = flow.filter(|_| !matches!(what, What::DnsAnswer { .. }));
+        if let Some(entry) = kept.and_then(|flow| self.flows.get_mut(&flow)) {
             if entry.history.len() >= HISTORY {
                 entry.history.pop_front();
             }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use dnskeys::{Name, Reason, Refusal, Security};
+use dnskeys::{Answer, Name, Outcome, Reason, Refusal, Security};
 use ike::{End, Identity};
 use sa::{Flow, SaId, Trust, Use};
 
@@ -141,6 +141,16 @@ pub enum What {
         /// Why.
         why: Why,
     },
+}
+
+impl What {
+    pub(crate) fn of(answer: &Answer) -> Self {
+        let records = match &answer.outcome {
+            Outcome::Records(set) => set.gateways.len(),
+            Outcome::NoRecord | Outcome::NoName | Outcome::Bogus | Outcome::Failed(_) => 0,
+        };
+        Self::DnsAnswer { name: answer.owner.clone(), security: answer.security, records }
+    }
 }
 
 /// Why a flow is clear or denied, or a peer refused.

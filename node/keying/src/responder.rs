@@ -109,12 +109,7 @@ impl Keying {
     /// All records are known: which keys entitle to what?
     fn judge(&mut self, now: Instant, visitor: &Visitor) {
         for answer in visitor.answers.values().flatten() {
-            let records = match &answer.outcome {
-                Outcome::Records(set) => set.gateways.len(),
-                Outcome::NoRecord | Outcome::NoName | Outcome::Bogus | Outcome::Failed(_) => 0,
-            };
-            let (name, security) = (answer.owner.clone(), answer.security);
-            self.report(now, None, What::DnsAnswer { name, security, records });
+            self.report(now, None, What::of(answer));
         }
         let ours = visitor.ours;
         if self.serves(ours) {
