@@ -2,7 +2,7 @@
 //! clock that jumps from one event to the next.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,11 @@ use dnskeys::{Answer, Name};
 use keying::Output;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
+use sa::Envelope;
 
 use crate::dns::Dns;
 use crate::node::{Host, Sent};
+use crate::packet;
 
 /// How packets fare on their way.
 #[derive(Clone, Debug)]
@@ -78,6 +80,60 @@ enum Arrival {
     Signature { to: usize, ike: ike::IkeId, signature: Vec<u8> },
 }
 
+/// A NAT before one host: others see its address and ports instead, and reach what it has mapped.
+struct Nat {
+    host: usize,
+    outside: IpAddr,
+    /// The host's own address and port, by the outer port.
+    mapped: BTreeMap<u16, SocketAddr>,
+}
+
+impl Nat {
+    fn map(&mut self, own: SocketAddr) -> SocketAddr {
+        let port = own.port().wrapping_add(20_000);
+        self.mapped.insert(port, own);
+        SocketAddr::new(self.outside, port)
+    }
+
+    fn outwards(&mut self, sent: Sent) -> Sent {
+        match sent {
+            Sent::Ike(t) => Sent::Ike(ike::Transmit { local: self.map(t.local), ..t }),
+            Sent::Esp(envelope, octets) => {
+                let local = self.map(envelope.local);
+                Sent::Esp(Envelope { local, ..envelope }, octets)
+            }
+            Sent::Clear(octets) => {
+                let ((from, to), (port, theirs)) =
+                    (packet::addresses(&octets), packet::ports(&octets));
+                let ours = self.map(SocketAddr::new(from, port));
+                let text = packet::text(&octets);
+                let ports = (ours.port(), theirs);
+                Sent::Clear(packet::build_with_ports(ours.ip(), to, ports, &text))
+            }
+        }
+    }
+
+    /// `None` for what nobody behind it waits for.
+    fn inwards(&self, sent: Sent) -> Option<Sent> {
+        Some(match sent {
+            Sent::Ike(t) => {
+                Sent::Ike(ike::Transmit { remote: *self.mapped.get(&t.remote.port())?, ..t })
+            }
+            Sent::Esp(envelope, octets) => {
+                let remote = *self.mapped.get(&envelope.remote.port())?;
+                Sent::Esp(Envelope { remote, ..envelope }, octets)
+            }
+            Sent::Clear(octets) => {
+                let (theirs, port) = packet::ports(&octets);
+                let own = self.mapped.get(&port)?;
+                let (from, text) = (packet::addresses(&octets).0, packet::text(&octets));
+                let ports = (theirs, own.port());
+                Sent::Clear(packet::build_with_ports(from, own.ip(), ports, &text))
+            }
+        })
+    }
+}
+
 type Filter = Box<dyn FnMut(usize, &Seen) -> Fate>;
 
 /// The world.
@@ -94,6 +150,7 @@ pub(crate) struct Net {
     /// The packets themselves, for an attacker who listens; only if somebody does.
     pub(crate) tapped: Option<Vec<Sent>>,
     filter: Option<Filter>,
+    nat: Option<Nat>,
     rng: ChaCha20Rng,
     arrivals: BTreeMap<(Instant, u64), Arrival>,
     count: u64,
@@ -117,6 +174,7 @@ impl Net {
             signatures: 0,
             tapped: None,
             filter: None,
+            nat: None,
             rng: ChaCha20Rng::seed_from_u64(seed),
             arrivals: BTreeMap::new(),
             count: 0,
@@ -129,6 +187,11 @@ impl Net {
     /// Lets a test decide over each packet, by its number on the wire.
     pub(crate) fn filter(&mut self, filter: impl FnMut(usize, &Seen) -> Fate + 'static) {
         self.filter = Some(Box::new(filter));
+    }
+
+    /// From now on others see a host at this address, and reach it only where it has been first.
+    pub(crate) fn put_behind_nat(&mut self, host: usize, outside: IpAddr) {
+        self.nat = Some(Nat { host, outside, mapped: BTreeMap::new() });
     }
 
     pub(crate) fn add(&mut self, host: Host) -> usize {
@@ -329,14 +392,31 @@ impl Net {
         self.schedule(delay, Arrival::Answer { to: host, answer });
     }
 
-    fn put_on_wire(&mut self, sent: Sent) {
+    fn put_on_wire(&mut self, mut sent: Sent) {
+        let from = sent.seen(self.now).from;
+        let behind = |nat: &&mut Nat, addr| self.hosts[nat.host].has(addr);
+        if let Some(nat) = self.nat.as_mut().filter(|nat| behind(nat, from)) {
+            sent = nat.outwards(sent);
+        }
         let seen = sent.seen(self.now);
         let number = self.wire.len();
         self.wire.push(seen);
         if let Some(tapped) = &mut self.tapped {
             tapped.push(sent.clone());
         }
-        let Some(to) = self.place(seen.to) else { return };
+        let to = match &self.nat {
+            Some(nat) if nat.outside == seen.to => {
+                let Some(inwards) = nat.inwards(sent) else { return };
+                sent = inwards;
+                nat.host
+            }
+            // Its own address means nothing to others.
+            Some(nat) if self.hosts[nat.host].has(seen.to) => return,
+            _ => match self.place(seen.to) {
+                Some(to) => to,
+                None => return,
+            },
+        };
         let fate = self.filter.as_mut().map_or(Fate::Link, |filter| filter(number, &seen));
         let mut copies = match fate {
             Fate::Lost => 0,

@@ -359,6 +359,86 @@ fn a_host_without_a_reverse_record_calls_by_name() {
     assert_eq!(state(&net, 1, WEST).unwrap().state, StateName::ClearText);
 }
 
+/// Rule 27: how long silence is waited for can be set.
+#[test]
+fn how_long_a_silent_gateway_is_waited_for_can_be_set() {
+    // Half a second at first, and twice as long each time.
+    for (tries, millis) in [(0, 500), (1, 1500), (3, 7500), (4, 15_500)] {
+        let mut net = Net::new(15, Link::default());
+        let (seed, now) = (net.seed(), net.now);
+        let mut west = Host::plain(WEST);
+        west.start(0, Groups::packetdefault(), seed, now, |config| {
+            config.ike.retransmit_tries = tries;
+        });
+        net.add(west);
+        net.add(Host::plain(EAST));
+        net.dns.publish(ip(EAST), ip(EAST), key(1), Security::Secure);
+        net.drain(0);
+        net.send(0, ip(EAST), "ping");
+        assert!(net.run_until(seconds(40), |net| !net.hosts[0].inbox.is_empty()));
+        let waited = net.now - net.start;
+        let expected = Duration::from_millis(millis);
+        assert!((expected..expected + seconds(1) / 5).contains(&waited), "{tries}: {waited:?}");
+    }
+}
+
+/// Rule 64: a lookup keeps nobody waiting but the flow that it is for.
+#[test]
+fn a_slow_lookup_keeps_no_negotiation_waiting() {
+    let slow = ip("203.0.113.50");
+    for caller in [0, 1] {
+        let mut net = west_and_east(16, Link::default());
+        let quick = net.link.dns_us.clone();
+        net.link.dns_us = 20_000_000..=20_000_000;
+        net.send(0, slow, "word");
+        net.link.dns_us = quick;
+        let peer = [EAST, WEST][caller];
+        net.send(caller, ip(peer), "ping");
+        net.run(seconds(1));
+        assert_eq!(net.hosts[caller].inbox, [(ip(peer), "pong".to_owned())], "{caller}");
+        assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0, "{caller}");
+        let waits = state(&net, 0, "203.0.113.50").unwrap();
+        assert_eq!(waits.state, StateName::PotentialOe, "{caller}");
+        net.run(seconds(20));
+        let found = state(&net, 0, "203.0.113.50").unwrap();
+        assert_eq!(found.state, StateName::ClearText, "{caller}");
+    }
+}
+
+/// Rule 72: behind a NAT one can call, if one's own address is signed for; what nobody signed
+/// speaks for the address that is seen. And one cannot be called.
+#[test]
+fn behind_a_nat_one_can_call_and_not_be_called() {
+    let outside = ip("203.0.113.5");
+    for (security, keyed) in [(Security::Secure, true), (Security::Insecure, false)] {
+        let mut net = west_and_east(17, Link::default());
+        net.put_behind_nat(0, outside);
+        net.dns.publish(ip(WEST), ip(WEST), key(0), security);
+        net.send(0, ip(EAST), "ping");
+        net.run(seconds(5));
+        assert_eq!(net.hosts[0].inbox, [(ip(EAST), "pong".to_owned())], "{security:?}");
+        let found = state(&net, 0, EAST).unwrap();
+        assert_eq!(found.state == StateName::Keyed, keyed, "{security:?}");
+        assert_eq!(net.clear_between(outside, ip(EAST)) == 0, keyed, "{security:?}");
+        let east = net.hosts[1].node.as_ref().unwrap();
+        assert_eq!(east.keying.counters().visitors_refused == 0, keyed, "{security:?}");
+        if keyed {
+            // The way back is there for as long as the pair is.
+            net.send(1, ip(WEST), "ping back");
+            net.run(seconds(1));
+            assert_eq!(net.hosts[1].inbox.last(), Some(&(ip(WEST), "pong back".to_owned())));
+        }
+    }
+    let mut net = west_and_east(18, Link::default());
+    net.put_behind_nat(0, outside);
+    net.send(1, ip(WEST), "ping");
+    net.run(seconds(31));
+    let found = state(&net, 1, WEST).unwrap();
+    assert_eq!(found.state, StateName::ClearText);
+    assert_eq!(found.reason, Some(keying::Why::Gateway(ike::End::Timeout)));
+    assert!(net.hosts[0].inbox.is_empty() && net.hosts[1].inbox.is_empty());
+}
+
 /// Rules 31, 54, 57: a Delete ends both directions at both ends, and nobody calls anew for it.
 #[test]
 fn a_delete_from_the_peer_ends_both_directions() {
