@@ -10,6 +10,7 @@
 mod binary;
 mod crash;
 mod daemon;
+mod filters;
 mod flood;
 mod guard;
 mod hardening;
