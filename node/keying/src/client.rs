@@ -216,12 +216,7 @@ impl Keying {
         let proof = self.judge_child(now, ike, &visitor);
         let allowed = proof.is_ok();
         match proof {
-            Ok(proof) => {
-                if let Some(peer) = self.peers.get_mut(&ike) {
-                    peer.proofs.retain(|p| p.address() != proof.address());
-                    peer.proofs.push(proof);
-                }
-            }
+            Ok(proof) => self.keep_proof(ike, proof),
             Err(why) => {
                 self.counters.visitors_refused += 1;
                 if let Some(peer) = self.peers.get(&ike) {

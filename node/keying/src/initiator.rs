@@ -5,12 +5,13 @@
 //! gateway is shared by all flows that want it; silence has a short life, an authenticated
 //! refusal a normal one (rules 26, 28, 29).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use dnskeys::{
-    Answer, Candidate, Claim, Gateway, Life, Name, Outcome, Reason, Security, Speaker, Strictness,
-    Verdict,
+    Answer, Authorized, Candidate, Claim, Gateway, Life, Name, Outcome, Reason, Security, Speaker,
+    Strictness, Verdict,
 };
 use ike::{ChildRequest, Credential, End, Identity, IkeId, Initiate, PublicKey};
 use rand_core::Rng as _;
@@ -358,11 +359,27 @@ impl Keying {
         let Ok(proof) = dnskeys::authorize(claim, &evidence, &self.config.rules, strict) else {
             return false;
         };
+        self.keep_proof(ike, proof);
+        true
+    }
+
+    /// Keeps what a peer may speak for. Of what came to nothing only so much: whoever has a reverse
+    /// zone can show that for as many addresses as it likes.
+    pub(crate) fn keep_proof(&mut self, ike: IkeId, proof: Authorized) {
+        let Some(peer) = self.peers.get_mut(&ike) else { return };
         peer.proofs.retain(|p| p.address() != proof.address());
+        if peer.proofs.len() >= MAX_PROOFS {
+            let pairs = peer.pairs.iter().filter_map(|sa| self.pairs.get(sa));
+            let spoken_for: BTreeSet<IpAddr> = pairs
+                .map(|pair| pair.flow)
+                .chain(peer.waiting.iter().copied())
+                .map(|f| f.dst())
+                .collect();
+            peer.proofs.retain(|p| spoken_for.contains(&p.address()));
+        }
         // One, as a rule.
         peer.proofs.reserve_exact(1);
         peer.proofs.push(proof);
-        true
     }
 
     /// IKE_SA_INIT of a call is done.
@@ -672,6 +689,9 @@ pub(crate) fn to_speaker(identity: &Identity) -> Option<Speaker> {
 const ROOM_SEARCH: usize = 64;
 /// Calls to one gateway at once. Records of many zones may name it, some of them to its harm.
 const MAX_CALLS_TO_GATEWAY: usize = 4;
+/// What one peer may speak for, kept at once: twice as many addresses as it can have children, so
+/// that looking for what is of no use any more is rare.
+const MAX_PROOFS: usize = 512;
 /// Flows that share one call.
 const MAX_FLOWS_OF_CALL: usize = 64;
 /// A flow is never held for longer than this, whatever DNS and gateways do.

@@ -657,6 +657,65 @@ const BARE: Duration = Duration::from_secs(30);
 mod tests {
     use super::*;
 
+    fn keying(now: Instant) -> Keying {
+        let config = Config {
+            groups: crate::group::Groups::packetdefault(),
+            served: Vec::new(),
+            connections: Vec::new(),
+            rules: dnskeys::Rules::default(),
+            when_advertised: crate::config::WhenAdvertised::default(),
+            null_auth: crate::config::NullAuth::default(),
+            own_record: crate::own::OwnRecord::default(),
+            identity: None,
+            addresses: vec![[192, 0, 2, 1].into()],
+            ike: ike::Config::new(ike::PublicKey::Ed25519([1; 32])),
+            lives: crate::config::Lives::default(),
+            destinations: crate::config::DESTINATIONS,
+        };
+        Keying::new(config, [1; 32], now)
+    }
+
+    /// A peer asks for child after child between us and addresses of its own zone, and takes none.
+    #[test]
+    fn what_a_peer_may_speak_for_is_bounded() {
+        let now = Instant::now();
+        let mut keying = keying(now);
+        let gateway = IpAddr::from([203, 0, 113, 1]);
+        let peer = Peer {
+            identity: ike::Identity::Address(gateway),
+            key: ike::Credential::Null,
+            initiator: false,
+            lowest_nonce: Vec::new(),
+            established: now,
+            local: [192, 0, 2, 1].into(),
+            gateway,
+            proofs: Vec::new(),
+            pairs: BTreeSet::new(),
+            waiting: Vec::new(),
+            connection: None,
+            closing: false,
+        };
+        keying.peers.insert(IkeId(1), peer);
+        let mut most = 0;
+        for n in 0..5000_u16 {
+            let [high, low] = n.to_be_bytes();
+            let address = IpAddr::from([198, 51, high, low]);
+            let answer = Answer {
+                owner: Name::reverse(address),
+                security: dnskeys::Security::Insecure,
+                ttl: Duration::from_secs(60),
+                outcome: dnskeys::Outcome::NoRecord,
+            };
+            let (rules, strict) = (dnskeys::Rules::default(), dnskeys::Strictness::Permissive);
+            let proof = dnskeys::admit_anonymous(address, &answer, &rules, strict).unwrap();
+            keying.keep_proof(IkeId(1), proof);
+            let proofs = &keying.peers.get(&IkeId(1)).unwrap().proofs;
+            assert_eq!(proofs.last().map(dnskeys::Authorized::address), Some(address));
+            most = most.max(proofs.len());
+        }
+        assert!(most <= 512, "{most}");
+    }
+
     /// P9: what this machine keeps tells nothing of IKE's keys.
     #[test]
     fn no_seed_tells_the_other() {
