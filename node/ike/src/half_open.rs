@@ -60,7 +60,7 @@ impl HalfOpen {
 }
 
 /// Who has one address of these has all of them.
-fn prefix(source: IpAddr) -> Prefix {
+pub(crate) fn prefix(source: IpAddr) -> Prefix {
     let len = if source.is_ipv4() { 24 } else { 56 };
     Prefix::new(source, len).unwrap_or_else(|_| Prefix::host(source))
 }

@@ -2,6 +2,8 @@
 
 mod arrivals;
 
+pub(crate) use arrivals::MAX_PEERINGS;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;

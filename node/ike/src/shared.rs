@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
-use sa::{SaId, Spi};
+use sa::{Prefix, SaId, Spi};
 use zeroize::Zeroizing;
 
 use crate::api::{Config, Event, IkeId, Output, Transmit};
 use crate::cookie::Cookies;
 use crate::crypto::Suites;
 use crate::exchange::crash_detection::{Hints, TokenMaker};
-use crate::half_open::HalfOpen;
+use crate::half_open::{HalfOpen, prefix};
 use crate::ike_sa::{Dropped, Repeat};
 use crate::message::InvalidMessage;
 use crate::path::NAT_PORT;
@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) children: BTreeMap<SaId, IkeId>,
     /// IKE SAs of whatever state, by the peer's address.
     remotes: BTreeMap<IpAddr, usize>,
+    /// The same by the prefix that the address is in.
+    neighbours: BTreeMap<Prefix, usize>,
     /// Our own ESP SPIs.
     pub(crate) esp_spis: BTreeSet<u32>,
     /// Our own addresses, as far as we were told.
@@ -146,6 +148,7 @@ impl Shared {
             spis: BTreeMap::new(),
             children: BTreeMap::new(),
             remotes: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
             esp_spis: BTreeSet::new(),
             addresses: Vec::new(),
             next_ike: 1,
@@ -262,20 +265,18 @@ impl Shared {
 
     pub(crate) fn add_remote(&mut self, remote: IpAddr) {
         *self.remotes.entry(remote).or_default() += 1;
+        *self.neighbours.entry(prefix(remote)).or_default() += 1;
     }
 
     pub(crate) fn remove_remote(&mut self, remote: IpAddr) {
-        if let Some(count) = self.remotes.get_mut(&remote) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.remotes.remove(&remote);
-            }
-        }
+        one_less(&mut self.remotes, remote);
+        one_less(&mut self.neighbours, prefix(remote));
     }
 
-    /// Whether this address has as many IKE SAs as one address may have.
+    /// Whether this address, or the prefix it is in, has as many IKE SAs as one may have.
     pub(crate) fn is_full(&self, remote: IpAddr) -> bool {
         self.remotes.get(&remote).is_some_and(|count| *count >= MAX_PER_ADDRESS)
+            || self.neighbours.get(&prefix(remote)).is_some_and(|n| *n >= MAX_PER_PREFIX)
     }
 
     /// Whether no other IKE SA, in whatever state, is with this address.
@@ -293,6 +294,18 @@ impl Shared {
     }
 }
 
+fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
+/// Who has one prefix has all its addresses, and a signed zone for them: a quarter of what there is
+/// room for leaves the rest to others.
+const MAX_PER_PREFIX: usize = crate::node::MAX_PEERINGS / 4;
 /// In opportunism every stranger can authenticate. A NAT may have many honest ones behind it.
 const MAX_PER_ADDRESS: usize = 256;
 /// RFC 7296 §2.25 leaves the time open; long enough for the other's exchange to end.
@@ -301,3 +314,30 @@ const RETRY_LEAST: Duration = Duration::from_millis(500);
 const GRAVE_LIFE: Duration = crate::peering::HALF_OPEN_LIFE;
 /// A lost answer to a Delete costs the peer some retransmissions and nothing else.
 const MAX_GRAVES: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P13.
+    #[test]
+    fn who_has_a_prefix_does_not_take_all_the_room() {
+        let config = crate::tests::config(0);
+        let rng = ChaCha20Rng::from_seed([1; 32]);
+        let mut shared = Shared::new(config, rng, Instant::now());
+        let at =
+            |n: usize| IpAddr::from(std::net::Ipv6Addr::from_bits((0x2001_0db8 << 96) + n as u128));
+        let mut count = 0;
+        while !shared.is_full(at(count)) {
+            shared.add_remote(at(count));
+            count += 1;
+        }
+        assert_eq!(count, MAX_PER_PREFIX);
+        let other = "2001:db8:0:100::1".parse().unwrap();
+        assert!(!shared.is_full(other));
+        shared.remove_remote(at(7));
+        assert!(!shared.is_full(at(7)));
+        (0..count).for_each(|n| shared.remove_remote(at(n)));
+        assert!(shared.neighbours.len() <= 1 && shared.remotes.len() <= 1);
+    }
+}

@@ -398,4 +398,4 @@ fn drop_unless_fragment(turn: &mut Turn<'_>, outcome: Result<Received, Dropped>)
 }
 
 /// More peers than one node can serve, at some ten kilobytes each.
-const MAX_PEERINGS: usize = 1 << 16;
+pub(crate) const MAX_PEERINGS: usize = 1 << 16;
