@@ -44,7 +44,8 @@ impl TicketFile {
     /// Keeps one more.
     pub(crate) fn keep(&mut self, ticket: &KeptTicket) {
         let Some(path) = &self.path else { return };
-        let mut record = Zeroizing::new(Vec::new());
+        // In one piece, which is wiped: what grows leaves copies behind.
+        let mut record = Zeroizing::new(Vec::with_capacity(RECORD));
         write(&mut record, ticket, unix());
         self.octets += record.len();
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
@@ -61,7 +62,7 @@ impl TicketFile {
     /// Puts these in the place of everything.
     pub(crate) fn replace(&mut self, tickets: &[KeptTicket]) {
         let Some(path) = &self.path else { return };
-        let mut octets = Zeroizing::new(Vec::new());
+        let mut octets = Zeroizing::new(Vec::with_capacity(tickets.len() * RECORD));
         for ticket in tickets {
             write(&mut octets, ticket, unix());
         }
@@ -81,7 +82,9 @@ fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)?;
-    let mut octets = Zeroizing::new(Vec::new());
+    let len = file.metadata()?.len().min(2 * LONG as u64);
+    // One more, or it would grow to see that this was the end.
+    let mut octets = Zeroizing::new(Vec::with_capacity(usize::try_from(len).unwrap_or(0) + 32));
     io::Read::by_ref(&mut file).take(2 * LONG as u64).read_to_end(&mut octets)?;
     Ok(octets)
 }
@@ -129,6 +132,8 @@ fn parse_one(octets: &[u8], now: Duration) -> Option<(Option<KeptTicket>, &[u8])
 
 /// No ticket is good for longer.
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Octets of a ticket with what stands before it, at most: what IKE takes has 900, and its secret.
+const RECORD: usize = 1200;
 /// Some ten thousand tickets.
 const LONG: usize = 4 << 20;
 
