@@ -50,7 +50,7 @@ fn a_peer_takes_at_most_eight_kib() {
 
 /// What a destination in the clear may cost on the heap, in keying; forwarding forgets it, and the
 /// kernel has a route for it.
-const MAX_CLEAR: usize = 1152;
+const MAX_CLEAR: usize = 1024;
 
 #[test]
 fn a_clear_destination_takes_little() {
