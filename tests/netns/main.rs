@@ -26,4 +26,5 @@ mod scenarios;
 mod secrets;
 mod transfer;
 mod transitions;
+mod transport;
 mod uplinks;

@@ -61,7 +61,10 @@ impl Plane {
         self.forwarding.incoming(now, &outer, &mut arena, whole, &mut delivery);
         delivery.finish(&mut arena);
         for write in delivery.writes() {
-            self.opened.push(write.flat_map(|range| arena[range].to_vec()).collect());
+            let head = write.head.to_vec();
+            self.opened.push(
+                head.into_iter().chain(write.flat_map(|range| arena[range].to_vec())).collect(),
+            );
         }
         self.drain();
     }

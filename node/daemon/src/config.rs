@@ -578,6 +578,31 @@ mod tests {
         assert!(weird.contains("userspace"), "{weird}");
     }
 
+    /// Transport mode is between the two ends themselves, and says so.
+    #[test]
+    fn transport_mode_is_between_two_hosts() {
+        let whole = "[[connection]]\nname = \"db\"\ngateway = \"192.0.2.2\"\n\
+            remote-key = \"dns\"\nlocal-subnets = [\"192.0.2.1\"]\n\
+            remote-subnets = [\"192.0.2.2\"]\nmode = \"transport\"\n";
+        let config = Config::parse(Path::new("x"), whole).unwrap();
+        assert_eq!(config.connections().unwrap()[0].mode, sa::Mode::Transport);
+        for (from, to, field) in [
+            ("[\"192.0.2.1\"]", "[\"192.0.2.0/24\"]", "local-subnets"),
+            ("[\"192.0.2.1\"]", "[\"192.0.2.1\", \"192.0.2.3\"]", "local-subnets"),
+            ("[\"192.0.2.2\"]", "[\"192.0.2.3\"]", "remote-subnets"),
+            ("[\"192.0.2.2\"]", "[\"192.0.2.2\", \"192.0.2.4\"]", "remote-subnets"),
+            (
+                "\"192.0.2.2\"\nremote-key",
+                "[\"192.0.2.2\", \"192.0.2.3\"]\nremote-key",
+                "remote-subnets",
+            ),
+            ("mode", "local-address = \"192.0.2.9\"\nmode", "local-address"),
+        ] {
+            let said = error(&whole.replacen(from, to, 1));
+            assert!(said.contains(&format!("connection db: {field}: ")), "{from}: {said}");
+        }
+    }
+
     #[test]
     fn resolvers_may_name_a_port() {
         let text = "[dns]\nresolvers = [\"192.0.2.53\", \"192.0.2.53:5353\", \"2001:db8::53\"]\n";

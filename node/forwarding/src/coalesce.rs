@@ -13,6 +13,7 @@ use crate::checksum::Sum;
 use crate::offload::{Cut, Offload, pseudo_header};
 use crate::packet::{Fragment, Inner, TCP, UDP};
 use crate::segment::{ACK, FIN, PSH};
+use crate::transport::Head;
 
 /// Opened packets on their way to the device. Reused from drain to drain.
 pub struct Delivery {
@@ -28,6 +29,8 @@ pub struct Delivery {
 pub struct Write<'a> {
     /// What goes before the octets.
     pub offload: Offload,
+    /// Octets that go before the pieces: the IP header, where the arena has none.
+    pub head: &'a [u8],
     pieces: &'a [Piece],
     next: Option<usize>,
 }
@@ -41,6 +44,8 @@ struct Piece {
 /// A packet, or a super-packet in the making.
 struct Open {
     key: Key,
+    /// The IP header, if it is not in the arena: offsets and lengths are then without it.
+    head: Option<Head>,
     /// Where the first packet lies.
     at: usize,
     upper: usize,
@@ -101,9 +106,17 @@ impl Delivery {
         self.writes.is_empty()
     }
 
-    /// Adds the packet at `at` of the arena.
+    /// Adds the packet at `at` of the arena; with a `head` that is what goes behind it.
     #[inline]
-    pub(crate) fn push(&mut self, arena: &[u8], at: Range<usize>, inner: &Inner) {
+    pub(crate) fn push(
+        &mut self,
+        arena: &[u8],
+        at: Range<usize>,
+        inner: &Inner,
+        head: Option<Head>,
+    ) {
+        let outside = head.as_ref().map_or(0, Head::len);
+        let inner = &Inner { upper: inner.upper - outside, len: inner.len - outside, ..*inner };
         let key = Key { flow: inner.flow, protocol: inner.protocol, ports: inner.ports };
         let packet = arena.get(at.clone()).unwrap_or(&[]);
         let Some(candidate) = self.candidate(packet, inner) else {
@@ -112,14 +125,14 @@ impl Delivery {
             let whole = inner.fragment == Fragment::Whole;
             let same = |w: &Open| if whole { w.key == key } else { w.key.flow == key.flow };
             self.open.retain(|i| writes.get(*i).is_some_and(|w| !same(w)));
-            self.start(key, at, inner, None);
+            self.start(key, head, at, inner, None);
             return;
         };
         let found =
             self.open.iter().rposition(|i| self.writes.get(*i).is_some_and(|w| w.key == key));
         let Some(place) = found else {
             let opens = !candidate.closes;
-            let index = self.start(key, at, inner, Some(&candidate));
+            let index = self.start(key, head, at, inner, Some(&candidate));
             if opens {
                 if self.open.len() >= MAX_OPEN {
                     self.open.remove(0);
@@ -129,7 +142,7 @@ impl Delivery {
             return;
         };
         let index = self.open.get(place).copied().unwrap_or(usize::MAX);
-        if self.join(index, arena, &at, inner, &candidate) {
+        if self.join(index, arena, &at, inner, head.as_ref(), &candidate) {
             let full = self.writes.get(index).is_none_or(|w| candidate.payload < w.size);
             if candidate.closes || full {
                 self.open.remove(place);
@@ -137,7 +150,7 @@ impl Delivery {
         } else {
             self.open.remove(place);
             let opens = !candidate.closes;
-            let index = self.start(key, at, inner, Some(&candidate));
+            let index = self.start(key, head, at, inner, Some(&candidate));
             if opens {
                 self.open.push(index);
             }
@@ -148,6 +161,7 @@ impl Delivery {
     fn start(
         &mut self,
         key: Key,
+        head: Option<Head>,
         at: Range<usize>,
         inner: &Inner,
         candidate: Option<&Candidate>,
@@ -157,6 +171,7 @@ impl Delivery {
             candidate.map_or((0, 0, 0, 0), |c| (c.header, c.payload, c.seq, c.flags));
         self.writes.push(Open {
             key,
+            head,
             at: at.start,
             upper: inner.upper,
             header,
@@ -181,10 +196,11 @@ impl Delivery {
         arena: &[u8],
         at: &Range<usize>,
         inner: &Inner,
+        head: Option<&Head>,
         new: &Candidate,
     ) -> bool {
         let Some(write) = self.writes.get_mut(index) else { return false };
-        let total = write.header + write.payload + new.payload;
+        let total = write.outside() + write.header + write.payload + new.payload;
         if new.payload > write.size
             || new.header != write.header
             || total > MAX_SUPER
@@ -198,14 +214,19 @@ impl Delivery {
             TCP => new.seq == write.next_seq && same_tcp(first, packet, write.upper, new.header),
             _ => true,
         };
-        if !same || !same_ip(first, packet, inner.df, write.parts) {
+        let same_ip = match (&write.head, head) {
+            (None, None) => same_ip(first, packet, inner.df, write.parts),
+            (Some(a), Some(b)) => a.tos() == b.tos(),
+            _ => false,
+        };
+        if !same || !same_ip {
             return false;
         }
         if !write.checked {
             let whole = arena.get(write.at..write.at + write.header + write.payload);
-            write.checked = whole.is_some_and(|p| is_valid(p, &write.key, write.upper));
+            write.checked = whole.is_some_and(|p| is_valid(p, write));
         }
-        if !write.checked || !is_valid(packet, &write.key, write.upper) {
+        if !write.checked || !is_valid(packet, write) {
             return false;
         }
         let piece = self.pieces.len();
@@ -274,9 +295,17 @@ impl Delivery {
     pub fn writes(&self) -> impl Iterator<Item = Write<'_>> {
         self.writes.iter().map(|write| Write {
             offload: write.offload,
+            head: write.head.as_ref().map_or(&[], Head::octets),
             pieces: &self.pieces,
             next: Some(write.first),
         })
+    }
+}
+
+impl Open {
+    /// Octets of the IP header that are not in the arena.
+    fn outside(&self) -> usize {
+        self.head.as_ref().map_or(0, Head::len)
     }
 }
 
@@ -330,10 +359,12 @@ fn same_tcp(first: &[u8], packet: &[u8], upper: usize, header: usize) -> bool {
         && a_options == b_options
 }
 
-/// Whether the checksums of the IPv4 header and of the upper layer are right.
-fn is_valid(packet: &[u8], key: &Key, upper: usize) -> bool {
-    let Some((ip, transport)) = packet.split_at_checked(upper) else { return false };
-    if key.flow.src().is_ipv4() && !Sum::default().octets(ip).is_valid() {
+/// Whether the checksums of the IPv4 header and of the upper layer are right in a packet that is to
+/// become part of a write.
+fn is_valid(packet: &[u8], write: &Open) -> bool {
+    let Some((ip, transport)) = packet.split_at_checked(write.upper) else { return false };
+    let key = &write.key;
+    if write.head.is_none() && key.flow.src().is_ipv4() && !Sum::default().octets(ip).is_valid() {
         return false;
     }
     pseudo_header(key.flow.src(), key.flow.dst(), key.protocol, transport.len())
@@ -341,12 +372,15 @@ fn is_valid(packet: &[u8], key: &Key, upper: usize) -> bool {
         .is_valid()
 }
 
-fn finish(write: &Open, arena: &mut [u8]) -> Option<Offload> {
+fn finish(write: &mut Open, arena: &mut [u8]) -> Option<Offload> {
     let headers = arena.get_mut(write.at..write.at + write.header)?;
     let total = write.header + write.payload;
     let (ip, transport) = headers.split_at_mut_checked(write.upper)?;
     let is_v4 = write.key.flow.src().is_ipv4();
-    if is_v4 {
+    let outside = write.outside();
+    if let Some(head) = &mut write.head {
+        head.set_total(outside + total)?;
+    } else if is_v4 {
         let len = u16::try_from(total).ok()?;
         *ip.get_mut(2..4)?.first_chunk_mut()? = len.to_be_bytes();
         ip.get_mut(10..12)?.fill(0);
@@ -369,9 +403,9 @@ fn finish(write: &Open, arena: &mut [u8]) -> Option<Offload> {
     };
     *transport.get_mut(checksum..)?.first_chunk_mut()? = partial;
     Some(Offload {
-        checksum: Some((u16::try_from(write.upper).ok()?, u16::try_from(checksum).ok()?)),
+        checksum: Some((u16::try_from(outside + write.upper).ok()?, u16::try_from(checksum).ok()?)),
         cut: Some((cut, u16::try_from(write.size).ok()?)),
-        header: u16::try_from(write.header).ok()?,
+        header: u16::try_from(outside + write.header).ok()?,
     })
 }
 

@@ -12,6 +12,7 @@ pub(crate) enum Reason {
     HoldOverBudget,
     HoldExpired,
     TooBig,
+    Untransportable,
     SaSpent,
     UnknownSpi,
     Replayed,
@@ -62,6 +63,9 @@ pub struct Counters {
     pub hold_expired: u64,
     /// Packets larger than the way allows, answered with "too big".
     pub too_big: u64,
+    /// Outgoing packets that transport mode has no place for: other addresses than the pair's own,
+    /// IPv4 options, IPv6 extension headers, fragments out of order.
+    pub untransportable: u64,
     /// Packets for or from a pair that is used up.
     pub sa_spent: u64,
     /// ESP packets of an unknown SPI.
@@ -104,6 +108,7 @@ impl Counters {
             Reason::HoldOverBudget => &mut self.hold_over_budget,
             Reason::HoldExpired => &mut self.hold_expired,
             Reason::TooBig => &mut self.too_big,
+            Reason::Untransportable => &mut self.untransportable,
             Reason::SaSpent => &mut self.sa_spent,
             Reason::UnknownSpi => &mut self.unknown_spi,
             Reason::Replayed => &mut self.replayed,
@@ -123,7 +128,7 @@ impl Counters {
 
     /// Every counter with the name that people see.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 29] {
+    pub fn named(&self) -> [(&'static str, u64); 30] {
         [
             ("sealed", self.sealed),
             ("sealed_bytes", self.sealed_bytes),
@@ -140,6 +145,7 @@ impl Counters {
             ("hold_over_budget", self.hold_over_budget),
             ("hold_expired", self.hold_expired),
             ("too_big", self.too_big),
+            ("untransportable", self.untransportable),
             ("sa_spent", self.sa_spent),
             ("unknown_spi", self.unknown_spi),
             ("replayed", self.replayed),

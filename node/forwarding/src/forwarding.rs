@@ -23,6 +23,7 @@ use crate::path::Path;
 use crate::rate::Rate;
 use crate::sad::{Expiry, Refused, Sad};
 use crate::spd::Spd;
+use crate::whole::Whole;
 
 /// The forwarding plane of one device.
 ///
@@ -34,6 +35,8 @@ pub struct Forwarding {
     spd: Spd,
     sad: Sad,
     hold: Hold,
+    /// Fragments for pairs in transport mode.
+    whole: Whole,
     outputs: VecDeque<Output>,
     counters: Counters,
     unknown_spis: Rate,
@@ -146,6 +149,7 @@ impl Forwarding {
             spd: Spd::new(hasher),
             sad: Sad::new(hasher),
             hold: Hold::new(hasher),
+            whole: Whole::default(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
             unknown_spis: Rate::new(now, UNKNOWN_SPIS_PER_SECOND),

@@ -39,6 +39,8 @@ mod replay;
 mod sad;
 mod segment;
 mod spd;
+mod transport;
+mod whole;
 
 pub use aead::Provider;
 pub use batch::{Batch, Send, To};

@@ -89,7 +89,7 @@ impl Inner {
             Some(IpAddr::V6(Ipv6Addr::from(octets)))
         };
         let (src, dst) = (address(8).ok_or(Malformed)?, address(24).ok_or(Malformed)?);
-        let (protocol, upper, fragment) = upper_of_v6(header[6], body)?;
+        let (protocol, upper, fragment) = upper_of_v6(header[6], body, 40)?;
         Ok(Self {
             flow: Flow::new(src, dst).ok_or(Malformed)?,
             len,
@@ -109,9 +109,14 @@ impl Inner {
     }
 }
 
-/// Walks IPv6 extension headers (RFC 8200 §4): protocol and place of the upper-layer header.
-fn upper_of_v6(first: u8, packet: &[u8]) -> Result<(u8, usize, Fragment), Malformed> {
-    let (mut next, mut at, mut fragment) = (first, 40, Fragment::Whole);
+/// Walks IPv6 extension headers (RFC 8200 §4), of which the `first` stands at `at`: protocol and
+/// place of the upper-layer header.
+pub(crate) fn upper_of_v6(
+    first: u8,
+    packet: &[u8],
+    mut at: usize,
+) -> Result<(u8, usize, Fragment), Malformed> {
+    let (mut next, mut fragment) = (first, Fragment::Whole);
     for _ in 0..MAX_EXTENSIONS {
         let unit = match next {
             HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY => 8,
@@ -151,7 +156,8 @@ pub(crate) fn is_extension(next: u8) -> bool {
     matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AH | DESTINATION | MOBILITY)
 }
 
-fn ports(protocol: u8, fragment: Fragment, upper: &[u8]) -> (u16, u16) {
+/// Source and destination port, as [`Inner::ports`] has them.
+pub(crate) fn ports(protocol: u8, fragment: Fragment, upper: &[u8]) -> (u16, u16) {
     let Some(head) = upper.first_chunk::<4>() else { return (0, 0) };
     match (protocol, fragment) {
         (_, Fragment::Later) => (0, 0),
@@ -196,7 +202,7 @@ pub(crate) const FRAGMENT: u8 = 44;
 const AH: u8 = 51;
 pub(crate) const ICMP_V6: u8 = 58;
 pub(crate) const NO_NEXT_HEADER: u8 = 59;
-const DESTINATION: u8 = 60;
+pub(crate) const DESTINATION: u8 = 60;
 const SCTP: u8 = 132;
 const MOBILITY: u8 = 135;
 const UDP_LITE: u8 = 136;

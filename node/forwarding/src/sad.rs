@@ -25,6 +25,8 @@ pub(crate) struct Sa {
     pub(crate) path: Path,
     /// When the peer was last seen at another address, to say so once a second at most.
     pub(crate) moved: Option<Instant>,
+    /// In transport mode: the only flow that it carries, from us to the peer.
+    pub(crate) ends: Option<Flow>,
     spi_in: u32,
     local: Selectors,
     remote: Selectors,
@@ -216,9 +218,13 @@ impl Sad {
             return Err(Refused::Duplicate);
         }
         let prefixes = prefixes(&pair.remote);
-        if pair.mode != Mode::Tunnel || prefixes.len() > MAX_PREFIXES {
+        if prefixes.len() > MAX_PREFIXES {
             return Err(Refused::Unusable);
         }
+        let ends = match pair.mode {
+            Mode::Tunnel => None,
+            Mode::Transport => Some(ends(pair).ok_or(Refused::Unusable)?),
+        };
         let key = |key| Key::new(provider, pair.cipher, key).ok_or(Refused::Unusable);
         let sealer = Sealer::new(
             key(&pair.key_out)?,
@@ -235,6 +241,7 @@ impl Sad {
             usage: Usage::new(pair.limits),
             path,
             moved: None,
+            ends,
             spi_in: pair.spi_in.get(),
             local: Selectors(pair.local.clone()),
             remote: Selectors(pair.remote.clone()),
@@ -312,6 +319,15 @@ impl Sad {
             }
         }
     }
+}
+
+/// The two addresses of a pair in transport mode: what it protects is between the ends themselves.
+fn ends(pair: &SaPair) -> Option<Flow> {
+    let only = |selectors: &[TrafficSelector]| {
+        let (addr, _) = selectors.first()?.addresses();
+        selectors.iter().all(|ts| ts.addresses() == (addr, addr)).then_some(addr)
+    };
+    Flow::new(only(&pair.local)?, only(&pair.remote)?)
 }
 
 fn prefixes(selectors: &[TrafficSelector]) -> Vec<sa::Prefix> {

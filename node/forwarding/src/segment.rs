@@ -13,6 +13,8 @@ pub(crate) struct Plan {
     upper: usize,
     /// End of the packet.
     end: usize,
+    /// Where what is taken of the packet starts: its IP header stays behind in transport mode.
+    from: usize,
     /// Octets of payload per part; only the last may have fewer.
     size: usize,
     upper_layer: Option<Upper>,
@@ -40,6 +42,7 @@ impl Plan {
             header: 0,
             upper: inner.upper,
             end: inner.len,
+            from: 0,
             size: inner.len,
             upper_layer: None,
             is_v4: inner.is_v4(),
@@ -79,19 +82,26 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Leaves the first `from` octets of every part out: the IP header, which transport mode does
+    /// not carry (RFC 4303 §3.1.1).
+    pub(crate) fn without(mut self, from: usize) -> Self {
+        self.from = from.min(self.upper);
+        self
+    }
+
     /// Number of parts, at least one.
     pub(crate) fn parts(&self) -> usize {
         (self.end - self.header).div_ceil(self.size).max(1)
     }
 
-    /// Octets of part `index`, headers included.
+    /// Octets that are taken of part `index`, headers included.
     #[inline]
     pub(crate) fn part_len(&self, index: usize) -> usize {
         let rest = (self.end - self.header).saturating_sub(index.saturating_mul(self.size));
-        self.header + rest.min(self.size)
+        self.header + rest.min(self.size) - self.from
     }
 
-    /// Octets of the largest part.
+    /// Octets that are taken of the largest part.
     pub(crate) fn largest(&self) -> usize {
         self.part_len(0)
     }
@@ -104,9 +114,11 @@ impl Plan {
         packet: &[u8],
         out: &mut [u8],
     ) -> Result<(), Malformed> {
-        let (header, payload) = out.split_at_mut_checked(self.header).ok_or(Malformed)?;
-        let from = self.header + index * self.size;
-        header.copy_from_slice(packet.get(..self.header).ok_or(Malformed)?);
+        // What needs no cutting is all payload.
+        let end = self.header.max(self.from);
+        let (header, payload) = out.split_at_mut_checked(end - self.from).ok_or(Malformed)?;
+        let from = end + index * self.size;
+        header.copy_from_slice(packet.get(self.from..end).ok_or(Malformed)?);
         payload.copy_from_slice(packet.get(from..from + payload.len()).ok_or(Malformed)?);
         match self.upper_layer {
             None => Ok(()),
@@ -116,8 +128,10 @@ impl Plan {
 
     fn complete_part(&self, upper: Upper, index: usize, out: &mut [u8]) -> Result<(), Malformed> {
         let len = out.len();
-        let (ip, transport) = out.split_at_mut_checked(self.upper).ok_or(Malformed)?;
-        if self.is_v4 {
+        let (ip, transport) = out.split_at_mut_checked(self.upper - self.from).ok_or(Malformed)?;
+        if self.from > 0 {
+            // Lengths and checksum of the IP header are those of the outer one.
+        } else if self.is_v4 {
             complete_v4(ip, len, index)?;
         } else {
             let payload = u16::try_from(len - 40).map_err(|_| Malformed)?;

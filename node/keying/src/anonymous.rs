@@ -90,7 +90,7 @@ impl Keying {
             None | Some(Identity::Null) => Identity::Null,
             Some(_) => self.config.identity.clone().unwrap_or(Identity::Address(called)),
         };
-        let grants = vec![Grant { key: Credential::Null, remote, local, transport: false }];
+        let grants = vec![Grant { key: Credential::Null, remote, local, transport: true }];
         self.ike.handle_peer(now, need.ike, PeerVerdict::Known { identity, grants });
     }
 

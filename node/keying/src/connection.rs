@@ -110,6 +110,8 @@ pub struct ConnectionView {
     pub subnets: Vec<Subnets>,
     /// The peer's outer address.
     pub gateway: Option<IpAddr>,
+    /// The mode of the pair that is sent on.
+    pub mode: Option<Mode>,
     /// How long it has stood so.
     pub since: Duration,
     /// Why it failed last.
@@ -155,6 +157,7 @@ struct Joint {
     local: Vec<TrafficSelector>,
     remote: Vec<TrafficSelector>,
     envelope: Envelope,
+    mode: Mode,
     proven: bool,
     doomed: bool,
     used: Use,
@@ -391,7 +394,7 @@ impl Keying {
     }
 
     /// Our outer address towards a configured gateway. An inner address of ours will do only if
-    /// there is no other.
+    /// there is no other, or if it has to be one.
     fn connection_address(&self, connection: &Connection, gateway: IpAddr) -> Option<IpAddr> {
         let fits = |a: &IpAddr| a.is_ipv4() == gateway.is_ipv4();
         let inner =
@@ -399,6 +402,8 @@ impl Keying {
         let own = || self.config.addresses.iter().copied().filter(fits);
         match connection.local_address {
             Some(address) => Some(address).filter(fits),
+            // In transport mode what is protected goes between the outer addresses themselves.
+            None if connection.mode == Mode::Transport => own().find(inner),
             None => own().find(|a| !inner(a)).or_else(|| own().next()),
         }
     }
@@ -534,6 +539,7 @@ impl Keying {
             local: child.local.clone(),
             remote: child.remote.clone(),
             envelope: child.envelope,
+            mode: child.mode,
             proven: ours,
             doomed: false,
             used: Use::default(),
@@ -826,6 +832,7 @@ impl Keying {
                 state: if c.silent { ConnectionState::Silent } else { c.state },
                 subnets: c.subnets.clone(),
                 gateway: pair.map(|pair| pair.envelope.remote.ip()),
+                mode: pair.map(|pair| pair.mode),
                 since: now.saturating_duration_since(c.since),
                 reason: c.why,
                 pairs: c.pairs.len(),

@@ -197,6 +197,7 @@ pub(crate) struct Pair {
     pub(crate) proof_until: Instant,
     pub(crate) since: Instant,
     pub(crate) cipher: EspCipher,
+    pub(crate) mode: sa::Mode,
     pub(crate) spi_in: Spi,
     pub(crate) spi_out: Spi,
     pub(crate) envelope: Envelope,

@@ -57,6 +57,7 @@ impl Keying {
             proof,
             since: now,
             cipher: child.cipher,
+            mode: child.mode,
             spi_in: child.spi_in,
             spi_out: child.spi_out,
             envelope: child.envelope,

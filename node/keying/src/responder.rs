@@ -130,7 +130,8 @@ impl Keying {
                 match self.check(visitor, *address, &key) {
                     Ok((proof, (local, remote))) => {
                         proofs.push((ike_key.clone(), proof));
-                        grants.push(Grant { key: ike_key, remote, local, transport: false });
+                        // We do not ask for it, but some peers leave who declines.
+                        grants.push(Grant { key: ike_key, remote, local, transport: true });
                         break;
                     }
                     Err(why) => refusal = why,

@@ -71,6 +71,8 @@ pub struct Destination {
     pub spi_out: Option<Spi>,
     /// The cipher.
     pub cipher: Option<EspCipher>,
+    /// Tunnel or transport.
+    pub mode: Option<sa::Mode>,
     /// How the keys of the IKE SA above it were agreed on.
     pub key_exchange: Option<&'static str>,
     /// Pairs that exist for it; more than one while one replaces another.
@@ -151,6 +153,7 @@ impl Keying {
                 spi_in: pair.map(|pair| pair.spi_in),
                 spi_out: pair.map(|pair| pair.spi_out),
                 cipher: pair.map(|pair| pair.cipher),
+                mode: pair.map(|pair| pair.mode),
                 key_exchange: pair.and_then(|pair| self.ike.key_exchange(pair.ike)),
                 pairs: pairs_of.get(flow).copied().unwrap_or_default(),
                 used: pair.map(|pair| pair.used).unwrap_or_default(),

@@ -250,6 +250,17 @@ pub enum Mode {
     Transport,
 }
 
+impl Mode {
+    /// As printed.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tunnel => "tunnel",
+            Self::Transport => "transport",
+        }
+    }
+}
+
 /// When a pair must be replaced. `u64::MAX` stands for no limit. Time limits are keying's own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Limits {

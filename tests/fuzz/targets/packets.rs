@@ -83,7 +83,7 @@ pub(crate) fn esp_packets(input: &[u8]) -> usize {
     let mut octets = 0;
     for write in delivery.writes() {
         assert!(Offload::parse(write.offload.to_octets()).is_some());
-        octets += write.map(|range| arena[range].len()).sum::<usize>();
+        octets += write.head.len() + write.map(|range| arena[range].len()).sum::<usize>();
     }
     assert!(octets <= input.len(), "more came out than went in");
     drain(&mut plane, input.len());

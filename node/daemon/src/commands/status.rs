@@ -36,10 +36,11 @@ const COLUMNS: [(&str, &str); 9] = [
 ];
 
 /// The same of connections.
-const CONNECTION_COLUMNS: [(&str, &str); 8] = [
+const CONNECTION_COLUMNS: [(&str, &str); 9] = [
     ("CONNECTION", "name"),
     ("STATE", "state"),
     ("GATEWAY", "gateway"),
+    ("MODE", "mode"),
     ("SINCE", "since_s"),
     ("IN", "bytes_in"),
     ("OUT", "bytes_out"),

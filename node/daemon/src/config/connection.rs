@@ -162,7 +162,12 @@ impl Connection {
             return error("remote-id", "missing, and there is no gateway to take it from");
         }
         if self.mode == ConnectionMode::Transport {
-            return error("mode", "transport mode is not supported yet");
+            if lends {
+                return error("mode", "addresses are lent in tunnel mode only");
+            }
+            if let Some((field, why)) = self.keeps_from_transport() {
+                return error(field, why);
+            }
         }
         match (&self.remote_key, &self.psk_file) {
             (None, None) => return error("remote-key", "missing: a file, or \"dns\"; or psk-file"),
@@ -180,6 +185,26 @@ impl Connection {
             return error("remote-subnets", "no subnet of a family that local-subnets has too");
         }
         Ok(())
+    }
+
+    /// What is in the way of transport mode, which is between the two ends themselves: field and
+    /// reason.
+    fn keeps_from_transport(&self) -> Option<(&'static str, &'static str)> {
+        let only = |subnets: &[Subnet]| match subnets {
+            [Subnet(prefix)] if *prefix == Prefix::host(prefix.addr()) => Some(prefix.addr()),
+            _ => None,
+        };
+        let Some(local) = only(&self.local_subnets) else {
+            return Some(("local-subnets", "mode = \"transport\" takes our outer address alone"));
+        };
+        if self.local_address.is_some_and(|address| address != local) {
+            return Some(("local-address", "in mode = \"transport\" it is the local subnet"));
+        }
+        let remote = only(&self.remote_subnets);
+        if remote.is_none_or(|remote| self.gateway.to_vec().iter().any(|g| *g != remote)) {
+            return Some(("remote-subnets", "mode = \"transport\" takes the gateway alone"));
+        }
+        None
     }
 
     /// For keying; reads the peer's key.

@@ -488,10 +488,11 @@ impl Worker {
 /// One write: header and pieces as they lie.
 fn write_packet(tun: &Tun, arena: &[u8], write: Write<'_>) -> std::io::Result<usize> {
     let header = write.offload.to_octets();
-    let mut slices = [IoSlice::new(&[]); 1 + Write::MAX_PIECES];
+    let mut slices = [IoSlice::new(&[]); 2 + Write::MAX_PIECES];
     let mut count = 0;
+    let heads = [&header[..], write.head].into_iter().filter(|head| !head.is_empty());
     let pieces = write.map(|range| arena.get(range).unwrap_or_default());
-    for (slice, octets) in slices.iter_mut().zip(std::iter::once(&header[..]).chain(pieces)) {
+    for (slice, octets) in slices.iter_mut().zip(heads.chain(pieces)) {
         *slice = IoSlice::new(octets);
         count += 1;
     }

@@ -23,7 +23,7 @@ fn deliver(packets: &[Vec<u8>]) -> Vec<(Offload, Vec<u8>)> {
         arena.extend(packet);
     }
     for (place, packet) in places.into_iter().zip(packets) {
-        delivery.push(&arena, place, &Inner::parse(packet).unwrap());
+        delivery.push(&arena, place, &Inner::parse(packet).unwrap(), None);
     }
     delivery.finish(&mut arena);
     delivery
@@ -237,7 +237,7 @@ fn datagrams_of_equal_size_are_joined() {
     let datagram = udp(A, B, (5, 6), b"x");
     let inner = Inner::parse(&datagram).unwrap();
     for _ in 0..3 {
-        delivery.push(&datagram, 0..datagram.len(), &inner);
+        delivery.push(&datagram, 0..datagram.len(), &inner, None);
     }
     assert_eq!(delivery.writes().count(), 3, "the device does not take them");
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use sa::{Notice, Spi};
+use sa::{Flow, Notice, Spi};
 
 use super::{Forwarding, Outer, Output, Trace};
 use crate::coalesce::Delivery;
@@ -12,6 +12,7 @@ use crate::ecn;
 use crate::esp;
 use crate::packet::{IP_IN_IP, IPV6, Inner, NO_NEXT_HEADER};
 use crate::sad::{Inbound, Sa};
+use crate::transport::{self, Head};
 
 impl Forwarding {
     /// An ESP packet from the wire, at `at` of the arena: opened in place, judged, and put into
@@ -59,7 +60,7 @@ impl Forwarding {
             inbound.sa.moved = Some(now);
         }
 
-        let judged = judge(&mut inbound, outer.tos, datagram, opened);
+        let judged = judge(&mut inbound, outer, datagram, opened);
         if first {
             self.tell(Output::Trace(Trace::FirstIn(id)));
             self.notify(Notice::FirstPacket(id));
@@ -68,9 +69,10 @@ impl Forwarding {
             self.notify(Notice::PeerMoved { sa: id, remote: outer.remote });
         }
         self.expire(id, expiry);
-        let inner = judged?;
+        let (inner, head) = judged?;
         let start = at.start + opened.start;
-        delivery.push(arena, start..start + inner.len, &inner);
+        let len = inner.len - head.as_ref().map_or(0, Head::len);
+        delivery.push(arena, start..start + len, &inner, head);
         self.counters.opened += 1;
         self.counters.opened_bytes += inner.len as u64;
         Ok(())
@@ -91,16 +93,25 @@ impl Forwarding {
 #[inline]
 fn judge(
     inbound: &mut Inbound<'_>,
-    outer_tos: u8,
+    outer: &Outer,
     datagram: &mut [u8],
     opened: esp::Opened,
-) -> Result<Inner, Reason> {
+) -> Result<(Inner, Option<Head>), Reason> {
     let packet =
         datagram.get_mut(opened.start..opened.start + opened.len).ok_or(Reason::BadTrailer)?;
+    if opened.next_header == NO_NEXT_HEADER {
+        return Err(Reason::Dummy);
+    }
+    if let Some(ends) = inbound.sa.ends {
+        // From where it came, whatever the pair says: that is for the selectors to judge.
+        let flow = Flow::new(outer.remote.ip(), ends.src()).ok_or(Reason::InnerSelector)?;
+        let (inner, head) = transport::rebuild(flow, opened.next_header, packet, outer.tos)?;
+        inbound.admit(&inner, &[])?;
+        return Ok((inner, Some(head)));
+    }
     let is_v4 = match opened.next_header {
         IP_IN_IP => true,
         IPV6 => false,
-        NO_NEXT_HEADER => return Err(Reason::Dummy),
         _ => return Err(Reason::InnerMalformed),
     };
     let inner = Inner::parse(packet).map_err(|_| Reason::InnerMalformed)?;
@@ -108,13 +119,17 @@ fn judge(
         return Err(Reason::InnerMalformed);
     }
     inbound.admit(&inner, packet)?;
-    ecn::decapsulate(packet, inner.tos, outer_tos).ok_or(Reason::Congestion)?;
-    Ok(inner)
+    ecn::decapsulate(packet, inner.tos, outer.tos).ok_or(Reason::Congestion)?;
+    Ok((inner, None))
 }
 
 /// Whether the packet came from where the envelope says.
 fn has_moved(sa: &Sa, outer: &Outer) -> bool {
     let known = sa.envelope.remote;
+    // In transport mode the outer address is what is protected: it does not move.
+    if sa.ends.is_some() && known.ip() != outer.remote.ip() {
+        return false;
+    }
     sa.envelope.udp == outer.udp
         && (known.ip() != outer.remote.ip() || (outer.udp && known.port() != outer.remote.port()))
 }

@@ -11,10 +11,11 @@ use crate::ecn;
 use crate::hold::Packet;
 use crate::icmp;
 use crate::offload::Offload;
-use crate::packet::{ICMP, ICMP_V6, IP_IN_IP, IPV6, Inner, NO_NEXT_HEADER, is_holdable};
+use crate::packet::{Fragment, ICMP, ICMP_V6, IP_IN_IP, IPV6, Inner, NO_NEXT_HEADER, is_holdable};
 use crate::sad::Sa;
 use crate::segment::Plan;
 use crate::spd::Verdict;
+use crate::{transport, whole};
 
 impl Forwarding {
     /// A packet from the device, on its way out: cut, sealed and put into `batch`, or passed, or
@@ -114,11 +115,17 @@ impl Forwarding {
         if sa.usage.spent {
             return Err(Reason::SaSpent);
         }
+        if sa.ends.is_some() && inner.fragment != Fragment::Whole {
+            return self.seal_whole(now, id, packet, inner, batch);
+        }
         let plan = Plan::new(offload, packet, inner).map_err(|_| Reason::Malformed)?;
+        let (from, next_header) = part(sa, inner, packet)?;
+        let plan = plan.without(from);
         let largest = plan.largest();
         let widest = sa.path.mtu();
-        if largest > widest && inner.df && (inner.is_v4() || largest > IPV6_MIN_MTU) {
-            let mtu = if inner.is_v4() { widest } else { widest.max(IPV6_MIN_MTU) };
+        if largest > widest && inner.df && (inner.is_v4() || largest + from > IPV6_MIN_MTU) {
+            let mtu = widest + from;
+            let mtu = if inner.is_v4() { mtu } else { mtu.max(IPV6_MIN_MTU) };
             let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
             self.complain(now, icmp::Error::TooBig(mtu), packet, inner, batch);
             return Err(Reason::TooBig);
@@ -130,8 +137,10 @@ impl Forwarding {
             return Err(Reason::SaSpent);
         }
         let first = sa.usage.packets_out == 0;
-        let tos = ecn::outer(inner.tos, self.config.copy_dscp);
-        let (sealed, bytes) = seal_parts(sa, &plan, packet, inner, tos, batch);
+        // Without an inner header there is none to hide a DSCP in.
+        let tos = ecn::outer(inner.tos, self.config.copy_dscp || from > 0);
+        let (sealed, text) = seal_parts(sa, &plan, packet, next_header, tos, batch);
+        let bytes = text + sealed * from as u64;
         let probe = sa.path.probe(now, largest).and_then(|len| probe(sa, len));
         let expiry = sa.usage.sent(now, sealed + u64::from(probe.is_some()), bytes);
         let unanswered = sa.usage.is_unanswered(now);
@@ -148,6 +157,22 @@ impl Forwarding {
         }
         self.expire(id, expiry);
         if sealed < parts as u64 { Err(Reason::Malformed) } else { Ok(()) }
+    }
+
+    /// Keeps a fragment for a pair in transport mode until its datagram is complete.
+    #[cold]
+    fn seal_whole(
+        &mut self,
+        now: Instant,
+        id: SaId,
+        packet: &[u8],
+        inner: &Inner,
+        batch: &mut Batch,
+    ) -> Result<(), Reason> {
+        let whole = self.whole.add(now, inner, packet).map_err(|_| Reason::Untransportable)?;
+        let Some(mut whole) = whole else { return Ok(()) };
+        let inner = whole::parse(&whole).ok_or(Reason::Untransportable)?;
+        self.seal(now, id, &Offload::NONE, &mut whole, &inner, batch)
     }
 
     /// Sends a packet in the clear.
@@ -191,17 +216,30 @@ impl Forwarding {
     }
 }
 
-/// Seals every part of a plan; returns packets and inner octets. Stops at the first that fails.
+/// What of a packet a pair seals: where it begins, and its next header.
+#[inline]
+fn part(sa: &Sa, inner: &Inner, packet: &[u8]) -> Result<(usize, u8), Reason> {
+    let Some(ends) = sa.ends else {
+        return Ok((0, if inner.is_v4() { IP_IN_IP } else { IPV6 }));
+    };
+    // The peer will read the addresses off the outer header.
+    if (inner.flow.src(), inner.flow.dst()) != (ends.src(), ends.dst()) {
+        return Err(Reason::Untransportable);
+    }
+    transport::protected(inner, packet).ok_or(Reason::Untransportable)
+}
+
+/// Seals every part of a plan; returns packets and octets of plaintext. Stops at the first that
+/// fails.
 #[inline]
 fn seal_parts(
     sa: &mut Sa,
     plan: &Plan,
     packet: &[u8],
-    inner: &Inner,
+    next_header: u8,
     tos: u8,
     batch: &mut Batch,
 ) -> (u64, u64) {
-    let next_header = if inner.is_v4() { IP_IN_IP } else { IPV6 };
     let (mut sealed, mut bytes) = (0, 0);
     for index in 0..plan.parts() {
         let len = plan.part_len(index);

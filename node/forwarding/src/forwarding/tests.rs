@@ -1,6 +1,7 @@
 //! Two planes face to face, without a wire between them.
 
 mod at_speed;
+mod in_transport;
 
 use super::*;
 use std::time::Duration;
@@ -156,7 +157,8 @@ impl Plane {
         let mut packets = Vec::new();
         for write in self.delivery.writes() {
             let offload = write.offload;
-            let octets: Vec<u8> = write.flat_map(|r| self.arena[r].to_vec()).collect();
+            let mut octets = write.head.to_vec();
+            octets.extend(write.flat_map(|r| self.arena[r].to_vec()));
             packets.extend(crate::segment::tests::cut(&offload, &octets).unwrap());
         }
         packets
@@ -683,7 +685,7 @@ fn a_first_link_that_is_narrow_is_found_in_steps() {
 #[test]
 fn pairs_that_cannot_work_are_given_back_at_once() {
     let mut a = Plane::new();
-    let mut transport = pair(1, &[A], &[B]);
+    let mut transport = pair(1, &["192.0.2.0/24"], &[B]);
     transport.mode = Mode::Transport;
     a.command(Command::AddSa(Box::new(transport)));
     assert_eq!(a.notices(), [Notice::HardExpire(SaId(1))]);
