@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use forwarding::{Batch, Delivery, Forwarding, Offload, Outer, Output, Provider, To, Write};
-use sa::{Command, Notice};
+use sa::{Command, Mode, Notice};
 use tokio::sync::mpsc;
 
 use super::acquires::{self, Acquires};
@@ -277,6 +277,10 @@ impl Worker {
         while !self.stopped {
             match self.orders.try_recv() {
                 Ok(Order::Obey(command)) => {
+                    if matches!(&command, Command::AddSa(pair) if pair.mode == Mode::Transport) {
+                        // Its datagrams are sealed whole, whatever the link takes.
+                        self.room = sys::RAW_PACKET;
+                    }
                     self.forwarding.handle_command(Instant::now(), command);
                     // What was released must leave before the next order changes anything.
                     self.drain();
