@@ -5,6 +5,7 @@
 //! notices and IKE datagrams out. Addresses, routes and rules are the `kernel` module's.
 
 mod acquires;
+mod gather;
 mod lanes;
 mod plane;
 mod provider;

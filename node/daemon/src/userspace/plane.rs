@@ -14,6 +14,7 @@ use sa::{Command, Mode, Notice};
 use tokio::sync::mpsc;
 
 use super::acquires::{self, Acquires};
+use super::gather::Gathering;
 use super::lanes::{self, Lanes};
 use super::sockets::{Sockets, Wanted};
 use super::sys::{self, Epoll, Wake};
@@ -121,6 +122,7 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
         buffer: vec![0; DEVICE_READ],
         arena: vec![0; sys::BATCH * sys::RAW_PACKET],
         room: sys::ORDINARY_PACKET.max(usize::from(config.forwarding.link_mtu) + 64),
+        gathering: Gathering::new(Instant::now()),
         tun,
         sockets: Arc::clone(&sockets),
         epoll,
@@ -221,6 +223,8 @@ struct Worker {
     arena: Vec<u8>,
     /// Of the arena, for each packet without UDP.
     room: usize,
+    /// Of packets without UDP.
+    gathering: Gathering,
     tun: Tun,
     sockets: Arc<Sockets>,
     epoll: Epoll,
@@ -383,11 +387,15 @@ impl Worker {
         let Some(socket) = usize::try_from(index).ok().and_then(|i| sockets.esp().get(i)) else {
             return;
         };
+        if let Some(moment) = self.gathering.wait(Instant::now()) {
+            std::thread::sleep(moment);
+        }
         for _ in 0..ROUNDS {
             let mut packets = [None; sys::BATCH];
             let room = self.room;
             let received = sys::receive_each(socket.fd(), &mut self.arena, room, &mut packets);
             let Ok((count, cut)) = received else { break };
+            self.gathering.received(count);
             if cut {
                 // The peer's link is wider than ours: from now on there is room for its packets.
                 self.room = sys::RAW_PACKET;
