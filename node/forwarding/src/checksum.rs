@@ -10,9 +10,20 @@ impl Sum {
     /// message may be odd.
     #[inline]
     pub(crate) fn octets(self, octets: &[u8]) -> Self {
-        // Words of 32 bits in sums of 64: no carry can be lost below 2^32 words.
-        let (words, tail) = octets.as_chunks::<4>();
-        let mut sum = self.0;
+        // Words of 32 bits in sums of 64: no carry can be lost below 2^32 words. Eight words of 64
+        // at a time, taken in halves, become vector instructions, and twice as fast as one by one.
+        let (blocks, rest) = octets.as_chunks::<64>();
+        let (mut low, mut high) = ([0u64; 8], [0u64; 8]);
+        for block in blocks {
+            let (words, _) = block.as_chunks::<8>();
+            for ((low, high), word) in low.iter_mut().zip(&mut high).zip(words) {
+                let word = u64::from_ne_bytes(*word);
+                *low = low.wrapping_add(word & 0xffff_ffff);
+                *high = high.wrapping_add(word >> 32);
+            }
+        }
+        let mut sum = low.iter().chain(&high).fold(self.0, |sum, part| sum.wrapping_add(*part));
+        let (words, tail) = rest.as_chunks::<4>();
         for word in words {
             sum = sum.wrapping_add(u64::from(u32::from_ne_bytes(*word)));
         }
