@@ -73,7 +73,15 @@ impl Backend {
         }
     }
 
-    /// Does what keying says.
+    /// All that there was to say has been said: the packet thread is woken once for all of it.
+    pub(crate) fn ordered(&mut self) {
+        match self {
+            Self::Userspace { plane, .. } => plane.wake(),
+            Self::Xfrm(_) => {}
+        }
+    }
+
+    /// Does what keying says; [`Self::ordered`] has to follow.
     ///
     /// # Errors
     /// If the kernel refuses.

@@ -184,23 +184,29 @@ impl Node {
         mut answers: mpsc::Receiver<dnskeys::Answer>,
         mut signatures: mpsc::UnboundedReceiver<Signed>,
         mut requests: mpsc::Receiver<Asked>,
-        mut signals: Signals,
+        signals: Signals,
     ) -> anyhow::Result<()> {
         // Keying announces its classes at once.
         self.carry_out_all();
         self.backend.settled()?;
         self.keying.handle_memory(Instant::now(), remembered);
-        let mut new_keys = tokio::time::interval(NEW_KEYS);
         self.notify.ready();
-        let mut alive = self.notify.every.map(tokio::time::interval);
-        loop {
+        let mut seldom = seldom(signals, self.notify.every);
+        let sleep = tokio::time::sleep_until(tokio::time::Instant::now());
+        tokio::pin!(sleep);
+        for turn in 1_usize.. {
+            if turn.is_multiple_of(TURNS) {
+                // As long as there is something to do nobody else has a turn on this thread, and the
+                // sockets of those who ask us are not looked at.
+                tokio::task::yield_now().await;
+            }
             self.carry_out_all();
             self.answer_looks();
-            let due = self.keying.poll_timeout().map(|(at, _)| at);
-            let due = due.into_iter().chain(self.looks.front().map(|look| look.until)).min();
-            let due = tokio::time::Instant::from_std(due.unwrap_or_else(|| Instant::now() + IDLE));
+            let due = self.due().into();
+            if sleep.deadline() != due {
+                sleep.as_mut().reset(due);
+            }
             let now = Instant::now;
-            let renewal = self.backend.renewal_due();
             tokio::select! {
                 input = self.backend.next() => {
                     match input.context("the packet thread has ended")? {
@@ -217,22 +223,15 @@ impl Node {
                     changed.context("listening for address changes")?;
                     self.follow_addresses();
                 }
-                () = tokio::time::sleep_until(due) => self.keying.handle_timeout(now()),
-                () = sleep_until(self.memory.due()) => self.memory.write(self.remembered()),
-                () = sleep_until(renewal) => {
-                    if let Err(error) = self.backend.renew() {
-                        tracing::error!("{error}");
+                () = &mut sleep => self.timeout(),
+                Some(event) = seldom.recv() => match event {
+                    Seldom::NewKeys => {
+                        self.keying.set_ticket_keys(&view::ticket_keys(&self.config));
                     }
-                }
-                _ = new_keys.tick() => {
-                    self.keying.set_ticket_keys(&view::ticket_keys(&self.config));
-                }
-                () = tick(&mut alive) => self.notify.alive(),
-                _ = signals.hang_up.recv() => {
-                    self.reload();
-                }
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
+                    Seldom::Alive => self.notify.alive(),
+                    Seldom::HangUp => drop(self.reload()),
+                    Seldom::End => break,
+                },
             }
         }
         self.notify.stopping();
@@ -242,6 +241,29 @@ impl Node {
         self.say_goodbye().await;
         self.tickets.replace(&self.keying.tickets(Instant::now()));
         Ok(())
+    }
+
+    /// When [`Self::timeout`] is to be called.
+    fn due(&self) -> Instant {
+        let keying = self.keying.poll_timeout().map(|(at, _)| at);
+        let look = self.looks.front().map(|look| look.until);
+        let all = [keying, look, self.memory.due(), self.backend.renewal_due()];
+        all.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + IDLE)
+    }
+
+    /// Does what is due.
+    fn timeout(&mut self) {
+        let now = Instant::now();
+        let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        self.keying.handle_timeout(now);
+        if is_due(self.memory.due()) {
+            self.memory.write(self.remembered());
+        }
+        if is_due(self.backend.renewal_due())
+            && let Err(error) = self.backend.renew()
+        {
+            tracing::error!("{error}");
+        }
     }
 
     /// What a restart is to find.
@@ -293,6 +315,7 @@ impl Node {
             self.carry_out(output);
         }
         self.change_classes();
+        self.backend.ordered();
     }
 
     fn carry_out(&mut self, output: Output) {
@@ -446,6 +469,7 @@ impl Node {
             awaited += usize::from(matches!(output, Output::Command(Command::AskUse(_))));
             self.carry_out(output);
         }
+        self.backend.ordered();
         let until = Instant::now() + USE_PATIENCE;
         self.looks.push_back(Look { request, answer, awaited, until });
     }
@@ -461,18 +485,44 @@ impl Node {
     }
 }
 
+/// What comes so seldom that the loop waits for all of it in one place.
+enum Seldom {
+    /// It is to be looked whether tickets want another key.
+    NewKeys,
+    /// Who watches over us wants to hear that the loop goes round.
+    Alive,
+    /// SIGHUP.
+    HangUp,
+    /// SIGTERM or SIGINT.
+    End,
+}
+
+/// Waits for it beside the loop.
+fn seldom(mut signals: Signals, alive: Option<Duration>) -> mpsc::Receiver<Seldom> {
+    let (into, out) = mpsc::channel(4);
+    tokio::spawn(async move {
+        let mut new_keys = tokio::time::interval(NEW_KEYS);
+        let mut alive = alive.map(tokio::time::interval);
+        loop {
+            let event = tokio::select! {
+                _ = new_keys.tick() => Seldom::NewKeys,
+                () = tick(&mut alive) => Seldom::Alive,
+                _ = signals.hang_up.recv() => Seldom::HangUp,
+                _ = signals.terminate.recv() => Seldom::End,
+                _ = signals.interrupt.recv() => Seldom::End,
+            };
+            if into.send(event).await.is_err() {
+                return;
+            }
+        }
+    });
+    out
+}
+
 /// The next tick, if there are any.
 async fn tick(interval: &mut Option<tokio::time::Interval>) {
     match interval {
         Some(interval) => drop(interval.tick().await),
-        None => std::future::pending().await,
-    }
-}
-
-/// Sleeps until then, or for ever.
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
     }
 }
@@ -495,6 +545,9 @@ const NEW_KEYS: Duration = Duration::from_secs(3600);
 /// What has to be switched on for a gateway.
 const FORWARDING: [(&str, &str); 2] =
     [("IPv4", "net.ipv4.ip_forward"), ("IPv6", "net.ipv6.conf.all.forwarding")];
+/// Inputs after which those who ask on the control socket get their turn: each costs up to a key
+/// exchange, and a request needs a few turns.
+const TURNS: usize = 4;
 /// How long the loop sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
 /// Questions to DNS on behalf of strangers, at once: a quarter of what the resolver takes, so that

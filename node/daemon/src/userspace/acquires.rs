@@ -3,7 +3,6 @@
 
 use std::hash::BuildHasher as _;
 use std::net::IpAddr;
-use std::task::Poll;
 
 use sa::{Flow, Notice};
 use tokio::sync::mpsc;
@@ -12,6 +11,8 @@ use tokio::sync::mpsc;
 #[derive(Debug)]
 pub(super) struct Entry {
     lanes: Vec<mpsc::Sender<Notice>>,
+    /// A word for each notice: one channel to wait at, where there are many to look into.
+    word: mpsc::UnboundedSender<()>,
     /// Strangers must not know which neighbourhoods share a lane.
     hasher: std::hash::RandomState,
 }
@@ -20,13 +21,17 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(crate) struct Acquires {
     lanes: Vec<mpsc::Receiver<Notice>>,
+    words: mpsc::UnboundedReceiver<()>,
     turn: usize,
 }
 
 /// An entry and its other end.
 pub(super) fn acquires() -> (Entry, Acquires) {
     let (into, out) = (0..LANES).map(|_| mpsc::channel(ROOM)).unzip();
-    (Entry { lanes: into, hasher: std::hash::RandomState::new() }, Acquires { lanes: out, turn: 0 })
+    // As many as there are notices in the lanes at most.
+    let (word, words) = mpsc::unbounded_channel();
+    let hasher = std::hash::RandomState::new();
+    (Entry { lanes: into, word, hasher }, Acquires { lanes: out, words, turn: 0 })
 }
 
 impl Entry {
@@ -39,30 +44,24 @@ impl Entry {
         };
         let hash = self.hasher.hash_one((flow.dst().is_ipv4(), near));
         let lane = usize::try_from(hash % LANES as u64).ok().and_then(|lane| self.lanes.get(lane));
-        lane.is_some_and(|lane| lane.try_send(notice).is_ok())
+        // Who would hear it is gone only when the notice is as well.
+        lane.is_some_and(|lane| lane.try_send(notice).is_ok() && self.word.send(()).is_ok())
     }
 }
 
 impl Acquires {
     /// The next one, of each lane in turn; `None` when the entry is gone. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<Notice> {
-        std::future::poll_fn(|context| {
-            let mut open = false;
+        while self.words.recv().await.is_some() {
             for step in 0..self.lanes.len() {
                 let index = (self.turn + step) % self.lanes.len();
-                let Some(lane) = self.lanes.get_mut(index) else { continue };
-                match lane.poll_recv(context) {
-                    Poll::Ready(Some(notice)) => {
-                        self.turn = index + 1;
-                        return Poll::Ready(Some(notice));
-                    }
-                    Poll::Ready(None) => {}
-                    Poll::Pending => open = true,
+                if let Some(Ok(notice)) = self.lanes.get_mut(index).map(mpsc::Receiver::try_recv) {
+                    self.turn = index + 1;
+                    return Some(notice);
                 }
             }
-            if open { Poll::Pending } else { Poll::Ready(None) }
-        })
-        .await
+        }
+        None
     }
 
     /// The next one if there is one now.

@@ -4,6 +4,7 @@
 use std::io::{ErrorKind, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as sync_mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -140,14 +141,21 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
         .spawn(|| worker.run())
         .context("cannot start the packet thread")?;
     let provider = config.forwarding.provider;
-    let thread = Thread { commands, wake, sockets, counters, join: Some(join) };
+    let ordered = AtomicBool::new(false);
+    let thread = Thread { commands, wake, ordered, sockets, counters, join: Some(join) };
     Ok(Plane { notices, acquires, datagrams, provider, thread })
 }
 
 impl Plane {
-    /// Gives an order; orders are obeyed in sequence.
+    /// Gives an order; orders are obeyed in sequence, before what comes in after them is looked at.
+    /// A thread that sleeps is not woken for it until [`Self::wake`].
     pub(crate) fn command(&self, command: Command) {
         self.thread.order(Order::Obey(command));
+    }
+
+    /// Wakes the thread, if there are orders that it may not have seen.
+    pub(crate) fn wake(&self) {
+        self.thread.wake();
     }
 
     /// Sends an IKE message from `local` (the port chooses the socket; an unspecified address
@@ -182,6 +190,8 @@ impl Plane {
 struct Thread {
     commands: sync_mpsc::Sender<Order>,
     wake: Arc<Wake>,
+    /// Whether there were orders since it was last woken.
+    ordered: AtomicBool,
     sockets: Arc<Sockets>,
     counters: Arc<Mutex<Counters>>,
     join: Option<JoinHandle<()>>,
@@ -196,6 +206,12 @@ impl Thread {
     fn order(&self, order: Order) {
         // A thread that is gone has closed `notices` as well, which is where it is noticed.
         if self.commands.send(order).is_ok() {
+            self.ordered.store(true, Ordering::Release);
+        }
+    }
+
+    fn wake(&self) {
+        if self.ordered.swap(false, Ordering::AcqRel) {
             self.wake.wake();
         }
     }
@@ -204,6 +220,7 @@ impl Thread {
 impl Drop for Thread {
     fn drop(&mut self) {
         self.order(Order::Stop);
+        self.wake();
         if let Some(join) = self.join.take()
             && join.join().is_err()
         {

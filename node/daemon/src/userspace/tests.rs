@@ -103,6 +103,7 @@ fn two(test: &str, ipv6: bool) -> Option<[Node; 2]> {
                 let class = Class::Trap { fail_closed: false };
                 plane.command(Command::SetClass { prefix: prefix.parse().unwrap(), class });
             }
+            plane.wake();
             Node { namespace, plane, own: [own, own_inside] }
         });
     Some([up.next()?, up.next()?])
@@ -156,6 +157,7 @@ impl Node {
     fn policy(&self, src: &str, dst: &str, policy: Policy) {
         let flow = Flow::new(ip(src), ip(dst)).unwrap();
         self.plane.command(Command::SetPolicy { flow, policy });
+        self.plane.wake();
     }
 
     fn ping(&self, to: &str, more: &str) -> String {
@@ -538,6 +540,7 @@ fn throughput() {
         }
         for node in &nodes {
             node.plane.command(Command::RemoveSa(SaId(1)));
+            node.plane.wake();
             let pref = format!("ip -n {} rule", node.namespace);
             let (has_rule, _) = (run(&format!("{pref} show pref 50")).contains("77"), ());
             match (cipher.is_some(), has_rule) {

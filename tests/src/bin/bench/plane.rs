@@ -100,6 +100,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             plane.command(Command::SetPolicy { flow, policy: Policy::Pass });
         }
     }
+    plane.wake();
     let mut out = std::io::stdout();
     writeln!(out, "ready")?;
     out.flush()?;
