@@ -152,6 +152,21 @@ pub(crate) fn route_classes(
     classes
 }
 
+fn surroundings<'a>(
+    config: &'a GroundConfig,
+    main: &'a BTreeMap<Prefix, MainRoute>,
+    addresses: &'a [IpAddr],
+) -> Surroundings<'a> {
+    Surroundings {
+        interface: &config.interface,
+        table: config.table + 1,
+        priority: config.priority,
+        mark: config.mark,
+        main,
+        addresses,
+    }
+}
+
 impl Ground {
     /// Takes hold of the kernel: clears what a predecessor left, prepares the device, sets the
     /// rule. Nothing is trapped yet.
@@ -377,18 +392,18 @@ impl Ground {
         if before == up {
             return Ok(());
         }
+        if self.settled && before.is_some() && up.is_some() {
+            let around = surroundings(&self.config, &self.main, &self.addresses);
+            let remote = subnets.remote();
+            let ground = &mut self.subnet_ground;
+            let followed = ground.follow_one(self.device, remote, &self.subnets, &around);
+            return followed.map_err(doing("changing a route"));
+        }
         self.follow_subnets()
     }
 
     fn follow_subnets(&mut self) -> Result<(), KernelError> {
-        let around = Surroundings {
-            interface: &self.config.interface,
-            table: self.config.table + 1,
-            priority: self.config.priority,
-            mark: self.config.mark,
-            main: &self.main,
-            addresses: &self.addresses,
-        };
+        let around = surroundings(&self.config, &self.main, &self.addresses);
         let rules = subnets::rules(&self.subnets, &around);
         let routes = subnets::routes(&self.subnets, &around);
         let mut blocked = Ok(());

@@ -22,6 +22,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// is read anew.
 const EVENT_BUFFER: usize = 1 << 20;
 
+/// Room for an acknowledgement, also of a kernel that repeats the request in it.
+const ACKNOWLEDGEMENT: usize = 4096;
+
 /// Octets of `struct nlmsghdr`.
 const HEADER: usize = 16;
 
@@ -69,7 +72,26 @@ impl<T: Family> Netlink<T> {
 
     /// Asks the kernel to do something, and waits until it has.
     pub(super) fn command(&mut self, message: T, flags: u16) -> io::Result<()> {
-        self.exchange(message, flags | NLM_F_ACK).map(drop)
+        let sequence = self.send(message, flags | NLM_F_ACK)?;
+        // What comes is an acknowledgement: no need to look first how long it is.
+        let mut octets = Vec::with_capacity(ACKNOWLEDGEMENT);
+        loop {
+            octets.clear();
+            let (_, from) = self.socket.recv_from(&mut octets, 0)?;
+            if from.port_number() != 0 {
+                continue;
+            }
+            for message in messages::<T>(&octets).flatten() {
+                match message.payload {
+                    _ if message.header.sequence_number != sequence => {}
+                    NetlinkPayload::Error(error) if error.code.is_some() => {
+                        return Err(error.to_io());
+                    }
+                    NetlinkPayload::Error(_) => return Ok(()),
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// Asks for one object.
@@ -82,7 +104,8 @@ impl<T: Family> Netlink<T> {
         self.exchange(message, NLM_F_DUMP)
     }
 
-    fn exchange(&mut self, message: T, flags: u16) -> io::Result<Vec<T>> {
+    /// Sends a request; gives its sequence number.
+    fn send(&mut self, message: T, flags: u16) -> io::Result<u32> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
@@ -95,7 +118,11 @@ impl<T: Family> Netlink<T> {
             message.wipe();
         }
         self.socket.send(&octets, 0)?;
+        Ok(self.sequence)
+    }
 
+    fn exchange(&mut self, message: T, flags: u16) -> io::Result<Vec<T>> {
+        let sequence = self.send(message, flags)?;
         let mut received = Vec::new();
         loop {
             let (datagram, from) = self.socket.recv_from_full()?;
@@ -105,7 +132,7 @@ impl<T: Family> Netlink<T> {
             }
             for message in messages::<T>(&datagram) {
                 let Some(NetlinkMessage { header, payload, .. }) = message else { continue };
-                if header.sequence_number != self.sequence {
+                if header.sequence_number != sequence {
                     continue;
                 }
                 match payload {

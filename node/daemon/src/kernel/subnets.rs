@@ -78,13 +78,13 @@ pub(super) fn routes(subnets: &BTreeMap<Subnets, bool>, around: &Surroundings<'_
         let all = if remote.addr().is_ipv4() { Prefix::ALL_V4 } else { Prefix::ALL_V6 };
         plan.entry((all, LIVE)).or_insert(Target::Device { source: None });
         plan.insert((all, BACKSTOP), Target::Blackhole);
-        let source = own(between.local(), around).filter(|_| remote.len() > 0);
-        if source.is_some() {
-            plan.insert((remote, LIVE), Target::Device { source });
+        let device = target(between, around);
+        if device != (Target::Device { source: None }) {
+            plan.insert((remote, LIVE), device);
             plan.insert((remote, BACKSTOP), Target::Blackhole);
         }
         if *up {
-            plan.insert((remote, UP), Target::Device { source });
+            plan.insert((remote, UP), device);
         }
     }
     for prefix in plan::never() {
@@ -94,6 +94,12 @@ pub(super) fn routes(subnets: &BTreeMap<Subnets, bool>, around: &Surroundings<'_
         }
     }
     plan
+}
+
+/// The way to a remote prefix: the device, with a source of ours if we have one in the local prefix.
+fn target(between: &Subnets, around: &Surroundings<'_>) -> Target {
+    let source = own(between.local(), around).filter(|_| between.remote().len() > 0);
+    Target::Device { source }
 }
 
 /// Prefixes inside the remote one that are on our side all the same: the local one itself, and,
@@ -202,6 +208,33 @@ impl SubnetGround {
             }
         }
         done
+    }
+
+    /// A connection to `remote` has come up or gone down, and nothing else has changed: what
+    /// [`Self::follow`] would do for it, without looking at all the others.
+    pub(super) fn follow_one(
+        &mut self,
+        device: u32,
+        remote: Prefix,
+        subnets: &BTreeMap<Subnets, bool>,
+        around: &Surroundings<'_>,
+    ) -> io::Result<()> {
+        let up = subnets.iter().filter(|(between, up)| **up && between.remote() == remote);
+        let wanted = up.map(|(between, _)| target(between, around)).next_back();
+        let key = (remote, UP);
+        if self.installed_routes.get(&key) == wanted.as_ref() {
+            return Ok(());
+        }
+        if let Some(wanted) = wanted {
+            match self.routes.put(remote, UP, wanted, device) {
+                Err(error) if is_without_ipv6(&error, &remote) => return Ok(()),
+                put => put?,
+            }
+            self.installed_routes.insert(key, wanted);
+        } else if let Some(old) = self.installed_routes.remove(&key) {
+            self.routes.delete(remote, UP, old)?;
+        }
+        Ok(())
     }
 
     /// Removes everything.
