@@ -21,7 +21,7 @@ use crate::child::Standing;
 use crate::exchange::crash_detection::SENT_PER_SECOND;
 use crate::exchange::{
     Ask, Pending, create_child_responder, ike_auth_initiator, ike_auth_responder,
-    ike_sa_init_initiator, ike_sa_init_responder, ike_session_resume, mobike,
+    ike_sa_init_initiator, ike_session_resume, mobike,
 };
 use crate::message::{Delete, ExchangeType, Header, Notify, NotifyType, Payload};
 use crate::path::{IKE_PORT, Path};
@@ -479,9 +479,7 @@ impl Ike {
         let Peering { link, state: place, deadline: known } = &mut **peering;
         let state = std::mem::replace(place, State::Over);
         let reply = datagram.map_or((link.path.local, link.path.remote), |d| (d.local, d.remote));
-        let digest =
-            datagram.map_or_else(Vec::new, |d| ike_sa_init_responder::digest(d.remote, d.octets));
-        let mut turn = Turn { now, shared: &mut self.shared, link, reply, digest };
+        let mut turn = Turn { now, shared: &mut self.shared, link, reply, datagram };
         let state = step(state, &mut turn);
         self.shared.forget_what_was_drawn();
         let answered = matches!(state, State::Over) || link.half_open.is_none();

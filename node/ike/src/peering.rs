@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::api::{End, Event, IkeId, Timer};
+use crate::api::{Datagram, End, Event, IkeId, Timer};
 use crate::established::Established;
 use crate::exchange::Ask;
 use crate::exchange::ike_auth_initiator::{AuthSent, Signing};
 use crate::exchange::ike_auth_responder::{AwaitPeer, HalfOpenSa, SigningAnswer};
 use crate::exchange::ike_intermediate::KeSent;
 use crate::exchange::ike_sa_init_initiator::InitSent;
+use crate::exchange::ike_sa_init_responder;
 use crate::exchange::ike_session_resume::ResumeSent;
 use crate::message::Payload;
 use crate::path::Path;
@@ -97,11 +98,16 @@ pub(crate) struct Turn<'a> {
     pub(crate) link: &'a mut Link,
     /// Where an answer goes: from our address to the peer's, as the request came.
     pub(crate) reply: (SocketAddr, SocketAddr),
-    /// Digest of the datagram at hand, if there is one.
-    pub(crate) digest: Vec<u8>,
+    /// The datagram at hand, if there is one.
+    pub(crate) datagram: Option<Datagram<'a>>,
 }
 
 impl Turn<'_> {
+    /// Digest of the datagram at hand; empty without one.
+    pub(crate) fn digest(&self) -> Vec<u8> {
+        self.datagram.map_or_else(Vec::new, |d| ike_sa_init_responder::digest(d.remote, d.octets))
+    }
+
     pub(crate) fn answer(&mut self, datagrams: Vec<Vec<u8>>) {
         self.shared.send(self.reply.0, self.reply.1, datagrams);
     }

@@ -131,7 +131,7 @@ pub(crate) fn receive(
                 remote_selectors: child.as_ref().map_or_else(Vec::new, |c| c.remote.clone()),
                 local_selectors: child.as_ref().map_or_else(Vec::new, |c| c.local.clone()),
             }));
-            let digest = turn.digest.clone();
+            let digest = turn.digest();
             let until = turn.now + HALF_OPEN_LIFE;
             State::AwaitPeer(Box::new(AwaitPeer {
                 init: state,
@@ -145,7 +145,7 @@ pub(crate) fn receive(
             }))
         }
         Err(failure) => {
-            let digest = turn.digest.clone();
+            let digest = turn.digest();
             refuse(&mut state.sa, turn, ExchangeType::IKE_AUTH, digest, failure);
             State::Over
         }

@@ -110,7 +110,7 @@ pub(crate) fn answer(
     let (data, secret) = match made {
         Ok(made) => made,
         Err(failure) => {
-            let digest = turn.digest.clone();
+            let digest = turn.digest();
             refuse(&mut state.sa, turn, ExchangeType::IKE_INTERMEDIATE, digest, failure);
             return State::Over;
         }

@@ -122,7 +122,12 @@ pub(crate) fn stateless(header: &Header, notify: Notify) -> Vec<u8> {
 /// What identifies a request, so that its repetition is answered as it was.
 pub(crate) fn digest(remote: SocketAddr, octets: &[u8]) -> Vec<u8> {
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    digest.update(remote.to_string().as_bytes());
+    let (address, port) = (remote.ip(), remote.port().to_be_bytes());
+    match address {
+        std::net::IpAddr::V4(address) => digest.update(&address.octets()),
+        std::net::IpAddr::V6(address) => digest.update(&address.octets()),
+    }
+    digest.update(&port);
     digest.update(octets);
     digest.finish().as_ref().to_vec()
 }

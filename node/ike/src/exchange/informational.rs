@@ -65,7 +65,7 @@ fn deleted(established: &mut Established, turn: &mut Turn<'_>, which: Which) -> 
     let spi = sa.own_spi();
     let closing = matches!(sa.pending(), Some(Pending::DeleteIke(_)));
     turn.answer(datagrams.clone());
-    let request = turn.digest.clone();
+    let request = turn.digest();
     turn.shared.bury(turn.now, spi, Grave { request, datagrams });
     match which {
         Which::Current => {
