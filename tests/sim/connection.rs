@@ -162,6 +162,49 @@ fn calls_that_cross_leave_one_pair() {
     }
 }
 
+/// Forgetting an address closes the connection to it at both ends; the next packet makes it anew,
+/// with the ticket that the gateway gave and without signatures (RFC 5723).
+#[test]
+fn what_is_forgotten_comes_back_with_a_ticket() {
+    let mut net = Net::new(5, Link::default());
+    let (near, far) = (net_of(WEST_IN), net_of(EAST_IN));
+    let west = connection(&[EAST], 1, &near, &far, Start::Trap);
+    let east = connection(&[WEST], 0, &far, &near, Start::Accept);
+    for (n, (outer, inner, connection)) in
+        [(WEST, WEST_IN, west), (EAST, EAST_IN, east)].into_iter().enumerate()
+    {
+        let mut host = Host::plain(outer);
+        host.addresses.push(ip(inner));
+        let mut groups = Groups::new();
+        groups.insert(Prefix::ALL_V4, Group::Clear);
+        let (seed, now) = (net.seed(), net.now);
+        host.start(n, groups, seed, now, |config| {
+            config.connections.push(connection);
+            config.ike.resumption = true;
+            config.ike.ticket_keys = vec![[7; 32]];
+        });
+        let host = net.add(host);
+        net.drain(host);
+    }
+    send(&mut net, 0, WEST_IN, EAST_IN, "one");
+    net.run(seconds(2));
+    assert!(heard(&net, 1, "one"));
+    assert_eq!(net.signatures, 2);
+    let now = net.now;
+    for (address, left) in [("10.9.0.1", 1), (EAST_IN, 0)] {
+        net.hosts[0].node.as_mut().unwrap().keying.forget(now, ip(address));
+        net.drain(0);
+        net.run(seconds(1));
+        assert_eq!((view(&net, 0).pairs, view(&net, 1).pairs), (left, left), "{address}");
+    }
+    assert_eq!(view(&net, 0).state, ConnectionState::Idle);
+    send(&mut net, 0, WEST_IN, EAST_IN, "two");
+    net.run(seconds(2));
+    assert!(heard(&net, 1, "two"));
+    assert_eq!(net.signatures, 2, "it came back with signatures");
+    assert_eq!(clear(&net), 0);
+}
+
 /// The next gateway is called when the first does not answer, and what waits is not lost.
 #[test]
 fn gateways_are_tried_in_order() {

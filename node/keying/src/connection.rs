@@ -290,6 +290,17 @@ impl Keying {
         Some((best.connection.name.clone(), state))
     }
 
+    /// Closes what the connections to a destination have. One to everywhere is not meant.
+    pub(crate) fn close_connections_to(&mut self, now: Instant, dst: IpAddr) {
+        let leads_there = |s: &Subnets| s.remote().len() > 0 && s.remote().contains(dst);
+        let meant = self.configured.iter().filter(|c| c.subnets.iter().any(leads_there));
+        let all: BTreeSet<IkeId> =
+            meant.flat_map(|c| c.pairs.values().map(|pair| pair.ike)).collect();
+        for ike in all {
+            self.close_ike(now, ike);
+        }
+    }
+
     /// A packet waits for these connections.
     pub(crate) fn connections_wanted(&mut self, now: Instant, connections: &[usize]) {
         for index in connections {

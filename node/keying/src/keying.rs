@@ -364,8 +364,10 @@ impl Keying {
         self.drain(now);
     }
 
-    /// Forgets what is known of a destination: its pairs are closed, its next packet starts anew.
+    /// Forgets what is known of a destination: its pairs are closed, those of configured connections
+    /// to it as well, and its next packet starts anew.
     pub fn forget(&mut self, now: Instant, dst: IpAddr) {
+        self.close_connections_to(now, dst);
         let flows: Vec<Flow> = self.flows.keys().filter(|f| f.dst() == dst).copied().collect();
         for flow in flows {
             self.close_flow(now, flow);
