@@ -89,6 +89,12 @@ impl PairBed {
         self.directory.join(format!("{side}.key"))
     }
 
+    /// Where its public half is, PEM.
+    #[must_use]
+    pub fn public_key_file(&self, side: &str) -> PathBuf {
+        self.directory.join(format!("{side}.pub"))
+    }
+
     /// What a side's node is told.
     #[must_use]
     pub fn setup(&self, side: &str) -> Setup {
@@ -135,6 +141,8 @@ impl PairBed {
         let Ok(public) = public else { panic!("openssl: {public:?}") };
         let key = RsaKey::from_pem(&String::from_utf8_lossy(&public.stdout));
         let Ok(key) = key else { panic!("{file}: {key:?}") };
+        let written = fs::write(self.public_key_file(side), &public.stdout);
+        assert!(written.is_ok(), "{file}: {written:?}");
         key
     }
 

@@ -22,10 +22,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tests::pairbed::PairBed;
 
-use crate::figures::{Figures, head};
+use crate::figures::head;
+use crate::ours::{Keys, Setting};
 
 /// Measures handshakes between two nodes, and between two strongSwans. Needs root.
 #[derive(Parser, Debug)]
@@ -43,6 +44,9 @@ struct Arguments {
     /// Handshakes in flight at once while others are to be served; 0 leaves that out.
     #[arg(long, default_value_t = 500, value_name = "N")]
     load: usize,
+    /// Only ways of which the name contains this.
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    only: String,
     /// Write the figures to this file too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -99,30 +103,10 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     let mut all = serde_json::Map::new();
     for bits in &arguments.bits {
         for peers in [1, arguments.peers] {
-            if peers == 0 {
-                continue;
+            if peers > 0 {
+                let (title, figures) = series(arguments, bits, peers, no_strongswan.as_deref())?;
+                all.insert(title, figures);
             }
-            let (title, count) = if peers == 1 {
-                (format!("RSA-{bits}, one after the other"), arguments.count)
-            } else {
-                (format!("RSA-{bits}, {peers} different peers"), peers)
-            };
-            println!("{title}\n{}", head());
-            // One pair of addresses would call again before its last Delete is answered.
-            let ours = ours::measure(bits, count, peers.max(16))?;
-            println!("{}", ours.line("oe-node"));
-            let theirs = match &no_strongswan {
-                Some(why) => {
-                    println!("  strongSwan   skipped: {why}");
-                    None
-                }
-                None => {
-                    let theirs = theirs::measure(bits, count, peers)?;
-                    println!("{}", theirs.line("strongSwan"));
-                    Some(theirs)
-                }
-            };
-            all.insert(title, compare(ours, theirs));
         }
     }
     if arguments.load > 0 {
@@ -135,9 +119,72 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     Ok(())
 }
 
-fn compare(ours: Figures, theirs: Option<Figures>) -> Value {
-    let Some(theirs) = theirs else { return json!({ "oe-node": ours.json() }) };
-    let ratio = ours.per_cpu_second() / theirs.per_cpu_second();
-    println!("  {ratio:.1} times as many handshakes for a second of processor time\n");
-    json!({ "oe-node": ours.json(), "strongSwan": theirs.json(), "ratio": ratio })
+/// One comparison: a strongSwan, and our ways against it.
+fn series(
+    arguments: &Arguments,
+    bits: &str,
+    peers: usize,
+    no_strongswan: Option<&str>,
+) -> io::Result<(String, Value)> {
+    let (title, count) = match peers {
+        1 => (format!("RSA-{bits}, one peer again and again"), arguments.count),
+        _ => (format!("RSA-{bits}, {peers} different peers"), peers),
+    };
+    println!("{title}\n{}", head());
+    let unwanted = (!STRONGSWAN.contains(&arguments.only)).then_some("not asked for");
+    let theirs = match no_strongswan.or(unwanted) {
+        Some(why) => {
+            println!("  {:<34} skipped: {why}", STRONGSWAN);
+            None
+        }
+        None => {
+            let theirs = theirs::measure(bits, count, peers)?;
+            println!("{}", theirs.line(STRONGSWAN));
+            Some(theirs)
+        }
+    };
+    let mut all = serde_json::Map::new();
+    if let Some(theirs) = &theirs {
+        all.insert(STRONGSWAN.to_owned(), theirs.json());
+    }
+    // One pair of addresses would call again before its last Delete is answered.
+    let setting = Setting {
+        bits,
+        count,
+        peers: peers.max(16),
+        keys: Keys::Written,
+        post_quantum: false,
+        resumed: false,
+    };
+    let ways = [
+        ("oe-node, same suite, keys written", setting),
+        ("oe-node, keys in DNS with DNSSEC", Setting { keys: Keys::Dns, ..setting }),
+        (
+            "oe-node, and with ML-KEM-768",
+            Setting { keys: Keys::Dns, post_quantum: true, ..setting },
+        ),
+        ("oe-node, resumed, keys written", Setting { peers: count, resumed: true, ..setting }),
+        (
+            "oe-node, resumed, keys in DNS",
+            Setting { peers: count, resumed: true, keys: Keys::Dns, ..setting },
+        ),
+    ];
+    for (name, setting) in ways {
+        if !name.contains(&arguments.only) {
+            continue;
+        }
+        let ours = ours::measure(setting)?;
+        println!("{}", ours.line(name));
+        let mut json = ours.json();
+        if let (Some(theirs), Some(json)) = (&theirs, json.as_object_mut()) {
+            let ratio = ours.per_cpu_second() / theirs.per_cpu_second();
+            println!("  {:<34} {ratio:.1} times strongSwan's for each CPU second", "");
+            json.insert("ratio".to_owned(), ratio.into());
+        }
+        all.insert(name.to_owned(), json);
+    }
+    println!();
+    Ok((title, Value::from(all)))
 }
+
+const STRONGSWAN: &str = "strongSwan, keys written";

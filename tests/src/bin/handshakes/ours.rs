@@ -1,5 +1,6 @@
 //! Two nodes against each other.
 
+use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
@@ -7,20 +8,53 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use tests::node::Node;
 use tests::pairbed::PairBed;
 use tests::place;
 
-use crate::figures::{Figures, cpu};
+use crate::figures::{Cpu, Figures};
 
-/// Measures `count` handshakes from west to east, over `peers` pairs of addresses, one after the
-/// other: a datagram goes out, is held, DNS is asked, keys are agreed, the datagram arrives and is
-/// answered; then west forgets the peer and what DNS said of it.
-pub(crate) fn measure(bits: &str, count: usize, peers: usize) -> io::Result<Figures> {
+/// How two nodes find each other's keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Keys {
+    /// Written down on both sides, a connection for each peer: as strongSwan has them.
+    Written,
+    /// In DNS, validated, asked for anew by who calls. Who answers remembers.
+    Dns,
+}
+
+/// What two nodes do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting<'a> {
+    /// Of the RSA keys.
+    pub(crate) bits: &'a str,
+    /// Handshakes.
+    pub(crate) count: usize,
+    /// Pairs of addresses, called in turn.
+    pub(crate) peers: usize,
+    pub(crate) keys: Keys,
+    /// ML-KEM-768 beside X25519.
+    pub(crate) post_quantum: bool,
+    /// Every peer is called once before, and comes back with its ticket.
+    pub(crate) resumed: bool,
+}
+
+/// Measures handshakes from west to east, one after the other: a datagram goes out, is held, DNS is
+/// asked if the key is there, keys are agreed, the datagram arrives and is answered; then west
+/// forgets the peer and what DNS said of it, which deletes the SAs at both ends.
+pub(crate) fn measure(setting: Setting<'_>) -> io::Result<Figures> {
+    let Setting { bits, count, peers, .. } = setting;
     let bed = PairBed::up("oeh", bits, peers);
-    let start = |side: &str| -> Node {
+    let start = |side: &str| {
         let mut setup = bed.setup(side);
         setup.quiet = true;
+        if setting.keys == Keys::Written {
+            setup.policies = vec![("clear", "0.0.0.0/0\n")];
+            setup.more = connections(&bed, side, peers);
+        }
+        setup.more += &format!(
+            "[ike]\npost-quantum = {}\nresumption = {}\n",
+            setting.post_quantum, setting.resumed
+        );
         setup.start(&bed.namespace(side))
     };
     let (west, east) = (start("west"), start("east"));
@@ -29,23 +63,54 @@ pub(crate) fn measure(bits: &str, count: usize, peers: usize) -> io::Result<Figu
         place::command(&bed.namespace("east"), &[&own, "echo"]).stdout(Stdio::piped()).spawn()?;
     await_line(&mut echo)?;
     let socket = bed.setup("west").socket().display().to_string();
-    let (rounds, width) = (count.to_string(), peers.to_string());
-    let words = [own.as_str(), "drive", &rounds, &width, &socket];
-    let before = [cpu(west.pid())?, cpu(east.pid())?];
+    let drive = |rounds: usize| -> io::Result<usize> {
+        let (rounds, width) = (rounds.to_string(), peers.to_string());
+        let words = [own.as_str(), "drive", &rounds, &width, &socket];
+        let driven = place::command(&bed.namespace("west"), &words).output()?;
+        let said = String::from_utf8_lossy(&driven.stdout);
+        said.trim().parse().map_err(|_| {
+            io::Error::other(format!("{said}{}", String::from_utf8_lossy(&driven.stderr)))
+        })
+    };
+    // For the tickets; else what happens only once in a process.
+    drive(if setting.resumed { peers } else { 2 })?;
+    std::thread::sleep(SETTLE);
+    let before = [Cpu::of(west.pid())?, Cpu::of(east.pid())?];
     let began = Instant::now();
-    let driven = place::command(&bed.namespace("west"), &words).output()?;
+    let failed = drive(count);
     let took = began.elapsed();
     // East has still to hear of the last.
-    std::thread::sleep(Duration::from_millis(200));
-    let after = [cpu(west.pid())?, cpu(east.pid())?];
+    std::thread::sleep(SETTLE);
+    let after = [Cpu::of(west.pid())?, Cpu::of(east.pid())?];
     let _ = echo.kill();
     let _ = echo.wait();
-    let said = String::from_utf8_lossy(&driven.stdout);
-    let failed = said.trim().parse().map_err(|_| {
-        io::Error::other(format!("{said}{}", String::from_utf8_lossy(&driven.stderr)))
-    })?;
-    let spent = [after[0] - before[0], after[1] - before[1]];
-    Ok(Figures { count, failed, took, initiator: spent[0], responder: spent[1] })
+    let (initiator, responder) = (after[0].since(before[0]), after[1].since(before[1]));
+    let signed = initiator.signing + responder.signing;
+    if setting.resumed && signed > (initiator.all + responder.all) / 10 {
+        return Err(io::Error::other("there were signatures: not resumed"));
+    }
+    Ok(Figures { count, failed: failed?, took, initiator, responder })
+}
+
+/// A connection for each pair of addresses, with the key of the other side.
+fn connections(bed: &PairBed, side: &str, peers: usize) -> String {
+    let mut text = String::new();
+    for n in 0..peers {
+        let (local, remote, other, start) = match side {
+            "west" => (PairBed::west(n), PairBed::east(n), "east", "trap"),
+            _ => (PairBed::east(n), PairBed::west(n), "west", "accept"),
+        };
+        let key = bed.public_key_file(other);
+        // Writing to memory cannot fail.
+        let _ = writeln!(
+            text,
+            "[[connection]]\nname = \"h{n}\"\ngateway = \"{remote}\"\nstart = \"{start}\"\n\
+             local-address = \"{local}\"\nlocal-subnets = [\"{local}\"]\n\
+             remote-subnets = [\"{remote}\"]\nremote-key = \"{}\"",
+            key.display()
+        );
+    }
+    text
 }
 
 fn await_line(child: &mut std::process::Child) -> io::Result<()> {
@@ -120,3 +185,5 @@ pub(crate) fn ask(control: &Path, request: &str) -> io::Result<String> {
 }
 
 const PORT: u16 = 7777;
+/// Until nothing is left to be done for what was measured.
+const SETTLE: Duration = Duration::from_millis(200);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::figures::{Figures, cpu};
+use crate::figures::{Cpu, Figures};
 use crate::vici::Vici;
 
 /// Where charon is in Debian.
@@ -26,7 +26,7 @@ pub(crate) fn measure(bits: &str, count: usize, peers: usize) -> io::Result<Figu
     let mut west = Vici::connect(&charons.state.join("run/w/charon.vici"))?;
     let processes = [charons.pid("w")?, charons.pid("e")?];
     let mut failed = 0;
-    let before = [cpu(processes[0])?, cpu(processes[1])?];
+    let before = [Cpu::of(processes[0])?, Cpu::of(processes[1])?];
     let began = Instant::now();
     for n in 0..count {
         let name = if peers > 1 { format!("h{}", n % peers) } else { "w".to_owned() };
@@ -37,9 +37,9 @@ pub(crate) fn measure(bits: &str, count: usize, peers: usize) -> io::Result<Figu
         let _ = west.succeeds("terminate", &ike);
     }
     let took = began.elapsed();
-    let after = [cpu(processes[0])?, cpu(processes[1])?];
-    let spent = [after[0] - before[0], after[1] - before[1]];
-    Ok(Figures { count, failed, took, initiator: spent[0], responder: spent[1] })
+    let after = [Cpu::of(processes[0])?, Cpu::of(processes[1])?];
+    let (initiator, responder) = (after[0].since(before[0]), after[1].since(before[1]));
+    Ok(Figures { count, failed, took, initiator, responder })
 }
 
 impl Charons {
