@@ -565,6 +565,8 @@ impl Keying {
             peer.pairs.insert(id);
         }
         self.counters.pairs += 1;
+        // The peer's first packet may be answered before we send on the pair.
+        self.lay_subnets(index);
         self.command(Command::AddSa(Box::new(to_pair(child, Trust::Configured))));
         match current {
             Some(old) if rekeys == Some(old) && ours => self.use_pair(now, index, id),
@@ -789,8 +791,9 @@ impl Keying {
     fn policy_between(&self, subnets: &Subnets) -> Policy {
         let of = || self.configured.iter().filter(|c| c.subnets.contains(subnets));
         let coming = of().any(|c| {
-            c.connection.start != Start::Accept
-                && matches!(c.state, ConnectionState::Idle | ConnectionState::Calling)
+            !c.pairs.is_empty()
+                || c.connection.start != Start::Accept
+                    && matches!(c.state, ConnectionState::Idle | ConnectionState::Calling)
         });
         if coming { Policy::Hold } else { Policy::Deny }
     }
