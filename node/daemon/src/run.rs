@@ -42,6 +42,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let dns = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("dns")
+        .on_thread_start(userspace::give_way)
         .enable_all()
         .build()
         .context("the runtime does not start")?;

@@ -48,7 +48,8 @@ enum Command {
     Explain(explain::Args),
     /// Lists the other ends of established IKE SAs.
     Peers(peers::Args),
-    /// Closes what there is with an address; the next packet to it starts anew.
+    /// Closes what there is with an address, configured connections included; the next packet to it
+    /// starts anew.
     Forget(forget::Args),
     /// Keeps private destinations closed while no daemon runs: before its start and after its end.
     Guard(guard::Args),

@@ -1,5 +1,5 @@
 //! Signing, on threads of its own: the one operation of a handshake that takes as long as all
-//! others together, and that the main loop must not wait for.
+//! others together, and that the main loop must not wait for, nor for the processor it takes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -43,6 +43,7 @@ impl Signers {
         for _ in 0..processors.saturating_sub(1).clamp(1, MAX_THREADS) {
             let (key, queue, signed) = (Arc::clone(&key), Arc::clone(&queue), signed.clone());
             std::thread::Builder::new().name("signer".into()).spawn(move || {
+                crate::userspace::give_way();
                 super::warm_up();
                 while let Some(job) = queue.next() {
                     let signature = key.sign(job.scheme, &job.octets).ok();

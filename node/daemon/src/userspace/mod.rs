@@ -19,4 +19,4 @@ mod tests;
 pub(crate) use lanes::{Datagram, Entry, Lanes, lanes};
 pub(crate) use plane::{Config, Counters, Plane, start};
 pub(crate) use provider::fastest;
-pub(crate) use sys::forbid_dumps;
+pub(crate) use sys::{forbid_dumps, give_way};
