@@ -55,12 +55,15 @@ pub(crate) fn measure(bits: &str, strangers: usize) -> io::Result<Value> {
         io::Error::other(format!("{said}{}", String::from_utf8_lossy(&output.stderr)))
     })?;
     println!("  {} handshakes/s, {} failed", figures["handshakes_per_second"], figures["failed"]);
-    for (what, name) in
-        [("control", "a request on the control socket"), ("rekey", "an established peer's rekey")]
-    {
+    for (what, name) in [
+        ("control", "a request on the control socket"),
+        ("control_alone", "the same without them"),
+        ("rekey", "an established peer's rekey"),
+        ("rekey_alone", "the same without them"),
+    ] {
         let of = |rank: &str| figures[what][rank].as_f64().unwrap_or_default();
         println!(
-            "  {name}: median {:.1} ms, 99 % {:.1} ms, longest {:.1} ms, of {}",
+            "  {name:<32} median {:.1} ms, 99 % {:.1} ms, longest {:.1} ms, of {}",
             of("p50_ms"),
             of("p99_ms"),
             of("max_ms"),
@@ -76,25 +79,41 @@ pub(crate) fn run(wanted: &Wanted) -> io::Result<()> {
     let key = TestKey::from_pem(&std::fs::read_to_string(&wanted.key)?);
     let node = TestKey::from_pem(&std::fs::read_to_string(&wanted.node_key)?).ike();
     let over = AtomicBool::new(false);
-    let figures = std::thread::scope(|scope| {
-        let known = Known::establish(&key, &node)?;
-        let control = scope.spawn(|| ask_on(&wanted.control, &over));
-        let rekeys = scope.spawn(|| known.rekey_on(&over));
-        let end = Instant::now() + Duration::from_secs(wanted.seconds);
-        let strangers = call_on(wanted.strangers, &key, &node, end);
-        over.store(true, Ordering::Relaxed);
-        let (done, failed) = strangers?;
-        let joined = |waits: std::thread::ScopedJoinHandle<'_, io::Result<Vec<Duration>>>| {
-            waits.join().unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
-        };
-        let (control, rekeys) = (joined(control)?, joined(rekeys)?);
-        io::Result::Ok(json!({
-            "handshakes_per_second": done as f64 / wanted.seconds as f64,
-            "failed": failed,
-            "control": ranks(control),
-            "rekey": ranks(rekeys),
-        }))
+    let mut known = Known::establish(&key, &node)?;
+    // Beside what is done, how long do a request and a rekey take?
+    let mut beside = |work: &mut dyn FnMut() -> io::Result<()>| {
+        over.store(false, Ordering::Relaxed);
+        let waits = std::thread::scope(|scope| {
+            let control = scope.spawn(|| ask_on(&wanted.control, &over));
+            let rekeys = scope.spawn(|| known.rekey_on(&over));
+            let done = work();
+            over.store(true, Ordering::Relaxed);
+            let joined = |waits: std::thread::ScopedJoinHandle<'_, io::Result<Vec<Duration>>>| {
+                waits.join().unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
+            };
+            let (control, rekeys) = (joined(control), joined(rekeys));
+            done.and_then(|()| Ok((ranks(control?), ranks(rekeys?))))
+        });
+        io::Result::Ok(waits?)
+    };
+    let (control_alone, rekey_alone) = beside(&mut || {
+        std::thread::sleep(Duration::from_secs(1));
+        Ok(())
     })?;
+    let (mut done, mut failed) = (0, 0);
+    let (control, rekey) = beside(&mut || {
+        let end = Instant::now() + Duration::from_secs(wanted.seconds);
+        (done, failed) = call_on(wanted.strangers, &key, &node, end)?;
+        Ok(())
+    })?;
+    let figures = json!({
+        "handshakes_per_second": done as f64 / wanted.seconds as f64,
+        "failed": failed,
+        "control": control,
+        "rekey": rekey,
+        "control_alone": control_alone,
+        "rekey_alone": rekey_alone,
+    });
     writeln!(io::stdout(), "{figures}")
 }
 
@@ -258,7 +277,7 @@ impl<'a> Known<'a> {
     }
 
     /// Rekeys again and again; how long each took.
-    fn rekey_on(mut self, over: &AtomicBool) -> io::Result<Vec<Duration>> {
+    fn rekey_on(&mut self, over: &AtomicBool) -> io::Result<Vec<Duration>> {
         let mut waits = Vec::new();
         self.caller.socket.set_read_timeout(Some(Duration::from_millis(1)))?;
         while !over.load(Ordering::Relaxed) {
