@@ -19,6 +19,17 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
+    /// Both runs as one.
+    pub(crate) fn and(self, other: &Self) -> Self {
+        Self {
+            count: self.count + other.count,
+            failed: self.failed + other.failed,
+            took: self.took + other.took,
+            initiator: self.initiator.and(other.initiator),
+            responder: self.responder.and(other.responder),
+        }
+    }
+
     fn each(&self, of: Duration) -> f64 {
         of.as_secs_f64() * 1e3 / self.count.max(1) as f64
     }
@@ -125,6 +136,15 @@ impl Cpu {
             signing: self.signing.saturating_sub(before.signing),
             dns: self.dns.saturating_sub(before.dns),
             packets: self.packets.saturating_sub(before.packets),
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            all: self.all + other.all,
+            signing: self.signing + other.signing,
+            dns: self.dns + other.dns,
+            packets: self.packets + other.packets,
         }
     }
 

@@ -180,12 +180,17 @@ impl Caller {
 
     /// Takes in what has come.
     fn listen(&mut self) {
+        while self.hear() {}
+    }
+
+    /// Takes in one datagram, if there is one.
+    fn hear(&mut self) -> bool {
         let mut octets = [0; 4096];
-        while let Ok((len, remote)) = self.socket.recv_from(&mut octets) {
-            let local = SocketAddr::new(PairBed::west(self.n), IKE);
-            let octets = octets.get(..len).unwrap_or_default();
-            self.ike.handle_datagram(Instant::now(), Datagram { local, remote, octets });
-        }
+        let Ok((len, remote)) = self.socket.recv_from(&mut octets) else { return false };
+        let local = SocketAddr::new(PairBed::west(self.n), IKE);
+        let octets = octets.get(..len).unwrap_or_default();
+        self.ike.handle_datagram(Instant::now(), Datagram { local, remote, octets });
+        true
     }
 
     /// Does what the machine wants; gives what happened.
@@ -312,7 +317,8 @@ impl<'a> Known<'a> {
             if let Some(found) = events.iter().find_map(|event| wanted(event, self.child)) {
                 return Some(found);
             }
-            self.caller.listen();
+            // A wait for more than there is would count.
+            self.caller.hear();
         }
         None
     }

@@ -25,8 +25,9 @@ use clap::{Parser, Subcommand};
 use serde_json::Value;
 use tests::pairbed::PairBed;
 
-use crate::figures::head;
-use crate::ours::{Keys, Setting};
+use crate::figures::{Figures, head};
+use crate::ours::{Keys, Ours, Setting};
+use crate::theirs::Theirs;
 
 /// Measures handshakes between two nodes, and between two strongSwans. Needs root.
 #[derive(Parser, Debug)]
@@ -63,6 +64,8 @@ enum Inside {
     /// Calls and hangs up.
     #[command(hide = true)]
     Drive {
+        /// From which on.
+        first: usize,
         /// How often.
         count: usize,
         /// Whom, in turn.
@@ -79,7 +82,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.inside {
         Some(Inside::Echo) => ours::echo(),
-        Some(Inside::Drive { count, peers, control }) => ours::drive(*count, *peers, control),
+        Some(Inside::Drive { first, count, peers, control }) => {
+            ours::drive(*first, *count, *peers, control)
+        }
         Some(Inside::Load(wanted)) => load::run(wanted),
         None => measure(&arguments),
     };
@@ -119,7 +124,8 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     Ok(())
 }
 
-/// One comparison: a strongSwan, and our ways against it.
+/// One comparison: two strongSwans, and our ways against them. All are up at the same time and work
+/// in turn, so that whatever else the machine is busy with hits them alike.
 fn series(
     arguments: &Arguments,
     bits: &str,
@@ -130,50 +136,44 @@ fn series(
         1 => (format!("RSA-{bits}, one peer again and again"), arguments.count),
         _ => (format!("RSA-{bits}, {peers} different peers"), peers),
     };
-    println!("{title}\n{}", head());
-    let unwanted = (!STRONGSWAN.contains(&arguments.only)).then_some("not asked for");
-    let theirs = match no_strongswan.or(unwanted) {
+    println!("{title}");
+    let wanted = |name: &str| name.contains(&arguments.only);
+    let mut theirs = match no_strongswan {
         Some(why) => {
-            println!("  {:<34} skipped: {why}", STRONGSWAN);
+            println!("  {STRONGSWAN:<34} skipped: {why}");
             None
         }
-        None => {
-            let theirs = theirs::measure(bits, count, peers)?;
-            println!("{}", theirs.line(STRONGSWAN));
-            Some(theirs)
-        }
+        None => wanted(STRONGSWAN).then(|| Theirs::up(bits, peers)).transpose()?,
     };
+    let mut ours = Vec::new();
+    for (n, (name, setting)) in ways(bits, peers, count).into_iter().enumerate() {
+        if wanted(name) {
+            ours.push((name, Ours::up(&format!("oeh{n}"), setting)?));
+        }
+    }
+    let mut sums: Vec<Option<Figures>> = vec![None; ours.len() + 1];
+    let add = |sum: &mut Option<Figures>, figures: Figures| {
+        *sum = Some(match sum.take() {
+            Some(sum) => sum.and(&figures),
+            None => figures,
+        });
+    };
+    for _ in 0..ROUNDS {
+        if let Some(theirs) = &mut theirs {
+            add(&mut sums[0], theirs.measure(count / ROUNDS)?);
+        }
+        for ((_, ours), sum) in ours.iter_mut().zip(&mut sums[1..]) {
+            add(sum, ours.measure(count / ROUNDS)?);
+        }
+    }
+    println!("{}", head());
     let mut all = serde_json::Map::new();
+    let theirs = sums.remove(0);
     if let Some(theirs) = &theirs {
+        println!("{}", theirs.line(STRONGSWAN));
         all.insert(STRONGSWAN.to_owned(), theirs.json());
     }
-    // One pair of addresses would call again before its last Delete is answered.
-    let setting = Setting {
-        bits,
-        count,
-        peers: peers.max(16),
-        keys: Keys::Written,
-        post_quantum: false,
-        resumed: false,
-    };
-    let ways = [
-        ("oe-node, same suite, keys written", setting),
-        ("oe-node, keys in DNS with DNSSEC", Setting { keys: Keys::Dns, ..setting }),
-        (
-            "oe-node, and with ML-KEM-768",
-            Setting { keys: Keys::Dns, post_quantum: true, ..setting },
-        ),
-        ("oe-node, resumed, keys written", Setting { peers: count, resumed: true, ..setting }),
-        (
-            "oe-node, resumed, keys in DNS",
-            Setting { peers: count, resumed: true, keys: Keys::Dns, ..setting },
-        ),
-    ];
-    for (name, setting) in ways {
-        if !name.contains(&arguments.only) {
-            continue;
-        }
-        let ours = ours::measure(setting)?;
+    for ((name, _), ours) in ours.iter().zip(sums.into_iter().flatten()) {
         println!("{}", ours.line(name));
         let mut json = ours.json();
         if let (Some(theirs), Some(json)) = (&theirs, json.as_object_mut()) {
@@ -181,10 +181,34 @@ fn series(
             println!("  {:<34} {ratio:.1} times strongSwan's for each CPU second", "");
             json.insert("ratio".to_owned(), ratio.into());
         }
-        all.insert(name.to_owned(), json);
+        all.insert((*name).to_owned(), json);
     }
     println!();
     Ok((title, Value::from(all)))
 }
 
+/// What of ours is compared. strongSwan has no resumption: ours stands against its full handshake.
+fn ways(bits: &str, peers: usize, count: usize) -> [(&'static str, Setting); 5] {
+    // One pair of addresses would call again before its last Delete is answered.
+    let written = Setting {
+        bits: bits.to_owned(),
+        peers: peers.max(16),
+        keys: Keys::Written,
+        post_quantum: false,
+        resumed: false,
+    };
+    let dns = Setting { keys: Keys::Dns, ..written.clone() };
+    // A ticket is good once.
+    let resumed = Setting { peers: count, resumed: true, ..written.clone() };
+    [
+        ("oe-node, same suite, keys written", written),
+        ("oe-node, keys in DNS with DNSSEC", dns.clone()),
+        ("oe-node, and with ML-KEM-768", Setting { post_quantum: true, ..dns }),
+        ("oe-node, resumed, keys written", resumed.clone()),
+        ("oe-node, resumed, keys in DNS", Setting { keys: Keys::Dns, ..resumed }),
+    ]
+}
+
 const STRONGSWAN: &str = "strongSwan, keys written";
+/// Each does a part of its work in each.
+const ROUNDS: usize = 8;

@@ -5,9 +5,10 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use tests::node::Node;
 use tests::pairbed::PairBed;
 use tests::place;
 
@@ -23,12 +24,10 @@ pub(crate) enum Keys {
 }
 
 /// What two nodes do.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Setting<'a> {
+#[derive(Clone, Debug)]
+pub(crate) struct Setting {
     /// Of the RSA keys.
-    pub(crate) bits: &'a str,
-    /// Handshakes.
-    pub(crate) count: usize,
+    pub(crate) bits: String,
     /// Pairs of addresses, called in turn.
     pub(crate) peers: usize,
     pub(crate) keys: Keys,
@@ -38,58 +37,90 @@ pub(crate) struct Setting<'a> {
     pub(crate) resumed: bool,
 }
 
-/// Measures handshakes from west to east, one after the other: a datagram goes out, is held, DNS is
-/// asked if the key is there, keys are agreed, the datagram arrives and is answered; then west
-/// forgets the peer and what DNS said of it, which deletes the SAs at both ends.
-pub(crate) fn measure(setting: Setting<'_>) -> io::Result<Figures> {
-    let Setting { bits, count, peers, .. } = setting;
-    let bed = PairBed::up("oeh", bits, peers);
-    let start = |side: &str| {
-        let mut setup = bed.setup(side);
-        setup.quiet = true;
-        if setting.keys == Keys::Written {
-            setup.policies = vec![("clear", "0.0.0.0/0\n")];
-            setup.more = connections(&bed, side, peers);
-        }
-        setup.more += &format!(
-            "[ike]\npost-quantum = {}\nresumption = {}\n",
-            setting.post_quantum, setting.resumed
-        );
-        setup.start(&bed.namespace(side))
-    };
-    let (west, east) = (start("west"), start("east"));
-    let own = std::env::current_exe()?.display().to_string();
-    let mut echo =
-        place::command(&bed.namespace("east"), &[&own, "echo"]).stdout(Stdio::piped()).spawn()?;
-    await_line(&mut echo)?;
-    let socket = bed.setup("west").socket().display().to_string();
-    let drive = |rounds: usize| -> io::Result<usize> {
-        let (rounds, width) = (rounds.to_string(), peers.to_string());
-        let words = [own.as_str(), "drive", &rounds, &width, &socket];
-        let driven = place::command(&bed.namespace("west"), &words).output()?;
+/// Two nodes that can be made to call each other. Gone when dropped.
+pub(crate) struct Ours {
+    setting: Setting,
+    nodes: [Node; 2],
+    echo: Child,
+    /// Pairs of addresses that were called, counted on.
+    next: usize,
+    bed: PairBed,
+}
+
+impl Ours {
+    /// Starts both; `name` tells them from others.
+    pub(crate) fn up(name: &str, setting: Setting) -> io::Result<Self> {
+        let bed = PairBed::up(name, &setting.bits, setting.peers);
+        let start = |side: &str| {
+            let mut setup = bed.setup(side);
+            setup.quiet = true;
+            if setting.keys == Keys::Written {
+                setup.policies = vec![("clear", "0.0.0.0/0\n")];
+                setup.more = connections(&bed, side, setting.peers);
+            }
+            setup.more += &format!(
+                "[ike]\npost-quantum = {}\nresumption = {}\n",
+                setting.post_quantum, setting.resumed
+            );
+            setup.start(&bed.namespace(side))
+        };
+        let nodes = [start("west"), start("east")];
+        let own = std::env::current_exe()?.display().to_string();
+        let mut echo = place::command(&bed.namespace("east"), &[&own, "echo"])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        await_line(&mut echo)?;
+        // For the tickets; else what happens only once in a process.
+        let first = if setting.resumed { setting.peers } else { 2 };
+        let mut ours = Self { setting, nodes, echo, next: 0, bed };
+        ours.drive(first)?;
+        Ok(ours)
+    }
+
+    fn cpu(&self) -> io::Result<[Cpu; 2]> {
+        Ok([Cpu::of(self.nodes[0].pid())?, Cpu::of(self.nodes[1].pid())?])
+    }
+
+    /// So many handshakes; how many failed.
+    fn drive(&mut self, count: usize) -> io::Result<usize> {
+        let own = std::env::current_exe()?.display().to_string();
+        let socket = self.bed.setup("west").socket().display().to_string();
+        let numbers = [self.next, count, self.setting.peers].map(|n| n.to_string());
+        let words = [own.as_str(), "drive", &numbers[0], &numbers[1], &numbers[2], &socket];
+        self.next += count;
+        let driven = place::command(&self.bed.namespace("west"), &words).output()?;
         let said = String::from_utf8_lossy(&driven.stdout);
         said.trim().parse().map_err(|_| {
             io::Error::other(format!("{said}{}", String::from_utf8_lossy(&driven.stderr)))
         })
-    };
-    // For the tickets; else what happens only once in a process.
-    drive(if setting.resumed { peers } else { 2 })?;
-    std::thread::sleep(SETTLE);
-    let before = [Cpu::of(west.pid())?, Cpu::of(east.pid())?];
-    let began = Instant::now();
-    let failed = drive(count);
-    let took = began.elapsed();
-    // East has still to hear of the last.
-    std::thread::sleep(SETTLE);
-    let after = [Cpu::of(west.pid())?, Cpu::of(east.pid())?];
-    let _ = echo.kill();
-    let _ = echo.wait();
-    let (initiator, responder) = (after[0].since(before[0]), after[1].since(before[1]));
-    let signed = initiator.signing + responder.signing;
-    if setting.resumed && signed > (initiator.all + responder.all) / 10 {
-        return Err(io::Error::other("there were signatures: not resumed"));
     }
-    Ok(Figures { count, failed: failed?, took, initiator, responder })
+
+    /// Measures handshakes from west to east, one after the other: a datagram goes out, is held, DNS
+    /// is asked if the key is there, keys are agreed, the datagram arrives and is answered; then west
+    /// forgets the peer and what DNS said of it, which deletes the SAs at both ends.
+    pub(crate) fn measure(&mut self, count: usize) -> io::Result<Figures> {
+        std::thread::sleep(SETTLE);
+        let before = self.cpu()?;
+        let began = Instant::now();
+        let failed = self.drive(count)?;
+        let took = began.elapsed();
+        // East has still to hear of the last.
+        std::thread::sleep(SETTLE);
+        let after = self.cpu()?;
+        let [initiator, responder] = [0, 1].map(|side| after[side].since(before[side]));
+        let signed = initiator.signing + responder.signing;
+        if self.setting.resumed && signed > (initiator.all + responder.all) / 10 {
+            return Err(io::Error::other("there were signatures: not resumed"));
+        }
+        Ok(Figures { count, failed, took, initiator, responder })
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        let _ = self.echo.kill();
+        let _ = self.echo.wait();
+    }
 }
 
 /// A connection for each pair of addresses, with the key of the other side.
@@ -113,7 +144,7 @@ fn connections(bed: &PairBed, side: &str, peers: usize) -> String {
     text
 }
 
-fn await_line(child: &mut std::process::Child) -> io::Result<()> {
+fn await_line(child: &mut Child) -> io::Result<()> {
     let Some(output) = child.stdout.take() else { return Ok(()) };
     BufReader::new(output).read_line(&mut String::new()).map(|_| ())
 }
@@ -147,9 +178,9 @@ pub(crate) fn echo() -> io::Result<()> {
 }
 
 /// Inside west: calls, and hangs up; prints how many calls came to nothing.
-pub(crate) fn drive(count: usize, peers: usize, control: &Path) -> io::Result<()> {
+pub(crate) fn drive(first: usize, count: usize, peers: usize, control: &Path) -> io::Result<()> {
     let mut failed = 0_usize;
-    for n in 0..count {
+    for n in first..first + count {
         let (from, to) = (PairBed::west(n % peers), PairBed::east(n % peers));
         failed += usize::from(!reaches(from, to, n)?);
         ask(control, &format!(r#"{{"request":"forget","address":"{to}"}}"#))?;

@@ -19,27 +19,51 @@ struct Charons {
     prefix: String,
 }
 
-/// Measures `count` handshakes; with more than one peer, each side has so many connections loaded,
-/// with an identity each, and they are called one after the other.
-pub(crate) fn measure(bits: &str, count: usize, peers: usize) -> io::Result<Figures> {
-    let charons = Charons::up(bits, peers)?;
-    let mut west = Vici::connect(&charons.state.join("run/w/charon.vici"))?;
-    let processes = [charons.pid("w")?, charons.pid("e")?];
-    let mut failed = 0;
-    let before = [Cpu::of(processes[0])?, Cpu::of(processes[1])?];
-    let began = Instant::now();
-    for n in 0..count {
-        let name = if peers > 1 { format!("h{}", n % peers) } else { "w".to_owned() };
-        let options = [("timeout", "20000"), ("loglevel", "-1")];
-        let child = [&[("child", name.as_str())][..], &options].concat();
-        failed += usize::from(!west.succeeds("initiate", &child));
-        let ike = [&[("ike", name.as_str())][..], &options].concat();
-        let _ = west.succeeds("terminate", &ike);
+/// Two strongSwans that can be made to call each other.
+pub(crate) struct Theirs {
+    peers: usize,
+    west: Vici,
+    processes: [u32; 2],
+    next: usize,
+    _charons: Charons,
+}
+
+impl Theirs {
+    /// Starts both; with more than one peer, each side has so many connections loaded, with an
+    /// identity each.
+    pub(crate) fn up(bits: &str, peers: usize) -> io::Result<Self> {
+        let charons = Charons::up(bits, peers)?;
+        let west = Vici::connect(&charons.state.join("run/w/charon.vici"))?;
+        let processes = [charons.pid("w")?, charons.pid("e")?];
+        Ok(Self { peers, west, processes, next: 0, _charons: charons })
     }
-    let took = began.elapsed();
-    let after = [Cpu::of(processes[0])?, Cpu::of(processes[1])?];
-    let (initiator, responder) = (after[0].since(before[0]), after[1].since(before[1]));
-    Ok(Figures { count, failed, took, initiator, responder })
+
+    fn cpu(&self) -> io::Result<[Cpu; 2]> {
+        Ok([Cpu::of(self.processes[0])?, Cpu::of(self.processes[1])?])
+    }
+
+    /// Measures so many handshakes, one after the other.
+    pub(crate) fn measure(&mut self, count: usize) -> io::Result<Figures> {
+        let mut failed = 0;
+        let before = self.cpu()?;
+        let began = Instant::now();
+        for n in self.next..self.next + count {
+            let name = match self.peers {
+                1 => "w".to_owned(),
+                peers => format!("h{}", n % peers),
+            };
+            let options = [("timeout", "20000"), ("loglevel", "-1")];
+            let child = [&[("child", name.as_str())][..], &options].concat();
+            failed += usize::from(!self.west.succeeds("initiate", &child));
+            let ike = [&[("ike", name.as_str())][..], &options].concat();
+            let _ = self.west.succeeds("terminate", &ike);
+        }
+        self.next += count;
+        let took = began.elapsed();
+        let after = self.cpu()?;
+        let [initiator, responder] = [0, 1].map(|side| after[side].since(before[side]));
+        Ok(Figures { count, failed, took, initiator, responder })
+    }
 }
 
 impl Charons {
