@@ -196,13 +196,13 @@ impl Node {
         let sleep = tokio::time::sleep_until(tokio::time::Instant::now());
         tokio::pin!(sleep);
         for turn in 1_usize.. {
+            self.carry_out_all();
+            self.answer_looks();
             if turn.is_multiple_of(TURNS) {
                 // As long as there is something to do nobody else has a turn on this thread, and the
                 // sockets of those who ask us are not looked at.
                 tokio::task::yield_now().await;
             }
-            self.carry_out_all();
-            self.answer_looks();
             let due = self.due().into();
             if sleep.deadline() != due {
                 sleep.as_mut().reset(due);
