@@ -181,7 +181,7 @@ fn what_is_forgotten_comes_back_with_a_ticket() {
         host.start(n, groups, seed, now, |config| {
             config.connections.push(connection);
             config.ike.resumption = true;
-            config.ike.ticket_keys = vec![[7; 32]];
+            config.ike.ticket_keys = vec![[7; 32].into()];
         });
         let host = net.add(host);
         net.drain(host);
