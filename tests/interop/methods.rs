@@ -162,7 +162,8 @@ const CIPHERS: [(&str, &str); 9] = [
     ("aes256-sha512", "AES_CBC_256-HMAC_SHA2_512_256"),
 ];
 const PRFS: [&str; 3] = ["prfsha256", "prfsha384", "prfsha512"];
-const GROUPS: [&str; 4] = ["x25519", "ecp256", "ecp384", "ecp521"];
+const GROUPS: [&str; 7] =
+    ["x25519", "ecp256", "ecp384", "ecp521", "modp2048", "modp3072", "modp4096"];
 
 /// One strongSwan that is told something else each time: every cipher with every prf and every
 /// group, alternately called and calling; every ESP cipher, and rekeyed with every group.

@@ -188,8 +188,9 @@ pub struct Config {
     pub resumption: bool,
     /// MOBIKE.
     pub mobike: Mobike,
-    /// Whether AES-CBC with HMAC-SHA2 will do, for IKE and for ESP, where a peer knows no AEAD.
-    /// Offered last, and chosen only if nothing better is offered.
+    /// Whether AES-CBC with HMAC-SHA2 will do, for IKE and for ESP, where a peer knows no AEAD,
+    /// and MODP groups of 2048 bits and above where it knows no curve. Offered last, and chosen
+    /// only if nothing better is offered.
     pub compatibility: bool,
     /// Whether ML-KEM-768 goes into the keys besides, with every peer that knows it (RFC 9370).
     pub post_quantum: bool,

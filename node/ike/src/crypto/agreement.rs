@@ -1,9 +1,10 @@
-//! Diffie-Hellman: Curve25519 (RFC 8031) and the NIST curves (RFC 5903).
+//! Diffie-Hellman: Curve25519 (RFC 8031), the NIST curves (RFC 5903), and MODP groups (RFC 3526).
 
 use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey};
 use rand_core::CryptoRng;
 use subtle::ConstantTimeEq;
 
+use super::modp::Modp;
 use super::{CryptoFailure, Secret};
 
 /// A key exchange method.
@@ -13,11 +14,21 @@ pub(crate) enum Group {
     Ecp256,
     Ecp384,
     Ecp521,
+    /// Only as configured compatibility: slow, and for those who know no curve.
+    Modp(Modp),
 }
 
 impl Group {
-    /// All, best first.
-    pub(crate) const ALL: [Self; 4] = [Self::Curve25519, Self::Ecp256, Self::Ecp384, Self::Ecp521];
+    /// All, best first; the last three only as compatibility.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Curve25519,
+        Self::Ecp256,
+        Self::Ecp384,
+        Self::Ecp521,
+        Self::Modp(Modp::Modp3072),
+        Self::Modp(Modp::Modp4096),
+        Self::Modp(Modp::Modp2048),
+    ];
 
     /// Its number in transforms and KE payloads.
     pub(crate) fn number(self) -> u16 {
@@ -26,20 +37,30 @@ impl Group {
             Self::Ecp256 => 19,
             Self::Ecp384 => 20,
             Self::Ecp521 => 21,
+            Self::Modp(Modp::Modp2048) => 14,
+            Self::Modp(Modp::Modp3072) => 15,
+            Self::Modp(Modp::Modp4096) => 16,
         }
+    }
+
+    /// Whether it is for peers that know no better.
+    pub(crate) fn is_compatibility(self) -> bool {
+        matches!(self, Self::Modp(_))
     }
 
     pub(crate) fn from_number(number: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|g| g.number() == number)
     }
 
-    fn algorithm(self) -> &'static agreement::Algorithm {
-        match self {
+    /// The curve; `None` for those that have none.
+    fn algorithm(self) -> Option<&'static agreement::Algorithm> {
+        Some(match self {
             Self::Curve25519 => &agreement::X25519,
             Self::Ecp256 => &agreement::ECDH_P256,
             Self::Ecp384 => &agreement::ECDH_P384,
             Self::Ecp521 => &agreement::ECDH_P521,
-        }
+            Self::Modp(_) => return None,
+        })
     }
 
     fn private_len(self) -> usize {
@@ -47,6 +68,7 @@ impl Group {
             Self::Curve25519 | Self::Ecp256 => 32,
             Self::Ecp384 => 48,
             Self::Ecp521 => 66,
+            Self::Modp(group) => group.exponent_len(),
         }
     }
 
@@ -57,6 +79,7 @@ impl Group {
             Self::Ecp256 => 64,
             Self::Ecp384 => 96,
             Self::Ecp521 => 132,
+            Self::Modp(group) => group.len(),
         }
     }
 }
@@ -65,8 +88,14 @@ impl Group {
 #[derive(Debug)]
 pub(crate) struct Agreement {
     group: Group,
-    private: PrivateKey,
+    private: Private,
     public: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Private {
+    Curve(PrivateKey),
+    Exponent(Modp, Secret),
 }
 
 impl Agreement {
@@ -89,13 +118,22 @@ impl Agreement {
 
     /// The key pair of this private key.
     pub(crate) fn with_private(group: Group, private: &[u8]) -> Result<Self, CryptoFailure> {
+        let algorithm = match (group, group.algorithm()) {
+            (_, Some(algorithm)) => algorithm,
+            (Group::Modp(modp), None) => {
+                let public = modp.public(private)?;
+                let private = Private::Exponent(modp, Secret::new(private.to_vec()));
+                return Ok(Self { group, private, public });
+            }
+            (_, None) => return Err(CryptoFailure),
+        };
         let private =
-            PrivateKey::from_private_key(group.algorithm(), private).map_err(|_| CryptoFailure)?;
+            PrivateKey::from_private_key(algorithm, private).map_err(|_| CryptoFailure)?;
         let public = private.compute_public_key().map_err(|_| CryptoFailure)?;
         let octets = public.as_ref();
         let skip = octets.len().checked_sub(group.public_len()).ok_or(CryptoFailure)?;
         let public = octets.get(skip..).ok_or(CryptoFailure)?.to_vec();
-        Ok(Self { group, private, public })
+        Ok(Self { group, private: Private::Curve(private), public })
     }
 
     pub(crate) fn group(&self) -> Group {
@@ -113,15 +151,22 @@ impl Agreement {
         if peer.len() != self.group.public_len() || peer == self.public {
             return Err(CryptoFailure);
         }
+        let private = match &self.private {
+            Private::Curve(private) => private,
+            Private::Exponent(modp, exponent) => return modp.agree(exponent, peer),
+        };
         let mut point = Vec::with_capacity(1 + peer.len());
         if self.group != Group::Curve25519 {
             point.push(UNCOMPRESSED);
         }
         point.extend_from_slice(peer);
-        let peer = UnparsedPublicKey::new(self.group.algorithm(), point);
-        let secret = agreement::agree(&self.private, peer, CryptoFailure, |secret| {
-            Ok(Secret::new(secret.to_vec()))
-        })?;
+        let algorithm = private.algorithm();
+        let secret = agreement::agree(
+            private,
+            UnparsedPublicKey::new(algorithm, point),
+            CryptoFailure,
+            |secret| Ok(Secret::new(secret.to_vec())),
+        )?;
         let zero = vec![0; secret.len()];
         if bool::from(secret.ct_eq(&zero)) { Err(CryptoFailure) } else { Ok(secret) }
     }

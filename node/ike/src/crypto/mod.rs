@@ -1,8 +1,10 @@
-//! What the exchanges need of cryptography; every primitive comes from aws-lc-rs.
+//! What the exchanges need of cryptography; every primitive comes from
+//! aws-lc-rs, but for the arithmetic of the MODP groups, which it does not offer.
 
 mod agreement;
 mod cbc;
 mod kem;
+mod modp;
 mod schedule;
 mod seal;
 mod secret;

@@ -5,6 +5,7 @@ use sa::{EspCipher, Integrity};
 
 use super::agreement::Group;
 use super::kem::AdditionalKe;
+use super::modp::Modp;
 use super::schedule::Prf;
 use super::seal::IkeCipher;
 use crate::message::{Proposal, ProtocolId, Transform, TransformType};
@@ -22,10 +23,26 @@ pub(crate) struct IkeSuite {
 /// What will do for us.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Suites {
-    /// AES-CBC with an HMAC, where the peer knows no AEAD.
+    /// AES-CBC with an HMAC, where the peer knows no AEAD, and MODP groups, where it knows no curve.
     pub(crate) compatibility: bool,
     /// An additional key exchange, for IKE, where the peer knows one (RFC 9370).
     pub(crate) additional: bool,
+}
+
+impl Suites {
+    /// The key exchange methods, best first.
+    fn groups(self) -> impl Iterator<Item = Group> {
+        Group::ALL.into_iter().filter(move |group| self.compatibility || !group.is_compatibility())
+    }
+
+    /// The key exchange method of this number, if it will do.
+    pub(crate) fn group(self, number: u16) -> Option<Group> {
+        self.groups().find(|group| group.number() == number)
+    }
+
+    fn group_transforms(self) -> impl Iterator<Item = Transform> {
+        self.groups().map(|g| transform(TransformType::KE, g.number()))
+    }
 }
 
 impl IkeSuite {
@@ -67,6 +84,12 @@ impl IkeSuite {
             (Group::Ecp256, true) => "p256+mlkem768",
             (Group::Ecp384, true) => "p384+mlkem768",
             (Group::Ecp521, true) => "p521+mlkem768",
+            (Group::Modp(Modp::Modp2048), false) => "modp2048",
+            (Group::Modp(Modp::Modp3072), false) => "modp3072",
+            (Group::Modp(Modp::Modp4096), false) => "modp4096",
+            (Group::Modp(Modp::Modp2048), true) => "modp2048+mlkem768",
+            (Group::Modp(Modp::Modp3072), true) => "modp3072+mlkem768",
+            (Group::Modp(Modp::Modp4096), true) => "modp4096+mlkem768",
         }
     }
 }
@@ -90,7 +113,11 @@ pub(crate) fn offer_ike(suites: Suites, spi: &[u8]) -> Vec<Proposal> {
             number,
             protocol: ProtocolId::IKE,
             spi: spi.to_vec(),
-            transforms: ciphers.into_iter().chain(prfs()).chain(group_transforms()).collect(),
+            transforms: ciphers
+                .into_iter()
+                .chain(prfs())
+                .chain(suites.group_transforms())
+                .collect(),
         })
         .collect()
 }
@@ -129,10 +156,6 @@ fn integrity_number(integrity: Integrity) -> u16 {
     }
 }
 
-fn group_transforms() -> impl Iterator<Item = Transform> {
-    Group::ALL.into_iter().map(|g| transform(TransformType::KE, g.number()))
-}
-
 /// The responder's choice for an IKE SA, with the proposal that says it. `ke_group` is the
 /// group of the peer's KE payload, preferred because it saves a round.
 pub(crate) fn choose_ike(
@@ -144,7 +167,7 @@ pub(crate) fn choose_ike(
     let usable = |p: &&Proposal| p.protocol == ProtocolId::IKE && p.spi.len() == spi_len;
     let look = |additional, cbc| {
         proposals.iter().filter(usable).find_map(|proposal| {
-            let (suite, exchanges) = suite_of(proposal, ke_group, additional, cbc)?;
+            let (suite, exchanges) = suite_of(suites, proposal, ke_group, additional, cbc)?;
             (suite.additional.is_some() == additional)
                 .then(|| (suite, answer_ike(proposal.number, suite, exchanges)))
         })
@@ -178,6 +201,7 @@ fn answer_ike(number: u8, suite: IkeSuite, exchanges: Vec<Transform>) -> Proposa
 /// The best suite of one proposal, with an AEAD or with AES-CBC, and what to answer to its
 /// additional key exchanges, of which we do one if `additional`, and otherwise none.
 fn suite_of(
+    suites: Suites,
     proposal: &Proposal,
     ke_group: u16,
     additional: bool,
@@ -210,9 +234,10 @@ fn suite_of(
     let number = |cipher: &IkeCipher| cipher.number();
     let cipher = cipher_of(proposal, cbc, number, &IkeCipher::AEADS, IkeCipher::cbc)?;
     let prf = Prf::ALL.into_iter().find(|p| has(TransformType::PRF, p.number()))?;
-    let group = Group::from_number(ke_group)
+    let group = suites
+        .group(ke_group)
         .into_iter()
-        .chain(Group::ALL)
+        .chain(suites.groups())
         .find(|g| has(TransformType::KE, g.number()))?;
     Some((IkeSuite { cipher, prf, group, additional: chosen }, exchanges))
 }
@@ -255,7 +280,7 @@ pub(crate) fn confirm_ike(
         (true, 3) | (false, 2) if suites.compatibility => (false, true),
         _ => return None,
     };
-    let (suite, exchanges) = suite_of(proposal, 0, additional, cbc)?;
+    let (suite, exchanges) = suite_of(suites, proposal, 0, additional, cbc)?;
     // What was not asked for must not be answered, not even with "none".
     let fits =
         suite.additional.is_some() == additional && exchanges.len() == usize::from(additional);
@@ -313,7 +338,8 @@ pub(crate) fn offer_esp(suites: Suites, spi: [u8; 4], offer: EspOffer) -> Vec<Pr
     for mut plain in cipher_sets(suites, esp_number, ESP_AEADS, esp_cbc) {
         plain.extend([1, 0].map(|id| transform(TransformType::ESN, id)));
         if offer == EspOffer::WithKe {
-            proposals.push(plain.iter().copied().chain(group_transforms()).collect::<Vec<_>>());
+            proposals
+                .push(plain.iter().copied().chain(suites.group_transforms()).collect::<Vec<_>>());
         }
         proposals.push(plain);
     }
@@ -343,13 +369,18 @@ pub(crate) fn choose_esp(
             if proposal.protocol != ProtocolId::ESP {
                 return None;
             }
-            let choice = esp_choice(proposal, ke_group, cbc)?;
+            let choice = esp_choice(suites, proposal, ke_group, cbc)?;
             Some((choice, u32::from_be_bytes(spi), proposal.number))
         })
     })
 }
 
-fn esp_choice(proposal: &Proposal, ke_group: Option<u16>, cbc: bool) -> Option<EspChoice> {
+fn esp_choice(
+    suites: Suites,
+    proposal: &Proposal,
+    ke_group: Option<u16>,
+    cbc: bool,
+) -> Option<EspChoice> {
     const KNOWN: [TransformType; 4] =
         [TransformType::ENCR, TransformType::INTEG, TransformType::KE, TransformType::ESN];
     if !only_types(proposal, &KNOWN) {
@@ -365,9 +396,10 @@ fn esp_choice(proposal: &Proposal, ke_group: Option<u16>, cbc: bool) -> Option<E
     }
     let wants_ke = proposal.transforms.iter().any(|t| t.kind == TransformType::KE);
     let group = match ke_group {
-        Some(sent) => Group::from_number(sent)
+        Some(sent) => suites
+            .group(sent)
             .into_iter()
-            .chain(Group::ALL)
+            .chain(suites.groups())
             .find(|g| has(TransformType::KE, g.number())),
         None => None,
     };

@@ -193,7 +193,7 @@ fn refused(
         NotifyType::INVALID_KE_PAYLOAD => {
             let group = <[u8; 2]>::try_from(error.data.as_slice())
                 .ok()
-                .and_then(|wanted| Group::from_number(u16::from_be_bytes(wanted)))
+                .and_then(|wanted| turn.shared.suites().group(u16::from_be_bytes(wanted)))
                 .filter(|group| *group != asked.agreement.group());
             if let (Some(group), true) = (group, asked.put_off < MAX_PUT_OFF) {
                 let put_off = asked.put_off + 1;

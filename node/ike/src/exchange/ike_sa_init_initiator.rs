@@ -207,7 +207,10 @@ fn read_refusal(
     if error.kind == NotifyType::INVALID_KE_PAYLOAD {
         let wanted = <[u8; 2]>::try_from(error.data.as_slice())
             .map_err(|_| InvalidMessage::Value("INVALID_KE_PAYLOAD"))?;
-        let group = Group::from_number(u16::from_be_bytes(wanted))
+        let group = turn
+            .shared
+            .suites()
+            .group(u16::from_be_bytes(wanted))
             .filter(|group| !state.tried.contains(group))
             .ok_or(Dropped::Stray)?;
         state.agreement =

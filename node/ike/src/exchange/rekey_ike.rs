@@ -130,7 +130,7 @@ fn refused(
         Some(NotifyType::INVALID_KE_PAYLOAD) if again => {
             let group = error
                 .and_then(|e| <[u8; 2]>::try_from(e.data.as_slice()).ok())
-                .and_then(|wanted| Group::from_number(u16::from_be_bytes(wanted)))
+                .and_then(|wanted| turn.shared.suites().group(u16::from_be_bytes(wanted)))
                 .filter(|group| *group != asked.agreement.group());
             if let Some(group) = group {
                 start(established, turn, group, asked.put_off + 1);

@@ -190,7 +190,7 @@ fn a_proposal_that_lacks_or_spoils_a_transform_is_not_chosen() {
         (1, 5, Some(256)),
         (2, 0, None),
         (2, 1025, None),
-        (2, 14, None),
+        (2, 5, None),
     ] {
         let mut proposal = aead.clone();
         (proposal.transforms[at].id, proposal.transforms[at].key_length) = (id, key_length);
@@ -224,7 +224,13 @@ fn every_number_of_every_transform_is_judged() {
         };
         assert_eq!(ike(&aead, 0), id == 20, "ENCR {id}");
         assert_eq!(ike(&aead, 1), [5, 6, 7].contains(&id), "PRF {id}");
-        assert_eq!(ike(&aead, 2), [19, 20, 21, 31].contains(&id), "KE {id}");
+        // No MODP group below 2048 bits, none above 4096, none of RFC 5114.
+        let group = [14, 15, 16, 19, 20, 21, 31].contains(&id);
+        assert_eq!(ike(&aead, 2), group, "KE {id}");
+        let mut modern = aead.clone();
+        modern.transforms[2].id = id;
+        let modern = choose_ike(AEADS, &[modern], 0, id).is_some();
+        assert_eq!(modern, group && id > 16, "KE {id} without compatibility");
         assert_eq!(ike(&cbc, 0), id == 12, "ENCR {id} beside an HMAC");
         assert_eq!(ike(&cbc, 2), [12, 13, 14].contains(&id), "INTEG {id}");
         let child = |at: usize| {
@@ -234,7 +240,7 @@ fn every_number_of_every_transform_is_judged() {
         };
         let at = |kind| esp.transforms.iter().position(|t| t.kind == kind).unwrap();
         assert_eq!(child(at(TransformType::ENCR)), id == 20, "ESP ENCR {id}");
-        assert_eq!(child(at(TransformType::KE)), [0, 19, 20, 21, 31].contains(&id), "ESP KE {id}");
+        assert_eq!(child(at(TransformType::KE)), group || id == 0, "ESP KE {id}");
         assert_eq!(child(at(TransformType::ESN)), id < 2, "ESN {id}");
     }
 }
