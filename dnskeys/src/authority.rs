@@ -35,8 +35,8 @@ pub struct Claim<'a> {
     pub outer: Option<IpAddr>,
 }
 
-/// Proof that a [`Claim`] was checked. Only [`authorize`] makes one; no child SA is installed
-/// without one.
+/// Proof that a [`Claim`] was checked. Only [`authorize`], [`authorize_lease`] and
+/// [`admit_anonymous`] make one; no child SA is installed without one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Authorized {
     address: IpAddr,
@@ -44,6 +44,7 @@ pub struct Authorized {
     security: Security,
     life: Duration,
     anonymous: bool,
+    leased: bool,
 }
 
 /// Why a claim was refused.
@@ -115,7 +116,67 @@ pub fn authorize(
         security: found.security,
         life: found.ttl.min(rules.ttl_cap),
         anonymous: false,
+        leased: false,
     })
+}
+
+/// Whether a name's own record carries the key that signed (RFC 4322 §5.3): who calls is then known,
+/// and nothing more. No address follows from it.
+///
+/// # Errors
+/// Says which part of the chain is missing; an address is no name.
+pub fn is_known_by_name(
+    speaker: &Speaker,
+    key: &PublicKey,
+    evidence: &[&Answer],
+    rules: &Rules,
+    strict: Strictness,
+) -> Result<(), Refusal> {
+    by_name(speaker, key, evidence, rules, strict).map(|_| ())
+}
+
+/// Whether somebody who is known by name only may have `claim.address`, which we give it ourselves
+/// (RFC 7296 §2.19): an address that is ours to give takes no record of its own. The claim's outer
+/// address does not matter.
+///
+/// # Errors
+/// Says why it may not.
+pub fn authorize_lease(
+    claim: Claim<'_>,
+    evidence: &[&Answer],
+    rules: &Rules,
+    strict: Strictness,
+) -> Result<Authorized, Refusal> {
+    if not_a_host(claim.address).is_some() {
+        return Err(Refusal::Address);
+    }
+    let found = by_name(claim.speaker, claim.key, evidence, rules, strict)?;
+    Ok(Authorized {
+        address: claim.address,
+        speaker: claim.speaker.clone(),
+        security: found.security,
+        life: found.ttl.min(rules.ttl_cap),
+        anonymous: false,
+        leased: true,
+    })
+}
+
+fn by_name(
+    speaker: &Speaker,
+    key: &PublicKey,
+    evidence: &[&Answer],
+    rules: &Rules,
+    strict: Strictness,
+) -> Result<Found, Refusal> {
+    let Speaker::Name(_) = speaker else { return Err(Refusal::NotNamed) };
+    if !authenticates(key, rules) {
+        return Err(Refusal::WeakKey);
+    }
+    let found = by_own_record(speaker, key, evidence)?;
+    if found.security != Security::Secure && demands_signature(rules, strict) {
+        return Err(Refusal::Unsigned);
+    }
+    Ok(found)
 }
 
 /// Whether somebody who proves nothing (RFC 7619) may have the address it is at: where nothing is
@@ -152,6 +213,7 @@ pub fn admit_anonymous(
             security: Security::Indeterminate,
             life: answer.ttl.min(rules.ttl_cap),
             anonymous: true,
+            leased: false,
         }),
     }
 }
@@ -173,6 +235,12 @@ impl Authorized {
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
         self.anonymous
+    }
+
+    /// Whether the address is one that we have given: see [`authorize_lease`].
+    #[must_use]
+    pub fn is_leased(&self) -> bool {
+        self.leased
     }
 
     /// The weakest link of the evidence.
@@ -262,7 +330,7 @@ fn by_reverse_name(claim: Claim<'_>, evidence: &[&Answer]) -> Result<Found, Refu
         match &record.key {
             Some(key) if key == claim.key => return Ok(Found::of(own)),
             Some(_) => refusal = Refusal::OtherKey,
-            None => match by_own_record(claim, evidence) {
+            None => match by_own_record(claim.speaker, claim.key, evidence) {
                 Ok(found) => return Ok(found.and(Found::of(own))),
                 Err(other) => refusal = other,
             },
@@ -293,22 +361,26 @@ fn names_speaker(record: &GatewayRecord, claim: Claim<'_>) -> Option<bool> {
 }
 
 /// The record at the speaker's own name, naming itself, with this key.
-fn by_own_record(claim: Claim<'_>, evidence: &[&Answer]) -> Result<Found, Refusal> {
-    let owner = match claim.speaker {
+fn by_own_record(
+    speaker: &Speaker,
+    key: &PublicKey,
+    evidence: &[&Answer],
+) -> Result<Found, Refusal> {
+    let owner = match speaker {
         Speaker::Address(addr) => Name::reverse(*addr),
         Speaker::Name(name) => name.clone(),
     };
     let (answer, records) = records_at(evidence, &owner)?;
     let mut refusal = Refusal::NotNamed;
     for record in &records.gateways {
-        let itself = match (&record.gateway, claim.speaker) {
+        let itself = match (&record.gateway, speaker) {
             (Gateway::Own, _) => true,
             (Gateway::Address(gateway), Speaker::Address(addr)) => gateway == addr,
             (Gateway::Name(gateway), Speaker::Name(name)) => gateway == name,
             _ => false,
         };
         if itself {
-            if record.key.as_ref() == Some(claim.key) {
+            if record.key.as_ref() == Some(key) {
                 return Ok(Found::of(answer));
             }
             refusal = Refusal::OtherKey;
@@ -334,7 +406,7 @@ fn by_forward_name(
     let named = matches!(claim.speaker, Speaker::Name(_));
     if silent && named && claim.outer == Some(claim.address) {
         // A name says who calls, not that it may have this address: no better than unsigned.
-        let found = by_own_record(claim, evidence)?;
+        let found = by_own_record(claim.speaker, claim.key, evidence)?;
         Ok(Found { security: found.security.min(Security::Insecure), ..found })
     } else {
         Err(refusal)

@@ -51,7 +51,10 @@ pub mod txt;
 mod fixtures;
 
 pub use answer::{Answer, Failure, Outcome, RecordSet, Security};
-pub use authority::{Authorized, Claim, Refusal, Speaker, admit_anonymous, authorize};
+pub use authority::{
+    Authorized, Claim, Refusal, Speaker, admit_anonymous, authorize, authorize_lease,
+    is_known_by_name,
+};
 pub use decision::{
     Candidate, Life, Reason, RequireDnssec, Rules, Strictness, Verdict, authenticates, decide,
     unusable,

@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ike::{
-    Child, ChildRequest, Config, Datagram, Event, Grant, Identity, Ike, IkeId, Initiate, Output,
-    PeerVerdict, Transmit,
+    Assigned, Child, ChildRequest, Config, Datagram, Event, Grant, Identity, Ike, IkeId, Initiate,
+    Output, PeerVerdict, Transmit,
 };
 use sa::{Mode, SaId, TrafficSelector};
 
@@ -38,7 +38,13 @@ fn host(outer: IpAddr) -> Vec<TrafficSelector> {
 
 /// A grant for whom this key proves.
 pub(crate) fn grant(key: usize, own: IpAddr, peer: IpAddr) -> Grant {
-    Grant { key: public(key).into(), remote: host(peer), local: host(own), transport: false }
+    Grant {
+        key: public(key).into(),
+        remote: host(peer),
+        local: host(own),
+        transport: false,
+        assigned: Assigned::Nothing,
+    }
 }
 
 /// What an IKE SA may become.
@@ -124,6 +130,7 @@ impl Owned {
             peer: Identity::Address(peer),
             keys: vec![public(key).into()],
             child: self.wish(peer),
+            ask_address: None,
         };
         let ike = self.ike.initiate(self.now, initiate);
         let identity = Identity::Address(peer);

@@ -15,8 +15,8 @@ use aws_lc_rs::signature::{
     self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaEncoding,
 };
 use ike::{
-    ChildRequest, Config, Credential, Datagram, Encapsulation, Event, Grant, Identity, Ike, IkeId,
-    Initiate, Output, PeerVerdict, PublicKey, SharedSecret, SignatureScheme, Transmit,
+    Assigned, ChildRequest, Config, Credential, Datagram, Encapsulation, Event, Grant, Identity,
+    Ike, IkeId, Initiate, Output, PeerVerdict, PublicKey, SharedSecret, SignatureScheme, Transmit,
 };
 use rsa::pkcs8::DecodePrivateKey as _;
 use rsa::traits::PublicKeyParts as _;
@@ -232,6 +232,7 @@ impl Driver {
                     peer: identity("PEER_ID", self.remote),
                     keys: vec![self.peer_key.clone()],
                     child: request(),
+                    ask_address: None,
                 };
                 self.ike.initiate(now, initiate);
             }
@@ -277,6 +278,7 @@ impl Driver {
                             remote: request().remote,
                             local: request().local,
                             transport: false,
+                            assigned: Assigned::Nothing,
                         }],
                     };
                     self.ike.handle_peer(now, need.ike, verdict);

@@ -14,4 +14,5 @@ mod driver;
 mod ike;
 mod libreswan;
 mod methods;
+mod nat;
 mod rig;

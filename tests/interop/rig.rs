@@ -165,6 +165,15 @@ impl Rig {
         self.control(&["sw", "--load-conns"]);
     }
 
+    /// strongSwan has these addresses to give away, under this name.
+    pub(crate) fn pool(&self, name: &str, addresses: &str) {
+        let file = self.state.join("run/e/swanctl/swanctl.conf");
+        let text = std::fs::read_to_string(&file).expect("swanctl.conf");
+        let pools = format!("pools {{\n {name} {{\n addrs = {addresses}\n }}\n}}\n");
+        std::fs::write(&file, text + &pools).expect("swanctl.conf");
+        self.control(&["sw", "--load-pools"]);
+    }
+
     /// Where a key pair's file is.
     pub(crate) fn file(&self, name: &str, ending: &str) -> String {
         self.state.join("keys").join(format!("{name}.{ending}")).display().to_string()

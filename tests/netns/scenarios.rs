@@ -51,6 +51,25 @@ fn gateways_encrypt_for_hosts_that_name_them() {
     );
 }
 
+/// Rules 69, 72: clients with the same address, behind two NATs and behind one.
+#[test]
+fn clients_behind_nats_call_by_name() {
+    if tests::skipped("clients_behind_nats_call_by_name", tests::missing(&["nft"])) {
+        return;
+    }
+    let Some(report) = run("nat") else { return };
+    assert_claims(
+        &report,
+        &[
+            "bob's, from the same address behind the same NAT",
+            "all three transfer at once",
+            "each has an address of its own in the pool",
+            "nothing of it could be read on the wire",
+            "dora goes in the clear, and is told why",
+        ],
+    );
+}
+
 /// The second gateway of a host's records takes over from the first (rules 25, 73).
 #[test]
 fn the_second_gateway_takes_over() {

@@ -15,6 +15,7 @@ mod lossy;
 mod matrix;
 mod memory;
 mod mesh;
+mod nat;
 mod net;
 mod node;
 mod packet;

@@ -80,32 +80,35 @@ enum Arrival {
     Signature { to: usize, ike: ike::IkeId, signature: Vec<u8> },
 }
 
-/// A NAT before one host: others see its address and ports instead, and reach what it has mapped.
+/// A NAT before some hosts, all of which it shows as one address (RFC 3022 §4.1): others reach what it
+/// has mapped.
 struct Nat {
-    host: usize,
-    outside: IpAddr,
-    /// The host's own address and port, by the outer port.
-    mapped: BTreeMap<u16, SocketAddr>,
+    outer: IpAddr,
+    inside: Vec<usize>,
+    /// Who sends from a port of the outer address, and from where.
+    ports: BTreeMap<u16, (usize, SocketAddr)>,
 }
 
 impl Nat {
-    fn map(&mut self, own: SocketAddr) -> SocketAddr {
-        let port = own.port().wrapping_add(20_000);
-        self.mapped.insert(port, own);
-        SocketAddr::new(self.outside, port)
+    /// How the world sees what a host inside sends from there.
+    fn map(&mut self, host: usize, from: SocketAddr) -> SocketAddr {
+        let known = self.ports.iter().find(|(_, who)| **who == (host, from)).map(|(port, _)| *port);
+        let port = known.unwrap_or_else(|| FIRST_PORT + u16::try_from(self.ports.len()).unwrap());
+        self.ports.insert(port, (host, from));
+        SocketAddr::new(self.outer, port)
     }
 
-    fn outwards(&mut self, sent: Sent) -> Sent {
+    fn outwards(&mut self, host: usize, sent: Sent) -> Sent {
         match sent {
-            Sent::Ike(t) => Sent::Ike(ike::Transmit { local: self.map(t.local), ..t }),
+            Sent::Ike(t) => Sent::Ike(ike::Transmit { local: self.map(host, t.local), ..t }),
             Sent::Esp(envelope, octets) => {
-                let local = self.map(envelope.local);
+                let local = self.map(host, envelope.local);
                 Sent::Esp(Envelope { local, ..envelope }, octets)
             }
             Sent::Clear(octets) => {
                 let ((from, to), (port, theirs)) =
                     (packet::addresses(&octets), packet::ports(&octets));
-                let ours = self.map(SocketAddr::new(from, port));
+                let ours = self.map(host, SocketAddr::new(from, port));
                 let text = packet::text(&octets);
                 let ports = (ours.port(), theirs);
                 Sent::Clear(packet::build_with_ports(ours.ip(), to, ports, &text))
@@ -113,26 +116,30 @@ impl Nat {
         }
     }
 
-    /// `None` for what nobody behind it waits for.
-    fn inwards(&self, sent: Sent) -> Option<Sent> {
+    /// For whom it is, and as it arrives there; `None` for what nobody waits for.
+    fn inwards(&self, sent: &Sent) -> Option<(usize, Sent)> {
+        let waits = |port: u16| self.ports.get(&port).filter(|who| who.0 != usize::MAX);
         Some(match sent {
             Sent::Ike(t) => {
-                Sent::Ike(ike::Transmit { remote: *self.mapped.get(&t.remote.port())?, ..t })
+                let (host, remote) = *waits(t.remote.port())?;
+                (host, Sent::Ike(ike::Transmit { remote, ..t.clone() }))
             }
             Sent::Esp(envelope, octets) => {
-                let remote = *self.mapped.get(&envelope.remote.port())?;
-                Sent::Esp(Envelope { remote, ..envelope }, octets)
+                let (host, remote) = *waits(envelope.remote.port())?;
+                (host, Sent::Esp(Envelope { remote, ..*envelope }, octets.clone()))
             }
             Sent::Clear(octets) => {
-                let (theirs, port) = packet::ports(&octets);
-                let own = self.mapped.get(&port)?;
-                let (from, text) = (packet::addresses(&octets).0, packet::text(&octets));
+                let (theirs, port) = packet::ports(octets);
+                let (host, own) = *waits(port)?;
+                let (from, text) = (packet::addresses(octets).0, packet::text(octets));
                 let ports = (theirs, own.port());
-                Sent::Clear(packet::build_with_ports(from, own.ip(), ports, &text))
+                (host, Sent::Clear(packet::build_with_ports(from, own.ip(), ports, &text)))
             }
         })
     }
 }
+
+const FIRST_PORT: u16 = 20_000;
 
 type Filter = Box<dyn FnMut(usize, &Seen) -> Fate>;
 
@@ -150,7 +157,7 @@ pub(crate) struct Net {
     /// The packets themselves, for an attacker who listens; only if somebody does.
     pub(crate) tapped: Option<Vec<Sent>>,
     filter: Option<Filter>,
-    nat: Option<Nat>,
+    nats: Vec<Nat>,
     rng: ChaCha20Rng,
     arrivals: BTreeMap<(Instant, u64), Arrival>,
     count: u64,
@@ -174,7 +181,7 @@ impl Net {
             signatures: 0,
             tapped: None,
             filter: None,
-            nat: None,
+            nats: Vec::new(),
             rng: ChaCha20Rng::seed_from_u64(seed),
             arrivals: BTreeMap::new(),
             count: 0,
@@ -191,7 +198,7 @@ impl Net {
 
     /// From now on others see a host at this address, and reach it only where it has been first.
     pub(crate) fn put_behind_nat(&mut self, host: usize, outside: IpAddr) {
-        self.nat = Some(Nat { host, outside, mapped: BTreeMap::new() });
+        self.nat(outside, &[host]);
     }
 
     pub(crate) fn add(&mut self, host: Host) -> usize {
@@ -204,6 +211,19 @@ impl Net {
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
         seed
+    }
+
+    /// Puts hosts behind a NAT with this address. Their own addresses need not differ.
+    pub(crate) fn nat(&mut self, outer: IpAddr, inside: &[usize]) {
+        let inside = inside.to_vec();
+        self.nats.push(Nat { outer, inside, ports: BTreeMap::new() });
+    }
+
+    /// A NAT forgets whom its ports are for: whoever sends next gets another.
+    pub(crate) fn forget_ports(&mut self, nat: usize) {
+        for who in self.nats[nat].ports.values_mut() {
+            who.0 = usize::MAX;
+        }
     }
 
     /// An application on `from` sends one packet.
@@ -357,7 +377,7 @@ impl Net {
         let now = self.now;
         loop {
             while let Some(sent) = self.hosts[host].outbox.pop_front() {
-                self.put_on_wire(sent);
+                self.leave(host, sent);
             }
             let Some(node) = &mut self.hosts[host].node else { return };
             let Some(output) = node.keying.poll_output() else {
@@ -371,7 +391,7 @@ impl Net {
                 Output::Transmit(transmit) => {
                     // From here on the peer may send through what was agreed.
                     assert_eq!(node.open_beside_a_pair(), [], "open when the answer leaves");
-                    self.put_on_wire(Sent::ike(transmit));
+                    self.leave(host, Sent::ike(transmit));
                 }
                 Output::Query { name, .. } => self.query(host, &name),
                 Output::Sign(job) => {
@@ -392,30 +412,35 @@ impl Net {
         self.schedule(delay, Arrival::Answer { to: host, answer });
     }
 
-    fn put_on_wire(&mut self, mut sent: Sent) {
-        let from = sent.seen(self.now).from;
-        let behind = |nat: &&mut Nat, addr| self.hosts[nat.host].has(addr);
-        if let Some(nat) = self.nat.as_mut().filter(|nat| behind(nat, from)) {
-            sent = nat.outwards(sent);
+    /// A packet leaves a host, perhaps through a NAT.
+    fn leave(&mut self, host: usize, mut sent: Sent) {
+        if let Some(nat) = self.nats.iter_mut().find(|nat| nat.inside.contains(&host)) {
+            sent = nat.outwards(host, sent);
         }
+        self.put_on_wire(sent);
+    }
+
+    fn put_on_wire(&mut self, mut sent: Sent) {
         let seen = sent.seen(self.now);
         let number = self.wire.len();
         self.wire.push(seen);
         if let Some(tapped) = &mut self.tapped {
             tapped.push(sent.clone());
         }
-        let to = match &self.nat {
-            Some(nat) if nat.outside == seen.to => {
-                let Some(inwards) = nat.inwards(sent) else { return };
+        let to = match self.nats.iter().find(|nat| nat.outer == seen.to) {
+            Some(nat) => {
+                let Some((host, inwards)) = nat.inwards(&sent) else { return };
                 sent = inwards;
-                nat.host
+                host
             }
-            // Its own address means nothing to others.
-            Some(nat) if self.hosts[nat.host].has(seen.to) => return,
-            _ => match self.place(seen.to) {
-                Some(to) => to,
-                None => return,
-            },
+            None => {
+                let Some(to) = self.place(seen.to) else { return };
+                // Its own address means nothing to others.
+                if self.nats.iter().any(|nat| nat.inside.contains(&to)) {
+                    return;
+                }
+                to
+            }
         };
         let fate = self.filter.as_mut().map_or(Fate::Link, |filter| filter(number, &seen));
         let mut copies = match fate {

@@ -152,6 +152,8 @@ impl Host {
             ike: ike::Config::new(key.ike()),
             lives: keying::Lives::default(),
             destinations: keying::DESTINATIONS,
+            pool: Vec::new(),
+            translates: true,
         };
         change(&mut config);
         let keying = Keying::new(config, seed, now);

@@ -74,6 +74,8 @@ impl Party {
             when_advertised: keying::WhenAdvertised::Clear,
             null_auth: keying::NullAuth::default(),
             own_record: keying::OwnRecord::Advise,
+            pool: Vec::new(),
+            translates: true,
             identity: None,
             served: Vec::new(),
             connections: Vec::new(),

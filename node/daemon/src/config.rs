@@ -3,6 +3,7 @@
 
 mod connection;
 mod group;
+mod pool;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -33,6 +34,7 @@ pub(crate) struct Config {
     pub(crate) serve: Vec<Serve>,
     pub(crate) extrude: Vec<Extrude>,
     pub(crate) borrow: Vec<Borrow>,
+    pub(crate) pool: pool::Pool,
     #[serde(rename = "connection")]
     pub(crate) connections: Vec<Connection>,
     #[serde(rename = "group")]
@@ -313,6 +315,7 @@ impl Config {
         if self.serve.iter().any(|serve| serve.subnet.0.len() == 0) {
             return Err("serve.subnet: everybody cannot be behind this machine".to_owned());
         }
+        self.check_pool()?;
         let known = |name: &str| self.connections.iter().any(|c| c.name == name);
         for (field, name) in (self.extrude.iter().map(|e| ("extrude.to", &e.to)))
             .chain(self.borrow.iter().map(|b| ("borrow.from", &b.from)))
@@ -513,6 +516,7 @@ mod tests {
             "when-advertised",
             "null-auth",
             "subnet",
+            "prefixes",
             "to",
             "from",
             "name",

@@ -82,7 +82,10 @@ async fn start(
     if made {
         view::announce_key(&key, &config.key_file(), &addresses);
     }
-    let configured = view::keying_config(config, groups, connections, &key, addresses);
+    let usable = config.check_pool_against(backend.local_addresses());
+    let configured = usable
+        .map_err(anyhow::Error::msg)
+        .and_then(|()| view::keying_config(config, groups, connections, &key, addresses));
     let prepared = configured.and_then(|keying_config| {
         let signers = Signers::start(key, &signatures_in).context("threads that sign")?;
         Ok((keying_config, signers))

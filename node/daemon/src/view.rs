@@ -9,7 +9,7 @@ use keying::{Keying, Report, What};
 use serde_json::{Value, json};
 
 use crate::backend::Backend;
-use crate::config::{Config, Encapsulation, Mobike};
+use crate::config::{Backend as Plane, Config, Encapsulation, Mobike};
 use crate::hostkey::{Bits, HostKey};
 use crate::kernel::{GroundConfig, XfrmConfig};
 use crate::resolver::ResolverConfig;
@@ -137,6 +137,8 @@ pub(crate) fn keying_config(
         own_record: config.own_record(),
         identity: config.identity(),
         addresses,
+        pool: config.pool(),
+        translates: config.node.backend == Plane::Userspace,
         ike: ike::Config {
             encapsulation: match config.node.encapsulation {
                 Encapsulation::Udp => ike::Encapsulation::Force,
@@ -170,11 +172,21 @@ pub(crate) fn status(keying: &Keying, plane: &Backend, now: Instant) -> Value {
         "connections": connections,
         "guard": plane.is_guarded(),
         "destinations": destinations,
+        "leases": keying.leases().iter().map(lease).collect::<Vec<Value>>(),
         "plane": { "backend": plane.name(), "cryptography": plane.cryptography() },
         "counters": {
             "keying": keying_counters(keying),
             "plane": plane_counters(plane),
         },
+    })
+}
+
+/// An address of the pool that somebody has, or had last.
+fn lease(lease: &keying::LeaseView) -> Value {
+    json!({
+        "address": lease.address.to_string(),
+        "identity": identity(&lease.holder),
+        "used": lease.used,
     })
 }
 
@@ -304,6 +316,18 @@ fn advice(e: &keying::Explanation) -> Option<String> {
              --ip {}",
             d.source
         ),
+        (_, Why::BehindNat) => {
+            "give this host a name with its key in DNS (node.identity), and have \
+                                the peer set up a [pool]"
+                .to_owned()
+        }
+        (_, Why::NotLent) => "nothing: it is reachable once its host calls".to_owned(),
+        (_, Why::Gateway(ike::End::NoAddress)) => {
+            "the peer's administrator has to set up a [pool]".to_owned()
+        }
+        (_, Why::NoPool | Why::NotAsked | Why::PoolExhausted) => {
+            "see [pool] in the configuration".to_owned()
+        }
         (_, Why::NotServed) => "list the source's subnet in a [[serve]] table".to_owned(),
         (_, Why::Dns(Reason::Bogus | Reason::Malformed)) => format!(
             "its zone is broken: oe-node verify --ip {address} says where; group clear overrides"
@@ -359,6 +383,7 @@ fn destination(d: &keying::Destination) -> Value {
         "trust": trust(d.trust),
         "gateway": d.gateway.map(|a| a.to_string()),
         "identity": d.identity.as_ref().map(identity),
+        "known_as": d.known_as.map(|a| a.to_string()),
         "reason": d.reason.map(|why| why.to_string()),
         "since_s": seconds(d.since),
         "expires_s": d.expires.map(seconds),
@@ -462,6 +487,22 @@ pub(crate) fn event(report: &Report) -> String {
     format!("{line}\n")
 }
 
+fn lent(address: IpAddr, holder: &ike::Identity, remote: IpAddr) -> Value {
+    json!({
+        "address": address.to_string(),
+        "identity": identity(holder),
+        "remote": remote.to_string(),
+    })
+}
+
+fn borrowed(gateway: IpAddr, own: IpAddr, address: IpAddr) -> Value {
+    json!({
+        "gateway": gateway.to_string(),
+        "own": own.to_string(),
+        "address": address.to_string(),
+    })
+}
+
 fn name_and_detail(what: &What) -> (&'static str, Value) {
     match what {
         What::Trapped => ("trapped", Value::Null),
@@ -528,6 +569,10 @@ fn name_and_detail(what: &What) -> (&'static str, Value) {
         What::ConnectionFailed { name, why } => {
             ("connection-failed", json!({ "connection": name, "reason": why.to_string() }))
         }
+        What::Lent { address, identity: id, remote } => ("lent", lent(*address, id, *remote)),
+        What::Borrowed { gateway, own, address } => {
+            ("borrowed", borrowed(*gateway, *own, *address))
+        }
         What::Refused { remote, identity: id, why } => (
             "refused",
             json!({
@@ -572,11 +617,13 @@ pub(crate) fn log(report: &Report) {
              (oe-node verify --ip {address} says what to publish)"
         ),
         // As often as strangers like: counted, and not worth a line each.
+        What::Lent { .. } => tracing::debug!("{name} {detail}"),
         What::Refused { .. } => tracing::debug!("{name} {detail}"),
         What::Trapped
         | What::Recalled
         | What::DnsAnswer { .. }
         | What::Calling { .. }
+        | What::Borrowed { .. }
         | What::ConnectionCalling { .. }
         | What::InitDone { .. }
         | What::Authenticated { .. }

@@ -66,6 +66,12 @@ pub(crate) fn updated(checksum: [u8; 2], old: u16, new: u16) -> [u8; 2] {
     Sum::default().word(!u16::from_be_bytes(checksum)).word(!old).word(new).checksum()
 }
 
+/// The checksum after what it covers changed by this: the complement of the old and the new, summed
+/// (RFC 1624 §3, equation 3).
+pub(crate) fn changed_by(checksum: [u8; 2], difference: Sum) -> [u8; 2] {
+    difference.word(!u16::from_be_bytes(checksum)).checksum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

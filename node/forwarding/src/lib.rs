@@ -39,6 +39,7 @@ mod replay;
 mod sad;
 mod segment;
 mod spd;
+mod translate;
 mod transport;
 mod whole;
 

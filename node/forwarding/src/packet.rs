@@ -169,6 +169,16 @@ pub(crate) fn ports(protocol: u8, fragment: Fragment, upper: &[u8]) -> (u16, u16
     }
 }
 
+/// Whether an ICMP message of this type reports an error, and so quotes a packet. Not redirect.
+pub(crate) fn is_error_message(protocol: u8, kind: u8) -> bool {
+    match protocol {
+        // Destination unreachable, time exceeded, parameter problem.
+        ICMP => matches!(kind, 3 | 11 | 12),
+        ICMP_V6 => matches!(kind, 1..=4),
+        _ => false,
+    }
+}
+
 /// Whether packets for `dst` may wait for a security association. Multicast, broadcast and
 /// link-local traffic has no peer to negotiate with; loopback and "nobody" never leave a host.
 pub(crate) fn is_holdable(dst: IpAddr) -> bool {
@@ -194,7 +204,7 @@ pub(crate) const ICMP: u8 = 1;
 pub(crate) const IP_IN_IP: u8 = 4;
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
-const DCCP: u8 = 33;
+pub(crate) const DCCP: u8 = 33;
 pub(crate) const IPV6: u8 = 41;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -205,7 +215,7 @@ pub(crate) const NO_NEXT_HEADER: u8 = 59;
 pub(crate) const DESTINATION: u8 = 60;
 const SCTP: u8 = 132;
 const MOBILITY: u8 = 135;
-const UDP_LITE: u8 = 136;
+pub(crate) const UDP_LITE: u8 = 136;
 /// More extension headers than any sender has a use for (each kind once, destination options
 /// twice: RFC 8200 §4.1).
 const MAX_EXTENSIONS: usize = 8;

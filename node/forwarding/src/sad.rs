@@ -4,13 +4,16 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use sa::{Envelope, Flow, Limits, Mode, SaId, SaPair, TrafficSelector, Trust, UNANSWERED, Use};
+use sa::{
+    Envelope, Flow, Limits, Mode, SaId, SaPair, TrafficSelector, Translation, Trust, UNANSWERED,
+    Use,
+};
 
 use crate::aead::Provider;
 use crate::counters::Reason;
 use crate::esp::{Key, Opener, Sealer};
 use crate::hash::Seeded;
-use crate::packet::{Fragment, ICMP, ICMP_V6, Inner};
+use crate::packet::{Fragment, Inner, is_error_message};
 use crate::path::Path;
 use crate::prefixes::{PrefixTable, prefixes_of};
 
@@ -21,6 +24,8 @@ pub(crate) struct Sa {
     pub(crate) sealer: Sealer,
     pub(crate) opener: Opener,
     pub(crate) usage: Usage,
+    /// What our own address is inside, if not itself.
+    pub(crate) translation: Option<Translation>,
     /// What fits the way to the peer.
     pub(crate) path: Path,
     /// When the peer was last seen at another address, to say so once a second at most.
@@ -239,6 +244,7 @@ impl Sad {
             sealer,
             opener,
             usage: Usage::new(pair.limits),
+            translation: pair.translation,
             path,
             moved: None,
             ends,
@@ -417,13 +423,7 @@ fn icmp_error_about(inner: &Inner, packet: &[u8]) -> Option<Flow> {
     }
     let message = packet.get(inner.upper..inner.len)?;
     let kind = *message.first()?;
-    let is_error = match inner.protocol {
-        // Destination unreachable, time exceeded, parameter problem. Not redirect.
-        ICMP => matches!(kind, 3 | 11 | 12),
-        ICMP_V6 => matches!(kind, 1..=4),
-        _ => false,
-    };
-    if !is_error {
+    if !is_error_message(inner.protocol, kind) {
         return None;
     }
     addresses(message.get(8..)?)

@@ -1,9 +1,12 @@
 //! Cutting what the device hands over: a TCP or UDP super-packet into packets that fit the wire,
 //! with every length, number and checksum completed (RFC 9293 §3.1, RFC 768).
 
+use sa::Translation;
+
 use crate::checksum::Sum;
 use crate::offload::{Cut, Offload, pseudo_header};
 use crate::packet::{Fragment, Inner, Malformed, TCP, UDP};
+use crate::translate;
 
 /// How a packet of the device is to be cut. A packet that needs no cutting is one part.
 pub(crate) struct Plan {
@@ -87,6 +90,21 @@ impl Plan {
     pub(crate) fn without(mut self, from: usize) -> Self {
         self.from = from.min(self.upper);
         self
+    }
+
+    /// From now on the packet comes from another address. Its parts' checksums are computed with it; a
+    /// packet that is not cut has its own, and that is mended.
+    pub(crate) fn translate(
+        &mut self,
+        translation: &Translation,
+        packet: &mut [u8],
+        inner: &Inner,
+    ) -> Result<(), Malformed> {
+        let whole = self.upper_layer.is_none();
+        translate::outgoing(translation, packet, inner, whole)?;
+        let (src, dst) = (translation.assigned(), inner.flow.dst());
+        self.pseudo = pseudo_header(src, dst, inner.protocol, 0);
+        Ok(())
     }
 
     /// Number of parts, at least one.

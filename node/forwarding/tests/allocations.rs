@@ -57,6 +57,7 @@ fn pair(cipher: EspCipher) -> SaPair {
         envelope: Envelope { local: at(A), remote: at(B), udp: true },
         limits: Limits::of_esp(true),
         trust: Trust::Dnssec,
+        translation: None,
     }
 }
 

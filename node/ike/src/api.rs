@@ -290,6 +290,9 @@ pub struct Initiate {
     pub keys: Vec<Credential>,
     /// The first child, negotiated within IKE_AUTH.
     pub child: ChildRequest,
+    /// If a NAT stands before us, ask for an inner address instead of proposing our own: for this
+    /// one, or for any of its family if it is unspecified (RFC 7296 §2.19).
+    pub ask_address: Option<IpAddr>,
 }
 
 /// What to come back with to a responder that we had an IKE SA with (RFC 5723). Whoever has it can
@@ -350,6 +353,23 @@ pub struct NeedPeer {
     pub remote_selectors: Vec<TrafficSelector>,
     /// Selectors it proposes for our side (TSr).
     pub local_selectors: Vec<TrafficSelector>,
+    /// Inner addresses that it asks for; the unspecified one is any of its family.
+    pub wishes: Vec<IpAddr>,
+}
+
+/// What becomes of a peer's wish for an inner address (RFC 7296 §2.19).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Assigned {
+    /// It has none, or there is nobody here who gives any: the selectors alone decide.
+    #[default]
+    Nothing,
+    /// It gets this one.
+    Address(IpAddr),
+    /// None is left: INTERNAL_ADDRESS_FAILURE, and no child.
+    Exhausted,
+    /// It has not asked, and there is no other address that it may have: FAILED_CP_REQUIRED, and no
+    /// child.
+    Required,
 }
 
 /// What one key would entitle the peer to.
@@ -364,6 +384,8 @@ pub struct Grant {
     /// Whether transport mode is agreed to if the peer asks for it and it can be had: between the
     /// outer addresses themselves, with no NAT between. Otherwise it is tunnel mode.
     pub transport: bool,
+    /// The inner address that it gets.
+    pub assigned: Assigned,
 }
 
 /// The answer to [`NeedPeer`].
@@ -482,6 +504,8 @@ pub enum End {
         /// it is.
         authentic: bool,
     },
+    /// We asked for an inner address, as we had to behind a NAT, and the peer gives out none.
+    NoAddress,
     /// The peer's signature, identity or key is not what it had to be.
     AuthenticationFailed,
     /// [`PeerVerdict::Unknown`], or no key or selector fitted.
@@ -509,6 +533,8 @@ pub enum Event {
     Keyed {
         /// The SA.
         ike: IkeId,
+        /// Whether a NAT stands before us.
+        behind_nat: bool,
     },
     /// IKE_AUTH is done: the peer is who it says. For the responder this precedes its answer.
     Established {
@@ -525,6 +551,8 @@ pub enum Event {
         /// Whether the peer says that it knows no other SA with us (RFC 7296 §2.4). The owner
         /// decides what becomes of the others: [`crate::Ike::abandon`] those that are stale.
         initial_contact: bool,
+        /// The inner address that the peer has given us, or that we have given it.
+        assigned: Option<IpAddr>,
     },
     /// The responder has given us something to come back with, once, within `life`.
     Ticket {

@@ -5,6 +5,7 @@
 //! only wait to be deleted. All of them answer.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -84,6 +85,7 @@ pub(crate) struct Founding {
     pub(crate) authority: Authority,
     pub(crate) lowest_nonce: Vec<u8>,
     pub(crate) initial_contact: bool,
+    pub(crate) assigned: Option<IpAddr>,
     pub(crate) mobility: Mobility,
 }
 
@@ -98,8 +100,8 @@ pub(crate) enum Which {
 impl Established {
     /// Begins, and says so.
     pub(crate) fn new(turn: &mut Turn<'_>, founding: Founding) -> Self {
-        let Founding { mut sa, identity, key, authority, lowest_nonce, initial_contact, mobility } =
-            founding;
+        let Founding { mut sa, identity, key, authority, lowest_nonce, .. } = founding;
+        let Founding { initial_contact, assigned, mobility, .. } = founding;
         sa.keys.forget_signing();
         turn.settled();
         let life = turn.shared.config.ike_life;
@@ -117,6 +119,7 @@ impl Established {
             key,
             lowest_nonce,
             initial_contact,
+            assigned,
         });
         let rekey_in = if initiator { turn.shared.shortened(life) } else { life };
         Self {

@@ -17,6 +17,10 @@ pub(crate) enum Failure {
     NoProposalChosen,
     /// The KE payload should have been of this group.
     InvalidKe(u16),
+    /// No address is left to give to the peer (RFC 7296 §3.15.4).
+    InternalAddressFailure,
+    /// The peer has no address that it may use, and has not asked for one.
+    FailedCpRequired,
     /// Narrowing left nothing.
     TsUnacceptable,
     /// As many children as we allow.
@@ -38,6 +42,8 @@ impl Failure {
             Self::InvalidSyntax(_)
             | Self::AuthenticationFailed
             | Self::NoProposalChosen
+            | Self::InternalAddressFailure
+            | Self::FailedCpRequired
             | Self::TsUnacceptable
             | Self::NoAdditionalSas
             | Self::TemporaryFailure => Notify::new(kind, []),
@@ -51,6 +57,8 @@ impl Failure {
             Self::AuthenticationFailed => NotifyType::AUTHENTICATION_FAILED,
             Self::NoProposalChosen => NotifyType::NO_PROPOSAL_CHOSEN,
             Self::InvalidKe(_) => NotifyType::INVALID_KE_PAYLOAD,
+            Self::InternalAddressFailure => NotifyType::INTERNAL_ADDRESS_FAILURE,
+            Self::FailedCpRequired => NotifyType::FAILED_CP_REQUIRED,
             Self::TsUnacceptable => NotifyType::TS_UNACCEPTABLE,
             Self::NoAdditionalSas => NotifyType::NO_ADDITIONAL_SAS,
             Self::TemporaryFailure => NotifyType::TEMPORARY_FAILURE,
@@ -67,6 +75,8 @@ impl Failure {
             Self::UnsupportedCriticalPayload(_)
             | Self::NoProposalChosen
             | Self::InvalidKe(_)
+            | Self::InternalAddressFailure
+            | Self::FailedCpRequired
             | Self::NoAdditionalSas
             | Self::TemporaryFailure
             | Self::ChildSaNotFound(_) => End::Refused { notify: self.kind().0, authentic: true },

@@ -1,5 +1,7 @@
 //! Traffic selector negotiation (RFC 7296 §2.9).
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use sa::TrafficSelector;
 
 /// The responder's answer: the common part of what is proposed and what is allowed, in the order
@@ -28,6 +30,30 @@ pub(crate) fn is_narrowed(answer: &[TrafficSelector], proposed: &[TrafficSelecto
     !answer.is_empty()
         && answer.len() <= MAX_SELECTORS
         && answer.iter().all(|a| proposed.iter().any(|p| p.covers(a)))
+}
+
+/// The same protocols and ports, of every address of their families.
+pub(crate) fn to_any(selectors: &[TrafficSelector]) -> Vec<TrafficSelector> {
+    let all = |selector: &TrafficSelector| match selector.addresses().0 {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::BROADCAST.into()),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::from([0xff; 16]).into()),
+    };
+    let any = |selector: &TrafficSelector| {
+        let (first, last): (IpAddr, IpAddr) = all(selector);
+        TrafficSelector::new(first, last, selector.protocol(), selector.ports())
+    };
+    let mut wide: Vec<TrafficSelector> = selectors.iter().filter_map(any).collect();
+    wide.dedup();
+    wide
+}
+
+/// The same protocols and ports, of this address.
+pub(crate) fn to_one(selectors: &[TrafficSelector], address: IpAddr) -> Vec<TrafficSelector> {
+    let like = |selector: &&TrafficSelector| selector.addresses().0.is_ipv4() == address.is_ipv4();
+    let one = |selector: &TrafficSelector| {
+        TrafficSelector::new(address, address, selector.protocol(), selector.ports())
+    };
+    selectors.iter().filter(like).filter_map(one).collect()
 }
 
 /// Whether some packet can match both sides: they share a family.

@@ -322,6 +322,7 @@ impl Net {
                         remote: vec![inner(peer)],
                         local: vec![inner(own)],
                         transport: false,
+                        assigned: Assigned::Nothing,
                     }],
                 },
             );
@@ -341,6 +342,7 @@ impl Net {
                 remote: vec![inner(peer)],
                 mode: Mode::Tunnel,
             },
+            ask_address: None,
         }
     }
 

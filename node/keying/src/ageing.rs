@@ -140,15 +140,15 @@ impl Keying {
     /// The evidence for a pair has aged: asks for it again (rule 35; removal of the record ends the
     /// pair).
     pub(crate) fn recheck(&mut self, flow: Flow, current: SaId) {
-        let Some(speaker) = self.pairs.get(&current).map(|pair| pair.proof.speaker().clone())
-        else {
-            return;
-        };
+        let Some(pair) = self.pairs.get(&current) else { return };
+        let (speaker, leased) = (pair.proof.speaker().clone(), pair.proof.is_leased());
         let own = match speaker {
             Speaker::Address(addr) => Name::reverse(addr),
             Speaker::Name(name) => name,
         };
-        let names: BTreeSet<Name> = [Name::reverse(flow.dst()), own].into();
+        // Of an address that is ours to give DNS says nothing.
+        let reverse = (!leased).then(|| Name::reverse(flow.dst()));
+        let names: BTreeSet<Name> = reverse.into_iter().chain([own]).collect();
         let answers = names.iter().map(|name| (name.clone(), None)).collect();
         self.rechecks.insert(flow, Recheck { answers });
         for name in names {
@@ -182,7 +182,11 @@ impl Keying {
             let outer = (!peer.initiator).then_some(peer.gateway);
             let speaker = pair.proof.speaker().clone();
             let claim = Claim { address, speaker: &speaker, key: &key, outer };
-            dnskeys::authorize(claim, &evidence, rules, strict)
+            if pair.proof.is_leased() {
+                dnskeys::authorize_lease(claim, &evidence, rules, strict)
+            } else {
+                dnskeys::authorize(claim, &evidence, rules, strict)
+            }
         };
         match judged {
             Ok(proof) => {

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use dnskeys::{Answer, Candidate, Name, Reason, Refusal, Strictness};
-use ike::{Credential, Grant, Identity, IkeId, NeedPeer, PeerVerdict};
+use ike::{Assigned, Credential, Grant, Identity, IkeId, NeedPeer, PeerVerdict};
 use sa::{Flow, Trust};
 
 use crate::config::NullAuth;
@@ -30,6 +30,7 @@ pub(crate) fn pending(flow: Flow, answer: &Answer, until: Instant) -> Pending {
         ends: Vec::new(),
         called_again: false,
         anew: false,
+        behind_nat: false,
         spoilt: None,
         anonymous: true,
     }
@@ -90,7 +91,13 @@ impl Keying {
             None | Some(Identity::Null) => Identity::Null,
             Some(_) => self.config.identity.clone().unwrap_or(Identity::Address(called)),
         };
-        let grants = vec![Grant { key: Credential::Null, remote, local, transport: true }];
+        let grants = vec![Grant {
+            key: Credential::Null,
+            remote,
+            local,
+            transport: true,
+            assigned: Assigned::Nothing,
+        }];
         self.ike.handle_peer(now, need.ike, PeerVerdict::Known { identity, grants });
     }
 

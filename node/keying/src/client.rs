@@ -178,6 +178,11 @@ impl Keying {
             return refused(self);
         };
         let Some(peer) = self.peers.get(&ike) else { return refused(self) };
+        let flow = peer.outside(flow);
+        if let Some(allowed) = self.leased_child(ike, flow) {
+            return self.ike.handle_child(now, ike, allowed);
+        }
+        let Some(peer) = self.peers.get(&ike) else { return refused(self) };
         let Some(speaker) = to_speaker(&peer.identity) else { return refused(self) };
         let (ours, theirs) = (flow.src(), flow.dst());
         let welcome = peer.connection.is_none()

@@ -10,6 +10,7 @@ use sa::Prefix;
 use crate::connection::Connection;
 use crate::group::Groups;
 use crate::own::OwnRecord;
+use crate::report::INTERNAL_ADDRESS_FAILURE;
 
 /// What to do when a *secure* record exists and its gateway does not answer
 /// (`[policy] when-advertised`).
@@ -56,6 +57,12 @@ pub struct Config {
     pub identity: Option<Identity>,
     /// Our own addresses.
     pub addresses: Vec<IpAddr>,
+    /// Addresses that we give to who calls by name and asks for one. In group `private`, so that
+    /// nothing for them goes astray ([`crate::Groups::set_pool`]).
+    pub pool: Vec<Prefix>,
+    /// Whether the data plane can make our own address another within a pair: whether it makes sense
+    /// to ask for one when a NAT stands before us.
+    pub translates: bool,
     /// The IKE machine's own configuration.
     pub ike: ike::Config,
     /// Lives of decisions.
@@ -89,7 +96,9 @@ impl Lives {
     pub(crate) fn after(&self, end: End, left: Duration) -> Duration {
         match end {
             End::Timeout | End::Refused { authentic: false, .. } => self.silent,
-            End::Refused { authentic: true, .. } => self.refused,
+            // Somebody may give one back.
+            End::Refused { notify: INTERNAL_ADDRESS_FAILURE, authentic: true } => self.short,
+            End::Refused { authentic: true, .. } | End::NoAddress => self.refused,
             End::AuthenticationFailed | End::NotAuthorized => left,
             End::SigningFailed
             | End::DeletedByPeer

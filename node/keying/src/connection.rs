@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use dnskeys::{Answer, Name, Outcome, Security, Speaker};
 use ike::{
-    Child, ChildRequest, Credential, End, Grant, Identity, IkeId, Initiate, NeedPeer, PeerVerdict,
+    Assigned, Child, ChildRequest, Credential, End, Grant, Identity, IkeId, Initiate, NeedPeer,
+    PeerVerdict,
 };
 use sa::{
     Command, Envelope, Flow, Mode, Policy, Prefix, SaId, Subnets, TrafficSelector, Trust, Use,
@@ -340,6 +341,7 @@ impl Keying {
                         peer,
                         keys: keys.clone(),
                         child: request(connection),
+                        ask_address: None,
                     };
                     self.call_configured(now, index, initiate);
                 }
@@ -390,7 +392,9 @@ impl Keying {
             (Ok(keys), Some(local)) => {
                 let identity = own.unwrap_or(Identity::Address(local));
                 let child = request(connection);
-                let initiate = Initiate { local, remote: gateway, identity, peer, keys, child };
+                let remote = gateway;
+                let ask_address = None;
+                let initiate = Initiate { local, remote, identity, peer, keys, child, ask_address };
                 self.call_configured(now, index, initiate);
             }
             (Err(why), _) => {
@@ -525,7 +529,13 @@ impl Keying {
         let ours = connection.local_identity.clone().or_else(|| self.config.identity.clone());
         let identity = ours.unwrap_or_else(|| Identity::Address(need.local.ip()));
         let transport = connection.mode == Mode::Transport;
-        let grant = |key| Grant { key, remote: remote.clone(), local: local.clone(), transport };
+        let grant = |key| Grant {
+            key,
+            remote: remote.clone(),
+            local: local.clone(),
+            transport,
+            assigned: Assigned::Nothing,
+        };
         let grants = keys.into_iter().map(grant).collect();
         self.configured_visits.insert(need.ike, (index, need.local.ip(), need.remote.ip()));
         self.ike.handle_peer(now, need.ike, PeerVerdict::Known { identity, grants });

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use dnskeys::{Answer, Authorized, Candidate, Name, Reason, Security};
 use ike::{Credential, End, Identity, IkeId, NeedPeer};
-use sa::{Envelope, EspCipher, Flow, SaId, Spi, Trust, Use};
+use sa::{Envelope, EspCipher, Flow, SaId, Spi, Translation, Trust, Use};
 
 use crate::group::Group;
 use crate::memory::Recall;
@@ -106,6 +106,8 @@ pub(crate) struct Pending {
     pub(crate) called_again: bool,
     /// Only an IKE SA of our own will do: the one that the peer made is for less.
     pub(crate) anew: bool,
+    /// A NAT stands between us and a gateway that was called.
+    pub(crate) behind_nat: bool,
     /// A gateway's own record was bogus or malformed: no failure may end in the clear then.
     pub(crate) spoilt: Option<Reason>,
     /// Nothing is published: the destination is called all the same, and nothing need be proved.
@@ -149,6 +151,8 @@ pub(crate) struct Peer {
     pub(crate) connection: Option<usize>,
     /// Whether we are deleting it: of no use for anything new.
     pub(crate) closing: bool,
+    /// The address that it has given us, and ours that it stands for.
+    pub(crate) translation: Option<Translation>,
 }
 
 /// What a visitor whose signature is being verified would prove, and where it calls from and to.
@@ -172,7 +176,7 @@ pub(crate) struct Visitor {
     pub(crate) speaker: dnskeys::Speaker,
     /// Whom it wants to talk to: us, or a host behind us.
     pub(crate) ours: IpAddr,
-    /// The inner addresses it claims.
+    /// The inner addresses it claims; none if it asks for one of ours.
     pub(crate) claims: Vec<IpAddr>,
     pub(crate) answers: BTreeMap<Name, Option<Answer>>,
 }

@@ -220,6 +220,26 @@ impl Groups {
         Ok(warnings)
     }
 
+    /// Puts a prefix of the pool into group `private`, whatever lies around it: what is for one of its
+    /// addresses goes to who has it, or nowhere.
+    ///
+    /// # Errors
+    /// Says which entry is about the same addresses or some of them.
+    pub fn set_pool(&mut self, prefix: Prefix) -> Result<(), String> {
+        let inside = self.entries.iter().find(|((listed, _), _)| prefix.covers(listed));
+        if let Some(((listed, _), entry)) = inside {
+            return Err(format!("{prefix} overlaps {listed} of {}", self.place(*entry)));
+        }
+        let name = |file: &File| file.name == POOL;
+        let file = self.files.iter().position(name).unwrap_or_else(|| {
+            self.files.push(File { name: POOL.to_owned(), path: POOL.to_owned() });
+            self.files.len() - 1
+        });
+        let listed = Listed { group: Group::Private, file: Some(file), line: None };
+        self.entries.insert((prefix, Ports::ANY), listed);
+        Ok(())
+    }
+
     /// A file by its number.
     #[must_use]
     pub fn file(&self, number: usize) -> Option<&File> {
@@ -351,6 +371,8 @@ fn read_ports(protocol: &str, source: &str, destination: &str) -> Result<Ports, 
         .ok_or_else(|| format!("protocol {protocol} has no ports: write 0 0"))
 }
 
+/// What the pool is called among the groups.
+const POOL: &str = "pool";
 const ESP: u8 = 50;
 const AH: u8 = 51;
 

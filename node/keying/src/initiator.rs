@@ -56,6 +56,9 @@ impl Keying {
     }
 
     fn new_flow(&mut self, now: Instant, flow: Flow) {
+        if self.pool.covers(flow.dst()) {
+            return self.leased_flow(now, flow);
+        }
         self.make_room(now);
         let group = self.group_of_flow(flow);
         if !group.initiates() {
@@ -93,7 +96,7 @@ impl Keying {
     }
 
     /// Keeps the table of flows bounded: the clear or denied flow that ends soonest goes first.
-    fn make_room(&mut self, now: Instant) {
+    pub(crate) fn make_room(&mut self, now: Instant) {
         if self.flows.len() < self.config.destinations {
             return;
         }
@@ -136,6 +139,7 @@ impl Keying {
                     ends: Vec::new(),
                     called_again: false,
                     anew: false,
+                    behind_nat: false,
                     spoilt: None,
                     anonymous: false,
                 };
@@ -290,6 +294,7 @@ impl Keying {
         if keys.is_empty() || calls >= MAX_CALLS_TO_GATEWAY {
             return false;
         }
+        let ask_address = self.address_wanted(flow, local, gateway).filter(|_| !anonymous);
         let (identity, peer) = if anonymous {
             (Identity::Null, Identity::Null)
         } else {
@@ -307,6 +312,7 @@ impl Keying {
                 peer,
                 keys: keys.clone(),
                 child: child_request(flow),
+                ask_address,
             },
         );
         let call = Call { gateway, local, keys, flows: vec![flow], evidence, keyed: false };
@@ -331,16 +337,29 @@ impl Keying {
 
     /// Asks for one more child under an IKE SA. False if its peer may not speak for the flow's
     /// destination.
-    fn add_child(&mut self, now: Instant, flow: Flow, ike: IkeId, evidence: &[Answer]) -> bool {
+    pub(crate) fn add_child(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        ike: IkeId,
+        evidence: &[Answer],
+    ) -> bool {
         if !self.prove(flow, ike, evidence) {
             return false;
         }
+        self.ask_child(now, flow, ike)
+    }
+
+    /// The same for a flow that is proved already.
+    pub(crate) fn ask_child(&mut self, now: Instant, flow: Flow, ike: IkeId) -> bool {
         let Some(peer) = self.peers.get_mut(&ike) else { return false };
+        peer.follow(flow, &self.config.addresses);
+        let Some(inside) = peer.inside(flow) else { return false };
         if peer.waiting.len() >= MAX_FLOWS_OF_CALL {
             return false;
         }
         peer.waiting.push(flow);
-        self.ike.create_child(now, ike, child_request(flow));
+        self.ike.create_child(now, ike, child_request(inside));
         true
     }
 
@@ -383,22 +402,32 @@ impl Keying {
     }
 
     /// IKE_SA_INIT of a call is done.
-    pub(crate) fn call_keyed(&mut self, now: Instant, ike: IkeId) {
+    pub(crate) fn call_keyed(&mut self, now: Instant, ike: IkeId, behind_nat: bool) {
         let Some(call) = self.calls.get_mut(&ike) else { return };
         call.keyed = true;
         let (flows, gateway) = (call.flows.clone(), call.gateway);
         for flow in flows {
+            if let Some(pending) = self.pending(flow) {
+                pending.behind_nat |= behind_nat;
+            }
             self.report(now, Some(flow), What::InitDone { gateway });
         }
     }
 
     /// A call was answered and the gateway is who it says.
-    pub(crate) fn call_answered(&mut self, now: Instant, ike: IkeId, mut peer: Peer) {
+    pub(crate) fn call_answered(
+        &mut self,
+        now: Instant,
+        ike: IkeId,
+        mut peer: Peer,
+        assigned: Option<IpAddr>,
+    ) {
         let Some(call) = self.calls.remove(&ike) else {
             return self.ike.close(now, ike);
         };
         peer.gateway = call.gateway;
         peer.local = call.local;
+        peer.translation = self.address_given(now, &call, assigned);
         let identity = peer.identity.clone();
         self.peers.insert(ike, peer);
         let mut flows = call.flows.into_iter();
@@ -436,9 +465,10 @@ impl Keying {
             self.close_if_bare(now, ike);
             return self.connection_call_ended(now, index, why);
         }
-        let Some(flow) = flow_of(&request.local, &request.remote) else { return };
+        let Some(mut flow) = flow_of(&request.local, &request.remote) else { return };
         let mut theirs = false;
         if let Some(peer) = self.peers.get_mut(&ike) {
+            flow = peer.outside(flow);
             peer.waiting.retain(|f| *f != flow);
             theirs = !peer.initiator;
         }
@@ -515,6 +545,11 @@ impl Keying {
         let life = if own.is_some() { life.min(lives.short) } else { life };
         if let Some(refusal) = own {
             why = Why::OwnRecord(refusal);
+        }
+        // A name is what it takes there; and who gives out no addresses has refused as well.
+        let nameless = !matches!(self.config.identity, Some(Identity::Fqdn(_)));
+        if refused && pending.behind_nat && (nameless || !self.config.translates) {
+            why = Why::BehindNat;
         }
         if let Some(reason) = pending.spoilt {
             let life = lives.short;

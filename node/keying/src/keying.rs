@@ -18,6 +18,7 @@ use crate::entry::{
 };
 use crate::memory::Recalls;
 use crate::own::Own;
+use crate::pool::Pool;
 use crate::questions::Questions;
 use crate::report::{Report, What, Why};
 use crate::resumption::{KeptTicket, Tickets};
@@ -161,6 +162,10 @@ pub struct Keying {
     pub(crate) recalls: Recalls,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) tickets: Tickets,
+    /// Addresses that are ours to give.
+    pub(crate) pool: Pool,
+    /// Addresses that gateways have given us: asked for again.
+    pub(crate) borrowed: BTreeMap<IpAddr, IpAddr>,
     pub(crate) counters: Counters,
 }
 
@@ -175,6 +180,7 @@ impl Keying {
         let configured = config.connections.iter().cloned();
         let mut configured: Vec<Configured> = configured.map(|c| Configured::new(c, now)).collect();
         crate::links::note_siblings(&mut configured);
+        let pool = Pool::new(&config.pool);
         let mut keying = Self {
             config,
             configured,
@@ -212,6 +218,8 @@ impl Keying {
             recalls: Recalls::default(),
             outputs: VecDeque::new(),
             tickets: Tickets::new(),
+            pool,
+            borrowed: BTreeMap::new(),
             counters: Counters::default(),
         };
         let mut rules: Vec<_> = keying.config.groups.rules().collect();
@@ -423,8 +431,16 @@ impl Keying {
 
     fn ike_event(&mut self, now: Instant, event: Event) {
         match event {
-            Event::Keyed { ike } => self.call_keyed(now, ike),
-            Event::Established { ike, initiator, identity, key, lowest_nonce, initial_contact } => {
+            Event::Keyed { ike, behind_nat } => self.call_keyed(now, ike, behind_nat),
+            Event::Established {
+                ike,
+                initiator,
+                identity,
+                key,
+                lowest_nonce,
+                initial_contact,
+                assigned,
+            } => {
                 let peer = Peer {
                     identity,
                     key,
@@ -438,8 +454,9 @@ impl Keying {
                     waiting: Vec::new(),
                     connection: None,
                     closing: false,
+                    translation: None,
                 };
-                self.established(now, ike, peer, initial_contact);
+                self.established(now, ike, peer, (initial_contact, assigned));
             }
             Event::ChildUp(child) => self.child_up(now, *child),
             Event::ChildDown { sa, why } => self.child_down(now, sa, why),
@@ -451,7 +468,13 @@ impl Keying {
         }
     }
 
-    fn established(&mut self, now: Instant, ike: IkeId, peer: Peer, initial_contact: bool) {
+    fn established(
+        &mut self,
+        now: Instant,
+        ike: IkeId,
+        peer: Peer,
+        (initial_contact, assigned): (bool, Option<IpAddr>),
+    ) {
         if self.peers.len() >= MAX_PEERS {
             self.counters.over_budget += 1;
             return self.ike.close(now, ike);
@@ -463,9 +486,10 @@ impl Keying {
             self.counters.visitors_accepted += 1;
             self.peers.insert(ike, Peer { connection: Some(index), local, gateway, ..peer });
         } else if peer.initiator {
-            self.call_answered(now, ike, peer);
+            self.call_answered(now, ike, peer, assigned);
         } else {
             self.visitor_authenticated(ike, peer);
+            self.lease_taken(now, ike, assigned);
         }
         if initial_contact {
             self.initial_contact(now, ike);

@@ -11,6 +11,7 @@
 //! - [`keying`]: the machine: its inputs, its one queue of outputs, its deadlines.
 //! - [`initiator`]: potential OE, pending OE and what follows (RFC 4322 §3.2).
 //! - [`own`]: what strangers see of us.
+//! - `leases`, `pool`: who is behind a NAT gets an address of ours, and we get one of a peer's.
 //! - `client`: hosts behind a gateway, which speaks for those whose records name it.
 //! - [`responder`]: a stranger calls (RFC 4322 §3.3).
 //! - [`pairs`]: pairs of SAs come and go; calls that crossed are settled.
@@ -30,10 +31,12 @@ pub mod explain;
 pub mod group;
 pub mod initiator;
 pub mod keying;
+mod leases;
 mod links;
 pub mod memory;
 pub mod own;
 pub mod pairs;
+mod pool;
 pub mod questions;
 mod reload;
 pub mod report;
@@ -52,6 +55,7 @@ pub use initiator::ike_key;
 pub use keying::{Counters, Keying, Output, Timer};
 pub use memory::{MAX_REMEMBERED, Remembered};
 pub use own::OwnRecord;
+pub use pool::LeaseView;
 pub use reload::Reloaded;
 pub use report::{Report, What, Why, end_text};
 pub use resumption::KeptTicket;

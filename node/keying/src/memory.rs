@@ -69,7 +69,8 @@ impl Keying {
                 State::PotentialOe | State::PendingOe(_) => entry.recalled?.peer.gateway,
                 State::ClearText(_) | State::Deny(_) => return None,
             };
-            Some(Remembered { flow: *flow, gateway })
+            // Who has an address of ours calls; we cannot.
+            (!self.pool.covers(flow.dst())).then_some(Remembered { flow: *flow, gateway })
         });
         let waiting = self.recalls.waiting.iter().map(|(_, recall)| recall.peer);
         keyed.chain(waiting).take(MAX_REMEMBERED).collect()
@@ -97,7 +98,8 @@ impl Keying {
 
     fn recall(&mut self, now: Instant, recall: Recall) {
         let flow = recall.peer.flow;
-        let dst_is_ours = self.config.addresses.contains(&flow.dst());
+        let dst_is_ours =
+            self.config.addresses.contains(&flow.dst()) || self.pool.covers(flow.dst());
         if self.flows.contains_key(&flow) || dst_is_ours || !self.group_of_flow(flow).initiates() {
             return;
         }

@@ -47,6 +47,7 @@ impl Keying {
             return self.close_if_bare(now, child.ike);
         };
         let (id, trust, proven) = (child.id, trust_of(&proof), child.initiator);
+        let translation = self.peers.get(&child.ike).and_then(|peer| peer.translation);
         let aged = child.rekeys.and_then(|old| self.pairs.get(&old)).map(|old| old.proof_until);
         let pair = Pair {
             flow,
@@ -81,7 +82,8 @@ impl Keying {
             // From here on its packets can be opened; what answers them must not go as before.
             self.set_policy(flow, Policy::Hold);
         }
-        self.command(Command::AddSa(Box::new(to_pair(child, trust))));
+        let pair = SaPair { translation, ..to_pair(child, trust) };
+        self.command(Command::AddSa(Box::new(pair)));
         match (self.current(flow), rekeys) {
             (Some(current), Some(old)) if current == old => self.replace(now, flow, id, proven),
             (Some(current), _) => self.settle(now, flow, current, id),
@@ -162,6 +164,7 @@ impl Keying {
     fn narrowed(&mut self, now: Instant, child: &Child) {
         let Some(part) = flow_of(&child.local, &child.remote) else { return };
         let Some(peer) = self.peers.get_mut(&child.ike) else { return };
+        let part = peer.outside(part);
         let ends = |flow: &Flow| (flow.src(), flow.dst()) == (part.src(), part.dst());
         let refused: Vec<Flow> = peer.waiting.iter().copied().filter(ends).collect();
         peer.waiting.retain(|flow| !ends(flow));
@@ -174,7 +177,8 @@ impl Keying {
 
     /// The flow of a child, and why its peer may carry it.
     fn proof_for(&self, child: &Child) -> Option<(Flow, Authorized)> {
-        let flow = flow_of(&child.local, &child.remote)?;
+        let inside = flow_of(&child.local, &child.remote)?;
+        let flow = self.peers.get(&child.ike).map_or(inside, |peer| peer.outside(inside));
         if let Some(old) = child.rekeys.and_then(|old| self.pairs.get(&old))
             && old.flow == flow
         {
@@ -426,6 +430,7 @@ impl Keying {
             self.let_in(now);
         }
         self.visits.remove(&ike);
+        self.pool.release(now, ike);
         self.configured_visitors.remove(&ike);
         self.configured_visits.remove(&ike);
         if let Some((index, ..)) = self.configured_calls.remove(&ike) {
@@ -513,6 +518,7 @@ pub(crate) fn to_pair(child: Child, trust: Trust) -> SaPair {
         envelope: child.envelope,
         limits: Limits::of_esp(child.esn),
         trust,
+        translation: None,
     }
 }
 

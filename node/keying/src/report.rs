@@ -132,6 +132,24 @@ pub enum What {
         /// What they lack.
         why: Refusal,
     },
+    /// A peer that called has an address of ours now.
+    Lent {
+        /// The address.
+        address: IpAddr,
+        /// Who has it.
+        identity: Identity,
+        /// Its outer address.
+        remote: IpAddr,
+    },
+    /// A gateway has given us an address: to what it carries we are known by that.
+    Borrowed {
+        /// The gateway.
+        gateway: IpAddr,
+        /// Our own address.
+        own: IpAddr,
+        /// What the gateway calls it.
+        address: IpAddr,
+    },
     /// A peer that called was refused.
     Refused {
         /// Its outer address.
@@ -174,6 +192,16 @@ pub enum Why {
     NoLocalAddress,
     /// Our own records do not let us call.
     OwnRecord(Refusal),
+    /// A NAT stands before us, and we have no name to ask for an address by.
+    BehindNat,
+    /// The peer needs an address of ours, and we have none to give: there is no pool.
+    NoPool,
+    /// The peer needs an address of ours, and has not asked for one.
+    NotAsked,
+    /// Every address of our pool is taken.
+    PoolExhausted,
+    /// The destination is an address of our pool that nobody has.
+    NotLent,
 }
 
 impl fmt::Display for Why {
@@ -186,6 +214,13 @@ impl fmt::Display for Why {
             Self::Budget => f.write_str("too many negotiations at once"),
             Self::OwnRecord(refusal) => write!(f, "our own records do not name us: {refusal}"),
             Self::Client(refusal) => write!(f, "no gateway for its source: {refusal}"),
+            Self::BehindNat => f.write_str(
+                "behind a NAT, where an address has to be asked for by name (node.identity)",
+            ),
+            Self::NoPool => f.write_str("behind a NAT, and there is no pool to give it an address"),
+            Self::NotAsked => f.write_str("behind a NAT, and it has not asked for an address"),
+            Self::PoolExhausted => f.write_str("no address of the pool is left for it"),
+            Self::NotLent => f.write_str("an address of the pool that nobody has"),
             Self::NotServed => f.write_str("its source is not served by this gateway"),
             Self::NoLocalAddress => f.write_str("no local address of the gateway's family"),
         }
@@ -197,6 +232,12 @@ impl fmt::Display for Why {
 pub fn end_text(end: End) -> String {
     match end {
         End::Timeout => "gateway did not answer".to_owned(),
+        End::NoAddress => "gateway has no pool, and behind a NAT our own address counts for \
+                           nothing"
+            .to_owned(),
+        End::Refused { notify: INTERNAL_ADDRESS_FAILURE, .. } => {
+            "gateway's pool has no address left".to_owned()
+        }
         End::Refused { notify, authentic } => {
             let kind = if authentic { "refused" } else { "refused, unauthenticated," };
             format!("gateway {kind} with notify {notify}")
@@ -211,3 +252,6 @@ pub fn end_text(end: End) -> String {
         End::Misbehaved(what) => format!("peer broke the protocol: {what}"),
     }
 }
+
+/// RFC 7296 §3.10.1.
+pub(crate) const INTERNAL_ADDRESS_FAILURE: u16 = 36;

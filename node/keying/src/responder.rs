@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use dnskeys::{Answer, Authorized, Claim, Name, Outcome, Refusal, Speaker, Strictness};
-use ike::{Credential, Grant, Identity, IkeId, NeedPeer, PeerVerdict};
+use ike::{Assigned, Credential, Grant, Identity, IkeId, NeedPeer, PeerVerdict};
 use sa::{Flow, TrafficSelector};
 
 use crate::entry::{Asker, Peer, Visit, Visitor};
@@ -41,7 +41,9 @@ impl Keying {
         let opportunistic = |addr: &IpAddr| {
             Flow::new(ours, *addr).is_some_and(|flow| self.connections_of(flow).is_empty())
         };
+        let asks = Self::asks_address(&need, &speaker, ours);
         let claimed = match (&need.identity, &speaker) {
+            _ if asks => Vec::new(),
             (Identity::Null, Speaker::Address(itself)) => vec![*itself],
             _ => claims(&need, &speaker),
         };
@@ -54,7 +56,7 @@ impl Keying {
             })
             .take(MAX_CLAIMS)
             .collect();
-        if claims.is_empty() {
+        if claims.is_empty() && !asks {
             return self.refuse(now, &need, Why::Group);
         }
         if self.visitors.len() >= MAX_VISITORS {
@@ -121,6 +123,9 @@ impl Keying {
         if visitor.need.identity == Identity::Null {
             return self.judge_anonymous(now, visitor, ours);
         }
+        if visitor.claims.is_empty() {
+            return self.judge_lease(now, visitor);
+        }
         let mut refusal = Refusal::NoEvidence;
         let (mut grants, mut proofs) = (Vec::new(), Vec::new());
         for key in published_keys(visitor) {
@@ -131,12 +136,22 @@ impl Keying {
                     Ok((proof, (local, remote))) => {
                         proofs.push((ike_key.clone(), proof));
                         // We do not ask for it, but some peers leave who declines.
-                        grants.push(Grant { key: ike_key, remote, local, transport: true });
+                        let assigned = Assigned::Nothing;
+                        grants.push(Grant {
+                            key: ike_key,
+                            remote,
+                            local,
+                            transport: true,
+                            assigned,
+                        });
                         break;
                     }
                     Err(why) => refusal = why,
                 }
             }
+        }
+        if grants.is_empty() && self.must_ask(now, visitor) {
+            return;
         }
         if grants.is_empty() {
             return self.refuse(now, &visitor.need, Why::Authority(refusal));
@@ -182,7 +197,15 @@ impl Keying {
         // translated is not the one that the identity names.
         let outer = Some(visitor.need.remote.ip());
         let claim = Claim { address, speaker: &visitor.speaker, key, outer };
-        let evidence: Vec<&Answer> = visitor.answers.values().flatten().collect();
+        // What the NAT is called by is not the caller's alone: its name does not give it that.
+        let (natted, itself) = (visitor.need.peer_natted, outer == Some(address));
+        let forward = match &visitor.speaker {
+            Speaker::Name(name) if natted && itself => Some(name),
+            Speaker::Name(_) | Speaker::Address(_) => None,
+        };
+        let answers = visitor.answers.values().flatten();
+        let evidence: Vec<&Answer> =
+            answers.filter(|answer| forward != Some(&answer.owner)).collect();
         let mut refusal = Refusal::Unsigned;
         for strict in [Strictness::Paranoid, Strictness::Permissive] {
             let granted = self.granted(visitor.ours, address, strict);
@@ -281,7 +304,7 @@ fn claims(need: &NeedPeer, speaker: &Speaker) -> Vec<IpAddr> {
 }
 
 /// Every key that the records give the stranger.
-fn published_keys(visitor: &Visitor) -> Vec<dnskeys::PublicKey> {
+pub(crate) fn published_keys(visitor: &Visitor) -> Vec<dnskeys::PublicKey> {
     let mut keys: Vec<dnskeys::PublicKey> = Vec::new();
     for answer in visitor.answers.values().flatten() {
         let Outcome::Records(set) = &answer.outcome else { continue };

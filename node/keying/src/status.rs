@@ -59,6 +59,8 @@ pub struct Destination {
     pub gateway: Option<IpAddr>,
     /// Who the gateway is.
     pub identity: Option<Identity>,
+    /// The address that the gateway has given us, behind a NAT: by this the destination knows us.
+    pub known_as: Option<IpAddr>,
     /// Why it is clear or denied.
     pub reason: Option<Why>,
     /// How long it has been so.
@@ -147,6 +149,10 @@ impl Keying {
                 trust: pair.map(|pair| pair.trust),
                 gateway: self.gateway_of(*flow),
                 identity: peer.map(|peer| peer.identity.clone()),
+                known_as: peer
+                    .and_then(|peer| peer.inside(*flow))
+                    .map(|inside| inside.src())
+                    .filter(|src| *src != flow.src()),
                 reason,
                 since: now.saturating_duration_since(entry.since),
                 expires: entry.deadline.map(|at| at.saturating_duration_since(now)),

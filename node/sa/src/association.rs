@@ -1,7 +1,7 @@
 //! What an ESP security association is made of (RFC 4301 §4.4.2, RFC 4303 §2).
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::selector::TrafficSelector;
 
@@ -310,7 +310,7 @@ pub struct SaPair {
     pub esn: bool,
     /// Tunnel or transport.
     pub mode: Mode,
-    /// Inner addresses on our side: inbound packets must be for these.
+    /// Inner addresses on our side, as the peer sees them: inbound packets must be for these.
     pub local: Vec<TrafficSelector>,
     /// Inner addresses on the peer's side: inbound packets must come from these.
     pub remote: Vec<TrafficSelector>,
@@ -320,6 +320,36 @@ pub struct SaPair {
     pub limits: Limits,
     /// How much is known of the peer.
     pub trust: Trust,
+    /// What our own address is inside of the pair, if not itself.
+    pub translation: Option<Translation>,
+}
+
+/// One address of ours is another within a pair: behind a NAT ours means nothing to the peer, so it
+/// has given us one of its own (RFC 7296 §2.19).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Translation {
+    own: IpAddr,
+    assigned: IpAddr,
+}
+
+impl Translation {
+    /// `None` if the addresses are of two families.
+    #[must_use]
+    pub fn new(own: IpAddr, assigned: IpAddr) -> Option<Self> {
+        (own.is_ipv4() == assigned.is_ipv4()).then_some(Self { own, assigned })
+    }
+
+    /// The address that applications here see.
+    #[must_use]
+    pub fn own(&self) -> IpAddr {
+        self.own
+    }
+
+    /// The address that the peer sees.
+    #[must_use]
+    pub fn assigned(&self) -> IpAddr {
+        self.assigned
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@ pub mod selector;
 
 pub use addr::{Flow, Ports, Prefix, PrefixError, Subnets};
 pub use association::{
-    Direction, Envelope, EspCipher, EspKey, Integrity, Limits, Mode, SaId, SaPair, Spi, Trust,
+    Direction, Envelope, EspCipher, EspKey, Integrity, Limits, Mode, SaId, SaPair, Spi,
+    Translation, Trust,
 };
 pub use channel::{Class, Command, Notice, Policy, UNANSWERED, Use};
 pub use selector::TrafficSelector;

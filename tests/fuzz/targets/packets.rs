@@ -43,6 +43,7 @@ fn plane(now: Instant) -> Forwarding {
             envelope: Envelope { local: outer("192.0.2.1"), remote: outer("192.0.2.2"), udp: true },
             limits: Limits::of_esp(false),
             trust: Trust::Dnssec,
+            translation: None,
         })),
     );
     for (from, to) in local.into_iter().zip(remote) {

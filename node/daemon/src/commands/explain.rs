@@ -144,6 +144,7 @@ fn state(text: &mut String, d: &Value) {
         ("trust", "trust"),
         ("gateway", "gateway"),
         ("identity", "identity"),
+        ("known as", "known_as"),
         ("because", "reason"),
     ];
     for (label, key) in known {

@@ -48,6 +48,10 @@ const CONNECTION_COLUMNS: [(&str, &str); 9] = [
     ("WHY", "reason"),
 ];
 
+/// The same of addresses of the pool.
+const LEASE_COLUMNS: [(&str, &str); 3] =
+    [("LENT", "address"), ("TO", "identity"), ("USED", "used")];
+
 fn column(key: &str, object: &Value) -> String {
     match (key, object.get(key)) {
         ("since_s", seconds) => {
@@ -73,6 +77,11 @@ fn table(answer: &Value) -> String {
     text.push_str(&super::listing(&COLUMNS, destinations, column));
     if destinations.is_empty() {
         text.push_str("no destination has been talked to yet\n");
+    }
+    let leases = answer.get("leases").and_then(Value::as_array).unwrap_or(&none);
+    if !leases.is_empty() {
+        text.push('\n');
+        text.push_str(&super::listing(&LEASE_COLUMNS, leases, column));
     }
     let word = |at| answer.pointer(at).and_then(Value::as_str);
     if let (Some(backend), Some(by)) = (word("/plane/backend"), word("/plane/cryptography")) {
@@ -112,6 +121,9 @@ mod tests {
                   "trust": "none", "gateway": null, "since_s": 0.2, "bytes_in": 0, "bytes_out": 0,
                   "reason": "no key record in DNS" },
             ],
+            "leases": [
+                { "address": "10.99.0.1", "identity": "@alice.example", "used": true },
+            ],
             "plane": { "backend": "userspace", "cryptography": "aws-lc" },
             "counters": {
                 "keying": { "trapped": 2, "calls": 1, "clear": 0 },
@@ -123,6 +135,7 @@ mod tests {
         assert!(lines[0].starts_with("DESTINATION   GROUP             STATE"), "{text}");
         assert!(lines[1].contains("keyed  dnssec  192.0.2.12  12 s"), "{text}");
         assert!(lines[2].ends_with("no key record in DNS"), "{text}");
+        assert!(text.contains("10.99.0.1  @alice.example  true"), "{text}");
         assert!(text.contains("calls 1, trapped 2") && !text.contains("clear 0"), "{text}");
         assert!(text.contains("packets: path-narrowed 1, sealed 7\n"), "{text}");
         assert!(text.contains("backend userspace, cryptography aws-lc\n"), "{text}");

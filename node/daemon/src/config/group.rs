@@ -120,6 +120,11 @@ impl Config {
         if let Some(default) = default.or_else(without_files) {
             groups.set_default(default);
         }
+        for prefix in self.pool() {
+            let clash =
+                |why| error(Path::new("configuration"), None, format!("pool.prefixes: {why}"));
+            groups.set_pool(prefix).map_err(clash)?;
+        }
         if self.node.backend == Backend::Xfrm
             && let Some(listed) = groups.minds_ports()
         {

@@ -31,16 +31,18 @@ pub(crate) fn serve(dns: &Host, published: &[(&Site, RsaKey)]) -> anyhow::Result
         .filter(|(site, _)| site.role == Role::Bogus)
         .flat_map(|(site, _)| site.addresses().map(Name::reverse))
         .collect();
-    serve_hosts(dns, &hosts, &broken)
+    serve_hosts(dns, &hosts, &[], &broken)
 }
 
-/// The same with these records, those of some owners broken after they were signed.
+/// The same with these records, and with those of who is known by name only; what some owners have
+/// is broken after it was signed.
 pub(crate) fn serve_hosts(
     dns: &Host,
     hosts: &[zonefiles::Host],
+    by_name: &[(String, RsaKey)],
     broken: &[Name],
 ) -> anyhow::Result<String> {
-    let zones = zones(&dns.site, hosts)?;
+    let zones = zones(&dns.site, hosts, by_name)?;
     let broken = broken.to_vec();
     let tamper = |zone: &mut SortedZone| {
         for owner in &broken {
@@ -81,7 +83,11 @@ fn serve_here(
 }
 
 /// One zone for each documentation prefix, and what is above them.
-fn zones(dns: &Site, hosts: &[zonefiles::Host]) -> anyhow::Result<Vec<Zone>> {
+fn zones(
+    dns: &Site,
+    hosts: &[zonefiles::Host],
+    by_name: &[(String, RsaKey)],
+) -> anyhow::Result<Vec<Zone>> {
     let server = host_name(&dns.name)?;
     let apex = Apex::new(server.clone(), 1);
     let mut leaves = Vec::new();
@@ -90,6 +96,20 @@ fn zones(dns: &Site, hosts: &[zonefiles::Host]) -> anyhow::Result<Vec<Zone>> {
         for zone in ReverseZone::of(prefix, ClasslessName::default()) {
             leaves.push(zonefiles::reverse_zone(&zone, &apex, hosts, Kinds::default()));
         }
+    }
+    if !by_name.is_empty() {
+        let mut example = Zone::new("example.".parse().context("a zone's name")?, &apex);
+        for (host, key) in by_name {
+            let owner = host_name(host)?;
+            let gateway = format!("{host}.example.").parse().context("a gateway's name")?;
+            let txt = dnskeys::ServerTxt {
+                precedence: 10,
+                gateway: dnskeys::TxtGateway::Name(gateway),
+                key: Some(key.clone()),
+            };
+            example.push(zonefiles::Record::x_ipsec_server(owner, apex.ttl, &txt));
+        }
+        leaves.push(example);
     }
     let addresses = dns.addresses().map(|address| (server.clone(), address));
     Ok(root_chain(leaves, &apex, &addresses))

@@ -35,6 +35,15 @@ pub(crate) struct Node {
     pub(crate) directory: PathBuf,
 }
 
+/// What stands in a node's configuration besides.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct More<'a> {
+    /// Who it says it is.
+    pub(crate) identity: Option<&'a str>,
+    /// Whole tables.
+    pub(crate) tables: &'a str,
+}
+
 /// The processes the lab has started, to be ended together.
 #[derive(Clone, Default)]
 pub(crate) struct Children(Arc<Mutex<Vec<Child>>>);
@@ -48,20 +57,20 @@ impl Node {
 
     /// Starts `oe-node run` in the host's namespace.
     pub(crate) fn start(host: &Host, resolver: &Resolver, children: &Children) -> io::Result<Self> {
-        Self::start_with(host, resolver, "", children)
+        Self::start_with(host, resolver, &More::default(), children)
     }
 
-    /// The same with more tables in its configuration.
+    /// The same with more in its configuration.
     pub(crate) fn start_with(
         host: &Host,
         resolver: &Resolver,
-        tables: &str,
+        more: &More<'_>,
         children: &Children,
     ) -> io::Result<Self> {
         let name = host.site.name.clone();
         let directory = Self::directory(&name);
         let config = directory.join("oe-node.toml");
-        fs::write(&config, configuration(&directory, resolver) + "\n" + tables)?;
+        fs::write(&config, configuration(&directory, resolver, more))?;
         // Its own, so that this machine's real policies do not count.
         fs::create_dir_all(directory.join(Self::POLICIES))?;
         fs::write(directory.join(Self::POLICIES).join("private-or-clear"), "0.0.0.0/0\n::/0\n")?;
@@ -162,26 +171,31 @@ impl Children {
     }
 }
 
-fn configuration(directory: &Path, resolver: &Resolver) -> String {
+fn configuration(directory: &Path, resolver: &Resolver, more: &More<'_>) -> String {
+    let identity = more.identity.map(|name| format!("identity = \"{name}\"\n"));
     let path = |name: &str| directory.join(name).display().to_string();
     format!(
         "[node]\n\
          key = \"{}\"\n\
          state-dir = \"{}\"\n\
          control-socket = \"{}\"\n\
-         \n\
+         {}\n\
          [dns]\n\
          resolvers = [\"{}\"]\n\
          trust-anchors = \"{}\"\n\
          \n\
          [policy]\n\
-         directory = \"{}\"\n",
+         directory = \"{}\"\n\
+         \n\
+         {}",
         path(Node::KEY),
         directory.display(),
         path(Node::CONTROL),
+        identity.unwrap_or_default(),
         resolver.address,
         resolver.trust_anchor.display(),
         path(Node::POLICIES),
+        more.tables,
     )
 }
 

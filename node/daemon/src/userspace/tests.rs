@@ -136,6 +136,7 @@ fn pair(nodes: &[Node; 2], cipher: EspCipher, outer: usize, udp: bool) -> SaPair
         envelope: Envelope { local: address(near), remote: address(far), udp },
         limits: Limits::of_esp(true),
         trust: Trust::Configured,
+        translation: None,
     }
 }
 

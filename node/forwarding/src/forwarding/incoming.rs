@@ -12,6 +12,7 @@ use crate::ecn;
 use crate::esp;
 use crate::packet::{IP_IN_IP, IPV6, Inner, NO_NEXT_HEADER};
 use crate::sad::{Inbound, Sa};
+use crate::translate;
 use crate::transport::{self, Head};
 
 impl Forwarding {
@@ -120,7 +121,9 @@ fn judge(
     }
     inbound.admit(&inner, packet)?;
     ecn::decapsulate(packet, inner.tos, outer.tos).ok_or(Reason::Congestion)?;
-    Ok((inner, None))
+    let Some(translation) = &inbound.sa.translation else { return Ok((inner, None)) };
+    let inner = translate::incoming(translation, packet, &inner);
+    Ok((inner.map_err(|_| Reason::InnerMalformed)?, None))
 }
 
 /// Whether the packet came from where the envelope says.

@@ -120,7 +120,7 @@ impl Forwarding {
         }
         let plan = Plan::new(offload, packet, inner).map_err(|_| Reason::Malformed)?;
         let (from, next_header) = part(sa, inner, packet)?;
-        let plan = plan.without(from);
+        let mut plan = plan.without(from);
         let largest = plan.largest();
         let widest = sa.path.mtu();
         if largest > widest && inner.df && (inner.is_v4() || largest + from > IPV6_MIN_MTU) {
@@ -135,6 +135,9 @@ impl Forwarding {
             let expiry = sa.usage.spend();
             self.expire(id, expiry);
             return Err(Reason::SaSpent);
+        }
+        if let Some(translation) = &sa.translation {
+            plan.translate(translation, packet, inner).map_err(|_| Reason::Malformed)?;
         }
         let first = sa.usage.packets_out == 0;
         // Without an inner header there is none to hide a DSCP in.

@@ -61,6 +61,7 @@ fn pair(id: u64, local: &[&str], remote: &[&str]) -> SaPair {
         envelope: Envelope { local: outer(A, 4500), remote: outer(B, 4500), udp: true },
         limits: Limits::of_esp(true),
         trust: Trust::Dnssec,
+        translation: None,
     }
 }
 

@@ -1,8 +1,9 @@
 //! IKE_AUTH, our request (RFC 7296 §1.2, §2.15).
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use sa::{Mode, Spi};
+use sa::{Mode, Spi, TrafficSelector};
 
 use crate::api::{
     Credential, End, Event, Identity, Initiate, Output, Sign, SignatureScheme, Ticket,
@@ -17,9 +18,10 @@ use crate::exchange::{Ask, Pending, crash_detection, ike_sa_init_initiator};
 use crate::failure::Failure;
 use crate::ike_sa::IkeSa;
 use crate::message::{
-    Authentication, Delete, ExchangeType, Identification, NotifyType, Payload, Payloads,
+    Authentication, Configuration, ConfigurationType, Delete, ExchangeType, Identification,
+    NotifyType, Payload, Payloads,
 };
-use crate::narrow::is_narrowed;
+use crate::narrow::{is_narrowed, to_any, to_one};
 use crate::peering::{HALF_OPEN_LIFE, State, Turn, bare};
 
 /// IKE_SA_INIT is done.
@@ -54,6 +56,8 @@ pub(crate) struct AuthSent {
     response: Vec<u8>,
     resumed: Option<Credential>,
     spi_in: Spi,
+    /// The inner address asked for.
+    asked: Option<IpAddr>,
 }
 
 /// Proves who we are, as soon as all keys are agreed.
@@ -80,6 +84,7 @@ pub(crate) fn signed(signing: Signing, turn: &mut Turn<'_>, signature: &[u8]) ->
 pub(crate) fn send(keyed: Keyed, turn: &mut Turn<'_>, auth: Authentication) -> State {
     let Keyed { mut sa, mut initiate, id, nonce_i, nonce_r, response, resumed } = keyed;
     initiate.child.mode = turn.link.path.mode_for(&initiate.child);
+    let asked = initiate.ask_address.filter(|_| turn.link.path.nat.ours);
     let spi_in = turn.shared.fresh_esp_spi();
     let mut payloads = vec![Payload::IdInitiator(id)];
     if turn.shared.is_alone(turn.link.path.remote.ip()) {
@@ -88,6 +93,7 @@ pub(crate) fn send(keyed: Keyed, turn: &mut Turn<'_>, auth: Authentication) -> S
     // ID_NULL as well: it says that we are content with a responder that proves nothing.
     payloads.push(Payload::IdResponder(Identification::of(&initiate.peer)));
     payloads.push(Payload::Authentication(auth));
+    payloads.extend(asked.map(|address| Payload::Configuration(Configuration::request(address))));
     if initiate.child.mode == Mode::Transport {
         payloads.push(bare(NotifyType::USE_TRANSPORT_MODE));
     }
@@ -96,7 +102,9 @@ pub(crate) fn send(keyed: Keyed, turn: &mut Turn<'_>, auth: Authentication) -> S
         spi_in.to_be_bytes(),
         EspOffer::WithoutKe,
     )));
-    payloads.push(Payload::TsInitiator(initiate.child.local.clone()));
+    // The responder narrows them to what it gives (RFC 7296 §2.19).
+    let local = asked.map(|_| to_any(&initiate.child.local));
+    payloads.push(Payload::TsInitiator(local.unwrap_or_else(|| initiate.child.local.clone())));
     payloads.push(Payload::TsResponder(initiate.child.remote.clone()));
     payloads.extend(mobike::announce(turn));
     if turn.shared.config.resumption {
@@ -114,6 +122,7 @@ pub(crate) fn send(keyed: Keyed, turn: &mut Turn<'_>, auth: Authentication) -> S
         response,
         resumed,
         spi_in,
+        asked,
     }))
 }
 
@@ -191,7 +200,9 @@ fn establish(
     identity: Identity,
     key: Credential,
 ) -> State {
-    let AuthSent { mut sa, initiate, nonce_i, nonce_r, response: _, resumed, spi_in } = state;
+    let AuthSent { mut sa, initiate, nonce_i, nonce_r, resumed, spi_in, asked, .. } = state;
+    let local = local_side(&initiate, asked, payloads);
+    let assigned = local.as_ref().ok().and_then(|local| local.1);
     let ticket = ticket_in(payloads, &sa);
     sa.peer_token = crash_detection::theirs(payloads);
     let founding = Founding {
@@ -199,16 +210,18 @@ fn establish(
         identity,
         key,
         authority: Authority {
-            local: initiate.child.local.clone(),
+            local: local.as_ref().map_or_else(|_| Vec::new(), |local| local.0.clone()),
             remote: initiate.child.remote.clone(),
             transport: initiate.child.mode == Mode::Transport,
         },
         lowest_nonce: nonce_i.clone().min(nonce_r.clone()),
         initial_contact: payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),
+        assigned,
         mobility: Mobility::agree(turn, payloads),
     };
     let mut established = Established::new(turn, founding);
-    match first_child(&established, turn, payloads, &initiate, (&nonce_i, &nonce_r), spi_in) {
+    let offer = local.map(|(local, _)| Offer { initiate: &initiate, local, spi_in });
+    match first_child(&established, turn, payloads, offer, (&nonce_i, &nonce_r)) {
         Ok(child) => {
             child_up(&mut established, turn, child);
         }
@@ -249,27 +262,61 @@ fn ticket_in(payloads: &Payloads, sa: &IkeSa) -> Option<(Ticket, Duration)> {
     Some((Ticket { opaque: opaque.to_vec(), secret }, life))
 }
 
+/// The selectors of our side that the response may be narrowed from, and the inner address that it
+/// gives us. [`End::NoAddress`] if we asked for one and got none.
+fn local_side(
+    initiate: &Initiate,
+    asked: Option<IpAddr>,
+    payloads: &Payloads,
+) -> Result<(Vec<TrafficSelector>, Option<IpAddr>), End> {
+    let Some(asked) = asked else { return Ok((initiate.child.local.clone(), None)) };
+    let reply = payloads.configuration.as_ref();
+    let given = reply
+        .filter(|reply| reply.kind == ConfigurationType::CFG_REPLY)
+        .and_then(|reply| reply.address_like(asked))
+        .filter(|address| is_usable(*address));
+    let given = given.ok_or(End::NoAddress)?;
+    Ok((to_one(&initiate.child.local, given), Some(given)))
+}
+
+/// Whether a host can be known by this address.
+fn is_usable(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(a) if a.is_broadcast());
+    !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast)
+}
+
+/// What the response is measured against.
+struct Offer<'a> {
+    initiate: &'a Initiate,
+    local: Vec<TrafficSelector>,
+    spi_in: Spi,
+}
+
 /// The child in the response, or why there is none, and whether the peer has it nevertheless.
 fn first_child(
     established: &Established,
     turn: &Turn<'_>,
     payloads: &Payloads,
-    initiate: &Initiate,
+    offer: Result<Offer<'_>, End>,
     (nonce_i, nonce_r): (&[u8], &[u8]),
-    spi_in: Spi,
 ) -> Result<NewChild, (End, bool)> {
     let (Some(proposals), Some(local), Some(remote)) =
         (&payloads.sa, &payloads.ts_initiator, &payloads.ts_responder)
     else {
         return Err(match payloads.error() {
+            // Who knows nothing of addresses to give is left with selectors that fit nobody.
+            Some(error) if offer.is_err() && error.kind == NotifyType::TS_UNACCEPTABLE => {
+                (End::NoAddress, false)
+            }
             Some(error) => (End::Refused { notify: error.kind.0, authentic: true }, false),
             None => (End::Misbehaved("IKE_AUTH response without child"), true),
         });
     };
+    let Offer { initiate, local: ours, spi_in } = offer.map_err(|why| (why, true))?;
     let (choice, spi) = confirm_esp(turn.shared.suites(), proposals, EspOffer::WithoutKe, None)
         .ok_or((End::Misbehaved("SA"), true))?;
     let spi_out = Spi::new(spi).ok_or((End::Misbehaved("SPI"), true))?;
-    if !is_narrowed(local, &initiate.child.local) || !is_narrowed(remote, &initiate.child.remote) {
+    if !is_narrowed(local, &ours) || !is_narrowed(remote, &initiate.child.remote) {
         return Err((End::Misbehaved("traffic selectors"), true));
     }
     let mode = agreed_mode(initiate.child.mode, payloads).map_err(|why| (why, true))?;

@@ -1,12 +1,14 @@
 //! IKE_AUTH, the peer's request (RFC 7296 §1.2, §2.15), with its two pauses: who is this, and our
 //! own signature.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use sa::{Mode, Spi, TrafficSelector};
 
 use crate::api::{
-    Credential, End, Grant, Identity, NeedPeer, Output, PeerVerdict, Sign, SignatureScheme,
+    Assigned, Credential, End, Grant, Identity, NeedPeer, Output, PeerVerdict, Sign,
+    SignatureScheme,
 };
 use crate::child::{NewChild, child_up};
 use crate::crypto::{AdditionalKe, EspChoice, answer_esp, child_keys, choose_esp, write_auth};
@@ -19,8 +21,8 @@ use crate::exchange::mobike::{self, Mobility};
 use crate::failure::Failure;
 use crate::ike_sa::IkeSa;
 use crate::message::{
-    Authentication, ExchangeType, Identification, InvalidMessage, Notify, NotifyType, Payload,
-    Payloads, Proposal,
+    Authentication, Configuration, ConfigurationType, ExchangeType, Identification, InvalidMessage,
+    Notify, NotifyType, Payload, Payloads, Proposal,
 };
 use crate::narrow::{narrow, share_family};
 use crate::peering::{HALF_OPEN_LIFE, State, Turn, bare};
@@ -65,6 +67,8 @@ struct ChildWish {
     transport: bool,
     remote: Vec<TrafficSelector>,
     local: Vec<TrafficSelector>,
+    /// Inner addresses that it asks for.
+    wishes: Vec<IpAddr>,
 }
 
 /// The peer is who it says; what is left is our own side.
@@ -130,6 +134,7 @@ pub(crate) fn receive(
                 peer_natted: turn.link.path.nat.theirs,
                 remote_selectors: child.as_ref().map_or_else(Vec::new, |c| c.remote.clone()),
                 local_selectors: child.as_ref().map_or_else(Vec::new, |c| c.local.clone()),
+                wishes: child.as_ref().map_or_else(Vec::new, |c| c.wishes.clone()),
             }));
             let digest = turn.digest();
             let until = turn.now + HALF_OPEN_LIFE;
@@ -157,12 +162,16 @@ type AuthRequest = (Identification, Option<Identity>, Authentication, Option<Chi
 fn read(payloads: Payloads) -> Result<AuthRequest, Failure> {
     let initial_contact = payloads.notify(NotifyType::INITIAL_CONTACT).is_some();
     let transport = payloads.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
+    let wishes = payloads
+        .configuration
+        .filter(|wish| wish.kind == ConfigurationType::CFG_REQUEST)
+        .map_or_else(Vec::new, |wish| wish.addresses);
     let id = payloads.id_initiator.ok_or(InvalidMessage::Missing("IDi"))?;
     // No AUTH: it wants EAP.
     let auth = payloads.auth.ok_or(Failure::AuthenticationFailed)?;
     let child = match (payloads.sa, payloads.ts_initiator, payloads.ts_responder) {
         (Some(proposals), Some(remote), Some(local)) => {
-            Some(ChildWish { proposals, transport, remote, local })
+            Some(ChildWish { proposals, transport, remote, local, wishes })
         }
         (None, None, None) => None,
         _ => return Err(Failure::InvalidSyntax("SA, TSi, TSr")),
@@ -249,6 +258,11 @@ fn authenticate(
 /// The child as far as the grant allows. Where transport mode is not to be had, USE_TRANSPORT_MODE
 /// is not echoed and tunnel mode it is (RFC 7296 §1.3.1).
 fn agree_child(wish: &ChildWish, grant: &Grant, turn: &Turn<'_>) -> Result<ChildAnswer, Failure> {
+    match grant.assigned {
+        Assigned::Exhausted => return Err(Failure::InternalAddressFailure),
+        Assigned::Required => return Err(Failure::FailedCpRequired),
+        Assigned::Nothing | Assigned::Address(_) => {}
+    }
     let (choice, spi, number) =
         choose_esp(turn.shared.suites(), &wish.proposals, None).ok_or(Failure::NoProposalChosen)?;
     let spi_out = Spi::new(spi).ok_or(Failure::NoProposalChosen)?;
@@ -288,6 +302,10 @@ fn send(answer: Answer, turn: &mut Turn<'_>, auth: Authentication) -> State {
     // Whoever has a ticket's secret can read this answer: another in it would make one theft good
     // for ever. The next comes with the next signature.
     let fresh = wants_ticket && resumed.is_none();
+    let assigned = match grant.assigned {
+        Assigned::Address(address) => Some(address),
+        Assigned::Nothing | Assigned::Exhausted | Assigned::Required => None,
+    };
     let ticket = fresh.then(|| ticket_for(turn, &sa, &peer, &grant.key)).flatten();
     let founding = Founding {
         sa,
@@ -300,6 +318,7 @@ fn send(answer: Answer, turn: &mut Turn<'_>, auth: Authentication) -> State {
         },
         lowest_nonce: nonce_i.clone().min(nonce_r.clone()),
         initial_contact,
+        assigned,
         mobility,
     };
     let mut established = Established::new(turn, founding);
@@ -310,6 +329,7 @@ fn send(answer: Answer, turn: &mut Turn<'_>, auth: Authentication) -> State {
         None => {}
         Some(Ok((child, number))) => {
             let spi = child.spi_in.to_be_bytes();
+            payloads.extend(assigned.map(|a| Payload::Configuration(Configuration::reply(a))));
             if child.mode == Mode::Transport {
                 payloads.push(bare(NotifyType::USE_TRANSPORT_MODE));
             }

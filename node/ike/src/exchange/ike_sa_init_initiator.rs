@@ -316,7 +316,8 @@ fn accept(
         resumed: None,
     };
     let ike = turn.link.id;
-    turn.shared.event(Event::Keyed { ike });
+    let behind_nat = turn.link.path.nat.ours;
+    turn.shared.event(Event::Keyed { ike, behind_nat });
     match additional {
         Some(method) => ike_intermediate::start(keyed, turn, state.request, proof, method),
         None => ike_auth_initiator::prove(keyed, turn, &state.request, proof),

@@ -199,7 +199,8 @@ fn accept(
         resumed: Some(state.peer),
     };
     let ike = turn.link.id;
-    turn.shared.event(Event::Keyed { ike });
+    let behind_nat = turn.link.path.nat.ours;
+    turn.shared.event(Event::Keyed { ike, behind_nat });
     ike_auth_initiator::prove(keyed, turn, &state.request, Proof::Resumed)
 }
 

@@ -5,6 +5,7 @@
 //! [`IkeSa`](crate::ike_sa::IkeSa).
 
 mod codec;
+mod configuration;
 mod number;
 mod payload;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod tests;
 
 pub use codec::InvalidMessage;
 pub(crate) use codec::Reader;
+pub(crate) use configuration::{Configuration, ConfigurationType};
 pub(crate) use number::{ExchangeType, NotifyType, PayloadType, ProtocolId, TransformType};
 pub(crate) use payload::{
     Authentication, Delete, Identification, KeyExchange, Notify, Payload, Payloads, Proposal,

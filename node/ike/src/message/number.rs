@@ -32,6 +32,8 @@ impl PayloadType {
     pub(crate) const TS_INITIATOR: Self = Self(44);
     pub(crate) const TS_RESPONDER: Self = Self(45);
     pub(crate) const SK: Self = Self(46);
+    /// Configuration (RFC 7296 §3.15).
+    pub(crate) const CP: Self = Self(47);
     /// Encrypted and Authenticated Fragment (RFC 7383 §2.5).
     pub(crate) const SKF: Self = Self(53);
     /// The types of RFC 7296 itself; we must understand these, read or not.
@@ -82,6 +84,8 @@ impl NotifyType {
     pub(crate) const INVALID_KE_PAYLOAD: Self = Self(17);
     pub(crate) const AUTHENTICATION_FAILED: Self = Self(24);
     pub(crate) const NO_ADDITIONAL_SAS: Self = Self(35);
+    pub(crate) const INTERNAL_ADDRESS_FAILURE: Self = Self(36);
+    pub(crate) const FAILED_CP_REQUIRED: Self = Self(37);
     pub(crate) const TS_UNACCEPTABLE: Self = Self(38);
     pub(crate) const TEMPORARY_FAILURE: Self = Self(43);
     pub(crate) const CHILD_SA_NOT_FOUND: Self = Self(44);

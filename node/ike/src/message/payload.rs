@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use sa::TrafficSelector;
 
 use super::codec::{InvalidMessage, Reader, with_length};
+use super::configuration::Configuration;
 use super::number::{NotifyType, PayloadType, ProtocolId, TransformType};
 use crate::api::Identity;
 
@@ -362,6 +363,7 @@ pub(crate) enum Payload {
     Delete(Delete),
     TsInitiator(Vec<TrafficSelector>),
     TsResponder(Vec<TrafficSelector>),
+    Configuration(Configuration),
 }
 
 impl Payload {
@@ -377,6 +379,7 @@ impl Payload {
             Self::Delete(_) => PayloadType::DELETE,
             Self::TsInitiator(_) => PayloadType::TS_INITIATOR,
             Self::TsResponder(_) => PayloadType::TS_RESPONDER,
+            Self::Configuration(_) => PayloadType::CP,
         }
     }
 
@@ -397,6 +400,7 @@ impl Payload {
             Self::Notify(notify) => notify.write(out),
             Self::Delete(delete) => delete.write(out),
             Self::TsInitiator(ts) | Self::TsResponder(ts) => write_selectors(out, ts),
+            Self::Configuration(configuration) => configuration.write(out),
         }
     }
 }
@@ -424,6 +428,7 @@ pub(crate) struct Payloads {
     pub(crate) deletes: Vec<Delete>,
     pub(crate) ts_initiator: Option<Vec<TrafficSelector>>,
     pub(crate) ts_responder: Option<Vec<TrafficSelector>>,
+    pub(crate) configuration: Option<Configuration>,
 }
 
 impl Payloads {
@@ -489,6 +494,7 @@ impl Payloads {
             }
             PayloadType::TS_INITIATOR => once(&mut self.ts_initiator, read_selectors(body)?, "TSi"),
             PayloadType::TS_RESPONDER => once(&mut self.ts_responder, read_selectors(body)?, "TSr"),
+            PayloadType::CP => once(&mut self.configuration, Configuration::read(body)?, "CP"),
             // An encrypted payload inside another, or beside clear ones.
             PayloadType::SK | PayloadType::SKF => Err(InvalidMessage::Value("next payload")),
             kind if critical && !kind.is_of_rfc7296() => Err(InvalidMessage::Critical(kind.0)),

@@ -9,7 +9,13 @@ fn secret(text: &str) -> Credential {
 
 /// What `own` grants to `peer` if that proves itself so.
 fn grant(own: usize, peer: usize, key: Credential) -> Grant {
-    Grant { key, remote: vec![inner(peer)], local: vec![inner(own)], transport: false }
+    Grant {
+        key,
+        remote: vec![inner(peer)],
+        local: vec![inner(own)],
+        transport: false,
+        assigned: Assigned::Nothing,
+    }
 }
 
 /// A pair of nodes with these key pairs that know each other by them.
@@ -246,6 +252,7 @@ fn hosts(grants: [bool; 2]) -> (Net, Initiate) {
             remote: host(peer),
             local: host(own),
             transport: grants[own],
+            assigned: Assigned::Nothing,
         }];
         net.nodes[own].verdicts.insert(address(peer), PeerVerdict::Known { identity, grants });
     }

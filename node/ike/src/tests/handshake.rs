@@ -33,7 +33,7 @@ fn four_messages_make_an_ike_sa_and_a_child() {
         .collect();
     assert_eq!(nonces[0], nonces[1]);
     assert!(matches!(node_a.events[..], [
-        Event::Keyed { ike: k },
+        Event::Keyed { ike: k, .. },
         Event::Established { ike: e, initiator: true, .. },
         Event::ChildUp(_),
     ] if k == a && e == a));

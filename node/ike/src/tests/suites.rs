@@ -76,6 +76,7 @@ fn elliptic() -> Net {
             remote: vec![inner(peer)],
             local: vec![inner(own)],
             transport: false,
+            assigned: Assigned::Nothing,
         }];
         net.nodes[own]
             .verdicts

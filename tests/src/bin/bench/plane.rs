@@ -152,6 +152,7 @@ fn pair(
         },
         limits: Limits::of_esp(true),
         trust: Trust::Configured,
+        translation: None,
     })
 }
 

@@ -174,6 +174,7 @@ impl Caller {
                 peer: Identity::Address(remote),
                 keys: vec![Credential::Key(node.clone())],
                 child,
+                ask_address: None,
             },
         );
     }

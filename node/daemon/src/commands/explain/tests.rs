@@ -33,6 +33,8 @@ fn keying(groups: Groups, now: Instant) -> Keying {
         when_advertised: WhenAdvertised::Clear,
         null_auth: keying::NullAuth::Never,
         own_record: OwnRecord::Advise,
+        pool: Vec::new(),
+        translates: true,
         identity: None,
         addresses: vec![ip(WEST)],
         ike: ike::Config::new(key),

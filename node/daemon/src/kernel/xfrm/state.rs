@@ -232,5 +232,6 @@ pub(super) fn probe() -> Option<SaPair> {
         envelope: Envelope { local: here, remote: here, udp: false },
         limits: Limits::of_esp(true),
         trust: Trust::Anonymous,
+        translation: None,
     })
 }

@@ -262,6 +262,7 @@ fn pair() -> SaPair {
         },
         limits: Limits::of_esp(true),
         trust: Trust::Dnssec,
+        translation: None,
     }
 }
 

@@ -4,6 +4,7 @@
 mod extruded;
 mod failover;
 mod gateway;
+mod nat;
 mod policy_matrix;
 mod uplinks;
 mod world;
@@ -30,6 +31,8 @@ pub(crate) enum Scenario {
     Links,
     /// A gateway lends addresses to a distant site, which is on the Internet by them.
     Extruded,
+    /// Clients behind NATs, two of them with the same address behind one, call by name.
+    Nat,
     /// Every policy group against every other.
     PolicyMatrix,
 }
@@ -41,6 +44,7 @@ impl Scenario {
             Self::Failover => "a host behind two gateways",
             Self::Links => "two links between two sites",
             Self::Extruded => "a subnet lent to a distant site",
+            Self::Nat => "clients behind NATs",
             Self::PolicyMatrix => "every policy group against every other",
         }
     }
@@ -90,6 +94,7 @@ pub(crate) fn run(
         Scenario::Failover => failover::run(pcap, children, progress)?,
         Scenario::Links => uplinks::run(pcap, children, progress)?,
         Scenario::Extruded => extruded::run(pcap, children, progress)?,
+        Scenario::Nat => nat::run(pcap, children, progress)?,
         Scenario::PolicyMatrix => policy_matrix::run(pcap, children, progress)?,
     };
     progress.finish();

@@ -1,9 +1,10 @@
 //! The pieces of an example: sites behind the core router, hosts behind a site, records, nodes.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use dnskeys::RsaKey;
 use super::super::capture::{Capture, Record, Seen};
 use super::super::host::Host;
 use super::super::internet::Internet;
-use super::super::node::{Children, Node, Resolver};
+use super::super::node::{Children, More, Node, Resolver};
 use super::super::progress::Progress;
 use super::super::topology::{Role, Site};
 use super::super::traffic::{self, Pinger};
@@ -73,7 +74,8 @@ impl World {
         let outer: Vec<Site> =
             places.iter().filter(|p| p.behind.is_none()).map(|p| p.site.clone()).collect();
         let mut internet = Internet::build(&outer, children)?;
-        for gateway in places.iter().filter(|p| p.behind.is_none()).map(|p| &p.site.name) {
+        // In their order: whoever others live behind stands before them.
+        for gateway in places.iter().map(|p| &p.site.name) {
             let inner: Vec<&Place> =
                 places.iter().filter(|p| p.behind == Some(gateway.as_str())).collect();
             if inner.is_empty() {
@@ -88,8 +90,12 @@ impl World {
             links::join(at, &hosts).context("cannot join the namespaces")?;
             for host in &hosts {
                 host.run(traffic::serve_echo)?.context("cannot start the echo service")?;
+                // What is private ends at the NAT before it.
+                let public = !host.site.v4.is_private() && !is_shared(host.site.v4);
                 for (network, length, via) in ways(&host.site, &at.site) {
-                    links::route(&internet.core, network, length, via)?;
+                    if public {
+                        links::route(&internet.core, network, length, via)?;
+                    }
                 }
             }
             internet.hosts.extend(hosts);
@@ -109,6 +115,17 @@ impl World {
         records: &[Publication],
         progress: &mut Progress,
     ) -> anyhow::Result<()> {
+        self.publish_with(keys_for, records, &[], progress)
+    }
+
+    /// The same, with records of who is known by name only.
+    pub(super) fn publish_with(
+        &mut self,
+        keys_for: &[&str],
+        records: &[Publication],
+        by_name: &[&str],
+        progress: &mut Progress,
+    ) -> anyhow::Result<()> {
         progress.begin("making host keys");
         let wanted: Vec<String> = keys_for.iter().map(|name| (*name).to_owned()).collect();
         let made = keys::make(&wanted, Bits::Rsa2048).context("cannot make host keys")?;
@@ -124,9 +141,11 @@ impl World {
                 hosts.push(zonefiles::Host { precedence: record.precedence, ..host });
             }
         }
+        let own_key = |name: &&str| Ok(((*name).to_owned(), self.key(name)?.clone()));
+        let by_name = by_name.iter().map(own_key).collect::<anyhow::Result<Vec<_>>>()?;
         let dns = self.internet.host(Role::Names).context("no DNS host")?;
         let trust_anchor = Path::new(netns::SCRATCH).join("trust-anchor");
-        fs::write(&trust_anchor, names::serve_hosts(dns, &hosts, &[])?)?;
+        fs::write(&trust_anchor, names::serve_hosts(dns, &hosts, &by_name, &[])?)?;
         let address = format!("{}:53", dns.site.v4);
         self.resolver = Some(Resolver { address, trust_anchor });
         Ok(())
@@ -146,10 +165,20 @@ impl World {
 
     /// Starts a node on a host, with these tables in its configuration.
     pub(super) fn start(&mut self, name: &str, tables: &str) -> anyhow::Result<()> {
+        self.start_more(name, &More { tables, ..More::default() })
+    }
+
+    /// Starts a node that calls by name.
+    pub(super) fn start_named(&mut self, name: &str) -> anyhow::Result<()> {
+        let identity = format!("@{name}.example");
+        self.start_more(name, &More { identity: Some(&identity), ..More::default() })
+    }
+
+    fn start_more(&mut self, name: &str, more: &More<'_>) -> anyhow::Result<()> {
         let resolver = self.resolver.as_ref().context("nobody serves DNS yet")?;
         let host = self.internet.named(name)?;
         let children = self.internet.children();
-        let node = Node::start_with(host, resolver, tables, children)
+        let node = Node::start_with(host, resolver, more, children)
             .with_context(|| format!("cannot start a node on {name}"))?;
         node.await_ready(children, START_PATIENCE)?;
         self.internet.nodes.retain(|node| node.name != name);
@@ -249,11 +278,48 @@ impl World {
         Ok(())
     }
 
+    /// Makes a host a NAT for all that lives behind it.
+    pub(super) fn masquerade(&self, name: &str) -> anyhow::Result<()> {
+        let host = self.internet.named(name)?;
+        let done = host.run(|| {
+            let mut command = Command::new("nft");
+            command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
+            let mut child = command.stderr(Stdio::null()).spawn()?;
+            if let Some(mut rules) = child.stdin.take() {
+                rules.write_all(MASQUERADE.as_bytes())?;
+            }
+            child.wait()
+        })?;
+        match done {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => anyhow::bail!("nft could not set up a NAT ({status})"),
+            Err(error) => anyhow::bail!("nft is needed to set up a NAT: {error}"),
+        }
+    }
+
+    /// A quarter of a MiB there and back from several hosts at the same time; whether all arrived
+    /// unchanged.
+    pub(super) fn transfers_at_once(&self, from: &[&str], to: IpAddr) -> anyhow::Result<bool> {
+        let mut jobs = Vec::new();
+        for name in from {
+            let pattern = self.plaintext.clone().into_bytes();
+            let job = move || traffic::transfer(to, 256 << 10, &pattern, PATIENCE);
+            jobs.push(self.internet.named(name)?.start_job(job)?);
+        }
+        let done = jobs.into_iter().map(|job| matches!(job.join(), Ok(Ok(_))));
+        Ok(done.fold(true, |all, one| all & one))
+    }
+
     /// What a node says of all its destinations.
     pub(super) fn status(&self, name: &str) -> anyhow::Result<serde_json::Value> {
         let node = self.internet.nodes.iter().find(|node| node.name == name);
         node.with_context(|| format!("no node on {name}"))?.status()
     }
+}
+
+/// Between a carrier and its customers (RFC 6598).
+fn is_shared(address: Ipv4Addr) -> bool {
+    matches!(address.octets(), [100, 64..=127, ..])
 }
 
 /// How the core gets to a host behind a gateway.
@@ -288,6 +354,9 @@ pub(super) fn esp(record: &Record, one: &[IpAddr], other: &[IpAddr]) -> usize {
 
 /// The prefix length of every IPv4 subnet here.
 const SUBNET: u8 = 28;
+/// Whatever leaves by the first interface leaves as if from there (RFC 3022 §2.2).
+const MASQUERADE: &str = "table ip nat {\n chain out {\n  type nat hook postrouting priority \
+                          srcnat;\n  oifname \"eth0\" masquerade\n }\n}\n";
 const IDENTIFIER: u16 = 0x6f66;
 /// Starting takes milliseconds, but the machine may be busy.
 const START_PATIENCE: Duration = Duration::from_secs(20);
