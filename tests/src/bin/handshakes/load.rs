@@ -83,7 +83,7 @@ pub(crate) fn run(wanted: &Wanted) -> io::Result<()> {
     // Beside what is done, how long do a request and a rekey take?
     let mut beside = |work: &mut dyn FnMut() -> io::Result<()>| {
         over.store(false, Ordering::Relaxed);
-        let waits = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let control = scope.spawn(|| ask_on(&wanted.control, &over));
             let rekeys = scope.spawn(|| known.rekey_on(&over));
             let done = work();
@@ -92,9 +92,8 @@ pub(crate) fn run(wanted: &Wanted) -> io::Result<()> {
                 waits.join().unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
             };
             let (control, rekeys) = (joined(control), joined(rekeys));
-            done.and_then(|()| Ok((ranks(control?), ranks(rekeys?))))
-        });
-        io::Result::Ok(waits?)
+            done.and_then(|()| io::Result::Ok((ranks(control?), ranks(rekeys?))))
+        })
     };
     let (control_alone, rekey_alone) = beside(&mut || {
         std::thread::sleep(Duration::from_secs(1));
