@@ -119,7 +119,7 @@ impl Party {
     /// The same with a forwarding plane.
     #[must_use]
     pub fn with_forwarding(mut self, now: Instant) -> Self {
-        let config = forwarding::Config::default();
+        let config = forwarding::Config { newcomers: u32::MAX, ..Default::default() };
         self.forwarding = Some(Forwarding::new(config, [9; 32], now));
         self
     }

@@ -58,6 +58,7 @@ pub(crate) struct Node {
     pub(crate) mark: u32,
     pub(crate) retransmissions: u32,
     pub(crate) destinations: usize,
+    pub(crate) new_destinations: Option<u32>,
 }
 
 /// Which data plane carries packets.
@@ -223,6 +224,7 @@ impl Default for Node {
             mark: 0x4322,
             retransmissions: 3,
             destinations: keying::DESTINATIONS,
+            new_destinations: None,
         }
     }
 }
@@ -302,6 +304,11 @@ impl Config {
         if !(1024..=1 << 24).contains(&self.node.destinations) {
             let given = self.node.destinations;
             return Err(format!("node.destinations: {given} is not between 1024 and 16777216"));
+        }
+        if let Some(given) = self.node.new_destinations
+            && !(16..=100_000).contains(&given)
+        {
+            return Err(format!("node.new-destinations: {given} is not between 16 and 100000"));
         }
         if matches!(self.node.table, 0 | 253..=255) {
             return Err(format!("node.table: {} is one of the kernel's own", self.node.table));
@@ -505,6 +512,7 @@ mod tests {
             "own-record",
             "icmp-unreachable",
             "destinations",
+            "new-destinations",
             "resolvers",
             "trust-anchors",
             "directory",

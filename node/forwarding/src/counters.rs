@@ -10,6 +10,7 @@ pub(crate) enum Reason {
     Fragment,
     HoldReplaced,
     HoldOverBudget,
+    Newcomer,
     HoldExpired,
     TooBig,
     Untransportable,
@@ -59,6 +60,8 @@ pub struct Counters {
     pub hold_replaced: u64,
     /// Held packets given up because a budget was spent.
     pub hold_over_budget: u64,
+    /// Packets of unknown flows refused because too many came at once.
+    pub newcomers_refused: u64,
     /// Held packets given up because nobody decided.
     pub hold_expired: u64,
     /// Packets larger than the way allows, answered with "too big".
@@ -106,6 +109,7 @@ impl Counters {
             Reason::Fragment => &mut self.fragment,
             Reason::HoldReplaced => &mut self.hold_replaced,
             Reason::HoldOverBudget => &mut self.hold_over_budget,
+            Reason::Newcomer => &mut self.newcomers_refused,
             Reason::HoldExpired => &mut self.hold_expired,
             Reason::TooBig => &mut self.too_big,
             Reason::Untransportable => &mut self.untransportable,
@@ -143,6 +147,7 @@ impl Counters {
             ("not_holdable", self.not_holdable),
             ("hold_replaced", self.hold_replaced),
             ("hold_over_budget", self.hold_over_budget),
+            ("newcomers_refused", self.newcomers_refused),
             ("hold_expired", self.hold_expired),
             ("too_big", self.too_big),
             ("untransportable", self.untransportable),

@@ -18,6 +18,7 @@ use crate::counters::{Counters, Reason};
 use crate::esp;
 use crate::hash::Seeded;
 use crate::hold::{Hold, Packet};
+use crate::newcomers::Newcomers;
 use crate::packet::Inner;
 use crate::path::Path;
 use crate::rate::Rate;
@@ -37,6 +38,7 @@ pub struct Forwarding {
     hold: Hold,
     /// Fragments for pairs in transport mode.
     whole: Whole,
+    newcomers: Newcomers,
     outputs: VecDeque<Output>,
     counters: Counters,
     unknown_spis: Rate,
@@ -58,6 +60,9 @@ pub struct Config {
     pub unreachable: bool,
     /// Octets of the largest IP packet on the way to peers.
     pub link_mtu: u16,
+    /// Flows without policy that are taken into hold each second, on average. Some thousands may
+    /// come at once, and as many again of those that were refused and come for the second time.
+    pub newcomers: u32,
 }
 
 impl Default for Config {
@@ -67,6 +72,7 @@ impl Default for Config {
             copy_dscp: false,
             unreachable: true,
             link_mtu: ETHERNET,
+            newcomers: NEWCOMERS,
         }
     }
 }
@@ -150,6 +156,7 @@ impl Forwarding {
             sad: Sad::new(hasher),
             hold: Hold::new(hasher),
             whole: Whole::default(),
+            newcomers: Newcomers::new(now, hasher, config.newcomers),
             outputs: VecDeque::new(),
             counters: Counters::default(),
             unknown_spis: Rate::new(now, UNKNOWN_SPIS_PER_SECOND),
@@ -392,6 +399,8 @@ pub fn segments_per_send(device_mtu: u16) -> usize {
 /// RFC 8200 §5.
 const IPV6_MIN_MTU: usize = 1280;
 const ETHERNET: u16 = 1500;
+/// Each costs a third of a millisecond in all.
+const NEWCOMERS: u32 = 256;
 /// Notices that may wait to be collected: the keying plane is asked again anyway.
 const MAX_OUTPUTS: usize = 8192;
 /// Forgeable hints need not be many.

@@ -30,6 +30,7 @@ mod hold;
 mod icmp;
 #[doc(hidden)]
 pub mod internal;
+mod newcomers;
 mod offload;
 mod packet;
 mod path;

@@ -103,6 +103,11 @@ impl Spd {
         }
     }
 
+    /// Whether there is an entry for a flow, or for what it is part of.
+    pub(crate) fn is_known(&self, flow: &Flow) -> bool {
+        self.flows.contains_key(flow) || self.entry_of(flow).is_some()
+    }
+
     /// Whether ports decide about anything.
     #[inline]
     pub(crate) fn minds_ports(&self) -> bool {

@@ -1,16 +1,21 @@
-//! Floods for the tests in namespaces, and what measures beside them: nothing that needs more than
-//! ordinary sockets, because the namespaces take any source for their own.
+//! Floods for the tests in namespaces, and what measures beside them. Sources are forged on a raw
+//! socket: one call for each packet, so that the flood itself costs little.
 //!
 //! - `flood to PREFIX RATE SECONDS`: a datagram to a fresh address of an IPv4 /8, so often a second.
+//! - `flood through PREFIX FROM RATE SECONDS`: the same from fresh addresses of another /8, as a
+//!   gateway forwards them.
 //! - `flood from PREFIX TARGET RATE SECONDS`: a datagram from a fresh address of it.
 //! - `flood init PREFIX TARGET RATE SECONDS`: the same, with IKE_SA_INIT requests.
+//! - `flood esp PREFIX TARGET RATE SECONDS`: the same, with what looks like ESP in UDP and is none.
 //! - `flood echo ADDRESS`: answers every datagram.
 //! - `flood sink ADDRESS`, `flood stream ADDRESS SECONDS`: a TCP stream; prints octets a second.
 #![expect(clippy::print_stdout, reason = "it is what the tests read")]
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -19,11 +24,23 @@ fn main() -> Outcome {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["to", net, rate, seconds] => to(net.parse()?, rate.parse()?, seconds.parse()?),
-        ["from", net, target, rate, seconds] => {
-            from(net.parse()?, target.parse()?, rate.parse()?, seconds.parse()?, |_| b"x".to_vec())
+        ["through", net, source, rate, seconds] => {
+            let (net, source): (Ipv4Addr, Ipv4Addr) = (net.parse()?, source.parse()?);
+            forged(rate.parse()?, seconds.parse()?, |n| {
+                let ends = [nth(source, n), nth(net, n)].map(|ip| SocketAddrV4::new(ip, 9));
+                (ends, b"x".to_vec())
+            })
         }
-        ["init", net, target, rate, seconds] => {
-            from(net.parse()?, target.parse()?, rate.parse()?, seconds.parse()?, init)
+        [kind @ ("from" | "init" | "esp"), net, target, rate, seconds] => {
+            let (net, target): (Ipv4Addr, SocketAddrV4) = (net.parse()?, target.parse()?);
+            let octets = match *kind {
+                "init" => init,
+                "esp" => esp,
+                _ => |_| b"x".to_vec(),
+            };
+            forged(rate.parse()?, seconds.parse()?, |n| {
+                ([SocketAddrV4::new(nth(net, n), 500), target], octets(n))
+            })
         }
         ["echo", address] => echo(address.parse()?),
         ["sink", address] => sink(address.parse()?),
@@ -60,19 +77,45 @@ fn to(net: Ipv4Addr, rate: u32, seconds: u64) -> Outcome {
     Ok(())
 }
 
-fn from(
-    net: Ipv4Addr,
-    target: SocketAddr,
+/// Datagrams with these sources and targets, and these contents.
+fn forged(
     rate: u32,
     seconds: u64,
-    octets: impl Fn(u32) -> Vec<u8>,
+    nth: impl Fn(u32) -> ([SocketAddrV4; 2], Vec<u8>),
 ) -> Outcome {
+    // IPPROTO_RAW: the packet is ours from its first octet (raw(7)).
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?;
     paced(rate, seconds, |n| {
-        if let Ok(socket) = UdpSocket::bind((IpAddr::V4(nth(net, n)), 500)) {
-            let _ = socket.send_to(&octets(n), target);
-        }
+        let ([source, target], octets) = nth(n);
+        let to = SocketAddr::from((*target.ip(), 0)).into();
+        let _ = socket.send_to(&datagram(source, target, &octets), &to);
     });
     Ok(())
+}
+
+/// A datagram with its IPv4 header (RFC 791 §3.1, RFC 768). The kernel computes the header's
+/// checksum; no checksum of the datagram is a valid one.
+fn datagram(source: SocketAddrV4, target: SocketAddrV4, octets: &[u8]) -> Vec<u8> {
+    let len = |more: usize| u16::try_from(octets.len() + more).unwrap_or(u16::MAX).to_be_bytes();
+    let mut packet = vec![0x45, 0];
+    packet.extend(len(28));
+    packet.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+    packet.extend(source.ip().octets());
+    packet.extend(target.ip().octets());
+    packet.extend(source.port().to_be_bytes());
+    packet.extend(target.port().to_be_bytes());
+    packet.extend(len(8));
+    packet.extend([0, 0]);
+    packet.extend(octets);
+    packet
+}
+
+/// ESP of a pair that nobody has, as large as that of a small packet (RFC 4303 §2).
+fn esp(n: u32) -> Vec<u8> {
+    let mut octets = (n.wrapping_mul(0x85eb_ca6b) | 0x0100_0000).to_be_bytes().to_vec();
+    octets.extend(n.to_be_bytes());
+    octets.resize(120, 0xaa);
+    octets
 }
 
 /// An IKE_SA_INIT request that a responder would go on with (RFC 7296 §1.2): AES-GCM, HMAC-SHA2-256,

@@ -76,6 +76,9 @@ impl Forwarding {
         if !is_holdable(inner.flow.dst()) {
             return self.counters.count(Reason::NotHoldable);
         }
+        if !self.spd.is_known(&inner.flow) && !self.newcomers.admit(now, &inner.flow) {
+            return self.counters.count(Reason::Newcomer);
+        }
         let octets = packet.get(..inner.len).unwrap_or(&[]).into();
         let packet = Packet { offload: *offload, octets };
         let mut evicted = Vec::new();

@@ -701,7 +701,7 @@ fn pairs_that_cannot_work_are_given_back_at_once() {
 /// libreswan bare shunts.
 #[test]
 fn one_flood_of_unknown_flows_is_bounded() {
-    let mut a = Plane::new();
+    let mut a = Plane::with(Config { newcomers: u32::MAX, ..Config::default() });
     for i in 0..20_000u32 {
         let dst = std::net::Ipv4Addr::from(0x0a00_0000 + i * 256).to_string();
         let src = format!("192.0.{}.1", i % 8);
@@ -710,6 +710,31 @@ fn one_flood_of_unknown_flows_is_bounded() {
     let counters = a.fwd.counters();
     assert!(counters.hold_over_budget > 0 && counters.output_full > 0);
     assert!(a.outputs().len() < 20_000);
+}
+
+/// P13: what is refused costs a counter.
+#[test]
+fn a_flood_of_unknown_flows_is_refused_before_it_is_held() {
+    let mut a = Plane::new();
+    let flood = |a: &mut Plane, from: u32| {
+        for i in from..from + 20_000 {
+            let dst = std::net::Ipv4Addr::from(0x0a00_0000 + i * 256).to_string();
+            a.send(&udp(&format!("192.0.{}.1", i % 8), &dst, (1, 2), &[0; 100]));
+        }
+    };
+    flood(&mut a, 0);
+    let counters = a.fwd.counters();
+    assert!(counters.newcomers_refused > 15_000 && counters.output_full == 0, "{counters:?}");
+    let asked = a.notices().len();
+    assert!(asked > 1000 && asked + usize::try_from(counters.newcomers_refused).unwrap() == 20_000);
+    // What is known already is none of its business, nor who comes again.
+    a.command(Command::SetPolicy { flow: flow(A, B), policy: Policy::Hold });
+    flood(&mut a, 20_000);
+    let (refused, held) = (a.fwd.counters().newcomers_refused, a.fwd.counters().held);
+    a.send(&udp(A, B, (1, 2), b"known"));
+    a.send(&udp("192.0.7.1", "10.156.63.0", (1, 2), b"again"));
+    assert_eq!(a.fwd.counters().newcomers_refused, refused);
+    assert_eq!(a.fwd.counters().held, held + 2);
 }
 
 #[test]
