@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::net::{Link, Net};
+use crate::net::{Fate, Kind, Link, Net};
 use crate::node::seconds;
 use crate::{EAST, WEST, ip, west_and_east};
 
@@ -83,6 +83,49 @@ fn one_pair_is_left_on_a_bad_link() {
         assert!(net.run_until(seconds(20), |net| both_heard(net, 999)), "seed {seed}");
     }
     assert!(silent <= 6, "{silent} of {} fell silent", SEEDS / 5);
+}
+
+/// West's call reaches east, whose answer never reaches west, until west has given up: whichever of
+/// the two calls wins by its nonces, nothing is sent into a pair that the other end does not have.
+#[test]
+fn a_winner_that_never_arrived_loses() {
+    let (mut crossed, mut won) = (0, 0);
+    for seed in 0..SEEDS {
+        let link = Link { delay_us: 5_000..=5_500, dns_us: 500..=600, ..Link::default() };
+        let mut net = west_and_east(seed, link);
+        let until = net.now + seconds(12);
+        net.filter(move |_, seen| match seen.kind {
+            Kind::Ike { exchange: 35, response: true, .. }
+                if seen.from == ip(EAST) && seen.at < until =>
+            {
+                Fate::Lost
+            }
+            _ => Fate::Link,
+        });
+        talk(&mut net, 0);
+        assert!(net.run_until(seconds(5), |net| both_heard(net, 0)), "seed {seed}");
+        let pairs_of_east = |net: &Net| {
+            let east = net.hosts[1].node.as_ref().unwrap();
+            east.state_of(net.now, ip(WEST)).map_or(0, |d| d.pairs)
+        };
+        net.run(seconds(1));
+        if pairs_of_east(&net) < 2 {
+            // They did not cross: west's call came first, or was taken back.
+            continue;
+        }
+        crossed += 1;
+        let east = net.hosts[1].node.as_ref().unwrap();
+        let keyed = |r: &keying::Report| matches!(r.what, keying::What::Keyed { .. });
+        won += usize::from(east.reports.iter().filter(|r| keyed(r)).count() > 1);
+        for round in 1..40 {
+            talk(&mut net, round);
+            let heard = net.run_until(Duration::from_millis(500), |net| both_heard(net, round));
+            assert!(heard, "seed {seed}, round {round}: {}", describe(&net));
+            net.run(Duration::from_millis(500));
+        }
+        assert!(net.run_until(seconds(60), settled), "seed {seed}: {}", describe(&net));
+    }
+    assert!(crossed > 20, "{crossed} of {SEEDS} crossed, {won}");
 }
 
 /// Whether a gateway was ever taken for silent.

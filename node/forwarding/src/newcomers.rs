@@ -106,7 +106,9 @@ mod tests {
         let start = Instant::now();
         let mut newcomers = newcomers(start);
         let let_in = (0..100_000)
-            .filter(|i| newcomers.admit(start + Duration::from_micros(u64::from(*i) * 100), &flow(*i)))
+            .filter(|i| {
+                newcomers.admit(start + Duration::from_micros(u64::from(*i) * 100), &flow(*i))
+            })
             .count();
         let most = usize::try_from(BURST + 10 * RATE).unwrap();
         assert!((most - 10..most + 20).contains(&let_in), "{let_in}");

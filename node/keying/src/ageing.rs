@@ -112,8 +112,7 @@ impl Keying {
         let awaited = next.unwrap_or(current);
         let settling = next.is_some() || self.pairs_of(flow).any(|(_, pair)| pair.doomed);
         if settling {
-            // No traffic proved the winner in time: it has been up for long enough to be there.
-            return self.pair_proven_by_time(now, flow, awaited);
+            return self.ask_winner(now, flow, awaited);
         }
         let orphans: Vec<SaId> = self
             .pairs_of(flow)
@@ -220,12 +219,6 @@ impl Keying {
             before.clone_from(proof);
         }
         self.set_movable(ike);
-    }
-
-    fn pair_proven_by_time(&mut self, now: Instant, flow: Flow, sa: SaId) {
-        self.pair_proven(now, sa);
-        let first_look = now + self.config.lives.first_look;
-        self.set_deadline(flow, Some(first_look));
     }
 
     /// The data plane says how a pair is used: one that neither end uses is closed.

@@ -223,6 +223,17 @@ impl Configured {
         }
     }
 
+    fn is_proven(&self, sa: SaId) -> bool {
+        self.pairs.get(&sa).is_some_and(|pair| pair.proven)
+    }
+
+    /// The IKE SA of a pair that is to replace others and is not known to have reached the peer.
+    fn unproven_winner(&self) -> Option<IkeId> {
+        let replaces = |sa: &SaId| self.pairs.iter().any(|(id, pair)| pair.doomed && id != sa);
+        let winner = self.next.or(self.current.filter(replaces))?;
+        self.pairs.get(&winner).filter(|pair| !pair.proven).map(|pair| pair.ike)
+    }
+
     /// The IKE SA of the pair that is sent on.
     pub(crate) fn current_ike(&self) -> Option<IkeId> {
         self.pairs.get(&self.current?).map(|pair| pair.ike)
@@ -611,7 +622,8 @@ impl Keying {
     /// Sends on a pair from now on.
     fn use_pair(&mut self, now: Instant, index: usize, id: SaId) {
         let Some(configured) = self.configured.get_mut(index) else { return };
-        let Some(pair) = configured.pairs.get(&id) else { return };
+        let Some(pair) = configured.pairs.get_mut(&id) else { return };
+        pair.doomed = false;
         let gateway = pair.envelope.remote.ip();
         configured.current = Some(id);
         configured.next = None;
@@ -652,15 +664,37 @@ impl Keying {
         if let Some(pair) = doomed.and_then(|sa| configured.pairs.get_mut(&sa)) {
             pair.doomed = true;
         }
-        let ours = configured.pairs.get(&new).is_some_and(|pair| pair.proven);
+        let ours = configured.is_proven(new);
+        let old_is_there = configured.is_proven(old);
         match (new_wins, ours) {
             (true, true) => self.use_pair(now, index, new),
+            (false, true) if !old_is_there => {
+                self.use_pair(now, index, new);
+                if let Some(configured) = self.configured.get_mut(index)
+                    && let Some(pair) = configured.pairs.get_mut(&new)
+                {
+                    pair.doomed = doomed.is_some();
+                }
+                self.use_when_proven(now, index, old, GRACE);
+            }
             (true, false) => self.use_when_proven(now, index, new, GRACE),
             (false, _) => {
                 let waits = self.configured.get(index).is_some_and(|c| c.current.is_none());
                 let patience = if waits { QUIET } else { GRACE };
                 self.set_connection_deadline(index, Some(now + patience));
             }
+        }
+    }
+
+    /// The peer has answered under this IKE SA, and has the pairs of connections under it.
+    pub(crate) fn joints_proven(&mut self, now: Instant, ike: IkeId) {
+        let under = |(sa, index): (&SaId, &usize)| {
+            let pair = self.configured.get(*index)?.pairs.get(sa)?;
+            (pair.ike == ike && !pair.proven).then_some(*sa)
+        };
+        let there: Vec<SaId> = self.joints.iter().filter_map(under).collect();
+        for sa in there {
+            self.joint_proven(now, sa);
         }
     }
 
@@ -684,6 +718,10 @@ impl Keying {
         let Some(pair) = configured.pairs.remove(&sa) else { return true };
         if configured.next == Some(sa) {
             configured.next = None;
+            let stays = configured.current.and_then(|current| configured.pairs.get_mut(&current));
+            if let Some(stays) = stays {
+                stays.doomed = false;
+            }
         }
         let other =
             configured.pairs.iter().max_by_key(|(id, p)| (!p.doomed, **id)).map(|(id, _)| *id);
@@ -733,11 +771,18 @@ impl Keying {
     /// A connection's deadline has come.
     pub(crate) fn connection_due(&mut self, now: Instant, index: usize) {
         let Some(configured) = self.configured.get(index) else { return };
-        if let Some(next) = configured.next {
-            // No traffic proved it in time: it has been up for long enough to be there.
+        let current = configured.current;
+        if let Some(next) = configured.next
+            && (current.is_none() || configured.is_proven(next))
+        {
+            // Nothing else is there for what waits.
             return self.use_pair(now, index, next);
         }
-        let current = configured.current;
+        if let Some(ike) = configured.unproven_winner() {
+            // As with a flow's: what it replaces stays until the peer is known to have it.
+            self.set_connection_deadline(index, Some(now + GRACE));
+            return self.ike.probe(now, ike);
+        }
         let doomed: Vec<(SaId, IkeId)> = configured
             .pairs
             .iter()

@@ -463,7 +463,10 @@ impl Keying {
             Event::ChildFailed { ike, request, why } => self.child_failed(now, ike, &request, why),
             Event::Moved { ike, children, envelope } => self.moved(now, ike, &children, envelope),
             Event::Ticket { ike, ticket, life } => self.ticket_given(now, ike, ticket, life),
-            Event::Alive { ike } => self.link_alive(ike),
+            Event::Alive { ike } => {
+                self.link_alive(ike);
+                self.peer_alive(now, ike);
+            }
             Event::Ended { ike, why } => self.ike_ended(now, ike, why),
         }
     }

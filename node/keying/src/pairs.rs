@@ -3,7 +3,8 @@
 //! When both ends call each other at once, both end up with two pairs for the same flow. They
 //! settle it without a word, as RFC 7296 §2.8.1 settles simultaneous rekeying: the IKE SA with the
 //! lowest of the four nonces loses, and the end that called for it closes it. Nobody closes or
-//! sends before the winner is proven at the other end, so nothing is lost on the way.
+//! sends before the winner is proven at the other end, by a packet on it or an answer under its IKE
+//! SA, so nothing is lost on the way; a winner that never reached the other end loses.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -211,7 +212,8 @@ impl Keying {
 
     /// Sends a flow on a pair from now on.
     pub(crate) fn switch(&mut self, now: Instant, flow: Flow, sa: SaId) {
-        let Some(pair) = self.pairs.get(&sa) else { return };
+        let Some(pair) = self.pairs.get_mut(&sa) else { return };
+        pair.doomed = false;
         let trust = pair.trust;
         let first_look = now + self.config.lives.first_look;
         let state = State::Keyed { current: sa, next: None, quiet: false };
@@ -254,6 +256,11 @@ impl Keying {
                 let ours = self.pairs.get(&new).is_some_and(|pair| pair.proven);
                 self.replace(now, flow, new, ours);
             }
+            Settlement::OldWeClose if self.is_proven(new) && !self.is_proven(old) => {
+                self.switch(now, flow, new);
+                self.doom(new);
+                self.switch_when_proven(now, flow, old);
+            }
             Settlement::OldWeClose => {
                 self.doom(new);
                 self.reap(now, flow);
@@ -294,10 +301,50 @@ impl Keying {
         }
     }
 
+    fn spare(&mut self, sa: SaId) {
+        if let Some(pair) = self.pairs.get_mut(&sa) {
+            pair.doomed = false;
+        }
+    }
+
+    fn is_proven(&self, sa: SaId) -> bool {
+        self.pairs.get(&sa).is_some_and(|pair| pair.proven)
+    }
+
+    /// No traffic has proved a winner so far: the peer is asked under the IKE SA, which it does not
+    /// have if our answer to its call was lost for good. It is asked until it answers, and if it
+    /// does not, the pair ends and the other stays.
+    pub(crate) fn ask_winner(&mut self, now: Instant, flow: Flow, sa: SaId) {
+        if self.is_proven(sa) {
+            let first_look = now + self.config.lives.first_look;
+            self.set_deadline(flow, Some(first_look));
+            return self.pair_proven(now, sa);
+        }
+        self.set_deadline(flow, Some(now + GRACE));
+        if let Some(ike) = self.pairs.get(&sa).map(|pair| pair.ike) {
+            self.ike.probe(now, ike);
+        }
+    }
+
+    /// The peer has answered under this IKE SA, so it has what came with it.
+    pub(crate) fn peer_alive(&mut self, now: Instant, ike: IkeId) {
+        let Some(peer) = self.peers.get(&ike) else { return };
+        let there: Vec<SaId> = peer
+            .pairs
+            .iter()
+            .filter(|sa| self.pairs.get(sa).is_some_and(|pair| !pair.proven))
+            .copied()
+            .collect();
+        for sa in there {
+            self.pair_proven(now, sa);
+        }
+        self.joints_proven(now, ike);
+    }
+
     /// Closes the pairs that lost, once the winner is proven.
     pub(crate) fn reap(&mut self, now: Instant, flow: Flow) {
         let Some(current) = self.current(flow) else { return };
-        if !self.pairs.get(&current).is_some_and(|pair| pair.proven) {
+        if !self.is_proven(current) {
             return;
         }
         let doomed: Vec<SaId> = self
@@ -377,10 +424,12 @@ impl Keying {
             }
         }
         if let Some(entry) = self.flows.get_mut(&flow)
-            && let State::Keyed { next, .. } = &mut entry.state
+            && let State::Keyed { current, next, .. } = &mut entry.state
             && *next == Some(sa)
         {
+            let stays = *current;
             *next = None;
+            self.spare(stays);
         }
         // Packets under way on a pair that another replaces still arrive.
         let replaced = self.pairs_of(flow).next().is_some();
@@ -536,5 +585,5 @@ pub(crate) const MAX_LINGERING: usize = 4096;
 /// How long packets that wait go on waiting for a sign that the peer has our answer: longer than
 /// a busy peer takes to read it. The sign comes at once as a rule: who calls has something to send.
 pub(crate) const QUIET: Duration = Duration::from_secs(1);
-/// How long a winner may take to prove itself by traffic before it is trusted to be there.
+/// How long a winner may take to prove itself by traffic before the peer is asked for it.
 pub(crate) const GRACE: Duration = Duration::from_secs(3);

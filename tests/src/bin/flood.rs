@@ -78,11 +78,7 @@ fn to(net: Ipv4Addr, rate: u32, seconds: u64) -> Outcome {
 }
 
 /// Datagrams with these sources and targets, and these contents.
-fn forged(
-    rate: u32,
-    seconds: u64,
-    nth: impl Fn(u32) -> ([SocketAddrV4; 2], Vec<u8>),
-) -> Outcome {
+fn forged(rate: u32, seconds: u64, nth: impl Fn(u32) -> ([SocketAddrV4; 2], Vec<u8>)) -> Outcome {
     // IPPROTO_RAW: the packet is ours from its first octet (raw(7)).
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?;
     paced(rate, seconds, |n| {
