@@ -42,7 +42,7 @@ impl Flood {
             Self::To => ("west", words(&["to", &clear("11.0.0.0", "12.0.0.0")])),
             Self::From => {
                 let echo = format!("{}:7", WEST[0]);
-                ("hub", words(&["from", &clear("10.0.0.0", "13.0.0.0"), &echo]))
+                ("hub", words(&["from", &clear("14.0.0.0", "13.0.0.0"), &echo]))
             }
             Self::Through => {
                 ("hub", words(&["through", &clear("11.0.0.0", "12.0.0.0"), "10.0.0.0"]))
@@ -129,8 +129,11 @@ impl Bed {
             place::ok(&internet.namespace("east"), &words);
         }
         for words in [
-            // Forged addresses are nobody's, and nobody is told so.
+            // Forged addresses are nobody's, and nobody is told so. What is sent to them from here
+            // is west's to forward.
             &["ip", "route", "add", "blackhole", "8.0.0.0/5"][..],
+            &["ip", "rule", "add", "iif", "lo", "to", "8.0.0.0/5", "lookup", "77"],
+            &["ip", "route", "add", "default", "via", WEST[0], "table", "77"],
             &["sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0"],
         ] {
             place::ok(&hub, words);

@@ -230,7 +230,7 @@ impl Configured {
     /// The IKE SA of a pair that is to replace others and is not known to have reached the peer.
     fn unproven_winner(&self) -> Option<IkeId> {
         let replaces = |sa: &SaId| self.pairs.iter().any(|(id, pair)| pair.doomed && id != sa);
-        let winner = self.next.or(self.current.filter(replaces))?;
+        let winner = self.next.or_else(|| self.current.filter(replaces))?;
         self.pairs.get(&winner).filter(|pair| !pair.proven).map(|pair| pair.ike)
     }
 
