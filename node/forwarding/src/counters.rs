@@ -132,7 +132,7 @@ impl Counters {
 
     /// Every counter with the name that people see.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 30] {
+    pub fn named(&self) -> [(&'static str, u64); 31] {
         [
             ("sealed", self.sealed),
             ("sealed_bytes", self.sealed_bytes),
