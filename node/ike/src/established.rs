@@ -15,6 +15,7 @@ use crate::api::{ChildRequest, Credential, End, Event, Identity, Timer};
 use crate::child::{ChildSa, Standing, child_down, hard_life};
 use crate::crypto::Group;
 use crate::exchange::crash_detection;
+use crate::exchange::ike_followup_ke::{self, Owed, Owing};
 use crate::exchange::mobike::{self, Mobility};
 use crate::exchange::{Ask, Pending};
 use crate::exchange::{create_child_initiator, create_child_responder, informational, rekey_ike};
@@ -41,6 +42,10 @@ pub(crate) struct Established {
     pub(crate) mobility: Mobility,
     /// A request for a child beyond the authority waits for the owner's word.
     pub(crate) beyond: Option<Box<Beyond>>,
+    /// What the peer has asked for waits for one more key exchange.
+    pub(crate) owed: Option<Box<Owed>>,
+    /// A child that the peer has deleted before we heard that it made it.
+    pub(crate) stillborn: Option<u32>,
     /// We delete it, or are about to.
     pub(crate) closing: bool,
 }
@@ -133,6 +138,8 @@ impl Established {
             keepalive_at: turn.link.path.nat.ours.then(|| turn.now + KEEPALIVE),
             mobility,
             beyond: None,
+            owed: None,
+            stillborn: None,
             closing: false,
         }
     }
@@ -240,6 +247,9 @@ impl Established {
                     create_child_responder::answer(self, turn, which, &payloads)
                 };
             }
+            (ExchangeType::IKE_FOLLOWUP_KE, Ok(payloads)) => {
+                return ike_followup_ke::answer(self, turn, which, &payloads);
+            }
             (_, Ok(_)) => Failure::InvalidSyntax("exchange type"),
             (_, Err(error)) => Failure::from(error),
         };
@@ -297,6 +307,9 @@ impl Established {
             }
             (Pending::RekeyIke(asked), Ok(payloads)) => {
                 rekey_ike::receive(self, turn, *asked, &payloads)
+            }
+            (Pending::Followup(followup), Ok(payloads)) => {
+                ike_followup_ke::receive(self, turn, *followup, &payloads)
             }
         }
     }
@@ -438,9 +451,71 @@ impl Established {
         }
     }
 
+    /// A child is not replaced after all; that is tried again later.
+    pub(crate) fn stays(&mut self, turn: &Turn<'_>, old: SaId) {
+        if let Some(child) = self.children.get_mut(&old)
+            && child.standing == Standing::Rekeying
+        {
+            child.standing = Standing::Up;
+            child.rekey_at = turn.now + REKEY_AGAIN;
+        }
+    }
+
+    /// Whether the peer's replacement of a child waits for one more key exchange.
+    pub(crate) fn owes(&self, old: SaId) -> bool {
+        let owed = self.owed.as_ref().map(|owed| &owed.about);
+        matches!(owed, Some(Owing::Child(child)) if child.old == Some(old))
+    }
+
+    /// The lowest nonce of the peer's successor that waits for one more key exchange.
+    pub(crate) fn owed_ike(&self) -> Option<&Vec<u8>> {
+        match &self.owed.as_ref()?.about {
+            Owing::Ike(ike) => Some(ike.lowest_nonce()),
+            Owing::Child(_) => None,
+        }
+    }
+
+    /// The peer's last key exchange does not come any more.
+    pub(crate) fn forget_owed(&mut self, turn: &mut Turn<'_>) {
+        if let Some(owed) = self.owed.take() {
+            self.disown(turn, owed.about);
+        }
+    }
+
+    /// The same, to make place for another.
+    pub(crate) fn forget_owed_for(&mut self, turn: &mut Turn<'_>, next: &Owing) {
+        let same = matches!(next, Owing::Child(next) if next.old.is_some_and(|old| self.owes(old)));
+        match self.owed.take().map(|owed| owed.about) {
+            // The child goes on being replaced.
+            Some(Owing::Child(child)) if same => turn.shared.drop_esp_spi(child.spi_in),
+            Some(about) => self.disown(turn, about),
+            None => {}
+        }
+    }
+
+    /// What the peer had asked for is not made.
+    pub(crate) fn disown(&mut self, turn: &mut Turn<'_>, about: Owing) {
+        match about {
+            Owing::Ike(ike) => turn.drop_ike_spi(ike.spis.1),
+            Owing::Child(child) => {
+                turn.shared.drop_esp_spi(child.spi_in);
+                let ours = match self.current.pending() {
+                    Some(Pending::CreateChild(ours)) => ours.rekeys,
+                    Some(Pending::Followup(ours)) => ours.rekeys(),
+                    _ => None,
+                };
+                if let Some(old) = child.old.filter(|old| ours != Some(*old)) {
+                    self.stays(turn, old);
+                }
+            }
+        }
+    }
+
     /// Another IKE SA takes over; the children do not notice (RFC 7296 §2.18). Its maker deletes
     /// the old one.
     pub(crate) fn succeed(&mut self, turn: &mut Turn<'_>, successor: IkeSa, ours: bool) {
+        // Under that one nothing more is made.
+        self.forget_owed(turn);
         let old = std::mem::replace(&mut self.current, successor);
         self.current.keys.forget_signing();
         if ours {
@@ -463,8 +538,14 @@ impl Established {
     /// Our own rekey is void: the peer's takes over, if it made one.
     pub(crate) fn adopt_candidate(&mut self, turn: &mut Turn<'_>) -> bool {
         let Some(candidate) = self.candidate.take() else { return false };
-        if let Some(Pending::RekeyIke(ours)) = self.current.abandon() {
-            turn.drop_ike_spi(ours.spi);
+        match self.current.abandon() {
+            Some(Pending::RekeyIke(ours)) => turn.drop_ike_spi(ours.spi),
+            Some(Pending::Followup(ours)) => {
+                if let Some(spi) = ours.ike_spi() {
+                    turn.drop_ike_spi(spi);
+                }
+            }
+            _ => {}
         }
         self.succeed(turn, candidate.sa, false);
         true
@@ -514,6 +595,7 @@ impl Established {
 
     /// The children go first, then the rest.
     pub(crate) fn end(mut self, turn: &mut Turn<'_>, why: End) {
+        self.forget_owed(turn);
         let ids: Vec<_> = self.children.keys().copied().collect();
         for id in ids {
             child_down(&mut self, turn, id, why);
@@ -548,6 +630,7 @@ impl Established {
             .chain(children)
             .chain(own.into_iter().flatten())
             .chain(self.keepalive_at.map(|at| (at, Timer::Keepalive)))
+            .chain(self.owed.as_ref().map(|owed| (owed.until, Timer::Expire)))
             .min()
     }
 
@@ -558,6 +641,9 @@ impl Established {
             self.retransmit(turn)?;
         }
         self.retransmit_old(turn);
+        if self.owed.as_ref().is_some_and(|owed| owed.until <= now) {
+            self.forget_owed(turn);
+        }
         if !self.closing && self.expire_at <= now {
             self.close(turn, End::Expired);
         }

@@ -29,6 +29,8 @@ pub(crate) enum Failure {
     TemporaryFailure,
     /// We have no child with this SPI.
     ChildSaNotFound([u8; 4]),
+    /// Nothing waits for this key exchange (RFC 9370 §2.2.4).
+    StateNotFound,
 }
 
 impl Failure {
@@ -46,7 +48,8 @@ impl Failure {
             | Self::FailedCpRequired
             | Self::TsUnacceptable
             | Self::NoAdditionalSas
-            | Self::TemporaryFailure => Notify::new(kind, []),
+            | Self::TemporaryFailure
+            | Self::StateNotFound => Notify::new(kind, []),
         }
     }
 
@@ -63,6 +66,7 @@ impl Failure {
             Self::NoAdditionalSas => NotifyType::NO_ADDITIONAL_SAS,
             Self::TemporaryFailure => NotifyType::TEMPORARY_FAILURE,
             Self::ChildSaNotFound(_) => NotifyType::CHILD_SA_NOT_FOUND,
+            Self::StateNotFound => NotifyType::STATE_NOT_FOUND,
         }
     }
 
@@ -79,7 +83,8 @@ impl Failure {
             | Self::FailedCpRequired
             | Self::NoAdditionalSas
             | Self::TemporaryFailure
-            | Self::ChildSaNotFound(_) => End::Refused { notify: self.kind().0, authentic: true },
+            | Self::ChildSaNotFound(_)
+            | Self::StateNotFound => End::Refused { notify: self.kind().0, authentic: true },
         }
     }
 }

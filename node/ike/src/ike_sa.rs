@@ -184,7 +184,7 @@ impl IkeSa {
     ) -> Result<(), CryptoFailure> {
         let mix = Mix { nonce_i, nonce_r, spi_i: self.spi_i, spi_r: self.spi_r };
         let IkeSuite { prf, cipher, .. } = self.suite;
-        let (keys, ciphers) = self.keys.rekeyed(prf, cipher, secret, mix)?;
+        let (keys, ciphers) = self.keys.rekeyed(prf, cipher, (secret, None), mix)?;
         let (sealer, opener) = ciphers.ends(self.initiator)?;
         self.keys = keys;
         self.sealer = sealer;

@@ -284,7 +284,7 @@ impl Ike {
         self.with(now, ike, None, |mut state, turn| {
             if let State::Established(established) = &mut state
                 && !established.closing
-                && !matches!(established.current.pending(), Some(Pending::RekeyIke(_)))
+                && !established.current.pending().is_some_and(Pending::rekeys_ike)
             {
                 turn.link.ask(now, Ask::RekeyIke);
                 established.pump(turn);

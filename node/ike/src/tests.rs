@@ -4,6 +4,7 @@ mod authentication;
 mod collision;
 mod crash;
 mod delete;
+mod followup;
 mod handshake;
 mod hostile;
 mod loss;
@@ -416,7 +417,12 @@ impl Net {
 
     /// A whole handshake; gives both sides' names for it.
     pub(super) fn established() -> (Self, IkeId, IkeId) {
-        let mut net = Self::pair();
+        Self::established_with(false)
+    }
+
+    /// The same, with an additional key exchange or without.
+    pub(super) fn established_with(post_quantum: bool) -> (Self, IkeId, IkeId) {
+        let mut net = Self::with(|c| c.post_quantum = post_quantum);
         let a = net.initiate(0, 1);
         net.settle();
         let b = net.nodes[1].established()[0];

@@ -94,7 +94,7 @@ fn lane(message: &[u8]) -> Lane {
     };
     match exchange {
         _ if flags & RESPONSE != 0 => Lane::Known,
-        &CREATE_CHILD_SA | &INFORMATIONAL => Lane::Known,
+        &CREATE_CHILD_SA | &INFORMATIONAL | &IKE_FOLLOWUP_KE => Lane::Known,
         &IKE_AUTH | &IKE_INTERMEDIATE => Lane::Authenticating,
         _ => Lane::Strangers,
     }
@@ -106,6 +106,8 @@ const CREATE_CHILD_SA: u8 = 36;
 const INFORMATIONAL: u8 = 37;
 /// RFC 9242.
 const IKE_INTERMEDIATE: u8 = 43;
+/// RFC 9370 §2.2.4.
+const IKE_FOLLOWUP_KE: u8 = 44;
 
 const LANES: usize = 3;
 /// Datagrams that may wait in one lane; more are a flood.

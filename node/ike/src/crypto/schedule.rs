@@ -131,15 +131,17 @@ impl IkeKeys {
     }
 
     /// From a rekey's secret: SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr) with the old SA's
-    /// prf; what follows uses the new one.
+    /// prf, and behind that the secret of an additional key exchange (RFC 9370 §2.2.4); what follows
+    /// uses the new one.
     pub(crate) fn rekeyed(
         &self,
         prf: Prf,
         cipher: IkeCipher,
-        secret: &Secret,
+        (secret, additional): (&Secret, Option<&Secret>),
         mix: Mix<'_>,
     ) -> Result<(Self, CipherPair), CryptoFailure> {
-        let seed = self.prf.of(&self.sk_d, &[secret, mix.nonce_i, mix.nonce_r]);
+        let additional: &[u8] = additional.map_or(&[], |s| s);
+        let seed = self.prf.of(&self.sk_d, &[secret, mix.nonce_i, mix.nonce_r, additional]);
         Self::expand(prf, cipher, &seed, mix)
     }
 
@@ -248,13 +250,13 @@ impl CipherPair {
 pub(crate) fn child_keys(
     keys: &IkeKeys,
     cipher: EspCipher,
-    secret: Option<&Secret>,
+    [secret, additional]: [Option<&Secret>; 2],
     nonce_i: &[u8],
     nonce_r: &[u8],
 ) -> Result<(EspKey, EspKey), CryptoFailure> {
     let len = cipher.keymat_len();
-    let secret: &[u8] = secret.map_or(&[], |s| s);
-    let keymat = keys.prf.plus(&keys.sk_d, &[secret, nonce_i, nonce_r], 2 * len)?;
+    let [secret, additional] = [secret, additional].map(|s| -> &[u8] { s.map_or(&[], |s| s) });
+    let keymat = keys.prf.plus(&keys.sk_d, &[secret, nonce_i, nonce_r, additional], 2 * len)?;
     let (first, second) = keymat.split_at_checked(len).ok_or(CryptoFailure)?;
     let key = |octets| EspKey::new(cipher, octets).ok_or(CryptoFailure);
     Ok((key(first)?, key(second)?))

@@ -185,7 +185,7 @@ fn rounds(suites: Suites) -> impl Iterator<Item = bool> {
     [false, true].into_iter().take(if suites.compatibility { 2 } else { 1 })
 }
 
-fn answer_ike(number: u8, suite: IkeSuite, exchanges: Vec<Transform>) -> Proposal {
+fn answer_ike(number: u8, suite: IkeSuite, exchanges: Exchanges) -> Proposal {
     let (id, key_length) = suite.cipher.number();
     let mut transforms = vec![
         Transform::new(TransformType::ENCR, id, key_length),
@@ -194,7 +194,7 @@ fn answer_ike(number: u8, suite: IkeSuite, exchanges: Vec<Transform>) -> Proposa
     let integrity = suite.cipher.integrity().map(integrity_number);
     transforms.extend(integrity.map(|id| transform(TransformType::INTEG, id)));
     transforms.push(transform(TransformType::KE, suite.group.number()));
-    transforms.extend(exchanges);
+    transforms.extend(exchanges.transforms());
     Proposal { number, protocol: ProtocolId::IKE, spi: Vec::new(), transforms }
 }
 
@@ -206,7 +206,7 @@ fn suite_of(
     ke_group: u16,
     additional: bool,
     cbc: bool,
-) -> Option<(IkeSuite, Vec<Transform>)> {
+) -> Option<(IkeSuite, Exchanges)> {
     const KNOWN: [TransformType; 4] =
         [TransformType::ENCR, TransformType::PRF, TransformType::INTEG, TransformType::KE];
     let mut known = KNOWN.to_vec();
@@ -214,22 +214,7 @@ fn suite_of(
     if !only_types(proposal, &known) {
         return None;
     }
-    let (mut chosen, mut exchanges) = (None, Vec::new());
-    for kind in TransformType::ADDKE {
-        if !proposal.transforms.iter().any(|t| t.kind == kind) {
-            continue;
-        }
-        let method = AdditionalKe::MlKem768;
-        let id = if additional && chosen.is_none() && has(proposal, kind, method.number(), None) {
-            chosen = Some(method);
-            method.number()
-        } else if has(proposal, kind, NO_EXCHANGE, None) {
-            NO_EXCHANGE
-        } else {
-            return None;
-        };
-        exchanges.push(transform(kind, id));
-    }
+    let exchanges = Exchanges::of(proposal, additional)?;
     let has = |kind, id| has(proposal, kind, id, None);
     let number = |cipher: &IkeCipher| cipher.number();
     let cipher = cipher_of(proposal, cbc, number, &IkeCipher::AEADS, IkeCipher::cbc)?;
@@ -239,7 +224,7 @@ fn suite_of(
         .into_iter()
         .chain(suites.groups())
         .find(|g| has(TransformType::KE, g.number()))?;
-    Some((IkeSuite { cipher, prf, group, additional: chosen }, exchanges))
+    Some((IkeSuite { cipher, prf, group, additional: exchanges.method() }, exchanges))
 }
 
 /// The best cipher of one proposal: an AEAD if there is no integrity transform or NONE is among
@@ -294,6 +279,49 @@ fn has_twice(proposal: &Proposal) -> bool {
     kinds.windows(2).any(|pair| pair.first() == pair.last())
 }
 
+/// What is answered to a proposal's additional key exchanges: of each type that it has one
+/// (RFC 9370 §2.2.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Exchanges([Option<u16>; TransformType::ADDKE.len()]);
+
+impl Exchanges {
+    /// Ours at the first place where it is offered, if there may be one, and none at the others.
+    /// `None` if that is not among the choices.
+    fn of(proposal: &Proposal, additional: bool) -> Option<Self> {
+        let (mut answers, mut open) = (Self::default(), additional);
+        for (answer, kind) in answers.0.iter_mut().zip(TransformType::ADDKE) {
+            if !proposal.transforms.iter().any(|t| t.kind == kind) {
+                continue;
+            }
+            let method = AdditionalKe::MlKem768.number();
+            *answer = if open && has(proposal, kind, method, None) {
+                open = false;
+                Some(method)
+            } else if has(proposal, kind, NO_EXCHANGE, None) {
+                Some(NO_EXCHANGE)
+            } else {
+                return None;
+            };
+        }
+        Some(answers)
+    }
+
+    /// The one that is done.
+    pub(crate) fn method(self) -> Option<AdditionalKe> {
+        let ours = AdditionalKe::MlKem768;
+        self.0.contains(&Some(ours.number())).then_some(ours)
+    }
+
+    fn len(self) -> usize {
+        self.0.iter().flatten().count()
+    }
+
+    fn transforms(self) -> impl Iterator<Item = Transform> {
+        let answered = TransformType::ADDKE.into_iter().zip(self.0);
+        answered.filter_map(|(kind, id)| id.map(|id| transform(kind, id)))
+    }
+}
+
 /// No additional key exchange, where one is optional (RFC 9370 §2.2.1).
 const NO_EXCHANGE: u16 = 0;
 
@@ -312,6 +340,8 @@ pub(crate) struct EspChoice {
     pub(crate) cipher: EspCipher,
     pub(crate) esn: bool,
     pub(crate) group: Option<Group>,
+    /// What else goes into the keys; only beside a key exchange of a group.
+    pub(crate) exchanges: Exchanges,
 }
 
 const ESP_AEADS: [EspCipher; 3] =
@@ -331,13 +361,19 @@ fn esp_number(cipher: EspCipher) -> (u16, Option<u16>) {
     }
 }
 
-/// Everything we can do for a child. Both values of ESN are offered: libreswan takes the first,
+/// Everything we can do for a child, with an additional key exchange first if there may be one. Both
+/// values of ESN are offered: libreswan takes the first,
 /// strongSwan over libipsec knows only the second.
 pub(crate) fn offer_esp(suites: Suites, spi: [u8; 4], offer: EspOffer) -> Vec<Proposal> {
     let mut proposals = Vec::new();
     for mut plain in cipher_sets(suites, esp_number, ESP_AEADS, esp_cbc) {
         plain.extend([1, 0].map(|id| transform(TransformType::ESN, id)));
         if offer == EspOffer::WithKe {
+            if suites.additional && proposals.is_empty() {
+                let ke = transform(TransformType::ADDKE1, AdditionalKe::MlKem768.number());
+                let hybrid = plain.iter().copied().chain(suites.group_transforms()).chain([ke]);
+                proposals.push(hybrid.collect());
+            }
             proposals
                 .push(plain.iter().copied().chain(suites.group_transforms()).collect::<Vec<_>>());
         }
@@ -363,29 +399,42 @@ pub(crate) fn choose_esp(
     proposals: &[Proposal],
     ke_group: Option<u16>,
 ) -> Option<(EspChoice, u32, u8)> {
-    rounds(suites).find_map(|cbc| {
+    let look = |additional, cbc| {
         proposals.iter().find_map(|proposal| {
             let spi: [u8; 4] = proposal.spi.as_slice().try_into().ok()?;
             if proposal.protocol != ProtocolId::ESP {
                 return None;
             }
-            let choice = esp_choice(suites, proposal, ke_group, cbc)?;
-            Some((choice, u32::from_be_bytes(spi), proposal.number))
+            let choice = esp_choice(suites, proposal, ke_group, additional, cbc)?;
+            (choice.exchanges.method().is_some() == additional).then_some((
+                choice,
+                u32::from_be_bytes(spi),
+                proposal.number,
+            ))
         })
-    })
+    };
+    // As for an IKE SA.
+    let mut hybrid = rounds(suites).filter(|_| suites.additional && ke_group.is_some());
+    hybrid
+        .find_map(|cbc| look(true, cbc))
+        .or_else(|| rounds(suites).find_map(|cbc| look(false, cbc)))
 }
 
 fn esp_choice(
     suites: Suites,
     proposal: &Proposal,
     ke_group: Option<u16>,
+    additional: bool,
     cbc: bool,
 ) -> Option<EspChoice> {
     const KNOWN: [TransformType; 4] =
         [TransformType::ENCR, TransformType::INTEG, TransformType::KE, TransformType::ESN];
-    if !only_types(proposal, &KNOWN) {
+    let mut known = KNOWN.to_vec();
+    known.extend(TransformType::ADDKE);
+    if !only_types(proposal, &known) {
         return None;
     }
+    let exchanges = Exchanges::of(proposal, additional)?;
     let has = |kind, id| has(proposal, kind, id, None);
     let cipher = cipher_of(proposal, cbc, |c| esp_number(*c), &ESP_AEADS, esp_cbc)?;
     // RFC 7296 §3.3.3 makes ESN mandatory in a proposal; some leave it out and mean "no".
@@ -406,7 +455,11 @@ fn esp_choice(
     if wants_ke && group.is_none() && !has(TransformType::KE, 0) {
         return None;
     }
-    Some(EspChoice { cipher, esn, group })
+    // It stands beside the first one, never alone (RFC 9370 §2.2.4).
+    if group.is_none() && exchanges.method().is_some() {
+        return None;
+    }
+    Some(EspChoice { cipher, esn, group, exchanges })
 }
 
 /// The proposal that states a choice.
@@ -417,6 +470,7 @@ pub(crate) fn answer_esp(number: u8, choice: EspChoice, spi: [u8; 4]) -> Proposa
     transforms.extend(integrity.map(|id| transform(TransformType::INTEG, id)));
     transforms.extend(choice.group.map(|g| transform(TransformType::KE, g.number())));
     transforms.push(transform(TransformType::ESN, choice.esn.into()));
+    transforms.extend(choice.exchanges.transforms());
     Proposal { number, protocol: ProtocolId::ESP, spi: spi.to_vec(), transforms }
 }
 
@@ -435,10 +489,16 @@ pub(crate) fn confirm_esp(
     let wants_ke = proposal.transforms.iter().any(|t| t.kind == TransformType::KE && t.id != 0);
     let (choice, spi, _) = choose_esp(suites, proposals, ke_group.filter(|_| wants_ke))?;
     let cbc = u8::from(choice.cipher.integrity().is_some());
-    let offered = match offer {
-        EspOffer::WithoutKe => proposal.number == 1 + cbc && !wants_ke,
-        EspOffer::WithKe => proposal.number == 2 * cbc + if wants_ke { 1 } else { 2 },
+    let hybrid = choice.exchanges.method().is_some();
+    let place = match offer {
+        EspOffer::WithoutKe => 1 + cbc,
+        EspOffer::WithKe if hybrid => 1,
+        EspOffer::WithKe => u8::from(suites.additional) + 2 * cbc + if wants_ke { 1 } else { 2 },
     };
+    let asked = offer == EspOffer::WithKe || !wants_ke;
+    // What was not asked for must not be answered, not even with "none".
+    let answered = choice.exchanges.len() == usize::from(hybrid) && !(hybrid && cbc > 0);
+    let offered = proposal.number == place && asked && answered;
     let group_fits = choice.group.map(Group::number) == ke_group.filter(|_| wants_ke);
     (offered && wants_ke == choice.group.is_some() && group_fits).then_some((choice, spi))
 }

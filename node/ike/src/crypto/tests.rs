@@ -143,7 +143,8 @@ fn strongswans_handshake_is_understood_to_the_last_key() {
     let (choice, ..) = choose_esp(AEADS, request.sa.as_ref().unwrap(), None).unwrap();
     assert!(!choice.esn);
     let nonces = (record.clear(0).nonce.unwrap(), record.clear(1).nonce.unwrap());
-    let (from_i, from_r) = child_keys(&keys, choice.cipher, None, &nonces.0, &nonces.1).unwrap();
+    let (from_i, from_r) =
+        child_keys(&keys, choice.cipher, [None; 2], &nonces.0, &nonces.1).unwrap();
     let octets = |key: &sa::EspKey| [key.key(), &key.salt()].concat();
     assert_eq!(octets(&from_r), record.values["esp0.r"]);
     assert_eq!(octets(&from_i), record.values["esp1.i"]);
@@ -155,7 +156,7 @@ fn strongswans_handshake_is_understood_to_the_last_key() {
     let (from_i, from_r) = child_keys(
         &keys,
         choice.cipher,
-        None,
+        [None; 2],
         request.nonce.as_ref().unwrap(),
         answer.nonce.as_ref().unwrap(),
     )
@@ -178,7 +179,7 @@ fn strongswans_handshake_is_understood_to_the_last_key() {
         spi_r: spi(&answer),
     };
     let secret = Secret::new(record.values["ike1.dh_secret"].clone());
-    let (keys, pair) = keys.rekeyed(suite.prf, suite.cipher, &secret, mix).unwrap();
+    let (keys, pair) = keys.rekeyed(suite.prf, suite.cipher, (&secret, None), mix).unwrap();
     record.assert_keys(1, &keys, &pair);
     for at in 12..16 {
         record.open(at, &pair, &mut fragments).unwrap();

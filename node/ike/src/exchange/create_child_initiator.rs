@@ -3,13 +3,16 @@
 
 use std::ops::ControlFlow;
 
-use sa::{Mode, SaId, Spi};
+use sa::{Mode, SaId, Spi, TrafficSelector};
 
 use crate::api::{ChildRequest, End, Event};
 use crate::child::{NewChild, Standing, child_down, child_up};
-use crate::crypto::{Agreement, EspOffer, Group, child_keys, confirm_esp, offer_esp};
-use crate::established::{Established, REKEY_AGAIN};
+use crate::crypto::{
+    Agreement, EspChoice, EspOffer, Group, Secret, Suites, child_keys, confirm_esp, offer_esp,
+};
+use crate::established::Established;
 use crate::exchange::ike_auth_initiator::agreed_mode;
+use crate::exchange::ike_followup_ke::{self, Unfinished};
 use crate::exchange::{Ask, Pending};
 use crate::message::{ExchangeType, KeyExchange, Notify, NotifyType, Payload, Payloads};
 use crate::narrow::is_narrowed;
@@ -21,8 +24,9 @@ pub(crate) struct CreateChild {
     request: ChildRequest,
     pub(crate) rekeys: Option<SaId>,
     agreement: Agreement,
+    suites: Suites,
     nonce: Vec<u8>,
-    spi_in: Spi,
+    pub(crate) spi_in: Spi,
     put_off: u8,
     /// The peer's replacement of the same child, which crossed ours.
     pub(crate) crossed: Option<Crossed>,
@@ -31,8 +35,21 @@ pub(crate) struct CreateChild {
 /// A replacement that the peer made while ours was under way.
 #[derive(Debug)]
 pub(crate) struct Crossed {
-    pub(crate) child: SaId,
+    /// `None` while it waits for one more key exchange.
+    pub(crate) child: Option<SaId>,
     pub(crate) lowest_nonce: Vec<u8>,
+}
+
+/// What the peer has agreed to; it lacks the keys.
+#[derive(Debug)]
+pub(crate) struct Agreed {
+    choice: EspChoice,
+    spi_out: Spi,
+    secret: Option<Secret>,
+    nonce_r: Vec<u8>,
+    mode: Mode,
+    local: Vec<TrafficSelector>,
+    remote: Vec<TrafficSelector>,
 }
 
 /// Sends the request; the window is free.
@@ -46,6 +63,7 @@ pub(crate) fn start(
 ) {
     request.mode = turn.link.path.mode_for(&request);
     let Ok(agreement) = Agreement::new(group, &mut turn.shared.rng) else { return };
+    established.stillborn = None;
     let spi_in = turn.shared.fresh_esp_spi();
     let nonce = turn.shared.nonce();
     let mut payloads = Vec::new();
@@ -57,11 +75,8 @@ pub(crate) fn start(
     if request.mode == Mode::Transport {
         payloads.push(bare(NotifyType::USE_TRANSPORT_MODE));
     }
-    payloads.push(Payload::Sa(offer_esp(
-        turn.shared.suites(),
-        spi_in.to_be_bytes(),
-        EspOffer::WithKe,
-    )));
+    let suites = turn.shared.suites_like(established.current.suite);
+    payloads.push(Payload::Sa(offer_esp(suites, spi_in.to_be_bytes(), EspOffer::WithKe)));
     payloads.push(Payload::Nonce(nonce.clone()));
     payloads.push(Payload::KeyExchange(KeyExchange {
         group: group.number(),
@@ -69,7 +84,8 @@ pub(crate) fn start(
     }));
     payloads.push(Payload::TsInitiator(request.local.clone()));
     payloads.push(Payload::TsResponder(request.remote.clone()));
-    let about = CreateChild { request, rekeys, agreement, nonce, spi_in, put_off, crossed: None };
+    let about =
+        CreateChild { request, rekeys, agreement, suites, nonce, spi_in, put_off, crossed: None };
     established.request(
         turn,
         ExchangeType::CREATE_CHILD_SA,
@@ -89,14 +105,82 @@ pub(crate) fn receive(
         turn.shared.drop_esp_spi(asked.spi_in);
         return refused(established, turn, asked, payloads);
     }
-    let (new, lowest_nonce) = match read(established, turn, &asked, payloads) {
-        Ok(read) => read,
-        // The peer has the child; there is no agreeing on it any more.
-        Err(why) => {
-            failed(established, turn, &asked, why);
-            turn.link.ask_first(turn.now, Ask::DeleteUnborn(asked.spi_in));
-            return ControlFlow::Continue(());
+    let agreed = match read(&asked, payloads) {
+        Ok(agreed) => agreed,
+        Err(why) => return disowned(established, turn, &asked, why),
+    };
+    let Some(method) = agreed.choice.exchanges.method() else {
+        return finish(established, turn, asked, agreed, None);
+    };
+    if loses(established, &asked, &agreed) {
+        // RFC 9370 §2.2.4: ours goes no further, and there is nothing to delete.
+        turn.shared.drop_esp_spi(asked.spi_in);
+        yielded(established, turn, &asked);
+        return ControlFlow::Continue(());
+    }
+    if asked.crossed.as_ref().is_some_and(|crossed| crossed.child.is_none()) {
+        // The peer's goes no further.
+        established.forget_owed(turn);
+        if let Some(old) = asked.rekeys.and_then(|old| established.children.get_mut(&old))
+            && old.standing == Standing::Up
+        {
+            old.standing = Standing::Rekeying;
         }
+    }
+    let about = Unfinished::Child(Box::new((asked, agreed)));
+    ike_followup_ke::start(established, turn, payloads, method, about)
+}
+
+/// Whether our replacement has the lowest of the four nonces of two that crossed, and is the
+/// redundant one (RFC 7296 §2.8.1).
+fn loses(established: &Established, asked: &CreateChild, agreed: &Agreed) -> bool {
+    let Some(crossed) = &asked.crossed else { return false };
+    let stands = match crossed.child {
+        Some(child) => established.children.contains_key(&child),
+        None => asked.rekeys.is_some_and(|old| established.owes(old)),
+    };
+    stands && (&asked.nonce).min(&agreed.nonce_r) < &crossed.lowest_nonce
+}
+
+/// The peer's replacement stays. The peer deletes the old child, which its replacement outlives.
+fn yielded(established: &mut Established, turn: &Turn<'_>, asked: &CreateChild) {
+    let made = asked.crossed.as_ref().is_some_and(|crossed| crossed.child.is_some());
+    if let Some(old) = asked.rekeys.filter(|_| made) {
+        established.is_replaced(turn, old);
+    }
+}
+
+/// The peer has the child; there is no agreeing on it any more.
+pub(crate) fn disowned(
+    established: &mut Established,
+    turn: &mut Turn<'_>,
+    asked: &CreateChild,
+    why: End,
+) -> ControlFlow<End> {
+    failed(established, turn, asked, why);
+    turn.link.ask_first(turn.now, Ask::DeleteUnborn(asked.spi_in));
+    ControlFlow::Continue(())
+}
+
+/// All key exchanges are done: the child comes up.
+pub(crate) fn finish(
+    established: &mut Established,
+    turn: &mut Turn<'_>,
+    asked: CreateChild,
+    agreed: Agreed,
+    additional: Option<&Secret>,
+) -> ControlFlow<End> {
+    let lost = loses(established, &asked, &agreed);
+    if established.stillborn.take() == Some(agreed.spi_out.get()) {
+        turn.shared.drop_esp_spi(asked.spi_in);
+        if let Some(old) = asked.rekeys.filter(|old| established.children.contains_key(old)) {
+            turn.link.ask_first(turn.now, Ask::DeleteChild(old, End::DeletedByPeer));
+        }
+        return ControlFlow::Continue(());
+    }
+    let new = match make(established, turn, &asked, agreed, additional) {
+        Ok(new) => new,
+        Err(why) => return disowned(established, turn, &asked, why),
     };
     let unwanted = asked
         .rekeys
@@ -107,16 +191,9 @@ pub(crate) fn receive(
         turn.link.ask_first(turn.now, Ask::DeleteUnborn(asked.spi_in));
         return ControlFlow::Continue(());
     }
-    if let Some(crossed) = &asked.crossed
-        && established.children.contains_key(&crossed.child)
-        && lowest_nonce < crossed.lowest_nonce
-    {
-        // Ours has the lowest of the four nonces and is the redundant one. The peer deletes the
-        // old child, which its replacement outlives (RFC 7296 §2.8.1).
+    if lost {
         turn.link.ask_first(turn.now, Ask::DeleteUnborn(asked.spi_in));
-        if let Some(old) = new.rekeys {
-            established.is_replaced(turn, old);
-        }
+        yielded(established, turn, &asked);
         return ControlFlow::Continue(());
     }
     let old = new.rekeys;
@@ -130,18 +207,13 @@ pub(crate) fn receive(
     ControlFlow::Continue(())
 }
 
-fn read(
-    established: &Established,
-    turn: &Turn<'_>,
-    asked: &CreateChild,
-    payloads: &Payloads,
-) -> Result<(NewChild, Vec<u8>), End> {
+fn read(asked: &CreateChild, payloads: &Payloads) -> Result<Agreed, End> {
     let proposals = payloads.sa.as_ref().ok_or(End::Misbehaved("SA"))?;
     let nonce_r = payloads.nonce.as_ref().ok_or(End::Misbehaved("Nonce"))?;
     let local = payloads.ts_initiator.as_ref().ok_or(End::Misbehaved("TSi"))?;
     let remote = payloads.ts_responder.as_ref().ok_or(End::Misbehaved("TSr"))?;
     let ke_group = payloads.ke.as_ref().map(|ke| ke.group);
-    let (choice, spi) = confirm_esp(turn.shared.suites(), proposals, EspOffer::WithKe, ke_group)
+    let (choice, spi) = confirm_esp(asked.suites, proposals, EspOffer::WithKe, ke_group)
         .ok_or(End::Misbehaved("SA"))?;
     let spi_out = Spi::new(spi).ok_or(End::Misbehaved("SPI"))?;
     let secret = match (choice.group, &payloads.ke) {
@@ -155,12 +227,23 @@ fn read(
         return Err(End::Misbehaved("traffic selectors"));
     }
     let mode = agreed_mode(asked.request.mode, payloads)?;
-    let keys = &established.current.keys;
-    let (key_out, key_in) = child_keys(keys, choice.cipher, secret.as_ref(), &asked.nonce, nonce_r)
+    let (nonce_r, local, remote) = (nonce_r.clone(), local.clone(), remote.clone());
+    Ok(Agreed { choice, spi_out, secret, nonce_r, mode, local, remote })
+}
+
+fn make(
+    established: &Established,
+    turn: &Turn<'_>,
+    asked: &CreateChild,
+    agreed: Agreed,
+    additional: Option<&Secret>,
+) -> Result<NewChild, End> {
+    let Agreed { choice, spi_out, secret, nonce_r, mode, local, remote } = agreed;
+    let (keys, secrets) = (&established.current.keys, [secret.as_ref(), additional]);
+    let (key_out, key_in) = child_keys(keys, choice.cipher, secrets, &asked.nonce, &nonce_r)
         .map_err(|_| End::Misbehaved("KEYMAT"))?;
-    let rekeys = asked.rekeys.filter(|old| established.children.contains_key(old));
-    let new = NewChild {
-        rekeys,
+    Ok(NewChild {
+        rekeys: asked.rekeys.filter(|old| established.children.contains_key(old)),
         initiator: true,
         choice,
         spi_in: asked.spi_in,
@@ -168,15 +251,14 @@ fn read(
         key_in,
         key_out,
         mode,
-        local: local.clone(),
-        remote: remote.clone(),
+        local,
+        remote,
         envelope: turn.link.envelope(),
-    };
-    Ok((new, asked.nonce.clone().min(nonce_r.clone())))
+    })
 }
 
 /// The peer made none (RFC 7296 §2.25).
-fn refused(
+pub(crate) fn refused(
     established: &mut Established,
     turn: &mut Turn<'_>,
     asked: CreateChild,
@@ -201,7 +283,14 @@ fn refused(
                 return ControlFlow::Continue(());
             }
         }
-        NotifyType::TEMPORARY_FAILURE if !crossed && asked.put_off < MAX_PUT_OFF => {
+        NotifyType::STATE_NOT_FOUND if asked.put_off >= MAX_LOST => {
+            // RFC 9370 §2.2.4.
+            established.close(turn, End::Refused { notify: error.kind.0, authentic: true });
+            return ControlFlow::Continue(());
+        }
+        NotifyType::TEMPORARY_FAILURE | NotifyType::STATE_NOT_FOUND
+            if !crossed && asked.put_off < MAX_PUT_OFF =>
+        {
             let ask = match asked.rekeys {
                 Some(old) => Ask::RekeyChild(old),
                 None => Ask::CreateChild(asked.request),
@@ -231,15 +320,14 @@ fn failed(established: &mut Established, turn: &mut Turn<'_>, asked: &CreateChil
         turn.shared.event(Event::ChildFailed { ike: turn.link.id, request, why });
         return;
     };
-    if asked.crossed.is_some() {
+    if asked.crossed.as_ref().is_some_and(|crossed| crossed.child.is_some()) {
         established.is_replaced(turn, old);
-    } else if let Some(child) = established.children.get_mut(&old)
-        && child.standing == Standing::Rekeying
-    {
-        child.standing = Standing::Up;
-        child.rekey_at = turn.now + REKEY_AGAIN;
+    } else if !established.owes(old) {
+        established.stays(turn, old);
     }
 }
 
+/// Times that a key exchange may be lost on the peer before it is no peer to rekey with.
+pub(crate) const MAX_LOST: u8 = 3;
 /// Times that one wish is put off or asked again in another way.
 pub(crate) const MAX_PUT_OFF: u8 = 8;

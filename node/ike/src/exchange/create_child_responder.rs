@@ -7,9 +7,10 @@ use sa::{Mode, SaId, Spi, TrafficSelector};
 
 use crate::api::{End, NeedChild, Output};
 use crate::child::{NewChild, Standing, child_up};
-use crate::crypto::{Agreement, answer_esp, child_keys, choose_esp};
+use crate::crypto::{Agreement, EspChoice, Secret, answer_esp, child_keys, choose_esp};
 use crate::established::{Authority, Beyond, Established, Which};
 use crate::exchange::create_child_initiator::Crossed;
+use crate::exchange::ike_followup_ke::{self, Owing};
 use crate::exchange::{Ask, Pending};
 use crate::failure::Failure;
 use crate::message::{
@@ -86,12 +87,17 @@ fn agree(
     turn: &mut Turn<'_>,
     payloads: &Payloads,
 ) -> Result<Vec<Payload>, Failure> {
-    if matches!(established.current.pending(), Some(Pending::RekeyIke(_) | Pending::DeleteIke(_)))
-        || established.closing
-    {
+    if !may_make(established) {
         return Err(Failure::TemporaryFailure);
     }
     let old = rekeyed_child(established, payloads)?;
+    if let Some(Pending::Followup(ours)) = established.current.pending()
+        && old.is_some()
+        && ours.rekeys() == old
+    {
+        // RFC 9370 §2.2.4: ours has come too far.
+        return Err(Failure::TemporaryFailure);
+    }
     let proposals = payloads.sa.as_ref().ok_or(InvalidMessage::Missing("SA"))?;
     let nonce_i = payloads.nonce.as_ref().ok_or(InvalidMessage::Missing("Nonce"))?;
     let remote = payloads.ts_initiator.as_ref().ok_or(InvalidMessage::Missing("TSi"))?;
@@ -101,8 +107,8 @@ fn agree(
         return Err(Failure::NoAdditionalSas);
     }
     let ke_group = payloads.ke.as_ref().map(|ke| ke.group);
-    let (choice, spi, number) =
-        choose_esp(turn.shared.suites(), proposals, ke_group).ok_or(Failure::NoProposalChosen)?;
+    let (choice, spi, number) = choose_esp(turn.shared.init_suites(), proposals, ke_group)
+        .ok_or(Failure::NoProposalChosen)?;
     let spi_out = Spi::new(spi).ok_or(Failure::NoProposalChosen)?;
     let allowed = allowed(established, old);
     let (local, remote) = (narrow(local, &allowed.local), narrow(remote, &allowed.remote));
@@ -124,10 +130,6 @@ fn agree(
         (None, _) => None,
     };
     let nonce_r = turn.shared.nonce();
-    let secret = agreement.as_ref().map(|(_, secret)| secret);
-    let keys = &established.current.keys;
-    let (key_in, key_out) = child_keys(keys, choice.cipher, secret, nonce_i, &nonce_r)
-        .map_err(|_| Failure::NoProposalChosen)?;
     let spi_in = turn.shared.fresh_esp_spi();
 
     let mut answer = Vec::new();
@@ -144,6 +146,90 @@ fn agree(
     }));
     answer.push(Payload::TsInitiator(remote.clone()));
     answer.push(Payload::TsResponder(local.clone()));
+    let owed = OwedChild {
+        old,
+        choice,
+        spi_in,
+        spi_out,
+        secret: agreement.map(|(_, secret)| secret),
+        nonces: (nonce_i.clone(), nonce_r),
+        mode,
+        local,
+        remote,
+    };
+    if choice.exchanges.method().is_none() {
+        make(established, turn, owed, None)?;
+        return Ok(answer);
+    }
+    if let Some(old) = old {
+        turn.link.asks.retain(|q| q.ask != Ask::RekeyChild(old));
+        let lowest_nonce = owed.lowest_nonce().clone();
+        if !has_crossed(established, old, Crossed { child: None, lowest_nonce })
+            && let Some(child) = established.children.get_mut(&old)
+        {
+            // By the peer; so we need not.
+            child.standing = Standing::Rekeying;
+        }
+    }
+    answer.push(ike_followup_ke::owe(established, turn, Owing::Child(Box::new(owed))));
+    Ok(answer)
+}
+
+/// Whether a child can be made now (RFC 7296 §2.25.2).
+fn may_make(established: &Established) -> bool {
+    let pending = established.current.pending();
+    !established.closing
+        && !matches!(pending, Some(Pending::DeleteIke(_)))
+        && !pending.is_some_and(Pending::rekeys_ike)
+}
+
+/// A child that the peer and we have agreed on, but for the keys.
+#[derive(Debug)]
+pub(crate) struct OwedChild {
+    pub(crate) old: Option<SaId>,
+    pub(crate) choice: EspChoice,
+    pub(crate) spi_in: Spi,
+    spi_out: Spi,
+    secret: Option<Secret>,
+    nonces: (Vec<u8>, Vec<u8>),
+    mode: Mode,
+    local: Vec<TrafficSelector>,
+    remote: Vec<TrafficSelector>,
+}
+
+impl OwedChild {
+    fn lowest_nonce(&self) -> &Vec<u8> {
+        (&self.nonces.0).min(&self.nonces.1)
+    }
+}
+
+/// Its last key exchange has come: it comes up, if it still can.
+pub(crate) fn finish(
+    established: &mut Established,
+    turn: &mut Turn<'_>,
+    owed: OwedChild,
+    additional: &Secret,
+) -> Result<(), Failure> {
+    let standing = owed.old.map(|old| established.children.get(&old).map(|c| c.standing));
+    let replaceable = |s: Option<Standing>| matches!(s, Some(Standing::Up | Standing::Rekeying));
+    if !may_make(established) || !standing.is_none_or(replaceable) {
+        turn.shared.drop_esp_spi(owed.spi_in);
+        return Err(Failure::TemporaryFailure);
+    }
+    make(established, turn, owed, Some(additional))
+}
+
+fn make(
+    established: &mut Established,
+    turn: &mut Turn<'_>,
+    owed: OwedChild,
+    additional: Option<&Secret>,
+) -> Result<(), Failure> {
+    let lowest_nonce = owed.lowest_nonce().clone();
+    let OwedChild { old, choice, spi_in, spi_out, secret, nonces, mode, local, remote } = owed;
+    let (keys, secrets) = (&established.current.keys, [secret.as_ref(), additional]);
+    let (key_in, key_out) = child_keys(keys, choice.cipher, secrets, &nonces.0, &nonces.1)
+        .map_err(|_| Failure::NoProposalChosen)?;
     let new = NewChild {
         rekeys: old,
         initiator: false,
@@ -159,9 +245,9 @@ fn agree(
     };
     let child = child_up(established, turn, new);
     if let Some(old) = old {
-        replaced(established, turn, old, child, nonce_i.clone().min(nonce_r));
+        replaced(established, turn, old, child, lowest_nonce);
     }
-    Ok(answer)
+    Ok(())
 }
 
 /// Which child REKEY_SA names, if it stands there. Its SPI is the one that the peer receives on
@@ -176,7 +262,11 @@ fn rekeyed_child(established: &Established, payloads: &Payloads) -> Result<Optio
         .children
         .iter()
         .find(|(_, child)| child.spi_out.to_be_bytes() == spi)
-        .ok_or(Failure::ChildSaNotFound(spi))?;
+        .ok_or_else(|| match established.current.pending() {
+            // The answer that made it may be under way.
+            Some(pending) if pending.makes_child() => Failure::TemporaryFailure,
+            _ => Failure::ChildSaNotFound(spi),
+        })?;
     match child.standing {
         Standing::Up | Standing::Rekeying => Ok(Some(*id)),
         Standing::Replaced | Standing::Deleting => Err(Failure::TemporaryFailure),
@@ -206,13 +296,20 @@ fn replaced(
     lowest_nonce: Vec<u8>,
 ) {
     turn.link.asks.retain(|q| q.ask != Ask::RekeyChild(old));
-    if let Some(Pending::CreateChild(ours)) = established.current.pending_mut()
-        && ours.rekeys == Some(old)
-    {
-        ours.crossed = Some(Crossed { child, lowest_nonce });
-        return;
+    if !has_crossed(established, old, Crossed { child: Some(child), lowest_nonce }) {
+        established.is_replaced(turn, old);
     }
-    established.is_replaced(turn, old);
+}
+
+/// Takes note of the peer's replacement of a child if our own is under way.
+fn has_crossed(established: &mut Established, old: SaId, crossed: Crossed) -> bool {
+    match established.current.pending_mut() {
+        Some(Pending::CreateChild(ours)) if ours.rekeys == Some(old) => {
+            ours.crossed = Some(crossed);
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Hosts need one, gateways one for each pair of hosts behind them.

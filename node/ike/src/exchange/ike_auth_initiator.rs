@@ -321,7 +321,7 @@ fn first_child(
     }
     let mode = agreed_mode(initiate.child.mode, payloads).map_err(|why| (why, true))?;
     let (key_out, key_in) =
-        child_keys(&established.current.keys, choice.cipher, None, nonce_i, nonce_r)
+        child_keys(&established.current.keys, choice.cipher, [None; 2], nonce_i, nonce_r)
             .map_err(|_| (End::Misbehaved("KEYMAT"), true))?;
     Ok(NewChild {
         rekeys: None,

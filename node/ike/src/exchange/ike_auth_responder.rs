@@ -375,7 +375,7 @@ fn first_child(
     nonce_r: &[u8],
 ) -> Result<(NewChild, u8), Failure> {
     let (key_in, key_out) =
-        child_keys(&established.current.keys, answer.choice.cipher, None, nonce_i, nonce_r)
+        child_keys(&established.current.keys, answer.choice.cipher, [None; 2], nonce_i, nonce_r)
             .map_err(|_| Failure::NoProposalChosen)?;
     let child = NewChild {
         rekeys: None,

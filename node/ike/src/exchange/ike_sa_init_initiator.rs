@@ -23,13 +23,28 @@ pub(crate) struct InitSent {
     spi: u64,
     nonce: Vec<u8>,
     agreement: Agreement,
-    tried: Vec<Group>,
+    /// What was asked before with another group: an answer to it is as good (RFC 7296 §2.21.1).
+    earlier: Vec<(Agreement, Vec<u8>)>,
     cookie: Option<Vec<u8>>,
     rounds: u8,
     request: Vec<u8>,
     repeat: Repeat,
     /// An unauthenticated refusal, believed only if nothing better comes (RFC 7296 §2.21.1).
-    refused: Option<(Instant, End)>,
+    refused: Option<Refusal>,
+    /// How often a request was sent.
+    sent: u32,
+}
+
+/// An error that anybody may have sent.
+#[derive(Clone, Copy, Debug)]
+struct Refusal {
+    until: Instant,
+    why: End,
+    /// Before how many requests it came last.
+    sent: u32,
+    /// It came in answer to more than one request, as who refuses would send it: a single datagram
+    /// ends no attempt.
+    repeated: bool,
 }
 
 /// What to tell the caller if an attempt cannot even begin.
@@ -48,13 +63,14 @@ pub(crate) fn start(turn: &mut Turn<'_>, initiate: Initiate) -> State {
         initiate,
         spi,
         nonce,
-        tried: vec![agreement.group()],
+        earlier: Vec::new(),
         agreement,
         cookie: None,
         rounds: 0,
         request: Vec::new(),
         repeat,
         refused: None,
+        sent: 0,
     };
     state.send(turn);
     State::InitSent(Box::new(state))
@@ -87,20 +103,23 @@ impl InitSent {
         let payloads = crate::tests::mangled(header.exchange, false, &payloads);
         self.request = header.write_clear(&payloads);
         turn.send(vec![self.request.clone()]);
+        self.sent = self.sent.saturating_add(1);
         self.repeat = turn.shared.repeat(turn.now);
     }
 
     pub(crate) fn deadline(&self) -> (Instant, Timer) {
         let due = (self.repeat.due, Timer::Retransmit);
         match self.refused {
-            Some((until, _)) if until < due.0 => (until, Timer::Retransmit),
+            Some(Refusal { until, repeated: true, .. }) if until < due.0 => {
+                (until, Timer::Retransmit)
+            }
             _ => due,
         }
     }
 
     /// Repeats the request, or gives up.
     pub(crate) fn timeout(&mut self, turn: &mut Turn<'_>) -> Option<End> {
-        if let Some((until, why)) = self.refused
+        if let Some(Refusal { until, why, repeated: true, .. }) = self.refused
             && until <= turn.now
         {
             return Some(why);
@@ -109,17 +128,36 @@ impl InitSent {
             return None;
         }
         if !self.repeat.again(turn.now) {
-            return Some(self.refused.map_or(End::Timeout, |(_, why)| why));
+            return Some(self.refused.map_or(End::Timeout, |refusal| refusal.why));
         }
         turn.shared.counters.retransmissions += 1;
+        self.sent = self.sent.saturating_add(1);
         turn.send(vec![self.request.clone()]);
         None
     }
 
     fn refuse(&mut self, now: Instant, why: End) {
-        if self.refused.is_none() {
-            self.refused = Some((now + REFUSAL_GRACE, why));
+        let sent = self.sent;
+        match &mut self.refused {
+            None => {
+                let until = now + REFUSAL_GRACE;
+                self.refused = Some(Refusal { until, why, sent, repeated: false });
+            }
+            Some(refusal) => refusal.repeated |= refusal.sent != sent,
         }
+    }
+
+    /// Exchanges what is asked now for what was asked earlier.
+    fn swap(&mut self, place: usize) {
+        if let Some((agreement, request)) = self.earlier.get_mut(place) {
+            mem::swap(&mut self.agreement, agreement);
+            mem::swap(&mut self.request, request);
+        }
+    }
+
+    /// Where what was asked earlier with this group stands.
+    fn earlier(&self, group: u16) -> Option<usize> {
+        self.earlier.iter().position(|(agreement, _)| agreement.group().number() == group)
     }
 }
 
@@ -171,7 +209,12 @@ pub(crate) fn receive(
     payloads: &Payloads,
 ) -> State {
     let outcome = if payloads.sa.is_some() {
-        Answer::read(&state, turn, message, payloads).map(Some)
+        // Perhaps it answers what was asked before somebody spoke of another group.
+        let place = payloads.ke.as_ref().and_then(|ke| state.earlier(ke.group));
+        place.inspect(|place| state.swap(*place));
+        let read = Answer::read(&state, turn, message, payloads);
+        place.filter(|_| read.is_err()).inspect(|place| state.swap(*place));
+        read.map(Some)
     } else {
         read_refusal(&mut state, turn, payloads).map(|()| None)
     };
@@ -211,11 +254,21 @@ fn read_refusal(
             .shared
             .suites()
             .group(u16::from_be_bytes(wanted))
-            .filter(|group| !state.tried.contains(group))
+            .filter(|group| *group != state.agreement.group())
             .ok_or(Dropped::Stray)?;
-        state.agreement =
-            Agreement::new(group, &mut turn.shared.rng).map_err(|_| Dropped::Stray)?;
-        state.tried.push(group);
+        if let Some(place) = state.earlier(group.number()) {
+            // Somebody else may have named the other one.
+            if state.rounds >= MAX_ROUNDS {
+                return Err(Dropped::Stray);
+            }
+            state.rounds += 1;
+            state.swap(place);
+        } else {
+            let agreement =
+                Agreement::new(group, &mut turn.shared.rng).map_err(|_| Dropped::Stray)?;
+            let request = mem::take(&mut state.request);
+            state.earlier.push((mem::replace(&mut state.agreement, agreement), request));
+        }
         state.send(turn);
         return Ok(());
     }

@@ -30,7 +30,13 @@ pub(crate) fn answer(
             .iter()
             .find(|(_, child)| child.spi_out.get() == *spi)
             .map(|(id, child)| (*id, child.standing));
-        let Some((id, standing)) = found else { continue };
+        let Some((id, standing)) = found else {
+            if established.current.pending().is_some_and(Pending::makes_child) {
+                // Its Delete has overtaken the answer that made it.
+                established.stillborn = Some(*spi);
+            }
+            continue;
+        };
         let asked = matches!(
             established.current.pending(),
             Some(Pending::DeleteChild(ours, _)) if *ours == id

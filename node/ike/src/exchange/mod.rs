@@ -8,6 +8,7 @@
 //! | `rekey_ike` | §1.3.2, §2.18 |
 //! | `crash_detection` | RFC 6290 |
 //! | `ike_intermediate` | RFC 9242, RFC 9370 |
+//! | `ike_followup_ke` | RFC 9370 |
 //! | `ike_session_resume` | RFC 5723 |
 //! | `informational` | §1.4 |
 //! | `mobike` | RFC 4555 |
@@ -18,6 +19,7 @@ pub(crate) mod create_child_initiator;
 pub(crate) mod create_child_responder;
 pub(crate) mod ike_auth_initiator;
 pub(crate) mod ike_auth_responder;
+pub(crate) mod ike_followup_ke;
 pub(crate) mod ike_intermediate;
 pub(crate) mod ike_sa_init_initiator;
 pub(crate) mod ike_sa_init_responder;
@@ -31,6 +33,7 @@ use sa::SaId;
 use crate::api::{ChildRequest, End};
 use crate::path::Path;
 use create_child_initiator::CreateChild;
+use ike_followup_ke::Followup;
 use mobike::Update;
 use rekey_ike::RekeyIke;
 
@@ -61,6 +64,28 @@ pub(crate) enum Pending {
     CreateChild(Box<CreateChild>),
     /// The IKE SA's own replacement.
     RekeyIke(Box<RekeyIke>),
+    /// IKE_FOLLOWUP_KE: one more key exchange for a child or a successor.
+    Followup(Box<Followup>),
+}
+
+impl Pending {
+    /// Whether the peer may have a child already of which we are still to hear.
+    pub(crate) fn makes_child(&self) -> bool {
+        match self {
+            Self::CreateChild(_) => true,
+            Self::Followup(followup) => !followup.rekeys_ike(),
+            _ => false,
+        }
+    }
+
+    /// Whether the IKE SA's replacement is under way.
+    pub(crate) fn rekeys_ike(&self) -> bool {
+        match self {
+            Self::RekeyIke(_) => true,
+            Self::Followup(followup) => followup.rekeys_ike(),
+            _ => false,
+        }
+    }
 }
 
 /// What we want to ask as soon as the window is free.

@@ -3,9 +3,12 @@
 use std::ops::ControlFlow;
 
 use crate::api::End;
-use crate::crypto::{Agreement, Group, Mix, Suites, choose_ike, confirm_ike, offer_ike};
+use crate::crypto::{
+    Agreement, Group, IkeSuite, Mix, Secret, Suites, choose_ike, confirm_ike, offer_ike,
+};
 use crate::established::{Candidate, Established, REKEY_AGAIN, Which};
-use crate::exchange::create_child_initiator::MAX_PUT_OFF;
+use crate::exchange::create_child_initiator::{MAX_LOST, MAX_PUT_OFF};
+use crate::exchange::ike_followup_ke::{self, Owing, Unfinished};
 use crate::exchange::{Ask, Pending, crash_detection};
 use crate::failure::Failure;
 use crate::ike_sa::{IkeSa, IkeSaParts};
@@ -16,9 +19,20 @@ use crate::peering::{Queued, Turn};
 #[derive(Debug)]
 pub(crate) struct RekeyIke {
     agreement: Agreement,
+    suites: Suites,
     nonce: Vec<u8>,
     pub(crate) spi: u64,
     put_off: u8,
+}
+
+/// What the peer has agreed to; it lacks the keys.
+#[derive(Debug)]
+pub(crate) struct Agreed {
+    suite: IkeSuite,
+    spi: u64,
+    secret: Secret,
+    nonce_r: Vec<u8>,
+    peer_token: Option<Box<[u8]>>,
 }
 
 /// Sends the request; the window is free.
@@ -26,15 +40,16 @@ pub(crate) fn start(established: &mut Established, turn: &mut Turn<'_>, group: G
     let Ok(agreement) = Agreement::new(group, &mut turn.shared.rng) else { return };
     let spi = turn.fresh_ike_spi();
     let nonce = turn.shared.nonce();
+    let suites = turn.shared.suites_like(established.current.suite);
     let payloads = [
-        Payload::Sa(offer_ike(turn.shared.suites(), &spi.to_be_bytes())),
+        Payload::Sa(offer_ike(suites, &spi.to_be_bytes())),
         Payload::Nonce(nonce.clone()),
         Payload::KeyExchange(KeyExchange {
             group: group.number(),
             data: agreement.public().to_vec(),
         }),
     ];
-    let about = RekeyIke { agreement, nonce, spi, put_off };
+    let about = RekeyIke { agreement, suites, nonce, spi, put_off };
     established.request(
         turn,
         ExchangeType::CREATE_CHILD_SA,
@@ -53,9 +68,40 @@ pub(crate) fn receive(
     if payloads.sa.is_none() {
         return refused(established, turn, &asked, payloads);
     }
-    let (sa, lowest_nonce) = match read(established, turn.shared.suites(), &asked, payloads) {
-        Ok(read) => read,
+    let agreed = match read(&asked, payloads) {
+        Ok(agreed) => agreed,
         // The peer believes that the SA is replaced, and there is no successor that works.
+        Err(why) => return ControlFlow::Break(why),
+    };
+    let Some(method) = agreed.suite.additional else {
+        return finish(established, turn, &asked, &agreed, None);
+    };
+    let lowest_nonce = (&asked.nonce).min(&agreed.nonce_r);
+    let theirs = established.candidate.as_ref().map(|candidate| &candidate.lowest_nonce);
+    if theirs.or(established.owed_ike()).is_some_and(|theirs| lowest_nonce < theirs) {
+        // RFC 9370 §2.2.4: ours goes no further, and there is nothing to delete.
+        turn.drop_ike_spi(asked.spi);
+        established.adopt_candidate(turn);
+        return ControlFlow::Continue(());
+    }
+    if established.owed_ike().is_some() {
+        // The peer's goes no further.
+        established.forget_owed(turn);
+    }
+    let about = Unfinished::Ike(Box::new((asked, agreed)));
+    ike_followup_ke::start(established, turn, payloads, method, about)
+}
+
+/// All key exchanges are done: the successor takes over.
+pub(crate) fn finish(
+    established: &mut Established,
+    turn: &mut Turn<'_>,
+    asked: &RekeyIke,
+    agreed: &Agreed,
+    additional: Option<&Secret>,
+) -> ControlFlow<End> {
+    let (sa, lowest_nonce) = match make(established, asked, agreed, additional) {
+        Ok(made) => made,
         Err(why) => return ControlFlow::Break(why),
     };
     match established.candidate.take() {
@@ -74,16 +120,11 @@ pub(crate) fn receive(
     ControlFlow::Continue(())
 }
 
-fn read(
-    established: &Established,
-    suites: Suites,
-    asked: &RekeyIke,
-    payloads: &Payloads,
-) -> Result<(IkeSa, Vec<u8>), End> {
+fn read(asked: &RekeyIke, payloads: &Payloads) -> Result<Agreed, End> {
     let proposals = payloads.sa.as_ref().ok_or(End::Misbehaved("SA"))?;
     let nonce_r = payloads.nonce.as_ref().ok_or(End::Misbehaved("Nonce"))?;
     let ke = payloads.ke.as_ref().ok_or(End::Misbehaved("KE"))?;
-    let suite = confirm_ike(suites, proposals, 8).ok_or(End::Misbehaved("SA"))?;
+    let suite = confirm_ike(asked.suites, proposals, 8).ok_or(End::Misbehaved("SA"))?;
     let spi = proposals
         .first()
         .and_then(|p| <[u8; 8]>::try_from(p.spi.as_slice()).ok())
@@ -94,27 +135,38 @@ fn read(
         return Err(End::Misbehaved("KE"));
     }
     let secret = asked.agreement.agree(&ke.data).map_err(|_| End::Misbehaved("KE"))?;
-    let mix = Mix { nonce_i: &asked.nonce, nonce_r, spi_i: asked.spi, spi_r: spi };
+    let (nonce_r, peer_token) = (nonce_r.clone(), crash_detection::theirs(payloads));
+    Ok(Agreed { suite, spi, secret, nonce_r, peer_token })
+}
+
+fn make(
+    established: &Established,
+    asked: &RekeyIke,
+    agreed: &Agreed,
+    additional: Option<&Secret>,
+) -> Result<(IkeSa, Vec<u8>), End> {
+    let Agreed { suite, spi, secret, nonce_r, peer_token } = agreed;
+    let mix = Mix { nonce_i: &asked.nonce, nonce_r, spi_i: asked.spi, spi_r: *spi };
     let old = &established.current;
     let (keys, ciphers) = old
         .keys
-        .rekeyed(suite.prf, suite.cipher, &secret, mix)
+        .rekeyed(suite.prf, suite.cipher, (secret, additional), mix)
         .map_err(|_| End::Misbehaved("SKEYSEED"))?;
     let parts = IkeSaParts {
         spi_i: asked.spi,
-        spi_r: spi,
+        spi_r: *spi,
         initiator: true,
-        suite,
+        suite: *suite,
         keys,
         ciphers,
         fragmentation: old.fragmentation,
     };
     let mut sa = IkeSa::rekeyed(parts).map_err(|_| End::Misbehaved("SKEYSEED"))?;
-    sa.peer_token = crash_detection::theirs(payloads);
+    sa.peer_token.clone_from(peer_token);
     Ok((sa, asked.nonce.clone().min(nonce_r.clone())))
 }
 
-fn refused(
+pub(crate) fn refused(
     established: &mut Established,
     turn: &mut Turn<'_>,
     asked: &RekeyIke,
@@ -137,7 +189,13 @@ fn refused(
                 return ControlFlow::Continue(());
             }
         }
-        Some(NotifyType::TEMPORARY_FAILURE) if again => {
+        Some(NotifyType::STATE_NOT_FOUND) if asked.put_off >= MAX_LOST => {
+            // RFC 9370 §2.2.4.
+            let notify = NotifyType::STATE_NOT_FOUND.0;
+            established.close(turn, End::Refused { notify, authentic: true });
+            return ControlFlow::Continue(());
+        }
+        Some(NotifyType::TEMPORARY_FAILURE | NotifyType::STATE_NOT_FOUND) if again => {
             let not_before = turn.shared.soon(turn.now);
             let put_off = asked.put_off + 1;
             turn.link.asks.push_back(Queued { ask: Ask::RekeyIke, not_before, put_off });
@@ -163,16 +221,24 @@ pub(crate) fn answer(
         Err(Failure::TemporaryFailure)
     };
     match made {
-        Ok((answer, successor)) => {
+        Ok((mut answer, owed)) => {
+            turn.link.asks.retain(|q| q.ask != Ask::RekeyIke);
+            let made = if owed.suite.additional.is_some() {
+                let owing = Owing::Ike(Box::new(owed));
+                answer.push(ike_followup_ke::owe(established, turn, owing));
+                Ok(None)
+            } else {
+                make_owed(established, owed, None).map(Some)
+            };
+            let made = made.unwrap_or_else(|failure| {
+                answer = vec![Payload::Notify(failure.notify())];
+                None
+            });
             let sa = established.sa_mut(which);
             let datagrams = sa.respond(ExchangeType::CREATE_CHILD_SA, &answer);
             turn.answer(datagrams);
-            turn.link.asks.retain(|q| q.ask != Ask::RekeyIke);
-            if matches!(established.current.pending(), Some(Pending::RekeyIke(_))) {
-                // Both rekey at once; the nonces decide when the answer to ours is here.
-                established.candidate = Some(Box::new(successor));
-            } else {
-                established.succeed(turn, successor.sa, false);
+            if let Some(successor) = made {
+                succeeded(established, turn, successor);
             }
         }
         Err(failure) => {
@@ -189,11 +255,13 @@ fn agree(
     established: &Established,
     turn: &mut Turn<'_>,
     payloads: &Payloads,
-) -> Result<(Vec<Payload>, Candidate), Failure> {
+) -> Result<(Vec<Payload>, OwedIke), Failure> {
     match established.current.pending() {
-        // The children of this SA are on the move (RFC 7296 §2.25.2).
+        // The children of this SA are on the move (RFC 7296 §2.25.2), or ours has come too far
+        // (RFC 9370 §2.2.4).
         Some(
             Pending::CreateChild(_)
+            | Pending::Followup(_)
             | Pending::DeleteChild(..)
             | Pending::DeleteUnborn
             | Pending::DeleteIke(_),
@@ -216,7 +284,7 @@ fn agree(
     let proposals = payloads.sa.as_ref().ok_or(InvalidMessage::Missing("SA"))?;
     let nonce_i = payloads.nonce.as_ref().ok_or(InvalidMessage::Missing("Nonce"))?;
     let ke = payloads.ke.as_ref().ok_or(InvalidMessage::Missing("KE"))?;
-    let (suite, mut proposal) = choose_ike(turn.shared.suites(), proposals, 8, ke.group)
+    let (suite, mut proposal) = choose_ike(turn.shared.init_suites(), proposals, 8, ke.group)
         .ok_or(Failure::NoProposalChosen)?;
     let spi_i = proposals
         .iter()
@@ -234,10 +302,76 @@ fn agree(
     let nonce_r = turn.shared.nonce();
     let spi_r = turn.fresh_ike_spi();
     proposal.spi = spi_r.to_be_bytes().to_vec();
-    let mix = Mix { nonce_i, nonce_r: &nonce_r, spi_i, spi_r };
+    let mut answer = vec![
+        Payload::Sa(vec![proposal]),
+        Payload::Nonce(nonce_r.clone()),
+        Payload::KeyExchange(KeyExchange { group: ke.group, data: agreement.public().to_vec() }),
+    ];
+    // The peer tells its own later: it did not know our SPI yet (RFC 6290 §4.3).
+    answer.extend(crash_detection::ours(turn, (spi_i, spi_r), false));
+    let nonces = (nonce_i.clone(), nonce_r);
+    Ok((answer, OwedIke { suite, spis: (spi_i, spi_r), secret, nonces }))
+}
+
+/// A successor that the peer and we have agreed on, but for the keys.
+#[derive(Debug)]
+pub(crate) struct OwedIke {
+    pub(crate) suite: IkeSuite,
+    /// Its initiator's, and ours.
+    pub(crate) spis: (u64, u64),
+    secret: Secret,
+    nonces: (Vec<u8>, Vec<u8>),
+}
+
+impl OwedIke {
+    pub(crate) fn lowest_nonce(&self) -> &Vec<u8> {
+        (&self.nonces.0).min(&self.nonces.1)
+    }
+}
+
+/// The last key exchange of the peer's successor has come: it is made, if it still may be.
+pub(crate) fn owed(
+    established: &Established,
+    turn: &mut Turn<'_>,
+    owed: OwedIke,
+    additional: &Secret,
+) -> Result<Candidate, Failure> {
+    let pending = established.current.pending();
+    let (_, own) = owed.spis;
+    // Only our own request for the same may be under way: it has not been answered yet.
+    let free = !matches!(
+        pending,
+        Some(
+            Pending::CreateChild(_)
+                | Pending::Followup(_)
+                | Pending::DeleteChild(..)
+                | Pending::DeleteUnborn
+                | Pending::DeleteIke(_)
+        )
+    );
+    let made = if free && !established.closing && established.candidate.is_none() {
+        make_owed(established, owed, Some(additional))
+    } else {
+        Err(Failure::TemporaryFailure)
+    };
+    if made.is_err() {
+        turn.drop_ike_spi(own);
+    }
+    made
+}
+
+fn make_owed(
+    established: &Established,
+    owed: OwedIke,
+    additional: Option<&Secret>,
+) -> Result<Candidate, Failure> {
+    let lowest_nonce = owed.lowest_nonce().clone();
+    let OwedIke { suite, spis: (spi_i, spi_r), secret, nonces } = owed;
+    let mix = Mix { nonce_i: &nonces.0, nonce_r: &nonces.1, spi_i, spi_r };
+    let invalid = |_| Failure::InvalidSyntax("KE");
     let old = &established.current;
     let (keys, ciphers) =
-        old.keys.rekeyed(suite.prf, suite.cipher, &secret, mix).map_err(invalid)?;
+        old.keys.rekeyed(suite.prf, suite.cipher, (&secret, additional), mix).map_err(invalid)?;
     let parts = IkeSaParts {
         spi_i,
         spi_r,
@@ -248,13 +382,15 @@ fn agree(
         fragmentation: old.fragmentation,
     };
     let sa = IkeSa::rekeyed(parts).map_err(invalid)?;
-    let mut answer = vec![
-        Payload::Sa(vec![proposal]),
-        Payload::Nonce(nonce_r.clone()),
-        Payload::KeyExchange(KeyExchange { group: ke.group, data: agreement.public().to_vec() }),
-    ];
-    // The peer tells its own later: it did not know our SPI yet (RFC 6290 §4.3).
-    answer.extend(crash_detection::ours(turn, (spi_i, spi_r), false));
-    let lowest_nonce = nonce_i.clone().min(nonce_r);
-    Ok((answer, Candidate { sa, lowest_nonce }))
+    Ok(Candidate { sa, lowest_nonce })
+}
+
+/// The peer has made a successor, and has our answer.
+pub(crate) fn succeeded(established: &mut Established, turn: &mut Turn<'_>, successor: Candidate) {
+    if matches!(established.current.pending(), Some(Pending::RekeyIke(_))) {
+        // Both rekey at once; the nonces decide when the answer to ours is here.
+        established.candidate = Some(Box::new(successor));
+    } else {
+        established.succeed(turn, successor.sa, false);
+    }
 }

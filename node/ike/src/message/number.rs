@@ -13,6 +13,8 @@ impl ExchangeType {
     pub(crate) const IKE_SESSION_RESUME: Self = Self(38);
     /// RFC 9242 §3.2.
     pub(crate) const IKE_INTERMEDIATE: Self = Self(43);
+    /// RFC 9370 §2.2.4.
+    pub(crate) const IKE_FOLLOWUP_KE: Self = Self(44);
 }
 
 /// Payload type (RFC 7296 §3.2).
@@ -89,6 +91,8 @@ impl NotifyType {
     pub(crate) const TS_UNACCEPTABLE: Self = Self(38);
     pub(crate) const TEMPORARY_FAILURE: Self = Self(43);
     pub(crate) const CHILD_SA_NOT_FOUND: Self = Self(44);
+    /// RFC 9370 §2.2.4.
+    pub(crate) const STATE_NOT_FOUND: Self = Self(47);
     /// RFC 4555 §4.2: local policy has nothing against the peer, but against these addresses.
     pub(crate) const UNACCEPTABLE_ADDRESSES: Self = Self(40);
     /// RFC 4555 §4.2.
@@ -120,6 +124,8 @@ impl NotifyType {
     pub(crate) const IKEV2_FRAGMENTATION_SUPPORTED: Self = Self(16430);
     /// RFC 9242 §3.1.
     pub(crate) const INTERMEDIATE_EXCHANGE_SUPPORTED: Self = Self(16438);
+    /// RFC 9370 §2.2.4.
+    pub(crate) const ADDITIONAL_KEY_EXCHANGE: Self = Self(16441);
     /// RFC 7427 §4.
     pub(crate) const SIGNATURE_HASH_ALGORITHMS: Self = Self(16431);
 

@@ -427,18 +427,64 @@ fn an_unauthenticated_refusal_is_not_believed_at_once() {
     net.settle();
     assert_eq!(net.nodes[0].children.len(), 1);
 
-    // Nothing better comes.
-    let mut net = Net::pair();
-    net.initiate(0, 1);
-    net.wire.clear();
-    net.deliver(&forged);
-    let before = net.now;
-    while net.nodes[0].ended().is_empty() {
-        net.tick(before + Duration::from_secs(60));
+    // Nothing better comes: who refuses says so again, and is believed soon; a single datagram is
+    // not, however often it is repeated at once.
+    for again in [true, false] {
+        let mut net = Net::pair();
+        net.initiate(0, 1);
         net.wire.clear();
+        net.deliver(&forged);
+        net.deliver(&forged);
+        let before = net.now;
+        while net.nodes[0].ended().is_empty() {
+            net.tick(before + Duration::from_secs(60));
+            if again && !net.wire.is_empty() {
+                net.deliver(&forged);
+            }
+            net.wire.clear();
+        }
+        assert_eq!(net.nodes[0].ended(), [End::Refused { notify: 14, authentic: false }]);
+        let (waited, tries) = (net.now - before, Duration::from_millis(500 * 31));
+        assert!(if again { waited <= Duration::from_secs(3) } else { waited >= tries });
     }
-    assert_eq!(net.nodes[0].ended(), [End::Refused { notify: 14, authentic: false }]);
-    assert!(net.now - before <= Duration::from_secs(3));
+}
+
+/// A forged INVALID_KE_PAYLOAD ends no attempt: the answer to what was asked first is taken, and a
+/// peer that wants that group after all gets it again.
+#[test]
+fn an_answer_to_what_was_asked_first_is_still_good() {
+    for answered in [true, false] {
+        let mut net = Net::pair();
+        net.initiate(0, 1);
+        let request = net.wire.pop_front().unwrap();
+        let header = Message::read(&request.octets).unwrap().header;
+        let forge = |group| {
+            let notify = crate::failure::Failure::InvalidKe(group).notify();
+            let octets = crate::exchange::ike_sa_init_responder::stateless(&header, notify);
+            Packet { from: request.to, to: request.from, octets }
+        };
+        net.deliver(&forge(20));
+        let second = net.wire.pop_front().unwrap();
+        assert_eq!(first_payloads(&second).ke.unwrap().group, 20);
+        if answered {
+            // The second request is lost.
+            net.deliver(&request);
+        } else {
+            // The first was; the peer knows that group only.
+            for _ in 0..20 {
+                net.deliver(&forge(31));
+                net.deliver(&forge(20));
+            }
+            assert!(net.wire.len() <= 8, "bounded: {}", net.wire.len());
+            let third = net.wire.pop_front().unwrap();
+            assert_eq!(first_payloads(&third).ke.unwrap().group, 31);
+            net.wire.clear();
+            net.deliver(&third);
+        }
+        net.settle();
+        net.assert_children_fit();
+        assert_eq!(net.nodes[0].children.len(), 1, "{answered}");
+    }
 }
 
 #[test]
