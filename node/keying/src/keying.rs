@@ -697,6 +697,8 @@ mod tests {
             own_record: crate::own::OwnRecord::default(),
             identity: None,
             addresses: vec![[192, 0, 2, 1].into()],
+            pool: Vec::new(),
+            translates: false,
             ike: ike::Config::new(ike::PublicKey::Ed25519([1; 32])),
             lives: crate::config::Lives::default(),
             destinations: crate::config::DESTINATIONS,
@@ -722,6 +724,7 @@ mod tests {
             pairs: BTreeSet::new(),
             waiting: Vec::new(),
             connection: None,
+            translation: None,
             closing: false,
         };
         keying.peers.insert(IkeId(1), peer);
