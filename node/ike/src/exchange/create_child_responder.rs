@@ -161,18 +161,21 @@ fn agree(
         make(established, turn, owed, None)?;
         return Ok(answer);
     }
-    if let Some(old) = old {
-        turn.link.asks.retain(|q| q.ask != Ask::RekeyChild(old));
-        let lowest_nonce = owed.lowest_nonce().clone();
-        if !has_crossed(established, old, Crossed { child: None, lowest_nonce })
-            && let Some(child) = established.children.get_mut(&old)
-        {
-            // By the peer; so we need not.
-            child.standing = Standing::Rekeying;
-        }
-    }
+    awaited(established, turn, &owed);
     answer.push(ike_followup_ke::owe(established, turn, Owing::Child(Box::new(owed))));
     Ok(answer)
+}
+
+/// The peer is about to replace a child; so we need not.
+fn awaited(established: &mut Established, turn: &mut Turn<'_>, owed: &OwedChild) {
+    let Some(old) = owed.old else { return };
+    turn.link.asks.retain(|q| q.ask != Ask::RekeyChild(old));
+    let lowest_nonce = owed.lowest_nonce().clone();
+    if !has_crossed(established, old, Crossed { child: None, lowest_nonce })
+        && let Some(child) = established.children.get_mut(&old)
+    {
+        child.standing = Standing::Rekeying;
+    }
 }
 
 /// Whether a child can be made now (RFC 7296 §2.25.2).

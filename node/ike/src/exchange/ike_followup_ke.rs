@@ -220,8 +220,8 @@ fn agree(
     about: Owing,
     payloads: &Payloads,
 ) -> Result<Made, Failure> {
-    let exchanged = payloads.ke.as_ref().ok_or(Failure::from(InvalidMessage::Missing("KE")));
-    let exchanged = exchanged.and_then(|ke| {
+    let exchanged = payloads.ke.as_ref().ok_or(InvalidMessage::Missing("KE"));
+    let exchanged = exchanged.map_err(Failure::from).and_then(|ke| {
         let method = about.method().filter(|method| method.number() == ke.group);
         let method = method.ok_or(Failure::InvalidSyntax("KE"))?;
         let (data, secret) =

@@ -78,7 +78,7 @@ pub(crate) fn receive(
     };
     let lowest_nonce = (&asked.nonce).min(&agreed.nonce_r);
     let theirs = established.candidate.as_ref().map(|candidate| &candidate.lowest_nonce);
-    if theirs.or(established.owed_ike()).is_some_and(|theirs| lowest_nonce < theirs) {
+    if theirs.or_else(|| established.owed_ike()).is_some_and(|theirs| lowest_nonce < theirs) {
         // RFC 9370 §2.2.4: ours goes no further, and there is nothing to delete.
         turn.drop_ike_spi(asked.spi);
         established.adopt_candidate(turn);
