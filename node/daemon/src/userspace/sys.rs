@@ -480,9 +480,9 @@ pub(super) const UDP_GRO: c_int = 104;
 const UDP_SEGMENT: c_int = 103;
 /// Packets per sendmmsg and recvmmsg.
 pub(super) const BATCH: usize = 64;
-/// Room for any packet without UDP: more than any link's MTU but loopback's. What is longer is cut
-/// short, and its ICV will not match.
-pub(super) const RAW_PACKET: usize = 16 * 1024;
+/// Room for any packet without UDP: in transport mode a datagram is sealed whole, so an ESP packet may
+/// be as long as IP has words for. Memory is used where packets lie, and nowhere else.
+pub(super) const RAW_PACKET: usize = 64 * 1024 + 64;
 /// Room for packets of ordinary links. No power of two: the packets of a batch would compete for
 /// the same few places of the CPU's cache.
 pub(super) const ORDINARY_PACKET: usize = 1600 + 64;
