@@ -236,7 +236,7 @@ pub fn end_text(end: End) -> String {
                            nothing"
             .to_owned(),
         End::Refused { notify: INTERNAL_ADDRESS_FAILURE, .. } => {
-            "gateway's pool has no address left".to_owned()
+            "gateway has no address to give us: its pool is used up, or there is none".to_owned()
         }
         End::Refused { notify, authentic } => {
             let kind = if authentic { "refused" } else { "refused, unauthenticated," };
