@@ -7,6 +7,8 @@ use aws_lc_rs::signature::{
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::OnceLock;
 
+use crate::kernel::namespace::skipped;
+
 /// One key for all tests of this file: making one takes a while.
 fn key() -> &'static HostKey {
     static KEY: OnceLock<HostKey> = OnceLock::new();
@@ -91,8 +93,7 @@ fn foreign_owners_are_refused() {
     let path = dir.at("host.key");
     key().save(&path).unwrap();
     if own_uid().unwrap() != 0 || std::os::unix::fs::chown(&path, Some(12345), None).is_err() {
-        println!("skipped: giving a file away needs root");
-        return;
+        return skipped("giving a file away needs root");
     }
     let error = HostKey::load(&path).unwrap_err();
     assert!(matches!(error, HostKeyError::Owner { owner: 12345, .. }), "{error}");

@@ -12,23 +12,29 @@ use std::time::{Duration, Instant};
 pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     // SAFETY: geteuid reads a number and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
-        eprintln!("skipped: a network namespace needs root");
-        return;
+        return skipped("a network namespace needs root");
     }
-    let thread = std::thread::spawn(|| {
+    let name = std::thread::current().name().unwrap_or("test").to_owned();
+    let thread = std::thread::Builder::new().name(name).spawn(|| {
         // SAFETY: unshare changes only the calling thread's namespace, and this thread was made
         // for that.
         if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-            eprintln!("skipped: unshare: {}", std::io::Error::last_os_error());
-            return;
+            return skipped(&format!("unshare: {}", std::io::Error::last_os_error()));
         }
         run("ip link set lo up");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(test());
     });
-    if let Err(panic) = thread.join() {
+    if let Err(panic) = thread.unwrap().join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Says that a test, or the rest of it, does not run here. Unlike what `eprintln!` prints, what is
+/// written to the descriptor is seen although the test passes.
+pub(crate) fn skipped(why: &str) {
+    let test = std::thread::current().name().map_or(String::new(), |name| format!("{name}: "));
+    let _ = writeln!(std::io::stderr(), "skipped: {test}{why}");
 }
 
 /// Runs a command line (words separated by blanks) and returns its output.
@@ -54,7 +60,7 @@ pub(crate) fn has(programs: &[&str]) -> bool {
             std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
         });
         if !found {
-            eprintln!("skipped: {program} is not installed");
+            skipped(&format!("{program} is not installed"));
             return false;
         }
     }

@@ -13,7 +13,7 @@ use sa::{
 };
 
 use super::{Config, Plane, start};
-use crate::kernel::namespace::{has, run, try_run};
+use crate::kernel::namespace::{has, run, skipped, try_run};
 
 const MARK: u32 = 0x0e5;
 const A: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -54,11 +54,11 @@ fn inside<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
 fn two(test: &str, ipv6: bool) -> Option<[Node; 2]> {
     // SAFETY: geteuid reads a number and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
-        eprintln!("skipped: a network namespace needs root");
+        skipped("a network namespace needs root");
         return None;
     }
     if !std::path::Path::new("/dev/net/tun").exists() {
-        eprintln!("skipped: this kernel has no TUN devices");
+        skipped("this kernel has no TUN devices");
         return None;
     }
     if !has(&["ip", "ping", "sysctl"]) {
@@ -520,7 +520,7 @@ fn the_device_goes_with_the_plane() {
 #[test]
 fn throughput() {
     if std::env::var_os("OE_NODE_BENCH").is_none() {
-        eprintln!("skipped: set OE_NODE_BENCH=1 to measure");
+        skipped("set OE_NODE_BENCH=1 to measure");
         return;
     }
     if !has(&["iperf3"]) {

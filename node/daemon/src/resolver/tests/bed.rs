@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::super::*;
-use crate::kernel::namespace::{has, in_namespace, run};
+use crate::kernel::namespace::{has, in_namespace, run, skipped};
 
 const SERVER: &str = "203.0.113.53";
 
@@ -18,7 +18,7 @@ fn script() -> Option<PathBuf> {
     );
     let script = rigs.join("dns/dnsrig.py");
     if !script.is_file() {
-        eprintln!("skipped: no DNS bed at {}", script.display());
+        skipped(&format!("no DNS bed at {}", script.display()));
         return None;
     }
     has(&["python3", "nsd", "unbound", "ldns-signzone"]).then_some(script)
