@@ -179,7 +179,7 @@ impl Ground {
         let (device, _) = routes.link(&config.interface).map_err(doing("finding the device"))?;
         let subnet_ground = SubnetGround::open(config.mark, config.table + 1)
             .map_err(doing("reading the routing rules"))?;
-        let policies = match Policies::open(&config.ports, config.block_life) {
+        let policies = match Policies::open(&config.ports, device, config.block_life) {
             Ok(policies) => Some(policies),
             Err(error) => {
                 tracing::warn!(%error, "no XFRM: clear packets of protected peers will be accepted");

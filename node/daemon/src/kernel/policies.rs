@@ -29,6 +29,8 @@ pub(super) const ICMPV6: u8 = 58;
 pub(super) struct Policies {
     spd: Spd,
     ports: Vec<u16>,
+    /// The device that what we decrypted comes out of.
+    device: u32,
     exceptions: bool,
     blocked: HashMap<Flow, Block>,
     /// Those of configured connections.
@@ -52,11 +54,13 @@ struct Block {
 
 impl Policies {
     /// Opens the kernel's policy database. `ports` are our UDP ports, through which protected
-    /// packets come; `life` is how long a block that is not lasting outlives us.
-    pub(super) fn open(ports: &[u16], life: Duration) -> io::Result<Self> {
+    /// packets come; `device` is where they come out; `life` is how long a block that is not
+    /// lasting outlives us.
+    pub(super) fn open(ports: &[u16], device: u32, life: Duration) -> io::Result<Self> {
         Ok(Self {
             spd: Spd::open()?,
             ports: ports.to_vec(),
+            device,
             exceptions: false,
             blocked: HashMap::new(),
             between: BTreeMap::new(),
@@ -216,6 +220,7 @@ impl Policies {
             for exception in exceptions(&self.ports) {
                 self.spd.add(exception)?;
             }
+            self.spd.add(decrypted(self.device))?;
             self.exceptions = true;
         }
         Ok(())
@@ -262,11 +267,19 @@ fn blocks(flow: Flow, life: Option<Duration>) -> Vec<UserPolicyInfo> {
     policy.action = XFRM_POLICY_BLOCK;
     // At least a second: zero is for ever.
     policy.lifetime_cfg.hard_add_expires_seconds = life.map_or(0, |life| life.as_secs().max(1));
-    // For forwarded IPv6 packets the kernel does not ask whether the device they came through is
-    // exempt, so a block would hit what came out of the tunnel too.
-    let directions: &[u8] =
-        if flow.src().is_ipv4() { &[XFRM_POLICY_IN, XFRM_POLICY_FWD] } else { &[XFRM_POLICY_IN] };
-    directions.iter().map(|direction| UserPolicyInfo { direction: *direction, ..policy }).collect()
+    DIRECTIONS.iter().map(|direction| UserPolicyInfo { direction: *direction, ..policy }).collect()
+}
+
+/// Packets for us, and those for hosts behind us.
+const DIRECTIONS: [u8; 2] = [XFRM_POLICY_IN, XFRM_POLICY_FWD];
+
+/// Lets through what came out of the device. For forwarded IPv6 packets the kernel does not ask
+/// whether the device they came through is exempt, so it is told here.
+fn decrypted(device: u32) -> UserPolicyInfo {
+    let mut policy = inbound(Prefix::ALL_V6, Prefix::ALL_V6, XFRM_POLICY_ALLOW, spd::EXCEPTION);
+    policy.direction = XFRM_POLICY_FWD;
+    policy.selector.ifindex = i32::try_from(device).unwrap_or(0);
+    policy
 }
 
 /// Narrows a policy to what packets say of themselves as they come.
@@ -284,8 +297,7 @@ fn port_exceptions(prefix: Prefix, ports: Ports) -> Vec<UserPolicyInfo> {
     let any = Prefix::new(prefix.addr(), 0).unwrap_or(prefix);
     let mut policy = inbound(prefix, any, XFRM_POLICY_ALLOW, spd::PORTS);
     set_ports(&mut policy, ports.reversed());
-    let forward = UserPolicyInfo { direction: XFRM_POLICY_FWD, ..policy };
-    if prefix.addr().is_ipv4() { vec![policy, forward] } else { vec![policy] }
+    DIRECTIONS.iter().map(|direction| UserPolicyInfo { direction: *direction, ..policy }).collect()
 }
 
 /// What a protected peer may always send: IKE and ESP, which are how it is protected, and

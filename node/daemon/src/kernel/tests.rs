@@ -359,6 +359,64 @@ fn a_protected_peer_is_not_heard_in_the_clear() {
     });
 }
 
+/// Echo requests that have arrived somewhere.
+fn echoes(peer: &Peer, v6: bool) -> u64 {
+    if v6 {
+        let text = peer.run("cat /proc/net/snmp6");
+        let count = text.lines().find_map(|line| line.strip_prefix("Icmp6InEchos ")).unwrap();
+        return count.trim().parse().unwrap();
+    }
+    let text = peer.run("cat /proc/net/snmp");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Icmp: "));
+    let at = lines.next().unwrap().split(' ').position(|name| name == "InEchos").unwrap();
+    lines.next().unwrap().split(' ').nth(at).unwrap().parse().unwrap()
+}
+
+/// Hosts behind us hear their protected peers through the device alone, in both families.
+#[test]
+fn a_protected_peer_of_a_host_behind_us_is_not_heard_in_the_clear() {
+    in_namespace(|| async {
+        if !has(&["ping", "sysctl"]) {
+            return;
+        }
+        let (peer, behind) = (Peer::new("forward"), Peer::new("behind"));
+        uplink(&peer);
+        behind.connect("lan0", "host0");
+        for (near, host) in [("10.5.0.1", "10.5.0.5"), ("2001:db8:5::1", "2001:db8:5::5")] {
+            let (len, nodad) = if near.contains(':') { (64, "nodad") } else { (24, "") };
+            run(&format!("ip addr add {near}/{len} dev lan0 {nodad}"));
+            behind.run(&format!("ip addr add {host}/{len} dev host0 {nodad}"));
+            behind.run(&format!("ip route add default via {near}"));
+        }
+        peer.run("ip route add 10.5.0.0/24 via 192.0.2.1");
+        peer.run("ip route add 2001:db8:5::/64 via 2001:db8:1::1");
+        for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+            run(&format!("sysctl -qw {key}=1"));
+        }
+        let (mut tun, mut ground) = up();
+        for (host, them) in [("10.5.0.5", "192.0.2.2"), ("2001:db8:5::5", "2001:db8:1::2")] {
+            let ping = || peer.try_run(&format!("ping -c 1 -W 1 {host}")).0;
+            // Neighbours have to be found first.
+            assert!((0..20).any(|_| ping()), "before");
+            let flow = Flow::new(ip(host), ip(them)).unwrap();
+            ground.protect(flow).unwrap();
+            let heard = echoes(&behind, host.contains(':'));
+            assert!(!ping(), "{them} is protected");
+            assert_eq!(echoes(&behind, host.contains(':')), heard, "{them} was heard");
+            tun.write(&echo_request(them, host));
+            let end = std::time::Instant::now() + Duration::from_secs(10);
+            while echoes(&behind, host.contains(':')) == heard {
+                assert!(std::time::Instant::now() < end, "{them}: out of the tunnel");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            ground.unprotect(flow).unwrap();
+            assert!(ping(), "after");
+        }
+        ground.down();
+        assert_eq!(run("ip xfrm policy"), "");
+    });
+}
+
 #[test]
 fn ipv6_may_be_switched_off() {
     in_namespace(|| async {
