@@ -339,3 +339,95 @@ fn what_is_closed_in_order_stays_closed() {
     assert_eq!(view(&net, 1).state, ConnectionState::Idle);
     let _: IpAddr = ip(EAST_2);
 }
+
+/// What a reload finds as it was stays as it was; what is new works, and what is gone is closed at
+/// both ends.
+#[test]
+fn a_reload_touches_only_what_has_changed() {
+    const THIRD_IN: &str = "10.3.0.1";
+    let mut net = configured(61, Start::Trap, Start::Accept);
+    send(&mut net, 0, WEST_IN, EAST_IN, "one");
+    net.run(seconds(2));
+    assert!(heard(&net, 1, "one"));
+    let (near, far, third) = (net_of(WEST_IN), net_of(EAST_IN), net_of(THIRD_IN));
+    let first = connection(&[EAST], 1, &near, &far, Start::Trap);
+    let more = Connection {
+        name: "more".to_owned(),
+        ..connection(&[EAST], 1, &near, &third, Start::Trap)
+    };
+    let back = connection(&[WEST], 0, &far, &near, Start::Accept);
+    let more_back = Connection {
+        name: "more".to_owned(),
+        ..connection(&[WEST], 0, &third, &near, Start::Accept)
+    };
+    net.hosts[1].addresses.push(ip(THIRD_IN));
+    let reload = |net: &mut Net, host: usize, connections: Vec<Connection>| {
+        let now = net.now;
+        let node = net.hosts[host].node.as_mut().unwrap();
+        let done = node.keying.handle_connections(now, connections);
+        net.drain(host);
+        done
+    };
+    // One more, before the old one: that keeps its pair, and not a word is said of it.
+    let before = net.wire.len();
+    assert_eq!(reload(&mut net, 1, vec![more_back, back.clone()]), (1, 0));
+    assert_eq!(reload(&mut net, 0, vec![more.clone(), first.clone()]), (1, 0));
+    assert_eq!(reload(&mut net, 0, vec![more.clone(), first.clone()]), (0, 0));
+    net.run(seconds(2));
+    assert_eq!(net.wire.len(), before, "nothing was said on the wire");
+    let states = |net: &Net, host: usize| -> Vec<_> {
+        let all = net.hosts[host].node.as_ref().unwrap().keying.connections(net.now);
+        all.into_iter().map(|c| (c.name, c.state, c.pairs)).collect()
+    };
+    let (idle, up) = (ConnectionState::Idle, ConnectionState::Up);
+    assert_eq!(states(&net, 0), [("more".into(), idle, 0), ("net".into(), up, 1)]);
+    send(&mut net, 0, WEST_IN, EAST_IN, "two");
+    send(&mut net, 0, WEST_IN, THIRD_IN, "three");
+    net.run(seconds(2));
+    assert!(heard(&net, 1, "two") && heard(&net, 1, "three"));
+    assert_eq!(states(&net, 0), [("more".into(), up, 1), ("net".into(), up, 1)]);
+    // A rekeying finds its connection under its new number.
+    net.run(seconds(3 * 3600));
+    send(&mut net, 1, EAST_IN, WEST_IN, "much later");
+    net.run(seconds(2));
+    assert!(heard(&net, 0, "much later"));
+
+    // One less: closed at both ends, the other untouched, and nothing in the clear meanwhile.
+    assert_eq!(clear(&net), 0);
+    assert_eq!(reload(&mut net, 0, vec![more]), (0, 1));
+    net.run(seconds(2));
+    assert_eq!(states(&net, 0), [("more".into(), up, 1)]);
+    assert_eq!(states(&net, 1), [("more".into(), up, 1), ("net".into(), idle, 0)]);
+    send(&mut net, 0, WEST_IN, THIRD_IN, "four");
+    net.run(seconds(1));
+    assert!(heard(&net, 1, "four"));
+    assert_eq!(clear(&net), 0);
+    // What was its is the policy groups' again, which say clear here.
+    send(&mut net, 0, WEST_IN, EAST_IN, "five");
+    net.run(seconds(1));
+    assert_eq!(clear(&net), 1);
+    // And it comes back.
+    let more = reload(&mut net, 0, vec![first.clone()]);
+    assert_eq!(more, (1, 1));
+    send(&mut net, 0, WEST_IN, EAST_IN, "six");
+    net.run(seconds(3));
+    assert!(heard(&net, 1, "six"));
+    assert_eq!(clear(&net), 1);
+
+    // Changed while it is being called: the new one is called instead.
+    let nowhere = connection(&[MALLORY], 1, &near, &far, Start::Now);
+    assert_eq!(reload(&mut net, 0, vec![nowhere]), (1, 1));
+    send(&mut net, 0, WEST_IN, EAST_IN, "seven");
+    net.run(seconds(1));
+    assert_eq!(reload(&mut net, 0, vec![first]), (1, 1));
+    send(&mut net, 0, WEST_IN, EAST_IN, "eight");
+    net.run(seconds(3));
+    assert!(heard(&net, 1, "eight"));
+    assert_eq!(clear(&net), 1);
+    assert_eq!(reload(&mut net, 0, Vec::new()), (0, 1));
+    assert_eq!(reload(&mut net, 1, Vec::new()), (0, 2));
+    net.run(seconds(5));
+    for host in [0, 1] {
+        assert!(net.hosts[host].node.as_ref().unwrap().keying.is_idle());
+    }
+}

@@ -147,6 +147,18 @@ impl Backend {
         }
     }
 
+    /// Other hosts are behind us now.
+    ///
+    /// # Errors
+    /// If the kernel refuses a route.
+    pub(crate) fn set_served(&mut self, served: Vec<Prefix>) -> Result<(), KernelError> {
+        match self {
+            Self::Userspace { ground, .. } => ground.set_served(served),
+            // The configuration refuses them with this data plane.
+            Self::Xfrm(_) => Ok(()),
+        }
+    }
+
     /// Whether there is a guard that stays when we go.
     pub(crate) fn is_guarded(&self) -> bool {
         match self {

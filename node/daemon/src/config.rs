@@ -5,6 +5,7 @@ mod connection;
 mod group;
 mod pool;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -39,7 +40,29 @@ pub(crate) struct Config {
     pub(crate) connections: Vec<Connection>,
     #[serde(rename = "group")]
     pub(crate) groups: Vec<CustomGroup>,
+    #[serde(skip)]
+    source: Source,
 }
+
+/// Where a configuration was read from.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    /// The file that was asked for.
+    asked: Option<PathBuf>,
+    /// The file that was read.
+    file: PathBuf,
+    /// What it says, key by key.
+    written: toml::Table,
+}
+
+/// Where something is written is no part of what it says.
+impl PartialEq for Source {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Source {}
 
 /// `[node]`: this machine.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -252,7 +275,13 @@ impl std::error::Error for Error {}
 impl Config {
     /// Reads the given file; without one, the default file if it is there, else nothing but
     /// defaults.
-    pub(crate) fn load(file: Option<&Path>) -> Result<Self, Error> {
+    pub(crate) fn load(asked: Option<&Path>) -> Result<Self, Error> {
+        let mut config = Self::read_file(asked)?;
+        config.source.asked = asked.map(Path::to_path_buf);
+        Ok(config)
+    }
+
+    fn read_file(file: Option<&Path>) -> Result<Self, Error> {
         let (file, must_exist) = match file {
             Some(file) => (file, true),
             None => (Path::new(DEFAULT_FILE), false),
@@ -266,9 +295,58 @@ impl Config {
         }
     }
 
+    /// Reads the same file anew.
+    pub(crate) fn reread(&self) -> Result<Self, Error> {
+        Self::load(self.source.asked.as_deref())
+    }
+
+    /// This configuration with what a running daemon takes from a new one.
+    pub(crate) fn following(&self, new: &Self) -> Result<Self, Error> {
+        let policy = Policy {
+            directory: new.policy.directory.clone(),
+            packetdefault: new.policy.packetdefault,
+            ..self.policy.clone()
+        };
+        let followed = Self {
+            policy,
+            serve: new.serve.clone(),
+            extrude: new.extrude.clone(),
+            borrow: new.borrow.clone(),
+            connections: new.connections.clone(),
+            groups: new.groups.clone(),
+            ..self.clone()
+        };
+        // What goes together in the file need not go with what stands.
+        followed.check_all()?;
+        Ok(followed)
+    }
+
+    /// The keys of a new configuration that say something else and that only a restart follows.
+    pub(crate) fn restart_for(&self, new: &Self) -> Vec<String> {
+        let mut keys = BTreeSet::new();
+        for (here, there) in [(self, new), (new, self)] {
+            for (table, value) in &here.source.written {
+                let other = there.source.written.get(table);
+                match (value, other.and_then(toml::Value::as_table)) {
+                    _ if other == Some(value) || FOLLOWED.contains(&table.as_str()) => {}
+                    (toml::Value::Table(values), others) => {
+                        let differs = |(key, value): &(&String, &toml::Value)| {
+                            others.and_then(|others| others.get(*key)) != Some(*value)
+                        };
+                        let names =
+                            values.iter().filter(differs).map(|(k, _)| format!("{table}.{k}"));
+                        keys.extend(names.filter(|key| !FOLLOWED.contains(&key.as_str())));
+                    }
+                    _ => drop(keys.insert(table.clone())),
+                }
+            }
+        }
+        keys.into_iter().collect()
+    }
+
     /// Parses and checks a file's text.
     fn parse(file: &Path, text: &str) -> Result<Self, Error> {
-        let config: Self = toml::from_str(text).map_err(|error| {
+        let mut config: Self = toml::from_str(text).map_err(|error| {
             let line = error
                 .span()
                 .map(|span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
@@ -279,8 +357,34 @@ impl Config {
             }
             Error { file: file.into(), line, why }
         })?;
-        config.check().map_err(|why| Error { file: file.into(), line: None, why })?;
+        config.source.file = file.into();
+        // It was parsed a moment ago.
+        config.source.written = toml::from_str(text).unwrap_or_default();
+        let headings = text.lines().zip(1..).filter(|(line, _)| line.trim() == "[[connection]]");
+        for (connection, (_, line)) in config.connections.iter_mut().zip(headings) {
+            connection.line = Some(line);
+        }
+        config.check_all()?;
         Ok(config)
+    }
+
+    fn error(&self, line: Option<usize>, why: String) -> Error {
+        Error { file: self.source.file.clone(), line, why }
+    }
+
+    fn check_all(&self) -> Result<(), Error> {
+        self.check().map_err(|why| self.error(None, why))?;
+        for (index, connection) in self.connections.iter().enumerate() {
+            let error = |why| self.error(connection.line, why);
+            connection.check(self.lends_over(&connection.name)).map_err(error)?;
+            if self.connections.iter().take(index).any(|c| c.name == connection.name) {
+                return Err(error(format!(
+                    "connection {}: name: there are two of it",
+                    connection.name
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// What the types cannot say.
@@ -341,12 +445,6 @@ impl Config {
                 return Err(format!("group.name: there are two of {}", group.name));
             }
         }
-        for (index, connection) in self.connections.iter().enumerate() {
-            connection.check(self.lends_over(&connection.name))?;
-            if self.connections.iter().take(index).any(|c| c.name == connection.name) {
-                return Err(format!("connection {}: name: there are two of it", connection.name));
-            }
-        }
         Ok(())
     }
 
@@ -380,21 +478,40 @@ impl Config {
         self.serve.iter().map(|serve| serve.subnet.0).collect()
     }
 
+    /// What lies between the subnets of configured connections, lent and borrowed ones included:
+    /// known without any key.
+    pub(crate) fn subnets(&self) -> BTreeSet<sa::Subnets> {
+        self.connections
+            .iter()
+            .flat_map(|connection| self.parts(connection, &connection.to_subnets()))
+            .flat_map(|part| part.subnets())
+            .collect()
+    }
+
+    /// A connection as it is written, and what is lent or borrowed over it.
+    fn parts(
+        &self,
+        connection: &Connection,
+        written: &keying::Connection,
+    ) -> Vec<keying::Connection> {
+        let lent = self.extrude.iter().filter(|e| e.to == connection.name);
+        let borrowed = self.borrow.iter().filter(|b| b.from == connection.name);
+        let mut all: Vec<_> = lent.map(|extrude| extrude.over(written)).collect();
+        all.extend(borrowed.map(|borrow| borrow.over(written)));
+        if !written.local_subnets.is_empty() {
+            all.push(written.clone());
+        }
+        all
+    }
+
     /// The configured connections, with the keys of their peers.
     pub(crate) fn connections(&self) -> Result<Vec<keying::Connection>, Error> {
         let rules = self.rules();
-        let file = || Path::new("configuration").to_path_buf();
-        let error = |why| Error { file: file(), line: None, why };
         let mut all = Vec::new();
         for connection in &self.connections {
+            let error = |why| self.error(connection.line, why);
             let written = connection.to_keying(&rules).map_err(error)?;
-            let lent = self.extrude.iter().filter(|e| e.to == connection.name);
-            all.extend(lent.map(|extrude| extrude.over(&written)));
-            let borrowed = self.borrow.iter().filter(|b| b.from == connection.name);
-            all.extend(borrowed.map(|borrow| borrow.over(&written)));
-            if !written.local_subnets.is_empty() {
-                all.push(written);
-            }
+            all.extend(self.parts(connection, &written));
         }
         Ok(all)
     }
@@ -437,6 +554,17 @@ impl Config {
         }
     }
 }
+
+/// What a running daemon takes from a file that is read anew.
+const FOLLOWED: [&str; 7] = [
+    "serve",
+    "extrude",
+    "borrow",
+    "connection",
+    "group",
+    "policy.directory",
+    "policy.packetdefault",
+];
 
 /// The key that a line sets, with its table: `policy.require-dnssec`.
 fn key_of_line(text: &str, line: usize) -> Option<String> {
@@ -581,9 +709,9 @@ mod tests {
         let secret = whole.replace("remote-key = \"dns\"", "psk-file = \"/nowhere/psk\"");
         let config = Config::parse(Path::new("x"), &secret).unwrap();
         let lost = config.connections().unwrap_err().to_string();
-        assert!(lost.contains("connection office: psk-file: /nowhere/psk: "), "{lost}");
+        assert!(lost.starts_with("x:1: connection office: psk-file: /nowhere/psk: "), "{lost}");
         let two = error(&format!("{whole}{whole}"));
-        assert!(two.contains("office: name: there are two"), "{two}");
+        assert!(two.starts_with("x.toml:7: connection office: name: there are two"), "{two}");
         let other = error(&whole.replace("10.2.0.0/16", "2001:db8::/32"));
         assert!(other.contains("office: remote-subnets: no subnet of a family"), "{other}");
         let weird = error(&whole.replace("[[", "[node]\nbackend = \"xfrm\"\n[["));
@@ -613,6 +741,40 @@ mod tests {
             let said = error(&whole.replacen(from, to, 1));
             assert!(said.contains(&format!("connection db: {field}: ")), "{from}: {said}");
         }
+    }
+
+    #[test]
+    fn what_a_reload_cannot_follow_is_named() {
+        let parse = |text: &str| Config::parse(Path::new("x"), text).unwrap();
+        let whole = "[[connection]]\nname = \"office\"\ngateway = \"192.0.2.2\"\n\
+            remote-key = \"dns\"\nlocal-subnets = [\"10.1.0.0/16\"]\n\
+            remote-subnets = [\"10.2.0.0/16\"]\n";
+        let old = parse(&format!("[node]\nmark = 7\n[policy]\npacketdefault = \"clear\"\n{whole}"));
+        let new = parse(
+            "[node]\nmark = 8\nlisten = [\"192.0.2.1\"]\n[ike]\nmobike = \"off\"\n\
+             [policy]\npacketdefault = \"private\"\nrequire-dnssec = \"always\"\n\
+             [[serve]]\nsubnet = \"10.5.0.0/16\"\n",
+        );
+        let keys = ["ike.mobike", "node.listen", "node.mark", "policy.require-dnssec"];
+        assert_eq!(old.restart_for(&new), keys);
+        assert_eq!(new.restart_for(&old), keys);
+        assert!(
+            old.restart_for(&parse(&format!(
+                "[node]\nmark = 7\n[[serve]]\nsubnet = \"10.5.0.0/16\"\n"
+            )))
+            .is_empty()
+        );
+        let followed = old.following(&new).unwrap();
+        assert_eq!(
+            (followed.node.mark, followed.policy.require_dnssec),
+            (7, RequireDnssec::Private)
+        );
+        assert_eq!((followed.serve.len(), followed.connections.len()), (1, 0));
+        assert_eq!(followed.policy.packetdefault, new.policy.packetdefault);
+        // What the file allows need not be allowed by what stands.
+        let xfrm = parse("[node]\nbackend = \"xfrm\"\n");
+        let error = xfrm.following(&old).unwrap_err().to_string();
+        assert_eq!(error, "x: connection: needs node.backend = \"userspace\"");
     }
 
     #[test]

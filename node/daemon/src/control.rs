@@ -3,7 +3,7 @@
 //! `{"request":"status"}` and `{"request":"peers"}` get one document.
 //! `{"request":"explain","address":"192.0.2.12"}` says why an address is treated as it is,
 //! `{"request":"forget","address":"192.0.2.12"}` closes what there is with it.
-//! `{"request":"reload"}` reads the policy groups anew, `{"request":"guard","up":true}` makes a guard
+//! `{"request":"reload"}` reads the configuration anew, `{"request":"guard","up":true}` makes a guard
 //! that stays when the daemon goes. `{"request":"events"}` gets a line for each
 //! transition until the asker hangs up. Only who may open the socket (its owner, mode 0600) may ask.
 
@@ -39,7 +39,7 @@ pub(crate) enum Request {
         /// The destination.
         address: IpAddr,
     },
-    /// Read the policy groups anew.
+    /// Read the configuration anew.
     Reload,
     /// Make or remove the guard.
     Guard {

@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 use crate::backend::{Backend, Input};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::{Asked, Control, Request};
 use crate::hostkey::{HostKey, Signed, Signers};
 use crate::kernel::{self, Changes};
@@ -121,13 +121,7 @@ async fn start(
     for ticket in kept {
         node.keying.handle_ticket(Instant::now(), ticket);
     }
-    for ((needed, forwards), (family, key)) in
-        config.needs_forwarding().into_iter().zip(kernel::forwards()).zip(FORWARDING)
-    {
-        if needed && !forwards {
-            tracing::warn!("this machine does not forward {family}: set {key} = 1");
-        }
-    }
+    warn_of_forwarding(config);
     tracing::info!("running on {}", config.node.interface);
     let served = node.serve(remembered, answers, signatures, requests, signals).await;
     match served {
@@ -437,28 +431,50 @@ impl Node {
         }
     }
 
-    /// Reads the policy groups anew; a bad line leaves the old ones in force.
+    /// Reads the configuration and the policy groups anew; whatever is wrong with them leaves the
+    /// old ones in force.
     fn reload(&mut self) -> serde_json::Value {
-        match self.config.groups() {
-            Ok(groups) => {
-                let done = self.keying.handle_groups(Instant::now(), groups);
-                tracing::info!(
-                    "policy groups read anew: {} prefixes changed, {} removed, {} flows start anew",
-                    done.changed,
-                    done.removed,
-                    done.flows
-                );
-                serde_json::json!({
-                    "changed": done.changed,
-                    "removed": done.removed,
-                    "flows": done.flows,
-                })
+        self.reread().unwrap_or_else(|error| {
+            tracing::error!("{error}; the old ones stay in force");
+            serde_json::json!({ "error": format!("{error}; the old ones stay in force") })
+        })
+    }
+
+    fn reread(&mut self) -> Result<serde_json::Value, config::Error> {
+        let new = self.config.reread()?;
+        let config = self.config.following(&new)?;
+        let (groups, connections) = (config.groups()?, config.connections()?);
+        let restart = self.config.restart_for(&new);
+        let now = Instant::now();
+        if config.serve != self.config.serve {
+            if let Err(error) = self.backend.set_served(config.served()) {
+                tracing::error!("{error}");
             }
-            Err(error) => {
-                tracing::error!("{error}; the old policy groups stay in force");
-                serde_json::json!({ "error": format!("{error}; the old groups stay in force") })
-            }
+            self.keying.handle_served(now, config.served());
         }
+        let done = self.keying.handle_configuration(now, groups, connections);
+        self.config = config;
+        warn_of_forwarding(&self.config);
+        tracing::info!(
+            "configuration read anew: {} prefixes changed, {} removed, {} flows start anew; {} \
+             connections new, {} gone",
+            done.changed,
+            done.removed,
+            done.flows,
+            done.connections_new,
+            done.connections_gone
+        );
+        if !restart.is_empty() {
+            tracing::warn!("changed, and in force after a restart only: {}", restart.join(", "));
+        }
+        Ok(serde_json::json!({
+            "changed": done.changed,
+            "removed": done.removed,
+            "flows": done.flows,
+            "connections_new": done.connections_new,
+            "connections_gone": done.connections_gone,
+            "restart": restart,
+        }))
     }
 
     /// Counters live in the packet path: asks for them. The answer waits for them a moment, and
@@ -521,6 +537,17 @@ fn seldom(mut signals: Signals, alive: Option<Duration>) -> mpsc::Receiver<Seldo
         }
     });
     out
+}
+
+/// A gateway needs a kernel that forwards.
+fn warn_of_forwarding(config: &Config) {
+    for ((needed, forwards), (family, key)) in
+        config.needs_forwarding().into_iter().zip(kernel::forwards()).zip(FORWARDING)
+    {
+        if needed && !forwards {
+            tracing::warn!("this machine does not forward {family}: set {key} = 1");
+        }
+    }
 }
 
 /// The next tick, if there are any.

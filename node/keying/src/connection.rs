@@ -208,6 +208,18 @@ impl Configured {
         }
     }
 
+    /// Nothing of it is wanted any more: it lies between nothing, and calls nobody.
+    pub(crate) fn retire(&mut self) {
+        let connection = Connection {
+            gateways: Vec::new(),
+            local_subnets: Vec::new(),
+            remote_subnets: Vec::new(),
+            start: Start::Accept,
+            ..self.connection.clone()
+        };
+        *self = Self::new(connection, self.since);
+    }
+
     fn next_gateway(&self) -> Option<IpAddr> {
         let at = self.gateway.checked_rem(self.connection.gateways.len())?;
         self.connection.gateways.get(at).copied()
@@ -257,7 +269,10 @@ impl Keying {
             self.lay_subnets(index);
         }
         for index in 0..self.configured.len() {
-            if self.configured.get(index).is_some_and(|c| c.connection.start == Start::Now) {
+            let wanted = |c: &Configured| {
+                c.connection.start == Start::Now && c.state == ConnectionState::Idle
+            };
+            if self.configured.get(index).is_some_and(wanted) {
                 self.connect(now, index);
             }
         }

@@ -36,6 +36,14 @@ impl Questions {
         askers
     }
 
+    /// The numbers of the connections that wait: they change when others come and go.
+    pub(crate) fn connections_mut(&mut self) -> impl Iterator<Item = &mut usize> {
+        self.open.values_mut().flatten().filter_map(|asker| match asker {
+            Asker::Connection(index) => Some(index),
+            _ => None,
+        })
+    }
+
     /// How many are asked because of us: strangers cost what they like, and take no room that our
     /// own flows have.
     pub(crate) fn ours(&self) -> usize {

@@ -1,10 +1,13 @@
-//! New policy groups for a running node: what changed is changed, and nothing else is touched.
+//! New policy groups, connections and served hosts for a running node: what changed is changed, and
+//! nothing else is touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use sa::{Class, Flow, Ports, Prefix, SaId};
+use ike::IkeId;
+use sa::{Class, Command, Flow, Ports, Prefix, SaId, Subnets};
 
+use crate::connection::{Configured, Connection};
 use crate::entry::State;
 use crate::group::{Group, Groups};
 use crate::keying::{Keying, class_command, class_order};
@@ -18,9 +21,30 @@ pub struct Reloaded {
     pub removed: usize,
     /// Flows that started anew because their group changed.
     pub flows: usize,
+    /// Connections that are new; one that was changed is new, and gone.
+    pub connections_new: usize,
+    /// Connections that are gone.
+    pub connections_gone: usize,
 }
 
 impl Keying {
+    /// Puts groups and connections into force together: new connections first, old ones last, so
+    /// that nothing is open in between that one of the two closes, before or after.
+    pub fn handle_configuration(
+        &mut self,
+        now: Instant,
+        groups: Groups,
+        connections: Vec<Connection>,
+    ) -> Reloaded {
+        let mut both = connections.clone();
+        let old = self.config.connections.iter().filter(|old| !connections.contains(old));
+        both.extend(old.cloned());
+        let (connections_new, _) = self.handle_connections(now, both);
+        let done = self.handle_groups(now, groups);
+        let (_, connections_gone) = self.handle_connections(now, connections);
+        Reloaded { connections_new, connections_gone, ..done }
+    }
+
     /// Puts new groups into force. What is new is added before what is old goes, so that no
     /// packet finds the ground open in between; pairs that the new groups still allow stay.
     pub fn handle_groups(&mut self, now: Instant, groups: Groups) -> Reloaded {
@@ -56,6 +80,151 @@ impl Keying {
         }
         self.drain(now);
         done
+    }
+
+    /// Puts new connections into force, and gives back how many are new and how many are gone; one
+    /// that was changed counts as both. Those that are as they were keep their pairs. Subnets of
+    /// new ones are closed before those of old ones are opened.
+    pub fn handle_connections(
+        &mut self,
+        now: Instant,
+        connections: Vec<Connection>,
+    ) -> (usize, usize) {
+        let before = self.configured.len();
+        let mut order = Vec::new();
+        for connection in &connections {
+            let same = |index: &usize| {
+                !order.contains(index)
+                    && self.configured.get(*index).is_some_and(|c| c.connection == *connection)
+            };
+            let known = (0..before).find(same);
+            if known.is_none() {
+                self.configured.push(Configured::new(connection.clone(), now));
+            }
+            order.push(known.unwrap_or(self.configured.len() - 1));
+        }
+        let added: Vec<usize> = (before..self.configured.len()).collect();
+        let gone: Vec<usize> = (0..before).filter(|index| !order.contains(index)).collect();
+        self.config.connections = connections;
+        for index in &added {
+            self.lay_subnets(*index);
+        }
+        let pairs: Vec<SaId> =
+            gone.iter().flat_map(|index| self.retire_connection(now, *index)).collect();
+        self.clear_unwanted_subnets();
+        for sa in pairs {
+            self.command(Command::RemoveSa(sa));
+        }
+        self.reorder_connections(&order);
+        if !added.is_empty() {
+            self.begin_added(now);
+        }
+        self.drain(now);
+        (added.len(), gone.len())
+    }
+
+    /// Takes everything from a connection that is no longer wanted. Gives back the pairs that are
+    /// to go once nothing is sent on them.
+    fn retire_connection(&mut self, now: Instant, index: usize) -> Vec<SaId> {
+        self.set_connection_deadline(index, None);
+        let calls = self.configured_calls.iter().map(|(ike, (at, ..))| (*ike, *at));
+        let paused = self.configured_visitors.iter().map(|(ike, (at, _))| (*ike, *at));
+        let visits = self.configured_visits.iter().map(|(ike, (at, ..))| (*ike, *at));
+        let all = calls.chain(paused).chain(visits);
+        let mut ended: Vec<IkeId> =
+            all.filter(|(_, at)| *at == index).map(|(ike, _)| ike).collect();
+        self.configured_calls.retain(|_, (at, ..)| *at != index);
+        self.configured_visitors.retain(|_, (at, _)| *at != index);
+        self.configured_visits.retain(|_, (at, ..)| *at != index);
+        self.configured_after_drain.retain(|(at, _)| *at != index);
+        for (ike, peer) in self.peers.iter_mut().filter(|(_, p)| p.connection == Some(index)) {
+            // Of no use for anything else, and for this no more.
+            (peer.connection, peer.closing) = (None, true);
+            peer.pairs.clear();
+            ended.push(ike);
+        }
+        for ike in ended {
+            self.close_ike(now, ike);
+        }
+        let joints = self.joints.iter().filter(|(_, at)| **at == index);
+        let pairs: Vec<SaId> = joints.map(|(sa, _)| *sa).collect();
+        self.joints.retain(|_, at| *at != index);
+        if let Some(configured) = self.configured.get_mut(index) {
+            configured.retire();
+        }
+        pairs
+    }
+
+    /// Tells the data plane what no connection lies between any more, and what holds between the
+    /// others now.
+    fn clear_unwanted_subnets(&mut self) {
+        let wanted: BTreeSet<Subnets> =
+            self.configured.iter().flat_map(|c| &c.subnets).copied().collect();
+        let said: Vec<Subnets> = self.said.keys().copied().collect();
+        for index in 0..self.configured.len() {
+            self.lay_subnets(index);
+        }
+        for subnets in said.into_iter().filter(|subnets| !wanted.contains(subnets)) {
+            self.said.remove(&subnets);
+            self.command(Command::ClearSubnets { subnets });
+        }
+    }
+
+    /// Puts connections into the order of the file, those that are in none away.
+    fn reorder_connections(&mut self, order: &[usize]) {
+        let mut old: Vec<Option<Configured>> =
+            std::mem::take(&mut self.configured).into_iter().map(Some).collect();
+        let taken = order.iter().filter_map(|index| old.get_mut(*index).and_then(Option::take));
+        self.configured = taken.collect();
+        crate::links::note_siblings(&mut self.configured);
+        let place = |old: usize| order.iter().position(|index| *index == old);
+        let moved = |all: &mut dyn Iterator<Item = &mut usize>| {
+            for index in all {
+                *index = place(*index).unwrap_or(usize::MAX);
+            }
+        };
+        moved(&mut self.configured_calls.values_mut().map(|(index, ..)| index));
+        moved(&mut self.configured_visitors.values_mut().map(|(index, _)| index));
+        moved(&mut self.configured_visits.values_mut().map(|(index, ..)| index));
+        moved(&mut self.configured_after_drain.iter_mut().map(|(index, _)| index));
+        moved(&mut self.joints.values_mut());
+        moved(&mut self.peers.iter_mut().filter_map(|(_, peer)| peer.connection.as_mut()));
+        // An answer for one that is gone finds nobody.
+        moved(&mut self.asked.connections_mut());
+        let deadlines = std::mem::take(&mut self.configured_deadlines).into_iter();
+        self.configured_deadlines =
+            deadlines.filter_map(|(at, index)| Some((at, place(index)?))).collect();
+    }
+
+    /// Calls for the connections that are new, and takes from opportunism what is theirs now.
+    fn begin_added(&mut self, now: Instant) {
+        let flows: Vec<Flow> = self
+            .flows
+            .keys()
+            .filter(|flow| !self.connections_of(**flow).is_empty())
+            .copied()
+            .collect();
+        for flow in flows {
+            self.close_flow(now, flow);
+        }
+        self.begin_connections(now);
+    }
+
+    /// Puts other hosts behind us. Flows of those who are served no longer, or were not before,
+    /// start anew; gives back how many.
+    pub fn handle_served(&mut self, now: Instant, served: Vec<Prefix>) -> usize {
+        let before = std::mem::replace(&mut self.config.served, served);
+        let was = |addr| before.iter().any(|prefix| prefix.contains(addr));
+        let other = |flow: &Flow| {
+            let src = flow.src();
+            !self.config.addresses.contains(&src) && was(src) != self.serves(src)
+        };
+        let flows: Vec<Flow> = self.flows.keys().filter(|flow| other(flow)).copied().collect();
+        for flow in &flows {
+            self.close_flow(now, *flow);
+        }
+        self.drain(now);
+        flows.len()
     }
 
     /// A flow is in another group now; whether it starts anew.

@@ -51,6 +51,10 @@ impl Peers {
         self.by_ike.values().map(|peer| &**peer)
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (IkeId, &mut Peer)> {
+        self.by_ike.iter_mut().map(|(ike, peer)| (*ike, &mut **peer))
+    }
+
     /// Those who call themselves so, the oldest first.
     pub(crate) fn known_as(&self, identity: &Identity) -> impl Iterator<Item = (IkeId, &Peer)> {
         let range = (identity.clone(), IkeId(0))..=(identity.clone(), IkeId(u64::MAX));

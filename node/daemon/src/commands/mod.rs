@@ -53,7 +53,7 @@ enum Command {
     Forget(forget::Args),
     /// Keeps private destinations closed while no daemon runs: before its start and after its end.
     Guard(guard::Args),
-    /// Makes the daemon read its policy groups anew.
+    /// Makes the daemon read its configuration and policy groups anew.
     Reload(reload::Args),
     /// Prints every transition as a JSON line, from now on.
     Events(events::Args),

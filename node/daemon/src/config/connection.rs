@@ -30,6 +30,9 @@ pub(crate) struct Connection {
     pub(crate) mode: ConnectionMode,
     #[serde(default)]
     pub(crate) start: ConnectionStart,
+    /// Where it is written.
+    #[serde(skip)]
+    pub(crate) line: Option<usize>,
 }
 
 /// One value, or several in a list.
@@ -210,7 +213,6 @@ impl Connection {
     /// For keying; reads the peer's key.
     pub(crate) fn to_keying(&self, rules: &dnskeys::Rules) -> Result<keying::Connection, String> {
         let error = |why: String| format!("connection {}: remote-key: {why}", self.name);
-        let identity = |id: &Option<String>| id.as_deref().and_then(|id| parse_identity(id).ok());
         let remote_keys = match (&self.psk_file, self.remote_key.as_deref()) {
             (Some(file), _) => {
                 let secret = hostkey::load_secret(file)
@@ -226,14 +228,20 @@ impl Connection {
                 RemoteKeys::Known(vec![key.into()])
             }
         };
+        Ok(keying::Connection { remote_keys, ..self.to_subnets() })
+    }
+
+    /// For keying, but for the peer's key: whatever it is, DNS shall have it.
+    pub(crate) fn to_subnets(&self) -> keying::Connection {
+        let identity = |id: &Option<String>| id.as_deref().and_then(|id| parse_identity(id).ok());
         let prefixes = |subnets: &[Subnet]| subnets.iter().map(|s| s.0).collect();
-        Ok(keying::Connection {
+        keying::Connection {
             name: self.name.clone(),
             gateways: self.gateway.to_vec(),
             local_address: self.local_address,
             local_identity: identity(&self.local_id),
             remote_identity: identity(&self.remote_id),
-            remote_keys,
+            remote_keys: RemoteKeys::Dns,
             local_subnets: prefixes(&self.local_subnets),
             remote_subnets: prefixes(&self.remote_subnets),
             mode: match self.mode {
@@ -245,6 +253,6 @@ impl Connection {
                 ConnectionStart::Now => Start::Now,
                 ConnectionStart::Accept => Start::Accept,
             },
-        })
+        }
     }
 }

@@ -442,6 +442,15 @@ impl Ground {
         self.follow()
     }
 
+    /// Other hosts are behind us now: packets for them are not to be trapped.
+    ///
+    /// # Errors
+    /// If the kernel refuses a route.
+    pub(crate) fn set_served(&mut self, served: Vec<Prefix>) -> Result<(), KernelError> {
+        self.config.served = served;
+        self.follow()
+    }
+
     /// Single ports of a prefix get this class, or none.
     ///
     /// # Errors
