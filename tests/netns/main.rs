@@ -22,6 +22,7 @@ mod load;
 mod marked;
 mod matrix;
 mod pcap;
+mod reconfigured;
 mod scenarios;
 mod secrets;
 mod transfer;

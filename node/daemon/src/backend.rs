@@ -132,7 +132,7 @@ impl Backend {
     pub(crate) fn settled(&mut self) -> Result<(), KernelError> {
         match self {
             Self::Userspace { ground, .. } => ground.settled(),
-            Self::Xfrm(_) => Ok(()),
+            Self::Xfrm(plane) => plane.xfrm.settled(),
         }
     }
 
@@ -143,7 +143,7 @@ impl Backend {
     pub(crate) fn set_guard(&mut self, up: bool) -> Result<(), KernelError> {
         match self {
             Self::Userspace { ground, .. } => ground.set_guard(up),
-            Self::Xfrm(_) => Ok(()),
+            Self::Xfrm(plane) => plane.xfrm.set_guard(up),
         }
     }
 
@@ -163,7 +163,7 @@ impl Backend {
     pub(crate) fn is_guarded(&self) -> bool {
         match self {
             Self::Userspace { ground, .. } => ground.is_guarded(),
-            Self::Xfrm(_) => false,
+            Self::Xfrm(plane) => plane.xfrm.is_guarded(),
         }
     }
 
@@ -282,7 +282,7 @@ impl Backend {
                 plane.stop();
                 ground.undo();
             }
-            Self::Xfrm(mut plane) => plane.xfrm.stop(),
+            Self::Xfrm(mut plane) => plane.xfrm.undo(),
         }
     }
 }

@@ -1,16 +1,15 @@
 //! `oe-node guard`: keeps closed what is `private` or `block` while no daemon runs.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use sa::{Class, Prefix};
+use sa::{Prefix, Subnets};
 use serde_json::{Value, json};
 
 use crate::config::{Backend, Config};
 use crate::control::{self, Request};
-use crate::kernel::{Guard, GuardView, route_classes};
+use crate::kernel::{Closed, Guard, GuardView, KernelError, XfrmGuard, route_classes};
 use crate::view;
 
 /// Arguments of `oe-node guard`.
@@ -47,14 +46,16 @@ struct Show {
     json: bool,
 }
 
-const LONG: &str = "The guard is a rule and routes in the node's own table: a black hole for every \
-prefix in group private, \"prohibited\" for every prefix in group block, nothing for the rest. It \
-needs the policy groups alone, and no network: run it before the network comes up (the unit \
-oe-node-guard.service of `oe-node config --systemd` does). A daemon that starts puts its traps on \
-top of it, and keeps it in step with the groups when they are read anew; when the daemon stops or \
-is killed, the guard is what is left. Loopback, link-local, multicast, the gateways of the routes \
-that are there, and the renewal of DHCP leases stay open.\n\n`status` exits with 0 if the guard is \
-up and closes what the groups ask for, with 1 otherwise.";
+const LONG: &str = "The guard closes what is in groups private and block (everybody else's packets to \
+those prefixes included, where this machine forwards), and whatever is between the subnets of a \
+connection, lent and borrowed ones included: with node.backend = \"userspace\" by rules and routes \
+in the node's own tables, with \"xfrm\" by policies. It needs the configuration and the policy groups \
+alone, no key and no network: run it before the network comes up (the unit oe-node-guard.service of \
+`oe-node config --systemd` does). A daemon that starts puts its traps on top of it, and keeps it in \
+step when the configuration is read anew; when the daemon stops or is killed, the guard is what is \
+left. Hosts behind this machine ([[serve]]), loopback, link-local, multicast, the gateways of the \
+routes that are there, and the renewal of DHCP leases stay open.\n\n`status` exits with 0 if the \
+guard is up and closes what is asked for, with 1 otherwise.";
 
 /// Runs the command.
 pub(crate) fn main(args: Args) -> ExitCode {
@@ -71,19 +72,55 @@ pub(crate) fn main(args: Args) -> ExitCode {
 
 /// A running daemon does it itself, so that it knows; if none does, we do.
 fn set(place: &Where, up: bool) -> anyhow::Result<()> {
-    let (config, classes) = load(place)?;
+    let (config, closed) = load(place)?;
     let Err(error) = control::ask(&config.node.control_socket, &Request::Guard { up }) else {
         return Ok(());
     };
     let alone = nobody_listens(&error);
-    let mut guard = Guard::open(view::ground_config(&config))?;
+    let mut guard = Either::open(&config)?;
     if up {
         // To close needs nobody's leave.
-        guard.up(&classes)?;
+        guard.up(&closed)?;
     } else if alone {
         guard.down()?;
     }
     if alone { Ok(()) } else { Err(error) }
+}
+
+/// The guard beside the data plane that the configuration names.
+enum Either {
+    Userspace(Guard),
+    Xfrm(XfrmGuard),
+}
+
+impl Either {
+    fn open(config: &Config) -> Result<Self, KernelError> {
+        Ok(match config.node.backend {
+            Backend::Userspace => Self::Userspace(Guard::open(view::ground_config(config))?),
+            Backend::Xfrm => Self::Xfrm(XfrmGuard::open()?),
+        })
+    }
+
+    fn up(&mut self, closed: &Closed) -> Result<(), KernelError> {
+        match self {
+            Self::Userspace(guard) => guard.up(closed),
+            Self::Xfrm(guard) => guard.up(closed),
+        }
+    }
+
+    fn down(&mut self) -> Result<(), KernelError> {
+        match self {
+            Self::Userspace(guard) => guard.down(),
+            Self::Xfrm(guard) => guard.down(),
+        }
+    }
+
+    fn look(&mut self, closed: &Closed) -> Result<GuardView, KernelError> {
+        match self {
+            Self::Userspace(guard) => guard.look(closed),
+            Self::Xfrm(guard) => guard.look(closed),
+        }
+    }
 }
 
 /// Whether there is no daemon, rather than one that does not answer or that we may not ask.
@@ -95,8 +132,8 @@ fn nobody_listens(error: &anyhow::Error) -> bool {
 
 fn status(show: &Show) -> ExitCode {
     let look = || -> anyhow::Result<GuardView> {
-        let (config, classes) = load(&show.place)?;
-        Ok(Guard::open(view::ground_config(&config))?.look(&classes)?)
+        let (config, closed) = load(&show.place)?;
+        Ok(Either::open(&config)?.look(&closed)?)
     };
     let view = match look() {
         Ok(view) => view,
@@ -110,34 +147,47 @@ fn status(show: &Show) -> ExitCode {
     }
 }
 
-fn load(place: &Where) -> anyhow::Result<(Config, BTreeMap<Prefix, Class>)> {
+fn load(place: &Where) -> anyhow::Result<(Config, Closed)> {
     let config = Config::load(place.config.as_deref())?;
-    if config.node.backend == Backend::Xfrm {
-        anyhow::bail!("node.backend: there is no guard for \"xfrm\", only for \"userspace\"");
-    }
     let groups = config.groups()?;
     let classes = groups.iter().map(|(prefix, group)| (prefix, group.class())).collect();
     let ported = groups.rules().filter(|(_, ports, _)| !ports.is_any());
     let ported = ported.map(|(prefix, _, group)| (prefix, group.class()));
-    Ok((config, route_classes(classes, ported)))
+    let between = config.subnets();
+    Ok((config, Closed { classes: route_classes(classes, ported), between }))
 }
 
 fn is_good(view: &GuardView) -> bool {
-    view.up && view.rules > 0 && view.missing.is_empty() && view.stale.is_empty()
+    view.up && view.rules > 0 && faults(view).iter().all(|(_, what)| what.is_empty())
+}
+
+/// What is not as it should be, and by which name.
+fn faults(view: &GuardView) -> [(&'static str, Vec<String>); 2] {
+    let both = |prefixes: &[Prefix], between: &[Subnets]| [list(prefixes), pairs(between)].concat();
+    [
+        ("missing", both(&view.missing, &view.missing_between)),
+        ("no longer asked for", both(&view.stale, &view.stale_between)),
+    ]
 }
 
 fn list(prefixes: &[Prefix]) -> Vec<String> {
     prefixes.iter().map(Prefix::to_string).collect()
 }
 
+fn pairs(between: &[Subnets]) -> Vec<String> {
+    between.iter().map(|b| format!("{}-{}", b.local(), b.remote())).collect()
+}
+
 fn document(view: &GuardView) -> Value {
+    let [(_, missing), (_, stale)] = faults(view);
+    let closed = [list(&view.closed), pairs(&view.between)].concat();
     json!({
         "up": view.up,
         "good": is_good(view),
         "rules": view.rules,
-        "closed": list(&view.closed),
-        "missing": list(&view.missing),
-        "stale": list(&view.stale),
+        "closed": closed,
+        "missing": missing,
+        "stale": stale,
     })
 }
 
@@ -145,18 +195,17 @@ fn text(view: &GuardView) -> String {
     if !view.up {
         return "the guard is down: without a daemon everything goes in the clear\n".to_owned();
     }
-    let mut text = match view.closed.as_slice() {
-        [] => "the guard is up; no group asks it to close anything\n".to_owned(),
-        closed => format!("the guard is up and closes {}\n", list(closed).join(" ")),
+    let closed = [list(&view.closed), pairs(&view.between)].concat();
+    let mut text = if closed.is_empty() {
+        "the guard is up; neither a group nor a connection asks it to close anything\n".to_owned()
+    } else {
+        format!("the guard is up and closes {}\n", closed.join(" "))
     };
     if view.rules == 0 {
         text.push_str("no routing rule leads to it: run `oe-node guard up`\n");
     }
-    for (what, prefixes) in [("missing", &view.missing), ("no longer asked for", &view.stale)] {
-        if !prefixes.is_empty() {
-            let list = list(prefixes).join(" ");
-            text.push_str(&format!("{what}: {list}; run `oe-node guard up`\n"));
-        }
+    for (what, which) in faults(view).into_iter().filter(|(_, which)| !which.is_empty()) {
+        text.push_str(&format!("{what}: {}; run `oe-node guard up`\n", which.join(" ")));
     }
     text
 }
@@ -189,14 +238,19 @@ mod tests {
             up: true,
             rules: 2,
             closed: vec![p("10.0.0.0/8"), p("2001:db8::/32")],
-            missing: Vec::new(),
-            stale: Vec::new(),
+            ..GuardView::default()
         };
         assert!(is_good(&view));
         assert_eq!(text(&view), "the guard is up and closes 10.0.0.0/8 2001:db8::/32\n");
         view.missing.push(p("192.0.2.0/24"));
         assert!(!is_good(&view));
         assert!(text(&view).contains("missing: 192.0.2.0/24; run"));
+        view.missing.clear();
+        let between = Subnets::new(p("10.1.0.0/16"), p("10.2.0.0/16")).unwrap();
+        view.between.push(between);
+        assert!(text(&view).contains("2001:db8::/32 10.1.0.0/16-10.2.0.0/16\n"), "{}", text(&view));
+        view.stale_between.push(between);
+        assert!(!is_good(&view));
         view.up = false;
         assert!(text(&view).starts_with("the guard is down"));
     }

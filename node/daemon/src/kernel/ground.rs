@@ -58,6 +58,30 @@ impl Default for GroundConfig {
     }
 }
 
+impl GroundConfig {
+    /// The table of configured connections, beside the node's own.
+    pub(super) fn subnets_table(&self) -> u32 {
+        self.table + 1
+    }
+
+    /// What rules for configured connections depend on.
+    pub(super) fn surroundings<'a>(
+        &'a self,
+        main: &'a BTreeMap<Prefix, MainRoute>,
+        addresses: &'a [IpAddr],
+    ) -> Surroundings<'a> {
+        Surroundings {
+            interface: &self.interface,
+            table: self.subnets_table(),
+            priority: self.priority,
+            mark: self.mark,
+            main,
+            addresses,
+            unattended: false,
+        }
+    }
+}
+
 /// What the kernel refused, and while doing what.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}: {error}")]
@@ -152,21 +176,6 @@ pub(crate) fn route_classes(
     classes
 }
 
-fn surroundings<'a>(
-    config: &'a GroundConfig,
-    main: &'a BTreeMap<Prefix, MainRoute>,
-    addresses: &'a [IpAddr],
-) -> Surroundings<'a> {
-    Surroundings {
-        interface: &config.interface,
-        table: config.table + 1,
-        priority: config.priority,
-        mark: config.mark,
-        main,
-        addresses,
-    }
-}
-
 impl Ground {
     /// Takes hold of the kernel: clears what a predecessor left, prepares the device, sets the
     /// rule. Nothing is trapped yet.
@@ -177,7 +186,7 @@ impl Ground {
         let mut routes =
             Routes::open(config.mark, config.table).map_err(doing("opening a routing socket"))?;
         let (device, _) = routes.link(&config.interface).map_err(doing("finding the device"))?;
-        let subnet_ground = SubnetGround::open(config.mark, config.table + 1)
+        let subnet_ground = SubnetGround::open(config.mark, config.subnets_table())
             .map_err(doing("reading the routing rules"))?;
         let policies = match Policies::open(&config.ports, device, config.block_life) {
             Ok(policies) => Some(policies),
@@ -248,6 +257,7 @@ impl Ground {
     /// If the kernel refuses to remove a route.
     pub(crate) fn settled(&mut self) -> Result<(), KernelError> {
         self.subnet_ground.settle();
+        self.guarded = self.guard_found;
         self.follow_subnets()?;
         for prefix in std::mem::take(&mut self.leftover) {
             if !self.installed.contains_key(&(prefix, BACKSTOP)) {
@@ -265,11 +275,18 @@ impl Ground {
     /// # Errors
     /// If the kernel refuses a route.
     pub(crate) fn set_guard(&mut self, up: bool) -> Result<(), KernelError> {
+        self.look_for_guard()?;
+        self.guarded = up;
+        self.follow().and(self.follow_subnets())
+    }
+
+    /// Sees what stands of the guard, which others make and remove, too.
+    fn look_for_guard(&mut self) -> Result<(), KernelError> {
         let standing = self.routes.standing(GUARD).map_err(doing("reading the routing table"))?;
+        self.guarded = !standing.is_empty();
         self.installed.retain(|(_, metric), _| *metric != GUARD);
         self.installed.extend(standing);
-        self.guarded = up;
-        self.follow()
+        self.subnet_ground.look_for_guard().map_err(doing("reading the connections' table"))
     }
 
     /// Whether there is a guard that stays when we go.
@@ -278,10 +295,12 @@ impl Ground {
     }
 
     fn clear_leftovers(&mut self) -> Result<(), KernelError> {
-        self.subnet_ground.down().map_err(doing("removing old routing rules"))?;
         // Asked of the kernel: somebody may have removed it behind our back, or made one.
-        let guard = self.routes.standing(GUARD).map_err(doing("reading the routing table"))?;
-        if guard.is_empty() {
+        self.look_for_guard()?;
+        if self.guarded {
+            self.leave_subnets_guarded()?;
+        } else {
+            self.subnet_ground.down().map_err(doing("removing old routing rules"))?;
             self.routes.delete_rules(None).map_err(doing("removing old routing rules"))?;
         }
         self.routes
@@ -393,7 +412,7 @@ impl Ground {
             return Ok(());
         }
         if self.settled && before.is_some() && up.is_some() {
-            let around = surroundings(&self.config, &self.main, &self.addresses);
+            let around = self.config.surroundings(&self.main, &self.addresses);
             let remote = subnets.remote();
             let ground = &mut self.subnet_ground;
             let followed = ground.follow_one(self.device, remote, &self.subnets, &around);
@@ -402,10 +421,26 @@ impl Ground {
         self.follow_subnets()
     }
 
-    fn follow_subnets(&mut self) -> Result<(), KernelError> {
-        let around = surroundings(&self.config, &self.main, &self.addresses);
+    /// What the guard keeps closed of the connections is all that is left of them.
+    fn leave_subnets_guarded(&mut self) -> Result<(), KernelError> {
+        let around = Surroundings {
+            unattended: true,
+            ..self.config.surroundings(&self.main, &self.addresses)
+        };
         let rules = subnets::rules(&self.subnets, &around);
-        let routes = subnets::routes(&self.subnets, &around);
+        let routes = subnets::guard_routes(self.subnets.keys().copied());
+        self.subnet_ground.settle();
+        let left = self.subnet_ground.follow(self.device, rules, &routes);
+        left.map_err(doing("changing routing rules"))
+    }
+
+    fn follow_subnets(&mut self) -> Result<(), KernelError> {
+        let around = self.config.surroundings(&self.main, &self.addresses);
+        let rules = subnets::rules(&self.subnets, &around);
+        let mut routes = subnets::routes(&self.subnets, &around);
+        if self.guarded {
+            routes.extend(subnets::guard_routes(self.subnets.keys().copied()));
+        }
         let mut blocked = Ok(());
         if let Some(policies) = &mut self.policies {
             let staying = self.subnets.keys().map(|s| (*s, subnets::staying(s, &self.main)));
@@ -428,10 +463,7 @@ impl Ground {
     ) -> Result<(), KernelError> {
         if self.settled {
             // Somebody may have made or removed a guard without a word to us.
-            let guard = self.routes.standing(GUARD).map_err(doing("reading the routing table"))?;
-            self.guarded = !guard.is_empty();
-            self.installed.retain(|(_, metric), _| *metric != GUARD);
-            self.installed.extend(guard);
+            self.look_for_guard()?;
         }
         for (prefix, class) in changes {
             match class {
@@ -731,7 +763,7 @@ impl Ground {
         let classes = self.route_classes();
         self.base = plan::plan(&classes, &self.main, &self.never, &self.config.served);
         if self.guarded {
-            self.base.extend(plan::guard(&classes, &self.main));
+            self.base.extend(plan::guard(&classes, &self.main, &self.config.served));
         }
         let called: Vec<IpAddr> = self.flows.keys().copied().collect();
         for dst in called {

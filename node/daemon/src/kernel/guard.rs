@@ -1,6 +1,7 @@
-//! The guard: routes that keep closed prefixes closed while no daemon runs.
+//! The guard: rules and routes that keep closed prefixes closed while no daemon runs, and what is
+//! between the subnets of configured connections.
 //!
-//! It is made from the policy groups alone, before there is a network, and stands until it is
+//! It is made from the configuration alone, before there is a network, and stands until it is
 //! taken down: beneath a daemon that starts, runs, crashes or stops. Nothing of it runs.
 //!
 //! ```text
@@ -8,20 +9,32 @@
 //!                       200  black holes under its private traps         left by a crash
 //!                       300  the guard's: black hole for private, prohibit for block, and throw
 //!                            for what is open inside them                left until `guard down`
+//! table T+1             the same for connections: everything that gets there is for them
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sa::{Class, Prefix};
+use sa::{Class, Prefix, Subnets};
 
 use super::ground::{GroundConfig, KernelError, doing};
-use super::plan::{self, GUARD, Plan, Target};
+use super::plan::{self, GUARD, MainRoute, Plan, Target};
 use super::routes::{Routes, is_without_ipv6};
+use super::rules::Rules;
 use super::spd::Spd;
-use super::subnets::SubnetGround;
+use super::subnets::{self, SubnetGround, Surroundings};
+
+/// What the guard is to close.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Closed {
+    /// The policy groups.
+    pub(crate) classes: BTreeMap<Prefix, Class>,
+    /// Subnets of configured connections, those lent and borrowed included: whatever is between
+    /// them, whatever the groups say.
+    pub(crate) between: BTreeSet<Subnets>,
+}
 
 /// The guard as one may look at it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct GuardView {
     /// Whether any of it stands.
     pub(crate) up: bool,
@@ -33,6 +46,12 @@ pub(crate) struct GuardView {
     pub(crate) missing: Vec<Prefix>,
     /// What it has and the policy groups do not ask of it.
     pub(crate) stale: Vec<Prefix>,
+    /// Connections that are closed.
+    pub(crate) between: Vec<Subnets>,
+    /// Connections that are configured and not closed.
+    pub(crate) missing_between: Vec<Subnets>,
+    /// Connections that are closed and not configured.
+    pub(crate) stale_between: Vec<Subnets>,
 }
 
 /// The guard, for whoever sets it up or takes it down from outside the daemon.
@@ -52,23 +71,18 @@ impl Guard {
         Ok(Self { config, routes })
     }
 
-    /// Closes what these classes close; again, what they close by now. Routes come before the rule
-    /// that leads to them, new ones before old ones go: nothing is open in between.
+    /// Closes what is to be closed; again, what is by now. Routes come before the rules that lead
+    /// to them, new ones before old ones go: nothing is open in between.
     ///
     /// # Errors
     /// If the kernel refuses; what was done stays.
-    pub(crate) fn up(&mut self, classes: &BTreeMap<Prefix, Class>) -> Result<(), KernelError> {
-        let wanted = self.wanted(classes)?;
+    pub(crate) fn up(&mut self, closed: &Closed) -> Result<(), KernelError> {
+        let device = self.device()?;
+        let main = self.routes.main_routes(device.unwrap_or(0));
+        let main = main.map_err(doing("reading the main routing table"))?;
+        let wanted = plan::guard(&closed.classes, &main, &self.config.served);
         let standing = self.standing()?;
-        for ((prefix, metric), target) in &wanted {
-            if standing.get(&(*prefix, *metric)) == Some(target) {
-                continue;
-            }
-            match self.routes.put(*prefix, *metric, *target, 0) {
-                Err(error) if is_without_ipv6(&error, prefix) => {}
-                put => put.map_err(doing("adding a route of the guard"))?,
-            }
-        }
+        put_missing(&mut self.routes, &wanted, &standing)?;
         self.routes.add_rules(self.config.priority).map_err(doing("adding the routing rule"))?;
         for ((prefix, metric), target) in standing {
             if !wanted.contains_key(&(prefix, metric)) {
@@ -77,7 +91,29 @@ impl Guard {
                     .map_err(doing("removing a route of the guard"))?;
             }
         }
-        Ok(())
+        let routes = subnets::guard_routes(closed.between.iter().copied());
+        if device.is_some() {
+            // The rules are the daemon's, and say the same.
+            let mut subnets = self.subnets()?;
+            let standing = subnets.standing(GUARD).map_err(doing("reading the routing table"))?;
+            return put_missing(&mut subnets, &routes, &standing);
+        }
+        self.close_between(closed, &main, &routes)
+    }
+
+    fn close_between(
+        &self,
+        closed: &Closed,
+        main: &BTreeMap<Prefix, MainRoute>,
+        routes: &Plan,
+    ) -> Result<(), KernelError> {
+        let around = Surroundings { unattended: true, ..self.config.surroundings(main, &[]) };
+        let subnets = closed.between.iter().map(|between| (*between, false)).collect();
+        let rules = subnets::rules(&subnets, &around);
+        let mut ground = SubnetGround::open(self.config.mark, self.config.subnets_table())
+            .map_err(doing("reading the routing rules"))?;
+        ground.settle();
+        ground.follow(0, rules, routes).map_err(doing("adding the rules of connections"))
     }
 
     /// Takes it down. If no daemon runs, what a crashed one left goes too, or it would go on
@@ -86,19 +122,23 @@ impl Guard {
     /// # Errors
     /// If the kernel refuses.
     pub(crate) fn down(&mut self) -> Result<(), KernelError> {
-        let device = self.routes.find_link(&self.config.interface);
-        if device.map_err(doing("looking for a daemon's device"))?.is_some() {
+        if self.device()?.is_some() {
             // A daemon runs, and all the rest is its own.
-            for ((prefix, metric), target) in self.standing()? {
-                self.routes
-                    .delete(prefix, metric, target)
-                    .map_err(doing("removing the guard's routes"))?;
+            let mut subnets = self.subnets()?;
+            for routes in [&mut self.routes, &mut subnets] {
+                let standing =
+                    routes.standing(GUARD).map_err(doing("reading the routing table"))?;
+                for ((prefix, metric), target) in standing {
+                    routes
+                        .delete(prefix, metric, target)
+                        .map_err(doing("removing the guard's routes"))?;
+                }
             }
             return Ok(());
         }
         self.routes.delete_rules(None).map_err(doing("removing the routing rule"))?;
         self.routes.flush(|_| false).map_err(doing("emptying the routing table"))?;
-        SubnetGround::open(self.config.mark, self.config.table + 1)
+        SubnetGround::open(self.config.mark, self.config.subnets_table())
             .and_then(|mut subnets| subnets.down())
             .map_err(doing("removing the rules of connections"))?;
         // No XFRM, nothing left in it.
@@ -106,40 +146,71 @@ impl Guard {
         spd.clear().map_err(doing("removing old XFRM policies"))
     }
 
-    /// Looks at what stands, and compares it with what these classes ask for.
+    /// Looks at what stands, and compares it with what is to be closed.
     ///
     /// # Errors
     /// If the kernel cannot be read.
-    pub(crate) fn look(
-        &mut self,
-        classes: &BTreeMap<Prefix, Class>,
-    ) -> Result<GuardView, KernelError> {
-        let wanted = plan::guard(classes, &BTreeMap::new());
+    pub(crate) fn look(&mut self, closed: &Closed) -> Result<GuardView, KernelError> {
+        let wanted = plan::guard(&closed.classes, &BTreeMap::new(), &self.config.served);
         let standing = self.standing()?;
         let closes = |target: &Target| matches!(target, Target::Blackhole | Target::Prohibit);
-        let closed = standing.iter().filter(|(_, target)| closes(target));
         let missing = wanted.iter().filter(|(key, target)| standing.get(key) != Some(target));
         // Gateways come and go with the network: a throw too much is no leak of a prefix.
         let stale =
             standing.iter().filter(|(key, _)| !wanted.contains_key(key) && !key.0.is_host());
+        let between = self.closed_between()?;
         Ok(GuardView {
             up: !standing.is_empty(),
             rules: self.routes.count_rules().map_err(doing("reading the routing rules"))?,
-            closed: closed.map(|((prefix, _), _)| *prefix).collect(),
+            closed: standing.iter().filter(|(_, t)| closes(t)).map(|((p, _), _)| *p).collect(),
             missing: missing.map(|((prefix, _), _)| *prefix).collect(),
             stale: stale.map(|((prefix, _), _)| *prefix).collect(),
+            missing_between: closed.between.difference(&between).copied().collect(),
+            stale_between: between.difference(&closed.between).copied().collect(),
+            between: between.into_iter().collect(),
         })
     }
 
-    fn wanted(&mut self, classes: &BTreeMap<Prefix, Class>) -> Result<Plan, KernelError> {
+    /// The connections that rules and the guard's routes keep closed.
+    fn closed_between(&mut self) -> Result<BTreeSet<Subnets>, KernelError> {
+        let rules = Rules::open().and_then(|mut rules| rules.list());
+        let rules = rules.map_err(doing("reading the routing rules"))?;
+        let mut led = subnets::led(&rules, self.config.subnets_table(), self.config.priority);
+        let routes = self.subnets()?.standing(GUARD).map_err(doing("reading the routing table"))?;
+        let closed = |all: Prefix| routes.get(&(all, GUARD)) == Some(&Target::Blackhole);
+        led.retain(|between| {
+            let v4 = between.remote().addr().is_ipv4();
+            closed(if v4 { Prefix::ALL_V4 } else { Prefix::ALL_V6 })
+        });
+        Ok(led)
+    }
+
+    /// The device of a daemon, if one runs.
+    fn device(&mut self) -> Result<Option<u32>, KernelError> {
         let device = self.routes.find_link(&self.config.interface);
-        let device = device.map_err(doing("looking for a daemon's device"))?.unwrap_or(0);
-        let main =
-            self.routes.main_routes(device).map_err(doing("reading the main routing table"))?;
-        Ok(plan::guard(classes, &main))
+        device.map_err(doing("looking for a daemon's device"))
+    }
+
+    /// The table of connections.
+    fn subnets(&self) -> Result<Routes, KernelError> {
+        let routes = Routes::open(self.config.mark, self.config.subnets_table());
+        routes.map_err(doing("opening a routing socket"))
     }
 
     fn standing(&mut self) -> Result<Plan, KernelError> {
         self.routes.standing(GUARD).map_err(doing("reading the routing table"))
     }
+}
+
+fn put_missing(routes: &mut Routes, wanted: &Plan, standing: &Plan) -> Result<(), KernelError> {
+    for ((prefix, metric), target) in wanted {
+        if standing.get(&(*prefix, *metric)) == Some(target) {
+            continue;
+        }
+        match routes.put(*prefix, *metric, *target, 0) {
+            Err(error) if is_without_ipv6(&error, prefix) => {}
+            put => put.map_err(doing("adding a route of the guard"))?,
+        }
+    }
+    Ok(())
 }

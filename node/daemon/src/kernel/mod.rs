@@ -40,7 +40,7 @@ mod tests;
 
 pub(crate) use changes::Changes;
 pub(crate) use ground::{Ground, GroundConfig, KernelError, route_classes};
-pub(crate) use guard::{Guard, GuardView};
+pub(crate) use guard::{Closed, Guard, GuardView};
 pub(crate) use look::{Looked, look, source_towards};
 pub(crate) use sysctl::forwards;
-pub(crate) use xfrm::{KernelPlane, XfrmConfig};
+pub(crate) use xfrm::{KernelPlane, XfrmConfig, XfrmGuard};

@@ -113,8 +113,13 @@ pub(super) fn plan(
 }
 
 /// The guard for these classes: what must stay closed while no daemon runs, and inside it what is
-/// open. Without any class it still holds [`NEVER`], by which it is known to be there.
-pub(super) fn guard(classes: &BTreeMap<Prefix, Class>, main: &BTreeMap<Prefix, MainRoute>) -> Plan {
+/// open, hosts behind us among it. Without any class it still holds [`NEVER`], by which it is known
+/// to be there.
+pub(super) fn guard(
+    classes: &BTreeMap<Prefix, Class>,
+    main: &BTreeMap<Prefix, MainRoute>,
+    served: &[Prefix],
+) -> Plan {
     let mut plan = Plan::new();
     for (prefix, class) in classes {
         let target = match class {
@@ -133,6 +138,13 @@ pub(super) fn guard(classes: &BTreeMap<Prefix, Class>, main: &BTreeMap<Prefix, M
         let host = Prefix::host(*gateway);
         if !classes.contains_key(&host) && is_inside_closed(classes, &host) {
             plan.insert((host, GUARD), Target::Throw);
+        }
+    }
+    let closes = |target: &Target| matches!(target, Target::Blackhole | Target::Prohibit);
+    for prefix in served {
+        let closed = plan.get(&(*prefix, GUARD)).is_some_and(closes);
+        if closed || is_inside_closed(classes, prefix) {
+            plan.insert((*prefix, GUARD), Target::Throw);
         }
     }
     plan.extend(never().map(|prefix| ((prefix, GUARD), Target::Throw)));
@@ -319,7 +331,7 @@ mod tests {
             (p("203.0.113.0/24"), Class::Pass),
             (p("::/0"), CLOSED),
         ]);
-        let plan = guard(&classes, &main);
+        let plan = guard(&classes, &main, &[p("10.7.0.0/16"), p("192.168.0.0/16")]);
         let at = |prefix: &str| plan.get(&(p(prefix), GUARD)).copied();
         assert_eq!(at("10.0.0.0/8"), Some(Target::Blackhole));
         assert_eq!(at("10.5.0.0/16"), Some(Target::Throw));
@@ -328,10 +340,12 @@ mod tests {
         assert_eq!(at("10.6.0.0/16"), Some(Target::Throw));
         assert_eq!(at("10.6.7.0/24"), None, "open inside of what is open");
         assert_eq!(at("198.51.100.0/24"), Some(Target::Prohibit));
+        assert_eq!(at("10.7.0.0/16"), Some(Target::Throw), "hosts behind us");
+        assert_eq!(at("192.168.0.0/16"), None, "hosts behind us that nothing closes");
         assert_eq!(at("::/0"), Some(Target::Blackhole));
         assert_eq!(at("fe80::/10"), Some(Target::Throw), "P17");
         assert_eq!((at("0.0.0.0/0"), at("203.0.113.0/24")), (None, None));
-        assert_eq!(guard(&BTreeMap::new(), &main).len(), NEVER.len());
+        assert_eq!(guard(&BTreeMap::new(), &main, &[]).len(), NEVER.len());
     }
 
     #[test]

@@ -21,7 +21,7 @@ const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u16> = 133..=137;
 /// Renewed in one go: the main loop has other things to do.
 const RENEWED_AT_ONCE: usize = 64;
 
-const UDP: u8 = 17;
+pub(super) const UDP: u8 = 17;
 pub(super) const ESP: u8 = 50;
 pub(super) const ICMPV6: u8 = 58;
 
@@ -239,8 +239,7 @@ impl Policies {
 /// A policy for what arrives here from one prefix for another.
 fn inbound(from: Prefix, to: Prefix, action: u8, priority: u32) -> UserPolicyInfo {
     let mut policy = UserPolicyInfo::default();
-    policy.selector.source_prefix(&from.addr(), from.len());
-    policy.selector.destination_prefix(&to.addr(), to.len());
+    policy.selector = spd::between(from, to);
     policy.priority = priority;
     policy.action = action;
     policy.direction = XFRM_POLICY_IN;
@@ -258,10 +257,8 @@ fn counted() -> u64 {
 /// The blocks of a flow, inbound as its packets show themselves; with a `life`, the kernel removes
 /// them after it.
 fn blocks(flow: Flow, life: Option<Duration>) -> Vec<UserPolicyInfo> {
-    let len = if flow.src().is_ipv4() { 32 } else { 128 };
     let mut policy = UserPolicyInfo::default();
-    policy.selector.source_prefix(&flow.dst(), len);
-    policy.selector.destination_prefix(&flow.src(), len);
+    policy.selector = spd::between(Prefix::host(flow.dst()), Prefix::host(flow.src()));
     set_ports(&mut policy, flow.ports().reversed());
     policy.priority = spd::FLOW;
     policy.action = XFRM_POLICY_BLOCK;

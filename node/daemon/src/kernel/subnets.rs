@@ -9,6 +9,8 @@
 //! P+3  what came out of the device                   → main
 //! P+5  from remote to local, by any other way        → nowhere
 //! ```
+//!
+//! The guard is the same rules, and a black hole in table T+1 at its own metric.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -16,8 +18,8 @@ use std::net::IpAddr;
 
 use sa::{Prefix, Subnets};
 
-use super::plan::{self, BACKSTOP, LIVE, MainRoute, Plan, Target};
-use super::routes::{Routes, is_without_ipv6};
+use super::plan::{self, BACKSTOP, GUARD, LIVE, MainRoute, Plan, Target};
+use super::routes::{Routes, Standing, is_without_ipv6};
 use super::rules::{MAIN, Rule, Rules, Verdict};
 
 /// What the rules depend on besides the connections themselves.
@@ -30,6 +32,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) mark: u32,
     pub(super) main: &'a BTreeMap<Prefix, MainRoute>,
     pub(super) addresses: &'a [IpAddr],
+    /// Whether nobody is there to follow the addresses: any of a local prefix may come to be ours.
+    pub(super) unattended: bool,
 }
 
 /// The rules for these subnets.
@@ -57,7 +61,7 @@ pub(super) fn rules(
                 rules.insert(at(1, Verdict::LookupSpecific(MAIN)).from(local));
             }
             rules.insert(at(2, Verdict::Lookup(around.table)).from(local).to(remote));
-            if own(local, around).is_some() && remote.len() > 0 {
+            if remote.len() > 0 && (around.unattended || own(local, around).is_some()) {
                 let unbound = at(2, Verdict::Lookup(around.table)).to(remote);
                 rules.insert(unbound.by(LOOPBACK));
             }
@@ -102,6 +106,34 @@ fn target(between: &Subnets, around: &Surroundings<'_>) -> Target {
     Target::Device { source }
 }
 
+/// The guard's routes of the connections' table, which stand without a daemon.
+pub(super) fn guard_routes(subnets: impl Iterator<Item = Subnets>) -> Plan {
+    let mut plan = Plan::new();
+    for remote in subnets.map(|between| between.remote()) {
+        let v4 = remote.addr().is_ipv4();
+        let all = if v4 { Prefix::ALL_V4 } else { Prefix::ALL_V6 };
+        if plan.insert((all, GUARD), Target::Blackhole).is_none() {
+            let never = plan::never().filter(|prefix| prefix.addr().is_ipv4() == v4);
+            plan.extend(never.map(|prefix| ((prefix, GUARD), Target::Throw)));
+        }
+    }
+    plan
+}
+
+/// The connections whose packets these rules lead to the connections' table.
+pub(super) fn led(rules: &[Rule], table: u32, priority: u32) -> BTreeSet<Subnets> {
+    let leads = |rule: &&Rule| {
+        rule.priority == priority.saturating_sub(RULES) + 2
+            && rule.verdict == Verdict::Lookup(table)
+            && rule.interface.is_none()
+    };
+    let between = |rule: &Rule| {
+        let all = if rule.v6 { Prefix::ALL_V6 } else { Prefix::ALL_V4 };
+        Subnets::new(rule.from.unwrap_or(all), rule.to.unwrap_or(all))
+    };
+    rules.iter().filter(leads).filter_map(between).collect()
+}
+
 /// Prefixes inside the remote one that are on our side all the same: the local one itself, and,
 /// where everything is remote, what the main table knows better than by its default route.
 pub(super) fn staying(between: &Subnets, main: &BTreeMap<Prefix, MainRoute>) -> Vec<Prefix> {
@@ -138,12 +170,16 @@ pub(super) struct SubnetGround {
 }
 
 impl SubnetGround {
-    /// Takes over what a predecessor left: its rules and black holes stand until [`Self::settle`].
+    /// Takes over what a predecessor left: its rules and black holes stand until [`Self::settle`],
+    /// and so do the guard's routes.
     pub(super) fn open(mark: u32, table: u32) -> io::Result<Self> {
         let mut rules = Rules::open()?;
         let mut routes = Routes::open(mark, table)?;
         let installed_rules = rules.list()?.into_iter().collect();
-        let kept = routes.flush(|s| (s.metric, s.target) == (BACKSTOP, Target::Blackhole))?;
+        let stays = |s: &Standing| {
+            s.metric == GUARD || (s.metric, s.target) == (BACKSTOP, Target::Blackhole)
+        };
+        let kept = routes.flush(stays)?;
         let installed_routes = kept.into_iter().map(|s| ((s.prefix, s.metric), s.target)).collect();
         Ok(Self { rules, routes, installed_rules, installed_routes, doubtful: false, keep: true })
     }
@@ -152,6 +188,14 @@ impl SubnetGround {
     /// address or the link, so those are laid anew by the next [`Self::follow`].
     pub(super) fn doubt(&mut self) {
         self.doubtful = true;
+    }
+
+    /// Sees what stands of the guard: others make and remove it, too.
+    pub(super) fn look_for_guard(&mut self) -> io::Result<()> {
+        let standing = self.routes.standing(GUARD)?;
+        self.installed_routes.retain(|(_, metric), _| *metric != GUARD);
+        self.installed_routes.extend(standing);
+        Ok(())
     }
 
     /// From now on only what is wanted stands.
@@ -290,6 +334,7 @@ mod tests {
             mark: 0x4322,
             main,
             addresses,
+            unattended: false,
         }
     }
 
@@ -299,6 +344,9 @@ mod tests {
         let addresses = ["203.0.113.1".parse().unwrap()];
         let around = around(&main, &addresses);
         let rules = rules(&between("203.0.113.0/28", "0.0.0.0/0"), &around);
+        let all: Vec<Rule> = rules.iter().cloned().collect();
+        let known = between("203.0.113.0/28", "0.0.0.0/0").into_keys().collect();
+        assert_eq!(led(&all, 4323, 4322), known);
         let has = |rule: Rule| assert!(rules.contains(&rule), "{rule:?} is not in {rules:#?}");
         let lent = p("203.0.113.0/28");
         has(Rule::new(4316, false, Verdict::Lookup(4323)).from(lent));
@@ -326,6 +374,14 @@ mod tests {
         let stays = Rule::new(4315, false, Verdict::Lookup(MAIN)).from(p("10.1.0.0/16"));
         assert!(rules.contains(&stays.to(p("10.1.0.0/16"))), "{rules:#?}");
         let routes = routes(&subnets, &around);
+        let unbound = Rule::new(4316, false, Verdict::Lookup(4323)).to(p("10.0.0.0/8")).by("lo");
+        let away: [IpAddr; 0] = [];
+        for (addresses, unattended, led) in
+            [(&addresses[..], false, true), (&away[..], false, false), (&away[..], true, true)]
+        {
+            let around = Surroundings { addresses, unattended, ..around };
+            assert_eq!(super::rules(&subnets, &around).contains(&unbound), led, "{addresses:?}");
+        }
         let own = Target::Device { source: Some(addresses[0]) };
         assert_eq!(routes.get(&(p("10.0.0.0/8"), LIVE)), Some(&own));
         assert_eq!(routes.get(&(p("10.0.0.0/8"), UP)), None, "it is down");

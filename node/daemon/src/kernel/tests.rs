@@ -719,6 +719,93 @@ fn what_a_crash_left_goes_with_the_guard() {
     });
 }
 
+/// P1: what is between the subnets of a connection stays closed without a daemon: before the first
+/// start, after a crash, after an orderly end; and hosts behind us stay reachable.
+#[test]
+fn the_guard_closes_connections_and_opens_what_is_behind_us() {
+    in_namespace(|| async {
+        let peer = Peer::new("between");
+        let before = state();
+        let served = vec![p("10.5.0.0/16")];
+        let config = GroundConfig { served: served.clone(), ..GroundConfig::default() };
+        let between = [
+            ("192.0.2.0/25", "198.51.100.0/24"),
+            ("2001:db8:1::/64", "2001:db8:77::/48"),
+            ("203.0.113.0/28", "0.0.0.0/0"),
+        ]
+        .map(|(local, remote)| Subnets::new(p(local), p(remote)).unwrap());
+        let closed = Closed {
+            classes: [(p("10.0.0.0/8"), CLOSED)].into(),
+            between: between.into_iter().collect(),
+        };
+        let guard = || Guard::open(config.clone()).unwrap();
+        guard().up(&closed).unwrap();
+        // The network comes after the guard.
+        let without_network = state();
+        assert_ne!(without_network, before);
+        uplink(&peer);
+        run("ip addr add 10.5.0.1/24 dev up0");
+        run("ip addr add 203.0.113.1/32 dev lo");
+        let sources = ["", " from 192.0.2.1"];
+        let stays_closed = || {
+            for source in sources {
+                refused(&format!("198.51.100.7{source}"));
+                leads(&format!("198.51.100.7{source} mark {MARK}"), "up0");
+            }
+            refused("203.0.113.99 from 203.0.113.1");
+            refused("2001:db8:77::7 from 2001:db8:1::1");
+            refused("2001:db8:77::7");
+            refused("10.6.0.7");
+            leads("10.5.0.7", "up0");
+            leads("192.0.2.99 from 203.0.113.1", "up0");
+            leads("172.16.0.7", "up0");
+            let view = guard().look(&closed).unwrap();
+            assert!(view.missing_between.is_empty() && view.stale_between.is_empty(), "{view:?}");
+            assert!(view.up && view.missing.is_empty(), "{view:?}");
+        };
+        // Once more, now that there is a route to what is near.
+        guard().up(&closed).unwrap();
+        stays_closed();
+        let guarded = state();
+        // One start ends by a crash, the next in good order.
+        for crash in [true, false] {
+            let tun = Tun::open("ipsec0");
+            let mut ground = Ground::up(config.clone()).unwrap();
+            ground.change_classes(&[(p("10.0.0.0/8"), Some(CLOSED))]).unwrap();
+            for subnets in between {
+                ground.set_subnets(subnets, Some(true)).unwrap();
+            }
+            ground.settled().unwrap();
+            leads("198.51.100.7 from 192.0.2.1", "ipsec0");
+            leads("2001:db8:77::7 from 2001:db8:1::1", "ipsec0");
+            leads("10.6.0.7", "ipsec0");
+            leads("10.5.0.7", "up0");
+            drop(tun);
+            if crash {
+                ground.abandon();
+            } else {
+                ground.down();
+            }
+            drop(ground);
+            stays_closed();
+        }
+        assert_eq!(state(), guarded);
+        // A connection less; and then none at all.
+        let fewer = Closed { between: [between[1]].into(), ..closed.clone() };
+        assert_eq!(guard().look(&fewer).unwrap().stale_between.len(), 2);
+        guard().up(&fewer).unwrap();
+        leads("198.51.100.7 from 192.0.2.1", "up0");
+        refused("2001:db8:77::7 from 2001:db8:1::1");
+        assert_eq!(guard().look(&closed).unwrap().missing_between.len(), 2);
+        guard().down().unwrap();
+        leads("2001:db8:77::7 from 2001:db8:1::1", "up0");
+        for family in ["", "-6"] {
+            assert!(!run(&format!("ip {family} rule")).contains("43"), "{}", state());
+            assert!(!run(&format!("ip {family} route show table all")).contains("table 43"));
+        }
+    });
+}
+
 /// What somebody else has put into our table is his.
 #[test]
 fn routes_of_others_stay() {

@@ -13,6 +13,7 @@
 //! for each policy. A wide trap therefore hands a flow over to a policy of its own at the first
 //! ACQUIRE, and its queue is looked at anew whenever a flow is decided.
 
+mod guard;
 mod ike;
 mod notices;
 mod pairs;
@@ -37,6 +38,7 @@ use netlink_sys::protocols::NETLINK_XFRM;
 use sa::{Class, Command, Flow, Notice, Policy, Prefix};
 use tokio::time::{Interval, MissedTickBehavior};
 
+pub(crate) use self::guard::XfrmGuard;
 use self::pairs::{Pairs, Request};
 pub(crate) use self::plane::KernelPlane;
 use self::policy::Action;
@@ -105,6 +107,12 @@ pub(crate) struct Xfrm {
     main: BTreeMap<Prefix, MainRoute>,
     never: Vec<IpAddr>,
     notices: VecDeque<Notice>,
+    /// Whether a predecessor has left something.
+    succeeds: bool,
+    /// Whether all classes have been set.
+    settled: bool,
+    /// Whether there is a guard, which follows the classes then and stays when we go.
+    guarded: bool,
 }
 
 impl Xfrm {
@@ -119,7 +127,7 @@ impl Xfrm {
         match xfrm.take_hold() {
             Ok(()) => Ok(xfrm),
             Err(error) => {
-                xfrm.stop();
+                xfrm.undo();
                 Err(error)
             }
         }
@@ -147,12 +155,18 @@ impl Xfrm {
             main: BTreeMap::new(),
             never: Vec::new(),
             notices: VecDeque::new(),
+            succeeds: false,
+            settled: false,
+            guarded: false,
             config,
         })
     }
 
+    /// What a predecessor left stands until [`Self::settled`], so that nothing is open in between;
+    /// only its SAs go, and what needed them is asked for anew.
     fn take_hold(&mut self) -> Result<(), KernelError> {
-        self.clear_leftovers()?;
+        self.succeeds = self.spd.take_over().map_err(doing("reading the policy database"))?;
+        self.clear_states().map_err(doing("removing old states"))?;
         // Packets wait instead of being lost while keys are made.
         self.sysctls
             .set("core/xfrm_larval_drop", "0")
@@ -164,6 +178,27 @@ impl Xfrm {
             self.spd.put(policy, nlas).map_err(doing("adding an exception"))?;
         }
         self.refresh()
+    }
+
+    /// All classes have been set: what a predecessor left and we have not put there goes.
+    ///
+    /// # Errors
+    /// If the kernel refuses to remove a policy.
+    pub(crate) fn settled(&mut self) -> Result<(), KernelError> {
+        self.spd.settle().map_err(doing("removing old policies"))?;
+        self.settled = true;
+        self.look_for_guard()?;
+        self.follow_guard()
+    }
+
+    /// Ends a start that failed before [`Self::settled`]: what a predecessor keeps closed stays
+    /// closed, and without one nothing is left.
+    pub(crate) fn undo(&mut self) {
+        if self.succeeds {
+            self.sysctls.restore();
+        } else {
+            self.stop();
+        }
     }
 
     fn clear_leftovers(&mut self) -> Result<(), KernelError> {
@@ -240,6 +275,10 @@ impl Xfrm {
         &mut self,
         changes: &[(Prefix, Option<Class>)],
     ) -> Result<(), KernelError> {
+        if self.settled {
+            // Somebody may have made or removed a guard without a word to us.
+            self.look_for_guard()?;
+        }
         for (prefix, class) in changes {
             match class {
                 Some(class) => self.classes.insert(*prefix, *class),
@@ -373,7 +412,7 @@ impl Xfrm {
             result = result.and(gone);
             self.installed.remove(&prefix);
         }
-        result
+        result.and(self.follow_guard())
     }
 
     fn put(&mut self, prefix: Prefix, action: Action) -> Result<(), KernelError> {

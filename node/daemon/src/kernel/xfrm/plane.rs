@@ -28,7 +28,7 @@ impl KernelPlane {
         let mut plane = Self { xfrm: Xfrm::start(config)?, datagrams, sockets, listen };
         plane.listen();
         if plane.sockets.is_empty() {
-            plane.xfrm.stop();
+            plane.xfrm.undo();
             let error = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
             return Err(doing("listening for IKE")(error));
         }

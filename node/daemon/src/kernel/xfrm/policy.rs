@@ -1,7 +1,7 @@
 //! What our policies look like in the kernel's structures (`struct xfrm_userpolicy_info`,
 //! `struct xfrm_user_tmpl`).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use netlink_packet_xfrm::{
     AF_INET, AF_INET6, Address, Selector, UserPolicyInfo, UserTemplate, XFRM_MODE_TRANSPORT,
@@ -50,9 +50,8 @@ pub(super) struct Outer {
 
 /// An outbound policy for everything to a prefix.
 pub(super) fn to_prefix(prefix: Prefix, action: Action) -> (UserPolicyInfo, Vec<XfrmAttrs>) {
-    let mut selector = Selector::default();
-    selector.source_prefix(&any(prefix.addr()), 0);
-    selector.destination_prefix(&prefix.addr(), prefix.len());
+    let all = if prefix.addr().is_ipv4() { Prefix::ALL_V4 } else { Prefix::ALL_V6 };
+    let selector = spd::between(all, prefix);
     outbound(selector, spd::of_prefix(prefix.len()), action)
 }
 
@@ -63,11 +62,7 @@ pub(super) fn of_flow(flow: Flow, action: Action) -> (UserPolicyInfo, Vec<XfrmAt
 
 /// The selector of a flow's packets.
 pub(super) fn flow_selector(flow: Flow) -> Selector {
-    let len = Prefix::host(flow.src()).len();
-    let mut selector = Selector::default();
-    selector.source_prefix(&flow.src(), len);
-    selector.destination_prefix(&flow.dst(), len);
-    selector
+    spd::between(Prefix::host(flow.src()), Prefix::host(flow.dst()))
 }
 
 fn outbound(selector: Selector, priority: u32, action: Action) -> (UserPolicyInfo, Vec<XfrmAttrs>) {
@@ -134,9 +129,7 @@ fn algorithms(mut template: UserTemplate) -> UserTemplate {
 /// neither one nor all, which the kernel has no way to say.
 pub(super) fn between(src: &TrafficSelector, dst: &TrafficSelector) -> Option<Selector> {
     let (from, to) = (prefix_of(src)?, prefix_of(dst)?);
-    let mut selector = Selector::default();
-    selector.source_prefix(&from.addr(), from.len());
-    selector.destination_prefix(&to.addr(), to.len());
+    let mut selector = spd::between(from, to);
     selector.proto = match (src.protocol(), dst.protocol()) {
         (one, other) if one == other => one,
         _ => return None,
@@ -161,11 +154,6 @@ fn ports(range: (u16, u16)) -> Option<(u16, u16)> {
         (one, other) if one == other => Some((one, u16::MAX)),
         _ => None,
     }
-}
-
-/// The unspecified address of the same family.
-pub(super) fn any(addr: IpAddr) -> IpAddr {
-    if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
 /// An address of the kernel's, whose structures keep the family elsewhere.

@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 
 use sa::{EspCipher, EspKey, Limits, Mode, SaId, SaPair, Spi, TrafficSelector, Trust};
 
-use super::super::namespace::{Peer, has, in_namespace, run, try_run};
+use super::super::guard::Closed;
+use super::super::namespace::{Peer, has, in_namespace, run, skipped, try_run};
 use super::*;
 
 const OPEN: Class = Class::Trap { fail_closed: false };
@@ -98,6 +99,11 @@ async fn acquired(xfrm: &mut Xfrm) -> Flow {
         Ok(Notice::Acquire { flow, protocol: 17, ports: (_, 7) }) => flow,
         other => panic!("{other:?}"),
     }
+}
+
+/// Waits until a flow is asked for. What a predecessor was asked is asked again, in any order.
+async fn asked_for(xfrm: &mut Xfrm, flow: Flow) {
+    while acquired(xfrm).await != flow {}
 }
 
 async fn quiet(xfrm: &mut Xfrm) {
@@ -227,14 +233,25 @@ fn classes_by_the_longest_prefix() {
         send("198.51.100.7", "trapped too", None);
         assert_eq!(acquired(&mut xfrm).await, flow("192.0.2.1", "198.51.100.7"));
 
-        // Killed: the next one finds nothing of it.
+        // Killed: what it left stands until the next one has said all, and goes then.
         std::mem::forget(xfrm);
         let mut xfrm = held();
+        xfrm.command(Command::SetClass { prefix: prefix("198.51.100.8/32"), class: CLOSED })
+            .unwrap();
+        send("198.51.100.7", "closed", None);
+        assert!(!far.hears("closed", NEVER).await);
+        let flow_7 = flow("192.0.2.1", "198.51.100.7");
+        asked_for(&mut xfrm, flow_7).await;
+        xfrm.settled().unwrap();
+        // What was asked for is held until somebody decides.
+        xfrm.command(Command::ClearPolicy { flow: flow_7 }).unwrap();
+        send("198.51.100.8", "trapped now", None);
+        asked_for(&mut xfrm, flow("192.0.2.1", "198.51.100.8")).await;
         send("198.51.100.7", "open", None);
         assert!(far.hears("open", SOON).await);
         xfrm.command(Command::SetClass { prefix: Prefix::ALL_V4, class: OPEN }).unwrap();
         send("198.51.100.7", "trapped again", None);
-        assert_eq!(acquired(&mut xfrm).await, flow("192.0.2.1", "198.51.100.7"));
+        asked_for(&mut xfrm, flow("192.0.2.1", "198.51.100.7")).await;
         xfrm.stop();
         assert_eq!(run("ip xfrm state"), "");
         assert_eq!(run("ip xfrm policy"), "");
@@ -289,11 +306,104 @@ fn a_kernel_without_esp_is_told_at_once() {
     });
 }
 
+/// P1: neither a crash nor a start that fails opens what was closed.
+#[test]
+fn only_an_orderly_end_opens_what_was_closed() {
+    in_namespace(|| async {
+        if !has(&["python3"]) {
+            return;
+        }
+        let far = Far::new("xorder");
+        let mut xfrm = held();
+        xfrm.command(Command::SetClass { prefix: Prefix::ALL_V4, class: CLOSED }).unwrap();
+        xfrm.settled().unwrap();
+        drop(xfrm);
+        let mut xfrm = held();
+        xfrm.undo();
+        drop(xfrm);
+        send("198.51.100.7", "after a start that failed", None);
+        assert!(!far.hears("after a start that failed", NEVER).await);
+        let mut xfrm = held();
+        xfrm.stop();
+        assert_eq!(run("ip xfrm policy"), "");
+        send("198.51.100.7", "after the end", None);
+        assert!(far.hears("after the end", SOON).await);
+        // Where nobody was before, a start that fails leaves nothing.
+        held().undo();
+        assert_eq!(run("ip xfrm policy"), "");
+    });
+}
+
+/// P1, P17: the guard closes what is private before the first start, under a daemon that crashes and
+/// after one that ends, and follows the classes.
+#[test]
+fn the_guard_stands_beneath_the_kernels_plane() {
+    in_namespace(|| async {
+        if !has(&["python3"]) {
+            return;
+        }
+        let classes = [
+            ("198.51.100.0/24", CLOSED),
+            ("198.51.100.8/32", Class::Pass),
+            ("2001:db8:9::/48", CLOSED),
+        ];
+        let closed = Closed {
+            classes: classes.map(|(text, class)| (prefix(text), class)).into(),
+            ..Closed::default()
+        };
+        let guard = || XfrmGuard::open().unwrap();
+        guard().up(&closed).unwrap();
+        let far = Far::new("xguard");
+        // Sent one after the other, so that who hears the last would have heard the others.
+        let stays_closed = async |when: &str| {
+            send("198.51.100.7", when, None);
+            send("2001:db8:9::7", when, None);
+            let open = format!("{when}, open");
+            send("198.51.100.8", &open, None);
+            assert!(far.hears(&open, SOON).await, "{open}");
+            assert!(!far.hears(when, NEVER).await, "{when}");
+            // Neighbours are found inside a closed prefix.
+            let view = guard().look(&closed).unwrap();
+            assert!(view.up && view.missing.is_empty() && view.stale.is_empty(), "{view:?}");
+        };
+        stays_closed("before the first start").await;
+        for crash in [true, false] {
+            let mut xfrm = held();
+            for (text, class) in classes {
+                xfrm.command(Command::SetClass { prefix: prefix(text), class }).unwrap();
+            }
+            xfrm.settled().unwrap();
+            assert!(xfrm.is_guarded());
+            // The daemon's trap comes before it.
+            send("198.51.100.7", "trapped", None);
+            assert_eq!(acquired(&mut xfrm).await, flow("192.0.2.1", "198.51.100.7"));
+            if crash {
+                drop(xfrm);
+                stays_closed("after a crash").await;
+            } else {
+                xfrm.stop();
+                stays_closed("after an orderly end").await;
+            }
+        }
+        // It follows what the daemon is told, and goes when it is told to go.
+        let mut xfrm = held();
+        xfrm.command(Command::SetClass { prefix: Prefix::ALL_V4, class: CLOSED }).unwrap();
+        xfrm.settled().unwrap();
+        xfrm.stop();
+        send("198.51.100.8", "closed as well", None);
+        assert!(!far.hears("closed as well", NEVER).await);
+        guard().down().unwrap();
+        assert_eq!(run("ip xfrm policy"), "");
+        send("198.51.100.7", "open", None);
+        assert!(far.hears("open", SOON).await);
+    });
+}
+
 #[test]
 fn a_pair_is_two_states_and_the_policies_that_accept_it() {
     in_namespace(|| async {
         let Ok(mut xfrm) = Xfrm::start(XfrmConfig::default()) else {
-            println!("skipped: this kernel has no ESP");
+            skipped("this kernel has no ESP");
             return;
         };
         run("ip addr add 192.0.2.1/24 dev lo");
@@ -376,7 +486,7 @@ fn the_first_packet_goes_through_the_pair_it_asked_for() {
         }
         for udp in [false, true] {
             let Ok(mut xfrm) = Xfrm::start(XfrmConfig::default()) else {
-                println!("skipped: this kernel has no ESP");
+                skipped("this kernel has no ESP");
                 return;
             };
             let far = Far::new("pair");

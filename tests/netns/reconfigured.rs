@@ -1,0 +1,144 @@
+//! Connections that come and go by a reload, and what keeps them closed while no daemon runs.
+
+use std::fs;
+
+use tests::node::{Setup, text};
+use tests::place;
+
+use crate::internet::{DNS, EAST, Internet, PATIENCE, WEST, can_run};
+use crate::marked::{Marked, Wires};
+
+/// A connection from one host to the other, in both families.
+fn connection(gateway: &str, local: [&str; 2], remote: [&str; 2]) -> String {
+    format!(
+        "[[connection]]\nname = \"net\"\ngateway = \"{gateway}\"\nremote-key = \"dns\"\n\
+         local-subnets = {local:?}\nremote-subnets = {remote:?}\n"
+    )
+}
+
+/// Both ends of it.
+fn both(internet: &Internet) -> [Setup; 2] {
+    let mut setups = [internet.setup("west"), internet.setup("east")];
+    setups[0].more = connection(EAST[0], WEST, EAST);
+    // One of the two calls, so that no calls cross.
+    setups[1].more = connection(WEST[0], EAST, WEST) + "start = \"accept\"\n";
+    setups
+}
+
+const RELOAD: &str = r#"{"request":"reload"}"#;
+
+/// P1: what a file that is read anew says of connections is followed, what is wrong with it changes
+/// nothing, and what it cannot follow it says.
+#[test]
+fn a_reload_follows_connections() {
+    if !can_run("a_reload_follows_connections") {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west", "east"]);
+    let [mut west, mut east] = both(&internet);
+    let said = [std::mem::take(&mut west.more), std::mem::take(&mut east.more)];
+    let nodes = [west.start(&internet.namespace("west")), east.start(&internet.namespace("east"))];
+    assert!(internet.ping("west", EAST[0]) && internet.ping("west", DNS[0]));
+    nodes[0].await_pairs(EAST[0], 1);
+    let wire = internet.capture("west");
+
+    // New: what was opportunistic is the connection's.
+    (west.more, east.more) = (said[0].clone(), said[1].clone());
+    for (setup, node) in [(&east, &nodes[1]), (&west, &nodes[0])] {
+        let _ = setup.write();
+        let done = node.ask(RELOAD);
+        assert_eq!((&done["connections_new"], &done["connections_gone"]), (&1.into(), &0.into()));
+        assert_eq!(done["restart"].as_array().map(Vec::len), Some(0), "{done}");
+    }
+    for peer in EAST {
+        assert!(internet.ping("west", peer), "{peer}");
+    }
+    nodes[0].await_connection("net", "up");
+    let ups = nodes[0].await_happened("connection-up", 1);
+    assert!(nodes[0].destination(EAST[0]).is_null());
+    // Again, and nothing happens; with an error in it, and nothing happens either.
+    let done = nodes[0].ask(RELOAD);
+    assert_eq!((&done["connections_new"], &done["changed"]), (&0.into(), &0.into()));
+    let good = fs::read_to_string(west.write()).unwrap();
+    let file = west.write();
+    let line = 1 + good.lines().position(|line| line == "[[connection]]").unwrap();
+    fs::write(&file, good.replace("\"dns\"", "\"/nowhere.pem\"")).unwrap();
+    let refused = nodes[0].ask(RELOAD);
+    let place = format!("{}:{line}: connection net: remote-key: /nowhere.pem", file.display());
+    assert!(text(&refused, "error").starts_with(&place), "{refused}");
+    fs::write(&file, good.replace("[node]", "[node]\nmark = 77\nlisten = [\"192.0.2.11\"]"))
+        .unwrap();
+    let done = nodes[0].ask(RELOAD);
+    assert_eq!(done["restart"], serde_json::json!(["node.listen", "node.mark"]));
+    assert!(internet.ping("west", EAST[0]));
+    assert_eq!(nodes[0].happened("connection-up"), ups, "the pair is the one that was");
+
+    // Gone: the peer is opportunistic again, and nothing has been in the clear.
+    west.more.clear();
+    east.more.clear();
+    for (setup, node) in [(&west, &nodes[0]), (&east, &nodes[1])] {
+        let _ = setup.write();
+        assert_eq!(node.ask(RELOAD)["connections_gone"], 1);
+    }
+    assert!(internet.ping("west", EAST[0]));
+    nodes[0].await_pairs(EAST[0], 1);
+    let clear = wire.packets("(icmp or icmp6) and (host 198.51.100.22 or host 2001:db8:2::22)");
+    assert!(
+        clear.iter().all(|line| line.contains("neighbor") || line.contains("router")),
+        "{clear:#?}"
+    );
+}
+
+/// P1: the guard keeps what is between the subnets of a connection closed: before the first start,
+/// between two, after a crash.
+#[test]
+fn the_guard_keeps_connections_closed() {
+    if !can_run("the_guard_keeps_connections_closed") {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west", "east"]);
+    let [west, east] = both(&internet);
+    let east = east.start(&internet.namespace("east"));
+    let file = west.write().display().to_string();
+    let binary = tests::oe_node().display().to_string();
+    let guard = |words: &[&str]| {
+        let all = [&[binary.as_str(), "guard"], words, &["--config", &file]].concat();
+        place::run(&internet.namespace("west"), &all)
+    };
+    let wires = Wires::listen(&internet);
+    internet.cut("west");
+    let (up, said) = guard(&["up"]);
+    assert!(up, "{said}");
+    internet.join("west");
+    let marked = Marked::start(&internet, "west", &EAST);
+    marked.sent(20);
+    assert!(internet.ping("west", DNS[0]), "what no connection has is not concerned");
+    for crash in [true, false] {
+        let mut node = west.start(&internet.namespace("west"));
+        place::await_some("east answers", PATIENCE, || {
+            internet.ping("west", EAST[0]).then_some(())
+        });
+        node.await_connection("net", "up");
+        east.await_connection("net", "up");
+        if crash {
+            node.kill();
+        } else {
+            assert!(node.terminate().success());
+        }
+        drop(node);
+        marked.sent(20);
+        let (good, said) = guard(&["status"]);
+        assert!(good && said.contains("192.0.2.11/32-198.51.100.22/32"), "{said}");
+    }
+    marked.stop();
+    wires.assert_unmarked();
+    let (down, said) = guard(&["down"]);
+    assert!(down, "{said}");
+    let rules = place::ok(&internet.namespace("west"), &["ip", "rule"]);
+    assert!(!rules.contains("43"), "{rules}");
+    let marked = Marked::start(&internet, "west", &EAST);
+    wires.await_marked();
+    marked.stop();
+}
