@@ -96,13 +96,7 @@ pub(super) fn plan(
     for route in main.values().filter(behind_us) {
         mirror(&mut plan, classes, route);
     }
-    for gateway in main.values().flat_map(|route| &route.gateways) {
-        let host = Prefix::host(*gateway);
-        // An administrator who names a gateway's own address means it.
-        if !classes.contains_key(&host) {
-            plan.insert((host, LIVE), Target::Throw);
-        }
-    }
+    plan.extend(gateways(classes, main).map(|host| ((host, LIVE), Target::Throw)));
     // What comes out of a tunnel for a host behind us must find its way to it.
     let ours = addresses.iter().map(|addr| Prefix::host(*addr)).chain(served.iter().copied());
     for prefix in never().chain(ours) {
@@ -134,12 +128,8 @@ pub(super) fn guard(
         };
         plan.insert((*prefix, GUARD), target);
     }
-    for gateway in main.values().flat_map(|route| &route.gateways) {
-        let host = Prefix::host(*gateway);
-        if !classes.contains_key(&host) && is_inside_closed(classes, &host) {
-            plan.insert((host, GUARD), Target::Throw);
-        }
-    }
+    let closed = gateways(classes, main).filter(|host| is_inside_closed(classes, host));
+    plan.extend(closed.map(|host| ((host, GUARD), Target::Throw)));
     let closes = |target: &Target| matches!(target, Target::Blackhole | Target::Prohibit);
     for prefix in served {
         let closed = plan.get(&(*prefix, GUARD)).is_some_and(closes);
@@ -149,6 +139,15 @@ pub(super) fn guard(
     }
     plan.extend(never().map(|prefix| ((prefix, GUARD), Target::Throw)));
     plan
+}
+
+/// The gateways of the main table. An administrator who names one's own address means it.
+fn gateways(
+    classes: &BTreeMap<Prefix, Class>,
+    main: &BTreeMap<Prefix, MainRoute>,
+) -> impl Iterator<Item = Prefix> {
+    let all = main.values().flat_map(|route| &route.gateways).map(|addr| Prefix::host(*addr));
+    all.filter(|host| !classes.contains_key(host))
 }
 
 /// Whether what is around a prefix stays closed while no daemon runs.
