@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use tests::place;
 
@@ -105,8 +104,10 @@ fn it_needs_three_capabilities_and_keeps_its_memory_to_itself() {
     while !said().contains("STOPPING=1") {}
 }
 
-/// P12: a raw socket on the way forges ICMP errors, IKE with the right SPIs, and ESP, with east's
-/// address and with others; the pair stays where it is, and traffic flows.
+/// P12: who sees every packet on the way forges what fits: ICMP errors that quote packets which have
+/// just been sent, unprotected IKE under the right SPIs and message IDs, ESP with the right SPI and
+/// the very next numbers, from east's address and from others. The pair stays where it is, the real
+/// packets with those numbers are taken, and traffic flows.
 #[test]
 fn forged_packets_end_and_move_nothing() {
     if !can_run("forged_packets_end_and_move_nothing")
@@ -116,38 +117,101 @@ fn forged_packets_end_and_move_nothing() {
     }
     let mut internet = Internet::new();
     internet.serve_dns(&["west", "east"]);
-    let _east = internet.setup("east").start(&internet.namespace("east"));
+    let wire = internet.capture("west");
+    let east = internet.setup("east").start(&internet.namespace("east"));
     let west = internet.setup("west").start(&internet.namespace("west"));
     assert!(internet.ping("west", EAST[0]));
     let before = west.await_state(EAST[0], "keyed");
-    let spi = before["spi_in"].as_str().unwrap().trim_start_matches("0x").to_owned();
+    let spi = |which: &str| before[which].as_str().unwrap().trim_start_matches("0x").to_owned();
+    let (spi_in, spi_out) = (spi("spi_in"), spi("spi_out"));
     let script = internet.directory.join("forge.py");
     fs::write(&script, FORGE).unwrap();
     let script = script.display().to_string();
+    let count = |which: &str| west.status()["counters"]["plane"][which].as_u64().unwrap();
     for source in [EAST[0], DNS[0], "10.9.8.7"] {
-        let words = ["python3", &script, source, WEST[0], EAST[0], &spi];
+        for peer in EAST {
+            assert!(internet.ping("west", peer));
+        }
+        // The number of the last packet each way, and the IKE SA's own numbers, off the wire.
+        let number = |spi: &str| last_number(&internet, spi);
+        let (last_in, last_out) = place::await_some("the numbers on the wire", PATIENCE, || {
+            Some((number(&spi_in)?, number(&spi_out)?))
+        });
+        let ike = place::await_some("the SPIs of IKE", PATIENCE, || ike_spis(&internet));
+        let (last_in, last_out) = (last_in.to_string(), last_out.to_string());
+        let refused = count("unauthentic");
+        let numbers = [&spi_in, &last_in, &spi_out, &last_out, &ike];
+        let words = ["python3", &script, source, WEST[0], EAST[0]];
+        let words = [&words[..], &numbers.map(String::as_str)].concat();
         place::ok(&internet.namespace("hub"), &words);
+        place::await_some("the forgeries have come", PATIENCE, || {
+            (count("unauthentic") > refused).then_some(())
+        });
+        for _ in 0..3 {
+            assert!(internet.ping("west", EAST[0]) && internet.ping("east", WEST[0]), "{source}");
+        }
     }
-    std::thread::sleep(Duration::from_millis(500));
     let after = west.await_state(EAST[0], "keyed");
     for what in ["spi_in", "spi_out", "gateway", "pairs"] {
         assert_eq!(before[what], after[what], "{what}");
     }
-    let wire = internet.capture("west");
-    for _ in 0..3 {
-        assert!(internet.ping("west", EAST[0]) && internet.ping("east", WEST[0]));
-    }
-    assert_eq!(west.happened("keyed"), 1);
+    // Large packets find their way, whatever the forged errors made of it.
+    let large = ["ping", "-n", "-c", "3", "-W", "8", "-M", "dont", "-s", "1400", EAST[0]];
+    assert!(place::run(&internet.namespace("west"), &large).0);
+    west.await_pairs(EAST[0], 1);
+    east.await_pairs(WEST[0], 1);
+    // One for each family.
+    assert_eq!(west.await_happened("keyed", 2), 2);
     assert_eq!(west.happened("expired"), 0);
     let astray = wire.packets("src host 192.0.2.11 and udp and dst host 10.9.8.7");
     assert!(astray.is_empty(), "{astray:?}");
 }
 
-/// Sends, from a forged source: INVALID_SPI and other notifies in IKE on both ports, ESP in UDP
-/// with the right SPI, ESP as protocol 50, and ICMP errors about ESP of ours.
+/// The packets of IPv4 over UDP that west's wire has carried so far, without the UDP header.
+fn datagrams(internet: &Internet) -> Vec<Vec<u8>> {
+    let file = fs::read(internet.directory.join("west.pcap")).unwrap();
+    let mut packets = Vec::new();
+    let mut rest = file.get(24..).unwrap_or_default();
+    // The last packet may be half written.
+    while let Some(length) = rest.get(8..12) {
+        let length = u32::from_ne_bytes(length.try_into().unwrap()) as usize;
+        let Some(frame) = rest.get(16..16 + length) else { break };
+        if frame.get(12..15) == Some(&[8, 0, 0x45]) && frame.get(23) == Some(&17) {
+            packets.extend(frame.get(42..).map(<[u8]>::to_vec));
+        }
+        rest = &rest[16 + length..];
+    }
+    packets
+}
+
+/// The number of the last ESP packet under an SPI.
+fn last_number(internet: &Internet, spi: &str) -> Option<u32> {
+    let spi = u32::from_str_radix(spi, 16).unwrap().to_be_bytes();
+    let numbers = datagrams(internet).into_iter().filter_map(|datagram| {
+        let number = datagram.strip_prefix(&spi)?.first_chunk()?;
+        Some(u32::from_be_bytes(*number))
+    });
+    numbers.last()
+}
+
+/// Both SPIs of the first IKE SA that has got so far, in hexadecimal.
+fn ike_spis(internet: &Internet) -> Option<String> {
+    datagrams(internet).into_iter().find_map(|datagram| {
+        let message = datagram.strip_prefix(&[0; 4])?;
+        // IKE_AUTH (RFC 7296 §3.1).
+        let spis = message.get(..16).filter(|_| message.get(18) == Some(&35))?;
+        Some(spis.iter().map(|octet| format!("{octet:02x}")).collect())
+    })
+}
+
+/// Sends, from a forged source: in IKE, on both ports, every notify that a careless peer would
+/// believe, and Deletes; ESP in UDP and as protocol 50 with the numbers that come next; ICMP errors
+/// about the packets that were sent last.
 const FORGE: &str = r#"
 import socket, struct, sys
-src, dst, peer, spi = sys.argv[1], sys.argv[2], sys.argv[3], bytes.fromhex(sys.argv[4])
+src, dst, peer = sys.argv[1:4]
+spi_in, last_in, spi_out, last_out = bytes.fromhex(sys.argv[4]), int(sys.argv[5]), bytes.fromhex(sys.argv[6]), int(sys.argv[7])
+spis = bytes.fromhex(sys.argv[8])
 raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
 def ip(proto, body, s=src, d=dst):
     head = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 20 + len(body), 7, 0, 64, proto, 0,
@@ -161,21 +225,28 @@ def checksum(data):
     total = sum(struct.unpack('!%dH' % (len(data) // 2), data))
     total = (total >> 16) + (total & 0xffff)
     return 0xffff & ~(total + (total >> 16))
-for notify in (4, 7, 9, 11, 14, 24, 16384, 16400):
+def ike(exchange, flags, number, kind, body):
+    message = spis + struct.pack('!BBBBII', kind, 0x20, exchange, flags, number, 28 + len(body)) + body
+    send(udp(500, message))
+    send(udp(4500, b'\0\0\0\0' + message))
+for exchange in (34, 35, 36, 37):
     for flags in (0, 8, 0x20, 0x28):
-        for exchange in (34, 35, 36, 37):
-            body = struct.pack('!BBHBBH', 0, 0, 8, 0, 0, notify)
-            ike = spi + spi + spi + spi + struct.pack('!BBBBII', 41, 0x20, exchange, flags, 2, 36) + body
-            send(udp(500, ike))
-            send(udp(4500, b'\0\0\0\0' + ike))
-for seq in (0, 1, 2, 3, 1000, 0x7fffffff, 0xffffffff):
-    esp = spi + struct.pack('!I', seq) + b'\x55' * 64
+        for number in (0, 1, 2, 3):
+            for notify in (4, 7, 9, 11, 14, 24, 44, 16384, 16400):
+                ike(exchange, flags, number, 41, struct.pack('!BBHBBH', 0, 0, 8, 0, 0, notify))
+            ike(exchange, flags, number, 41, struct.pack('!BBHBBH', 0, 0, 12, 3, 4, 11) + spi_out)
+            ike(exchange, flags, number, 42, struct.pack('!BBHBBH', 0, 0, 8, 1, 0, 0))
+            ike(exchange, flags, number, 42, struct.pack('!BBHBBH', 0, 0, 12, 3, 4, 1) + spi_out)
+for number in list(range(last_in + 1, last_in + 9)) + [last_in + 1000, 0x7fffffff, 0xffffffff]:
+    esp = spi_in + struct.pack('!I', number) + b'\x55' * 64
     send(udp(4500, esp))
     send(ip(50, esp))
 for kind, code, mtu in ((3, 1, 0), (3, 2, 0), (3, 3, 0), (3, 4, 68), (3, 4, 576), (3, 13, 0), (11, 0, 0)):
-    for quoted in (udp(4500, spi + b'\0' * 8, dst, peer), ip(50, spi + b'\0' * 8, dst, peer)):
-        body = struct.pack('!BBHHH', kind, code, 0, 0, mtu) + quoted
-        body = body + b'\0' * (len(body) % 2)
-        body = body[:2] + struct.pack('!H', checksum(body)) + body[4:]
-        send(ip(1, body))
+    for number in (last_out, max(last_out - 1, 1)):
+        start = spi_out + struct.pack('!I', number) + b'\x55' * 8
+        for quoted in (udp(4500, start, dst, peer), ip(50, start, dst, peer)):
+            body = struct.pack('!BBHHH', kind, code, 0, 0, mtu) + quoted
+            body = body + b'\0' * (len(body) % 2)
+            body = body[:2] + struct.pack('!H', checksum(body)) + body[4:]
+            send(ip(1, body))
 "#;

@@ -217,6 +217,18 @@ impl Node {
         events.filter(|line| text(line, "event") == event).count()
     }
 
+    /// Waits until this has happened so often, and gives back how often it has: the trace is written
+    /// a moment after what it tells of.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub fn await_happened(&self, event: &str, times: usize) -> usize {
+        place::await_some(&format!("{event} {times} times"), PATIENCE, || {
+            let happened = self.happened(event);
+            (happened >= times).then_some(happened)
+        })
+    }
+
     /// Everything it logged.
     #[must_use]
     pub fn log(&self) -> String {
@@ -288,4 +300,4 @@ fn ask(socket: &Path, request: &str) -> Option<Value> {
 }
 
 /// A loaded machine takes its time.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
