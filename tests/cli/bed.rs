@@ -250,7 +250,7 @@ impl Bed {
         let ports = || self.exec("cat /proc/net/udp").matches(":0035 ").count();
         let began = Instant::now();
         while ports() < SERVERS.len() + 1 {
-            assert!(began.elapsed() < Duration::from_secs(20), "the servers do not start");
+            assert!(began.elapsed() < Duration::from_secs(60), "the servers do not start");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -65,7 +65,7 @@ impl Machine {
         let began = Instant::now();
         while !Path::new(&files.file("control.sock")).exists() {
             assert!(
-                began.elapsed() < Duration::from_secs(10),
+                began.elapsed() < Duration::from_secs(60),
                 "the daemon does not start: {}",
                 fs::read_to_string(files.file("daemon.log")).unwrap_or_default()
             );
@@ -119,7 +119,7 @@ fn in_order(machine: &Machine, key: &str) {
     // The control socket is there a moment before everything else.
     let began = Instant::now();
     let mut output = machine.verify();
-    while output.status.code() != Some(0) && began.elapsed() < Duration::from_secs(10) {
+    while output.status.code() != Some(0) && began.elapsed() < Duration::from_secs(60) {
         std::thread::sleep(Duration::from_millis(200));
         output = machine.verify();
     }

@@ -138,7 +138,7 @@ fn a_stranger_in_strongswans_place_is_not_let_in() {
     let wire = Capture::start(&west, "veth0", &directory.join("wire.pcap"));
     let node = setup.start(&west);
     assert!(!place::ping(&west, EAST_IN));
-    assert!(node.happened("connection-failed") > 0);
+    node.await_happened("connection-failed", 1);
     rig.control_later(&["init"]).wait().expect("ctl.sh");
     assert!(!place::ping(&west, EAST_IN));
     let inner = wire.packets("net 10.0.0.0/8");

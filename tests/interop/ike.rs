@@ -1,6 +1,10 @@
 //! IKEv2 with strongSwan, both sides in both roles. No ESP: that is the daemon's.
 
-use crate::rig::{Rig, can_run};
+use std::time::Duration;
+
+use tests::place::await_some;
+
+use crate::rig::{Ours, Rig, can_run};
 
 /// strongSwan in east and our side in west, with keys of these sizes.
 fn rig(bits: &str, options: &[&str]) -> Rig {
@@ -266,14 +270,15 @@ fn both_rekey_at_once() {
             let _ = theirs.wait();
             let kind = if what == "rekey-child" { "CHILD" } else { "IKE" };
             rig.expect_log_times(&format!("{kind}_REKEY collision with {kind}_REKEY"), round);
-            // Until the redundant ones are deleted.
-            std::thread::sleep(std::time::Duration::from_millis(2500));
+            // The redundant ones are deleted: then both sides mean the same SAs.
+            std::thread::sleep(Duration::from_millis(2500));
+            await_some("one SA of each kind", Duration::from_secs(60), || {
+                let sas = rig.control(&["sas"]);
+                let one = |state: &str| sas.matches(state).count() == 1;
+                (one("INSTALLED") && one("ESTABLISHED")).then_some(())
+            });
         }
     }
-    // Both sides still mean the same SAs.
-    let sas = rig.control(&["sas"]);
-    assert_eq!(sas.matches("INSTALLED").count(), 1, "{sas}");
-    assert_eq!(sas.matches("ESTABLISHED").count(), 1, "{sas}");
     ours.catch_up();
     assert_eq!(ours.count("ChildUp"), ours.count("ChildDown") + 1);
     ours.tell("rekey-child");
@@ -418,7 +423,7 @@ fn lost_packets_are_made_good() {
 }
 
 /// Gives a side another address instead of the one it has.
-fn readdress(rig: &Rig, side: &str, old: &str, new: &str, ours: Option<&mut crate::rig::Ours>) {
+fn readdress(rig: &Rig, side: &str, old: &str, new: &str, ours: Option<&mut Ours>) {
     let mask = |address: &str| format!("{address}/24");
     let change = |what: &str, address: &str| {
         rig.script("topo.sh", &["exec", side, "ip", "addr", what, &mask(address), "dev", "veth0"]);
@@ -435,13 +440,21 @@ fn readdress(rig: &Rig, side: &str, old: &str, new: &str, ours: Option<&mut crat
     change("del", old);
 }
 
-/// A rig in which addresses may change; over IPv4 only, because strongSwan looks for other ways.
-fn mobile_rig() -> Rig {
+/// An IKE SA with strongSwan that one of the two has called for, in a rig in which addresses may
+/// change; over IPv4 only, because strongSwan looks for other ways.
+fn mobile_rig(we_call: bool) -> (Rig, Ours) {
     let mut rig = Rig::up_with("direct", false);
     rig.key("west", "2048");
     rig.key("east", "2048");
     rig.strongswan(&["conn:local_addrs=%any", "local_id=192.0.2.2", "remote_id=192.0.2.1"]);
-    rig
+    let mut ours = rig.ours(&[]);
+    if we_call {
+        ours.tell("initiate");
+    } else {
+        rig.control(&["init"]);
+    }
+    ours.expect("ChildUp");
+    (rig, ours)
 }
 
 #[test]
@@ -451,14 +464,7 @@ fn we_move_and_strongswan_follows() {
     }
     // As the one that called, who decides; and as the one that was called, who tells.
     for we_call in [true, false] {
-        let rig = mobile_rig();
-        let mut ours = rig.ours(&[]);
-        if we_call {
-            ours.tell("initiate");
-        } else {
-            rig.control(&["init"]);
-        }
-        ours.expect("ChildUp");
+        let (rig, mut ours) = mobile_rig(we_call);
         readdress(&rig, "west", "192.0.2.1", "192.0.2.11", Some(&mut ours));
         if we_call {
             rig.expect_log("N(UPD_SA_ADDR)");
@@ -487,14 +493,7 @@ fn strongswan_moves_and_we_follow() {
         return;
     }
     for we_call in [true, false] {
-        let rig = mobile_rig();
-        let mut ours = rig.ours(&[]);
-        if we_call {
-            ours.tell("initiate");
-        } else {
-            rig.control(&["init"]);
-        }
-        ours.expect("ChildUp");
+        let (rig, mut ours) = mobile_rig(we_call);
         readdress(&rig, "east", "192.0.2.2", "192.0.2.12", None);
         let moved = ours.expect("Moved");
         assert!(moved.starts_with("Moved 192.0.2.12:"), "{moved}");
@@ -505,7 +504,7 @@ fn strongswan_moves_and_we_follow() {
         }
         // Its libipsec cannot move an SA: it replaces the child, if it has not before. Ours would
         // cross with that.
-        let _ = ours.saw_within("ChildDown", std::time::Duration::from_secs(5));
+        let _ = ours.saw_within("ChildDown", Duration::from_secs(5));
         ours.tell("rekey-child");
         ours.expect("ChildUp");
         ours.tell("close");

@@ -296,8 +296,11 @@ fn status_says_everything_there_is() {
     assert!(ended.stdout.contains("no record in DNS") || ended.stdout.contains("no key record"));
     assert!(!ended.stdout.contains('\x1b'), "colours only on a terminal");
 
-    let ended = status(&["--json"]);
-    let document: Value = serde_json::from_str(&ended.stdout).unwrap();
+    // The counters of the packet path may be later than the answer.
+    let document = place::await_some("the packets are counted", PATIENCE, || {
+        let document: Value = serde_json::from_str(&status(&["--json"]).stdout).unwrap();
+        (one(&document, EAST[0])["packets_in"] == 1).then_some(document)
+    });
     assert_eq!(document["version"], env!("CARGO_PKG_VERSION"));
     let keyed = one(&document, EAST[0]);
     for (key, value) in [
@@ -387,8 +390,13 @@ fn people_can_ask_and_change_things() {
 
     assert!(said(&["explain", EAST[0]]).contains("next packet  is held while DNS is asked"));
     assert!(said(&["explain", WEST[0]]).contains("next packet  never leaves this host"));
-    let events = binary::start(Command::new(tests::oe_node()).args(["events", "--config", &file]));
-    std::thread::sleep(Duration::from_millis(300));
+    let told = internet.directory.join("events");
+    let (binary, into) = (tests::oe_node().display().to_string(), told.display().to_string());
+    let script = "exec \"$0\" events --config \"$1\" > \"$2\"";
+    let events = binary::start(Command::new("sh").args(["-c", script, &binary, &file, &into]));
+    place::await_some("somebody listens", PATIENCE, || {
+        fs::read_to_string(&told).unwrap_or_default().contains("listening").then_some(())
+    });
     assert!(internet.ping("west", EAST[0]));
     let why = said(&["explain", EAST[0]]);
     for words in ["private-or-clear", "secure", "keyed", "dnssec", "goes through ESP"] {
@@ -402,7 +410,9 @@ fn people_can_ask_and_change_things() {
 
     said(&["forget", EAST[0]]);
     east.await_state(WEST[0], "");
-    assert_eq!(said(&["peers"]).lines().count(), 1);
+    place::await_some("no peer is left", PATIENCE, || {
+        (said(&["peers"]).lines().count() == 1).then_some(())
+    });
     assert!(internet.ping("west", EAST[0]));
     node.await_state(EAST[0], "keyed");
 
@@ -422,7 +432,8 @@ fn people_can_ask_and_change_things() {
     assert!(internet.ping("west", EAST[1]), "the other family is not blocked");
 
     events.signal("INT");
-    let heard = events.wait(PATIENCE).stdout;
+    let _ = events.wait(PATIENCE);
+    let heard = fs::read_to_string(&told).unwrap();
     let heard: Vec<Value> = heard.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let names: Vec<&str> = heard.iter().map(|event| text(event, "event")).collect();
     let order =

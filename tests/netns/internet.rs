@@ -22,7 +22,7 @@ pub(crate) const EAST: [&str; 2] = ["198.51.100.22", "2001:db8:2::22"];
 pub(crate) const DNS: [&str; 2] = ["203.0.113.53", "2001:db8:3::53"];
 
 /// A loaded machine takes its time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether these tests can run here; says so if not.
 pub(crate) fn can_run(test: &str) -> bool {

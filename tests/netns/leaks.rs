@@ -117,7 +117,7 @@ fn private_with_a_silent_peer() {
     internet.serve_dns(&["west", "east"]);
     let (node, wire) = private(&internet, |_| ());
     assert_closed(&internet, &node, &wire, "");
-    assert_eq!(node.happened("calling"), 2);
+    assert_eq!(node.await_happened("calling", 2), 2);
     assert_eq!(node.happened("clear"), 0);
 }
 
@@ -221,9 +221,9 @@ fn killed_under_private_or_clear_it_comes_back() {
     assert!(internet.ping("west", DNS[0]));
     let node = setup.start(&internet.namespace("west"));
     assert!(internet.ping("west", EAST[0]) && internet.ping("east", WEST[0]));
-    assert_eq!(text(&node.destination(EAST[0]), "state"), "keyed");
+    node.await_pairs(EAST[0], 1);
     // The one that was killed calls whom it remembers, and the other may call at the same time.
-    assert!((2..=3).contains(&east.happened("keyed")));
+    assert!((2..=3).contains(&east.await_happened("keyed", 2)));
 }
 
 /// Somebody on the way, or the peer itself, puts clear packets in front of a protected address.

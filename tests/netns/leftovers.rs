@@ -40,7 +40,7 @@ impl Inventory {
     /// Panics unless everything is soon as it was: the kernel takes namespaces apart on its own
     /// time.
     pub(crate) fn assert_restored(&self, binary: &Path) {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let now = Self::take(binary);
             let left: Vec<_> = now.0.difference(&self.0).collect();

@@ -70,5 +70,5 @@ fn an_uplink_that_changes_its_address_loses_no_pair() {
     // No call but the first, and no pair but the first.
     assert_eq!((west.happened("calling"), east.happened("calling")), (1, 0));
     assert_eq!((west.happened("keyed"), east.happened("keyed")), (1, 1));
-    assert!(west.happened("moved") >= 4 && east.happened("moved") >= 4);
+    assert!(west.await_happened("moved", 4) >= 4 && east.await_happened("moved", 4) >= 4);
 }

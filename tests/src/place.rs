@@ -171,4 +171,4 @@ const CLEAR: &str = "(ip or ip6) and not (udp port 500 or udp port 4500) and not
 const ESP: &str = "ip proto 50 or ip6 proto 50 or (ip and udp port 4500 and udp[8:4] != 0) \
     or (ip6 and udp port 4500 and ip6[48:4] != 0)";
 /// A loaded machine takes its time.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);

@@ -177,7 +177,7 @@ impl Drop for Daemon {
 /// Tries until it is true.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(60);
     while Instant::now() < end {
         if check() {
             return;
