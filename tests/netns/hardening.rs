@@ -187,11 +187,10 @@ fn datagrams(internet: &Internet) -> Vec<Vec<u8>> {
 /// The number of the last ESP packet under an SPI.
 fn last_number(internet: &Internet, spi: &str) -> Option<u32> {
     let spi = u32::from_str_radix(spi, 16).unwrap().to_be_bytes();
-    let numbers = datagrams(internet).into_iter().filter_map(|datagram| {
+    datagrams(internet).into_iter().rev().find_map(|datagram| {
         let number = datagram.strip_prefix(&spi)?.first_chunk()?;
         Some(u32::from_be_bytes(*number))
-    });
-    numbers.last()
+    })
 }
 
 /// Both SPIs of the first IKE SA that has got so far, in hexadecimal.

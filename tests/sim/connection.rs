@@ -340,7 +340,7 @@ fn what_is_closed_in_order_stays_closed() {
     let _: IpAddr = ip(EAST_2);
 }
 
-/// What a reload finds as it was stays as it was; what is new works, and what is gone is closed at
+/// P1: what a reload finds as it was stays as it was; what is new works, and what is gone is closed at
 /// both ends.
 #[test]
 fn a_reload_touches_only_what_has_changed() {

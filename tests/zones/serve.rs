@@ -1,7 +1,6 @@
 //! `zone serve`: the tools and validators of others accept what it says and what it signed.
 
 use std::fs;
-use std::time::Duration;
 
 use crate::rig::{Daemon, Place, dig, eventually, free_port, lacks, run, zone};
 

@@ -480,7 +480,7 @@ impl Config {
 
     /// What lies between the subnets of configured connections, lent and borrowed ones included:
     /// known without any key.
-    pub(crate) fn subnets(&self) -> BTreeSet<sa::Subnets> {
+    pub(crate) fn between(&self) -> BTreeSet<sa::Subnets> {
         self.connections
             .iter()
             .flat_map(|connection| self.parts(connection, &connection.to_subnets()))
@@ -759,10 +759,8 @@ mod tests {
         assert_eq!(old.restart_for(&new), keys);
         assert_eq!(new.restart_for(&old), keys);
         assert!(
-            old.restart_for(&parse(&format!(
-                "[node]\nmark = 7\n[[serve]]\nsubnet = \"10.5.0.0/16\"\n"
-            )))
-            .is_empty()
+            old.restart_for(&parse("[node]\nmark = 7\n[[serve]]\nsubnet = \"10.5.0.0/16\"\n"))
+                .is_empty()
         );
         let followed = old.following(&new).unwrap();
         assert_eq!(

@@ -153,7 +153,7 @@ fn load(place: &Where) -> anyhow::Result<(Config, Closed)> {
     let classes = groups.iter().map(|(prefix, group)| (prefix, group.class())).collect();
     let ported = groups.rules().filter(|(_, ports, _)| !ports.is_any());
     let ported = ported.map(|(prefix, _, group)| (prefix, group.class()));
-    let between = config.subnets();
+    let between = config.between();
     Ok((config, Closed { classes: route_classes(classes, ported), between }))
 }
 

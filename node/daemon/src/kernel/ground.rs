@@ -277,7 +277,8 @@ impl Ground {
     pub(crate) fn set_guard(&mut self, up: bool) -> Result<(), KernelError> {
         self.look_for_guard()?;
         self.guarded = up;
-        self.follow().and(self.follow_subnets())
+        let followed = self.follow();
+        followed.and_then(|()| self.follow_subnets())
     }
 
     /// Sees what stands of the guard, which others make and remove, too.

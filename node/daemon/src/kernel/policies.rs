@@ -238,8 +238,8 @@ impl Policies {
 
 /// A policy for what arrives here from one prefix for another.
 fn inbound(from: Prefix, to: Prefix, action: u8, priority: u32) -> UserPolicyInfo {
-    let mut policy = UserPolicyInfo::default();
-    policy.selector = spd::between(from, to);
+    let selector = spd::between(from, to);
+    let mut policy = UserPolicyInfo { selector, ..UserPolicyInfo::default() };
     policy.priority = priority;
     policy.action = action;
     policy.direction = XFRM_POLICY_IN;
@@ -257,8 +257,8 @@ fn counted() -> u64 {
 /// The blocks of a flow, inbound as its packets show themselves; with a `life`, the kernel removes
 /// them after it.
 fn blocks(flow: Flow, life: Option<Duration>) -> Vec<UserPolicyInfo> {
-    let mut policy = UserPolicyInfo::default();
-    policy.selector = spd::between(Prefix::host(flow.dst()), Prefix::host(flow.src()));
+    let selector = spd::between(Prefix::host(flow.dst()), Prefix::host(flow.src()));
+    let mut policy = UserPolicyInfo { selector, ..UserPolicyInfo::default() };
     set_ports(&mut policy, flow.ports().reversed());
     policy.priority = spd::FLOW;
     policy.action = XFRM_POLICY_BLOCK;

@@ -412,7 +412,7 @@ impl Xfrm {
             result = result.and(gone);
             self.installed.remove(&prefix);
         }
-        result.and(self.follow_guard())
+        result.and_then(|()| self.follow_guard())
     }
 
     fn put(&mut self, prefix: Prefix, action: Action) -> Result<(), KernelError> {
