@@ -149,6 +149,8 @@ pub(crate) struct Configured {
     pub(crate) current: Option<SaId>,
     /// The pair to send on once the peer is known to have it.
     next: Option<SaId>,
+    /// Replaced pairs that still receive.
+    pub(crate) replaced: Vec<SaId>,
 }
 
 /// One of a connection's pairs.
@@ -205,6 +207,7 @@ impl Configured {
             pairs: BTreeMap::new(),
             current: None,
             next: None,
+            replaced: Vec::new(),
         }
     }
 
@@ -761,6 +764,11 @@ impl Keying {
         }
         if other.is_some() && self.lingering.len() < MAX_LINGERING {
             self.lingering.push_back((now + LINGER, sa));
+            let lingering = &self.lingering;
+            if let Some(configured) = self.configured.get_mut(index) {
+                configured.replaced.push(sa);
+                configured.replaced.retain(|old| lingering.iter().any(|(_, sa)| sa == old));
+            }
         } else {
             self.command(Command::RemoveSa(sa));
         }

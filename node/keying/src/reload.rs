@@ -147,9 +147,14 @@ impl Keying {
             self.close_ike(now, ike);
         }
         let joints = self.joints.iter().filter(|(_, at)| **at == index);
-        let pairs: Vec<SaId> = joints.map(|(sa, _)| *sa).collect();
+        let mut pairs: Vec<SaId> = joints.map(|(sa, _)| *sa).collect();
         self.joints.retain(|_, at| *at != index);
         if let Some(configured) = self.configured.get_mut(index) {
+            // What still receives on the strength of the configuration would keep others out.
+            let replaced = std::mem::take(&mut configured.replaced);
+            let still = self.lingering.iter().map(|(_, sa)| *sa).filter(|sa| replaced.contains(sa));
+            pairs.extend(still);
+            self.lingering.retain(|(_, sa)| !replaced.contains(sa));
             configured.retire();
         }
         pairs

@@ -206,13 +206,31 @@ impl Policies {
             }
         }
         for (key, policy) in wanted {
-            if let std::collections::btree_map::Entry::Vacant(place) = self.between.entry(key)
-                && self.spd.add(policy)?
-            {
-                place.insert(policy);
+            if self.between.contains_key(&key) {
+                continue;
+            }
+            let (from, local, _) = key;
+            let stands = if self.take_from_flow(from, local) {
+                self.spd.put(policy, Vec::new()).map(|()| true)
+            } else {
+                self.spd.add(policy)
+            };
+            if stands? {
+                self.between.insert(key, policy);
             }
         }
         Ok(())
+    }
+
+    /// One selector has one policy: what blocked a flow between two hosts is the connection's from
+    /// now on, and does not go with the flow. Whether there was such a block.
+    fn take_from_flow(&mut self, from: Prefix, local: Prefix) -> bool {
+        let hosts = from.is_host() && local.is_host();
+        let flow = Flow::new(local.addr(), from.addr()).filter(|_| hosts);
+        let Some(block) = flow.and_then(|flow| self.blocked.get_mut(&flow)) else { return false };
+        let before = block.directions.len();
+        block.directions.retain(|direction| *direction != XFRM_POLICY_IN);
+        block.directions.len() < before
     }
 
     fn make_exceptions(&mut self) -> io::Result<()> {

@@ -806,6 +806,27 @@ fn the_guard_closes_connections_and_opens_what_is_behind_us() {
     });
 }
 
+/// A flow that becomes a connection's stays protected when the flow goes.
+#[test]
+fn a_connection_between_two_hosts_takes_over_what_protects_them() {
+    in_namespace(|| async {
+        let peer = Peer::new("takeover");
+        uplink(&peer);
+        let (_tun, mut ground) = up();
+        let flow = Flow::new(ip("192.0.2.1"), ip("192.0.2.2")).unwrap();
+        let blocked = || run("ip xfrm policy").contains("src 192.0.2.2/32 dst 192.0.2.1/32");
+        ground.set_policy(flow, Some(Policy::Encrypt(SaId(1)))).unwrap();
+        assert!(blocked());
+        let between = Subnets::new(p("192.0.2.1/32"), p("192.0.2.2/32")).unwrap();
+        ground.set_subnets(between, Some(true)).unwrap();
+        ground.set_policy(flow, None).unwrap();
+        assert!(blocked(), "{}", run("ip xfrm policy"));
+        ground.set_subnets(between, None).unwrap();
+        assert!(!blocked());
+        ground.down();
+    });
+}
+
 /// What somebody else has put into our table is his.
 #[test]
 fn routes_of_others_stay() {
