@@ -103,6 +103,14 @@ impl Forwarding {
         }
     }
 
+    /// A pair has sent all that it may.
+    #[cold]
+    fn spend(&mut self, id: SaId) -> Reason {
+        let expiry = self.sad.get_mut(id).and_then(|sa| sa.usage.spend());
+        self.expire(id, expiry);
+        Reason::SaSpent
+    }
+
     /// Cuts a packet and seals the parts. `SaSpent` if the pair cannot carry it: nothing was sent.
     #[inline]
     pub(super) fn seal(
@@ -117,6 +125,10 @@ impl Forwarding {
         let sa = self.sad.get_mut(id).ok_or(Reason::SaSpent)?;
         if sa.usage.spent {
             return Err(Reason::SaSpent);
+        }
+        // Before anything is done to the packet: it is held as it came.
+        if sa.usage.packets_left() == 0 {
+            return Err(self.spend(id));
         }
         if sa.ends.is_some() && inner.fragment != Fragment::Whole {
             return self.seal_whole(now, id, packet, inner, batch);
@@ -135,9 +147,7 @@ impl Forwarding {
         }
         let parts = plan.parts();
         if sa.usage.packets_left() < parts as u64 {
-            let expiry = sa.usage.spend();
-            self.expire(id, expiry);
-            return Err(Reason::SaSpent);
+            return Err(self.spend(id));
         }
         if let Some(translation) = &sa.translation {
             plan.translate(translation, packet, inner).map_err(|_| Reason::Malformed)?;

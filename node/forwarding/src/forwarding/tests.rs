@@ -526,6 +526,36 @@ fn limits_are_announced_and_end_in_hold() {
     assert_eq!(a.fwd.counters().released, 3);
 }
 
+/// What a pair cannot carry any more is held as it came, with its checksum to be completed once.
+#[test]
+fn a_spent_pair_leaves_a_partial_checksum_as_it_is() {
+    let mut short = pair(1, &["192.0.2.1"], &["198.51.100.7"]);
+    short.limits =
+        Limits { soft_packets: 1, hard_packets: 1, soft_bytes: u64::MAX, hard_bytes: u64::MAX };
+    let (mut a, mut b) = both_with(short);
+    let whole = udp(A, B, (1, 2), b"x");
+    let mut partial = whole.clone();
+    let pseudo = crate::offload::pseudo_header(ip(A), ip(B), UDP, 9).folded();
+    partial[26..28].copy_from_slice(&pseudo);
+    let offload = Offload { checksum: Some((20, 6)), ..Offload::NONE };
+    assert_eq!(a.send_super(&offload, &partial).len(), 1);
+    assert!(a.send_super(&offload, &partial).is_empty());
+    let next = pair(2, &["192.0.2.1"], &["198.51.100.7"]);
+    b.command(Command::AddSa(Box::new(mirrored(&next))));
+    a.command(Command::AddSa(Box::new(next)));
+    a.outputs();
+    a.encrypt(A, B, 2);
+    let released: Vec<_> = a
+        .outputs()
+        .into_iter()
+        .filter_map(|output| match output {
+            Output::Sealed { octets, .. } => Some(octets),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(b.receive(&released), [whole]);
+}
+
 #[test]
 fn silence_is_reported_once_and_only_if_we_speak() {
     let (mut a, mut b) = both();
