@@ -17,7 +17,7 @@
 //! - [`pairs`]: pairs of SAs come and go; calls that crossed are settled.
 //! - [`ageing`]: what ends by time (RFC 4322 §3.2.7, §3.4).
 //! - [`memory`]: peers from before a restart.
-//! - [`reload`]: new groups for a running node. [`uplinks`]: new addresses. [`resumption`]: old acquaintances.
+//! - `reload`: new groups and connections for a running node. [`uplinks`]: new addresses. [`resumption`]: old acquaintances.
 //! - [`status`], [`explain`]: what a person is shown. [`report`]: what is logged.
 #![forbid(unsafe_code)]
 
