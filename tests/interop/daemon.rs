@@ -10,19 +10,12 @@ use tests::names::Names;
 use tests::node::{Node, Setup, text};
 use tests::place::{self, Capture};
 
-use crate::rig::{self, Rig};
+use crate::rig::{Rig, can_run_with_names as can_run};
 
 const WEST: &str = "192.0.2.1";
 const EAST: &str = "192.0.2.2";
 const WEST6: &str = "2001:db8::1";
 const EAST6: &str = "2001:db8::2";
-
-fn can_run(test: &str) -> bool {
-    let needs = ["tcpdump", "ping", "python3", "nsd", "unbound", "ldns-keygen", "ldns-signzone"];
-    let why = tests::missing(&needs)
-        .or_else(|| (!tests::names::rigs().join("dns").exists()).then(|| "no rig".to_owned()));
-    rig::can_run(test) && !tests::skipped(test, why)
-}
 
 /// oe-node in west and strongSwan in east. The fields are dropped in this order.
 struct Scene {

@@ -5,7 +5,7 @@ use tests::names::Names;
 use tests::node::{Node, Setup, text};
 use tests::place::{self, Capture};
 
-use crate::rig::{self, Rig};
+use crate::rig::{Rig, can_run_with_names as can_run};
 
 /// Where strongSwan or we are behind the NAT, and whom that calls.
 const INNER: &str = "10.9.0.2";
@@ -13,13 +13,6 @@ const SERVER: &str = "192.0.2.2";
 const NAME: &str = "alice.example";
 const POOL: &str = "10.99.0.0/24";
 const LENT: &str = "10.99.0.1";
-
-fn can_run(test: &str) -> bool {
-    let needs = ["tcpdump", "ping", "python3", "nsd", "unbound", "ldns-keygen", "ldns-signzone"];
-    let why = tests::missing(&needs)
-        .or_else(|| (!tests::names::rigs().join("dns").exists()).then(|| "no rig".to_owned()));
-    rig::can_run(test) && !tests::skipped(test, why)
-}
 
 /// The record of a name or an address, with the key of this file.
 fn record(rig: &Rig, owner: &str, gateway: &str, key: &str) -> [String; 2] {

@@ -19,6 +19,14 @@ pub(crate) fn can_run(test: &str) -> bool {
     !tests::skipped(test, why)
 }
 
+/// The same for a test whose peers are found in DNS, and whose wire is watched.
+pub(crate) fn can_run_with_names(test: &str) -> bool {
+    let needs = ["tcpdump", "ping", "python3", "nsd", "unbound", "ldns-keygen", "ldns-signzone"];
+    let why = tests::missing(&needs)
+        .or_else(|| (!tests::names::rigs().join("dns").exists()).then(|| "no rig".to_owned()));
+    can_run(test) && !tests::skipped(test, why)
+}
+
 fn strongswan_rig() -> PathBuf {
     tests::names::rigs().join("strongswan")
 }

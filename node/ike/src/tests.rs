@@ -415,6 +415,24 @@ impl Net {
         panic!("timers never stop");
     }
 
+    /// Runs while the network loses the packets of `lost` (by their place in `seen`).
+    pub(super) fn run_losing(&mut self, lost: &[usize], time: Duration) {
+        let until = self.now + time;
+        let mut place = self.seen.len() - self.wire.len();
+        loop {
+            self.collect();
+            while let Some(packet) = self.wire.pop_front() {
+                if !lost.contains(&place) {
+                    self.deliver(&packet);
+                }
+                place += 1;
+            }
+            if !self.tick(until) {
+                return;
+            }
+        }
+    }
+
     /// A whole handshake; gives both sides' names for it.
     pub(super) fn established() -> (Self, IkeId, IkeId) {
         Self::established_with(false)

@@ -2,31 +2,13 @@
 
 use super::*;
 
-/// Runs a scenario while the network loses the packets of `lost` (by their place in `seen`).
-fn run_losing(net: &mut Net, lost: &[usize], time: Duration) {
-    let until = net.now + time;
-    let mut place = net.seen.len() - net.wire.len();
-    loop {
-        net.collect();
-        while let Some(packet) = net.wire.pop_front() {
-            if !lost.contains(&place) {
-                net.deliver(&packet);
-            }
-            place += 1;
-        }
-        if !net.tick(until) {
-            return;
-        }
-    }
-}
-
 #[test]
 fn a_loss_at_any_place_is_made_good() {
     for first in 0..6 {
         for second in first..6 {
             let mut net = Net::pair();
             net.initiate(0, 1);
-            run_losing(&mut net, &[first, second], Duration::from_secs(20));
+            net.run_losing(&[first, second], Duration::from_secs(20));
             net.assert_children_fit();
             assert_eq!(net.nodes[0].children.len(), 1, "{first} {second}");
             assert_eq!(net.nodes[1].children.len(), 1);
@@ -43,7 +25,7 @@ fn a_loss_in_a_rekey_or_delete_is_made_good() {
         net.nodes[0].ike.rekey_child(now, child);
         net.nodes[0].ike.rekey_ike(now, a);
         net.collect();
-        run_losing(&mut net, &[4 + lost], Duration::from_secs(20));
+        net.run_losing(&[4 + lost], Duration::from_secs(20));
         net.assert_children_fit();
         assert_ne!(net.nodes[0].child().id, child);
         let now = net.now;
@@ -53,7 +35,7 @@ fn a_loss_in_a_rekey_or_delete_is_made_good() {
         net.nodes[0].ike.close(now, a);
         net.collect();
         let at = net.seen.len();
-        run_losing(&mut net, &[at - 1 + lost % 2], Duration::from_secs(90));
+        net.run_losing(&[at - 1 + lost % 2], Duration::from_secs(90));
         assert!(net.nodes.iter().all(|n| n.ike.is_empty()), "{lost}");
         assert_eq!(net.nodes[0].ended(), [End::Closed]);
         assert_eq!(net.nodes[1].ended(), [End::DeletedByPeer]);
@@ -67,13 +49,13 @@ fn the_answer_to_a_last_request_is_given_again() {
     let now = net.now;
     net.nodes[0].ike.close(now, a);
     net.collect();
-    run_losing(&mut net, &[5], Duration::from_secs(1));
+    net.run_losing(&[5], Duration::from_secs(1));
     assert_eq!(net.nodes[0].ended(), [End::Closed]);
 
     let mut net = Net::pair();
     net.nodes[1].verdicts.clear();
     net.initiate(0, 1);
-    run_losing(&mut net, &[3], Duration::from_secs(1));
+    net.run_losing(&[3], Duration::from_secs(1));
     assert_eq!(net.nodes[0].ended(), [End::Refused { notify: 24, authentic: false }]);
     // Not for ever.
     net.run(Duration::from_secs(31));

@@ -11,24 +11,6 @@ fn key_exchanges(net: &Net) -> Vec<Option<&'static str>> {
     net.nodes.iter().map(|n| n.ike.key_exchange(n.established()[0])).collect()
 }
 
-/// Runs while the packets at these places are lost.
-fn run_losing(net: &mut Net, lost: &[usize]) {
-    let until = net.now + Duration::from_secs(20);
-    let mut place = 0;
-    loop {
-        net.collect();
-        while let Some(packet) = net.wire.pop_front() {
-            if !lost.contains(&place) {
-                net.deliver(&packet);
-            }
-            place += 1;
-        }
-        if !net.tick(until) {
-            return;
-        }
-    }
-}
-
 #[test]
 fn both_go_into_the_keys_if_both_know_both() {
     let mut net = hybrid();
@@ -74,7 +56,7 @@ fn a_loss_at_any_place_is_made_good() {
         for second in first..8 {
             let mut net = hybrid();
             net.initiate(0, 1);
-            run_losing(&mut net, &[first, second]);
+            net.run_losing(&[first, second], Duration::from_secs(20));
             net.assert_children_fit();
             assert_eq!(net.nodes[0].children.len(), 1, "{first} {second}");
             assert_eq!(key_exchanges(&net), [Some("x25519+mlkem768"); 2], "{first} {second}");
