@@ -62,7 +62,7 @@ fn a_reload_follows_connections() {
     assert_eq!((&done["connections_new"], &done["changed"]), (&0.into(), &0.into()));
     let good = fs::read_to_string(west.write()).unwrap();
     let file = west.write();
-    let line = 1 + good.lines().position(|line| line == "[[connection]]").unwrap();
+    let line = 1 + good.lines().position(|line| line.starts_with("remote-key")).unwrap();
     fs::write(&file, good.replace("\"dns\"", "\"/nowhere.pem\"")).unwrap();
     let refused = nodes[0].ask(RELOAD);
     let place = format!("{}:{line}: connection net: remote-key: /nowhere.pem", file.display());
@@ -141,4 +141,84 @@ fn the_guard_keeps_connections_closed() {
     let marked = Marked::start(&internet, "west", &EAST);
     wires.await_marked();
     marked.stop();
+}
+
+fn pool(prefixes: &[&str]) -> String {
+    format!("[pool]\nprefixes = {prefixes:?}\n")
+}
+
+/// Rule 72: a pool that a file read anew changes. Who has an address of it still goes on as before;
+/// who has none any more is told, asks again and gets one that there is; without a pool it hears why
+/// it gets none.
+#[test]
+fn a_reload_follows_the_pool() {
+    let test = "a_reload_follows_the_pool";
+    if !can_run(test) || tests::skipped(test, tests::missing(&["nft"])) {
+        return;
+    }
+    let mut internet = Internet::new();
+    let name = "west.test";
+    let named = format!("@{name}");
+    internet.serve_records(&[("east", EAST[0], EAST[0]), ("west", name, &named)]);
+    // West is behind a NAT for everybody but the one who serves DNS.
+    for words in [
+        "add table ip nat",
+        "add chain ip nat post { type nat hook postrouting priority 100; }",
+        "add rule ip nat post oifname east masquerade",
+    ] {
+        place::ok(&internet.namespace("hub"), &["nft", words]);
+    }
+    let (mut west, mut east) = (internet.setup("west"), internet.setup("east"));
+    west.node = format!("identity = \"{named}\"\n");
+    east.more = pool(&["10.99.0.0/24"]);
+    let east_node = east.start(&internet.namespace("east"));
+    let node = west.start(&internet.namespace("west"));
+    let mut reload = |prefixes: Option<&[&str]>| {
+        east.more = prefixes.map(pool).unwrap_or_default();
+        let file = east.write();
+        (east_node.ask(RELOAD), file)
+    };
+    let wire = internet.capture("east");
+    assert!(internet.ping("west", EAST[0]));
+    east_node.await_state("10.99.0.1", "keyed");
+
+    // It still fits; then a pool that cannot be, which changes nothing.
+    let (done, _) = reload(Some(&["10.97.0.0/24", "10.99.0.0/28"]));
+    assert_eq!((&done["leases_ended"], &done["restart"]), (&0.into(), &serde_json::json!([])));
+    let (refused, file) = reload(Some(&["10.97.0.0/24", "198.51.100.0/24"]));
+    let line =
+        fs::read_to_string(&file).unwrap().lines().position(|line| line == "[pool]").unwrap();
+    let place = format!("{}:{}: pool.prefixes: 198.51.100.0/24 holds", file.display(), line + 2);
+    assert!(text(&refused, "error").starts_with(&place), "{refused}");
+    assert!(internet.ping("west", EAST[0]));
+    assert_eq!(text(&east_node.destination("10.99.0.1"), "state"), "keyed");
+    assert_eq!(node.happened("calling"), 1);
+
+    // It does not fit.
+    let (done, _) = reload(Some(&["10.97.0.0/24"]));
+    assert_eq!(done["leases_ended"], 1, "{done}");
+    east_node.await_state("10.99.0.1", "");
+    node.await_state(EAST[0], "");
+    assert!(internet.ping("west", EAST[0]));
+    east_node.await_state("10.97.0.1", "keyed");
+    assert_eq!(text(&node.await_state(EAST[0], "keyed"), "known_as"), "10.97.0.1");
+    assert!(internet.ping("east", "10.97.0.1"));
+    let routes = place::ok(&internet.namespace("east"), &["ip", "route", "show", "table", "4322"]);
+    assert!(routes.contains("blackhole 10.97.0.0/24") && !routes.contains("10.99."), "{routes}");
+    let clear = wire.packets("icmp and not icmp[icmptype] = icmp-unreach");
+    assert!(clear.is_empty(), "{clear:#?}");
+
+    // Away with the section, and back with it.
+    let (done, _) = reload(None);
+    assert_eq!(done["leases_ended"], 1, "{done}");
+    node.await_state(EAST[0], "");
+    assert!(internet.ping("west", EAST[0]), "in the clear");
+    let clear = node.await_state(EAST[0], "clear-text");
+    assert!(text(&clear, "reason").contains("no pool"), "{clear}");
+    assert_eq!(east_node.status()["leases"], serde_json::json!([]));
+    assert_eq!(reload(Some(&["10.98.0.0/24"])).0["leases_ended"], 0);
+    let forgotten = node.ask(&format!(r#"{{"request":"forget","address":"{}"}}"#, EAST[0]));
+    assert_eq!(forgotten["forgotten"], EAST[0]);
+    assert!(internet.ping("west", EAST[0]));
+    east_node.await_state("10.98.0.1", "keyed");
 }

@@ -351,6 +351,120 @@ fn other_ports_are_followed() {
     assert_eq!([lent(&net, 0), lent(&net, 1)], had);
 }
 
+/// What `reload` does: groups with the pool in them, and the pool.
+fn reload(net: &mut Net, pool: &[&str]) -> usize {
+    let mut groups = Groups::packetdefault();
+    let pool: Vec<sa::Prefix> = pool.iter().map(|prefix| prefix.parse().unwrap()).collect();
+    for prefix in &pool {
+        groups.set_pool(*prefix).unwrap();
+    }
+    let now = net.now;
+    let node = net.hosts[S].node.as_mut().unwrap();
+    let done = node.keying.handle_configuration(now, groups, Vec::new(), pool);
+    net.drain(S);
+    done.leases_ended
+}
+
+fn calls(net: &Net, client: usize) -> u64 {
+    net.hosts[client].node.as_ref().unwrap().keying.counters().calls
+}
+
+/// Rule 72: a pool that becomes another. Who has an address of it still keeps it and hears nothing
+/// of it; the others are told, ask again, and get one that there is.
+#[test]
+fn another_pool_ends_the_leases_that_do_not_fit_it() {
+    let mut net = net(1, &["10.99.0.0/29", "10.98.0.0/31"]);
+    for which in 0..2 {
+        net.send(which, ip(SERVER), "ping");
+        net.run(seconds(3));
+    }
+    assert_eq!((lent(&net, 0), lent(&net, 1)), (Some(ip("10.99.0.1")), Some(ip("10.99.0.2"))));
+    assert_eq!(reload(&mut net, &["10.97.0.0/24", "10.99.0.1/32"]), 1);
+    net.run(seconds(2));
+    assert_eq!(state(&net, 1), None, "it knows at once");
+    for which in 0..2 {
+        net.send(which, ip(SERVER), "ping anew");
+        net.run(seconds(3));
+        assert_eq!(net.hosts[which].inbox.last().unwrap().1, "pong anew");
+    }
+    assert_eq!((lent(&net, 0), lent(&net, 1)), (Some(ip("10.99.0.1")), Some(ip("10.97.0.1"))));
+    assert_eq!((calls(&net, 0), calls(&net, 1)), (1, 2));
+    // What is in the pool no longer is anybody's; what is nobody's goes nowhere.
+    net.send(S, ip("10.97.0.77"), "who is there");
+    net.run(seconds(1));
+    let seen = net.hosts[S].node.as_ref().unwrap().state_of(net.now, ip("10.97.0.77")).unwrap();
+    assert_eq!((seen.state, seen.reason), (StateName::Deny, Some(Why::NotLent)));
+    // The same again changes nothing.
+    assert_eq!(reload(&mut net, &["10.97.0.0/24", "10.99.0.1/32"]), 0);
+    assert_eq!(clear(&net), 0);
+    // No pool any more: both lose theirs, and hear why they get no other.
+    assert_eq!(reload(&mut net, &[]), 2);
+    net.run(seconds(2));
+    for which in 0..2 {
+        net.send(which, ip(SERVER), "ping without");
+        net.run(seconds(5));
+        assert_eq!(reason(&net, which), Some(Why::Gateway(ike::End::NoAddress)));
+    }
+    let node = net.hosts[S].node.as_ref().unwrap();
+    assert!(node.state_of(net.now, ip("10.97.0.77")).is_none(), "decided anew");
+    assert!(node.keying.leases().is_empty());
+    // And there is one again.
+    assert_eq!(reload(&mut net, &[POOL]), 0);
+    net.run(seconds(3700));
+    net.send(0, ip(SERVER), "ping at last");
+    net.run(seconds(3));
+    assert_eq!((state(&net, 0), lent(&net, 0)), (Some(StateName::Keyed), Some(ip("10.99.0.1"))));
+}
+
+/// The pool becomes another while somebody calls who was promised an address of the old one: it does
+/// not come to have it.
+#[test]
+fn another_pool_in_the_middle_of_a_call() {
+    for step in 0..20 {
+        let mut net = net(1, &[POOL]);
+        net.send(0, ip(SERVER), "ping");
+        net.run(Duration::from_millis(10 * step));
+        if step == 0 {
+            // The caller's signature, and our own, which is not there yet.
+            while net.signatures < 2 {
+                net.run(Duration::from_micros(50));
+            }
+            assert_eq!(lent(&net, 0), None);
+        }
+        reload(&mut net, &["10.97.0.0/24"]);
+        for round in 0..4 {
+            net.send(0, ip(SERVER), &format!("ping {round}"));
+            net.run(seconds(3));
+        }
+        assert_eq!(lent(&net, 0), Some(ip("10.97.0.1")), "step {step}");
+        assert_eq!(net.hosts[0].inbox.last().map(|(_, text)| text.as_str()), Some("pong 3"));
+        let node = net.hosts[S].node.as_ref().unwrap();
+        let old = |from: &IpAddr| from.to_string().starts_with("10.99.");
+        let leases = node.keying.leases();
+        assert!(leases.iter().all(|lease| !old(&lease.address)), "step {step}: {leases:?}");
+        let peers = node.keying.peers(net.now);
+        assert!(peers.iter().all(|peer| !peer.speaks_for.iter().any(old)), "step {step}");
+    }
+}
+
+/// P4: whatever a zone says of an address of the pool, it is its holder's.
+#[test]
+fn nobody_claims_an_address_of_the_pool() {
+    let mut net = net(1, &["198.51.100.0/24"]);
+    let claimed = ip("198.51.100.77");
+    let (seed, now) = (net.seed(), net.now);
+    let mut host = Host::plain("198.51.100.77");
+    host.start(3, Groups::packetdefault(), seed, now, |_| {});
+    let stranger = net.add(host);
+    net.dns.publish(claimed, claimed, Some(TestKey::nth(3).dns()), Security::Secure);
+    net.drain(stranger);
+    net.send(stranger, ip(SERVER), "ping");
+    net.run(seconds(5));
+    assert!(refusals(&net).contains(&Why::Group), "{:?}", refusals(&net));
+    let server = net.hosts[S].node.as_ref().unwrap();
+    assert!(server.state_of(net.now, claimed).is_none_or(|seen| seen.state != StateName::Keyed));
+}
+
 /// The network that a client is in gives it another address: what the server knows it by stays.
 #[test]
 fn another_address_behind_the_nat_is_the_same_client() {

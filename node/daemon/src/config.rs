@@ -1,8 +1,10 @@
 //! The configuration file: TOML, every key documented in [`EXAMPLE`], every error one line that
 //! names the file, the line, the key and the reason.
 
+mod check;
 mod connection;
 mod group;
+mod places;
 mod pool;
 
 use std::collections::BTreeSet;
@@ -14,6 +16,7 @@ use keying::WhenAdvertised;
 use serde::Deserialize;
 
 use connection::{Borrow, Extrude, Subnet};
+use places::{Fault, Places};
 
 pub(crate) use connection::Connection;
 pub(crate) use group::{CustomGroup, GroupName};
@@ -53,6 +56,8 @@ struct Source {
     file: PathBuf,
     /// What it says, key by key.
     written: toml::Table,
+    /// And where.
+    places: Places,
 }
 
 /// Where something is written is no part of what it says.
@@ -307,13 +312,17 @@ impl Config {
             packetdefault: new.policy.packetdefault,
             ..self.policy.clone()
         };
+        // What a restart would follow is still to be compared with what was read at the start.
+        let source = Source { written: self.source.written.clone(), ..new.source.clone() };
         let followed = Self {
             policy,
+            source,
             serve: new.serve.clone(),
             extrude: new.extrude.clone(),
             borrow: new.borrow.clone(),
             connections: new.connections.clone(),
             groups: new.groups.clone(),
+            pool: new.pool.clone(),
             ..self.clone()
         };
         // What goes together in the file need not go with what stands.
@@ -346,13 +355,15 @@ impl Config {
 
     /// Parses and checks a file's text.
     fn parse(file: &Path, text: &str) -> Result<Self, Error> {
+        let places = Places::of(text);
         let mut config: Self = toml::from_str(text).map_err(|error| {
-            let line = error
-                .span()
-                .map(|span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
+            let start = error.span().map(|span| span.start);
+            let line =
+                start.map(|start| text.get(..start).unwrap_or_default().matches('\n').count() + 1);
             // One line: the parser's own message may quote and point over several.
             let mut why = error.message().replace('\n', " ");
-            if let Some(key) = line.and_then(|line| key_of_line(text, line)) {
+            let key = start.and_then(|start| places.key_at(start));
+            if let Some(key) = key.or_else(|| key_of_line(text, line?)) {
                 why = format!("{key}: {why}");
             }
             Error { file: file.into(), line, why }
@@ -360,92 +371,24 @@ impl Config {
         config.source.file = file.into();
         // It was parsed a moment ago.
         config.source.written = toml::from_str(text).unwrap_or_default();
-        let headings = text.lines().zip(1..).filter(|(line, _)| line.trim() == "[[connection]]");
-        for (connection, (_, line)) in config.connections.iter_mut().zip(headings) {
-            connection.line = Some(line);
-        }
+        config.source.places = places;
         config.check_all()?;
         Ok(config)
     }
 
-    fn error(&self, line: Option<usize>, why: String) -> Error {
-        Error { file: self.source.file.clone(), line, why }
+    /// Where it is written, and what is wrong.
+    fn error(&self, Fault { key, why }: Fault) -> Error {
+        Error { file: self.source.file.clone(), line: self.source.places.line(&key), why }
     }
 
-    fn check_all(&self) -> Result<(), Error> {
-        self.check().map_err(|why| self.error(None, why))?;
-        for (index, connection) in self.connections.iter().enumerate() {
-            let error = |why| self.error(connection.line, why);
-            connection.check(self.lends_over(&connection.name)).map_err(error)?;
-            if self.connections.iter().take(index).any(|c| c.name == connection.name) {
-                return Err(error(format!(
-                    "connection {}: name: there are two of it",
-                    connection.name
-                )));
-            }
+    /// An error that begins with the name of a key, with the place of that key in the file.
+    pub(crate) fn located(&self, error: anyhow::Error) -> anyhow::Error {
+        let why = format!("{error:#}");
+        let key = why.split(':').next().unwrap_or_default();
+        match self.source.places.is_written(key) {
+            true => self.error(Fault { key: key.to_owned(), why }).into(),
+            false => error,
         }
-        Ok(())
-    }
-
-    /// What the types cannot say.
-    fn check(&self) -> Result<(), String> {
-        let name = &self.node.interface;
-        let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-        if name.is_empty() || name.len() > 15 || !name.bytes().all(ok) {
-            return Err(format!(
-                "node.interface: {name:?} is not an interface name (1 to 15 of [A-Za-z0-9._-])"
-            ));
-        }
-        if let Some(identity) = &self.node.identity {
-            parse_identity(identity).map_err(|why| format!("node.identity: {why}"))?;
-        }
-        if self.node.mark == 0 {
-            return Err("node.mark: must not be 0, which is every other packet's mark".to_owned());
-        }
-        if !(1..=6).contains(&self.node.retransmissions) {
-            return Err("node.retransmissions: must be 1 to 6".to_owned());
-        }
-        if !(1024..=1 << 24).contains(&self.node.destinations) {
-            let given = self.node.destinations;
-            return Err(format!("node.destinations: {given} is not between 1024 and 16777216"));
-        }
-        if let Some(given) = self.node.new_destinations
-            && !(16..=100_000).contains(&given)
-        {
-            return Err(format!("node.new-destinations: {given} is not between 16 and 100000"));
-        }
-        if matches!(self.node.table, 0 | 253..=255) {
-            return Err(format!("node.table: {} is one of the kernel's own", self.node.table));
-        }
-        if self.node.backend == Backend::Xfrm && !self.connections.is_empty() {
-            return Err("connection: needs node.backend = \"userspace\"".to_owned());
-        }
-        if self.node.backend == Backend::Xfrm && !self.serve.is_empty() {
-            return Err("serve: needs node.backend = \"userspace\"".to_owned());
-        }
-        if self.serve.iter().any(|serve| serve.subnet.0.len() == 0) {
-            return Err("serve.subnet: everybody cannot be behind this machine".to_owned());
-        }
-        self.check_pool()?;
-        let known = |name: &str| self.connections.iter().any(|c| c.name == name);
-        for (field, name) in (self.extrude.iter().map(|e| ("extrude.to", &e.to)))
-            .chain(self.borrow.iter().map(|b| ("borrow.from", &b.from)))
-        {
-            if !known(name) {
-                return Err(format!("{field}: no connection has the name {name:?}"));
-            }
-        }
-        let lent = self.extrude.iter().map(|e| e.subnet.0);
-        if lent.chain(self.borrow.iter().map(|b| b.subnet.0)).any(|prefix| prefix.len() == 0) {
-            return Err("subnet: nobody can lend everything".to_owned());
-        }
-        for (index, group) in self.groups.iter().enumerate() {
-            group.check()?;
-            if self.groups.iter().take(index).any(|g| g.name == group.name) {
-                return Err(format!("group.name: there are two of {}", group.name));
-            }
-        }
-        Ok(())
     }
 
     /// The host key's file.
@@ -508,8 +451,9 @@ impl Config {
     pub(crate) fn connections(&self) -> Result<Vec<keying::Connection>, Error> {
         let rules = self.rules();
         let mut all = Vec::new();
-        for connection in &self.connections {
-            let error = |why| self.error(connection.line, why);
+        for (index, connection) in self.connections.iter().enumerate() {
+            let error =
+                |(field, why): (&str, String)| self.error(connection.fault(index, field, &why));
             let written = connection.to_keying(&rules).map_err(error)?;
             all.extend(self.parts(connection, &written));
         }
@@ -556,8 +500,9 @@ impl Config {
 }
 
 /// What a running daemon takes from a file that is read anew.
-const FOLLOWED: [&str; 7] = [
+const FOLLOWED: [&str; 8] = [
     "serve",
+    "pool",
     "extrude",
     "borrow",
     "connection",
@@ -681,8 +626,57 @@ mod tests {
         let text = error("[dns]\nresolvers = [\"one\"]\n");
         assert!(text.starts_with("x.toml:2: dns.resolvers: ") && text.contains("one"), "{text}");
         let text = error("[node]\ninterface = \"far-too-long-a-name\"\n");
-        assert!(text.starts_with("x.toml: node.interface: "), "{text}");
+        assert!(text.starts_with("x.toml:2: node.interface: "), "{text}");
+        let text = error("[pool]\nprefixes = [\n  \"10.0.0.0/8\",\n  \"10.0.0.0/16\",\n]\n");
+        assert!(text.starts_with("x.toml:4: pool.prefixes: 10.0.0.0/16 overlaps"), "{text}");
+        let text = error("[node]\ninterface = \"x\"\n\n\n[policy]\n\nown-record = 7\n");
+        assert!(text.starts_with("x.toml:7: policy.own-record: "), "{text}");
         assert!(error("[node\n").starts_with("x.toml:1: "));
+    }
+
+    /// What shows only when several parts are put beside each other has a place, too.
+    #[test]
+    fn errors_between_tables_name_file_line_and_key() {
+        let whole = "[pool]\nprefixes = [\"10.9.0.0/16\"]\n\n[[connection]]\nname = \"hq\"\n\
+            gateway = \"192.0.2.2\"\nremote-key = \"dns\"\n\n[[serve]]\n\
+            subnet = \"10.1.0.0/16\"\n[[serve]]\nsubnet = \"10.2.0.0/16\"\n\n[[extrude]]\n\
+            subnet = \"10.3.0.0/16\"\nto = \"hq\"\n\n[[borrow]]\nsubnet = \"10.4.0.0/16\"\n\
+            from = \"hq\"\n\n[[group]]\nname = \"lan\"\nfailure = \"drop\"\n";
+        Config::parse(Path::new("x.toml"), whole).unwrap();
+        for (from, to, at) in [
+            ("10.2.0.0/16", "0.0.0.0/0", "x.toml:12: serve.subnet: "),
+            ("10.2.0.0/16", "10.9.1.0/24", "x.toml:2: pool.prefixes: 10.9.0.0/16 overlaps"),
+            ("to = \"hq\"", "to = \"nobody\"", "x.toml:16: extrude.to: no connection"),
+            ("from = \"hq\"", "from = \"nobody\"", "x.toml:20: borrow.from: no connection"),
+            ("10.3.0.0/16", "::/0", "x.toml:15: extrude.subnet: nobody"),
+            ("10.4.0.0/16", "0.0.0.0/0", "x.toml:19: borrow.subnet: nobody"),
+            ("gateway = \"192.0.2.2\"", "", "x.toml:4: connection hq: gateway: missing"),
+            ("remote-key = \"dns\"", "", "x.toml:4: connection hq: remote-key: missing"),
+            ("\"dns\"", "\"dns\"\nmode = \"transport\"", "x.toml:8: connection hq: mode: "),
+            (
+                "\"dns\"",
+                "\"dns\"\nlocal-subnets = [\"10.5.0.0/16\"]\nremote-subnets = [\"2001:db8::/32\"]",
+                "x.toml:9: connection hq: remote-subnets: no subnet of a family",
+            ),
+            ("failure", "initiate = false\nfailure", "x.toml:25: group.failure: "),
+            ("\"lan\"", "\"clear\"", "x.toml:23: group.name: "),
+            ("[pool]", "node.backend = \"xfrm\"\n[pool]", "x.toml:5: connection: needs"),
+        ] {
+            let said = error(&whole.replacen(from, to, 1));
+            assert!(said.starts_with(at), "{from}: {said}");
+        }
+    }
+
+    /// What is wrong with the machine rather than with the file is said with its place as well.
+    #[test]
+    fn errors_of_the_start_are_located() {
+        let file = "[node]\nkey = \"/nowhere\"\n";
+        let config = Config::parse(Path::new("node.toml"), file).unwrap();
+        let located = |why: &str| config.located(anyhow::Error::msg(why.to_owned())).to_string();
+        assert_eq!(located("node.key: /nowhere: gone"), "node.toml:2: node.key: /nowhere: gone");
+        for why in ["node.listen: in use", "no memory", "node.toml:1: node.key: it is bad"] {
+            assert_eq!(located(why), why, "nothing to add");
+        }
     }
 
     #[test]
@@ -709,9 +703,9 @@ mod tests {
         let secret = whole.replace("remote-key = \"dns\"", "psk-file = \"/nowhere/psk\"");
         let config = Config::parse(Path::new("x"), &secret).unwrap();
         let lost = config.connections().unwrap_err().to_string();
-        assert!(lost.starts_with("x:1: connection office: psk-file: /nowhere/psk: "), "{lost}");
+        assert!(lost.starts_with("x:4: connection office: psk-file: /nowhere/psk: "), "{lost}");
         let two = error(&format!("{whole}{whole}"));
-        assert!(two.starts_with("x.toml:7: connection office: name: there are two"), "{two}");
+        assert!(two.starts_with("x.toml:8: connection office: name: there are two"), "{two}");
         let other = error(&whole.replace("10.2.0.0/16", "2001:db8::/32"));
         assert!(other.contains("office: remote-subnets: no subnet of a family"), "{other}");
         let weird = error(&whole.replace("[[", "[node]\nbackend = \"xfrm\"\n[["));
@@ -772,7 +766,7 @@ mod tests {
         // What the file allows need not be allowed by what stands.
         let xfrm = parse("[node]\nbackend = \"xfrm\"\n");
         let error = xfrm.following(&old).unwrap_err().to_string();
-        assert_eq!(error, "x: connection: needs node.backend = \"userspace\"");
+        assert_eq!(error, "x:5: connection: needs node.backend = \"userspace\"");
     }
 
     #[test]

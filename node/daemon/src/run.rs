@@ -18,7 +18,7 @@ use crate::hostkey::{HostKey, Signed, Signers};
 use crate::kernel::{self, Changes};
 use crate::memory::Memory;
 use crate::notify::Notify;
-use crate::resolver::Resolver;
+use crate::resolver::{Resolver, ResolverError};
 use crate::tickets::TicketFile;
 use crate::userspace::{self, Datagram};
 use crate::view;
@@ -26,6 +26,10 @@ use crate::view;
 /// Runs the daemon until SIGTERM or SIGINT, and leaves nothing behind then. A start that fails undoes
 /// what it made; an error later leaves closed what policy closes, for the next start to take over.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
+    run_as_told(config).map_err(|error| config.located(error))
+}
+
+fn run_as_told(config: &Config) -> anyhow::Result<()> {
     crate::log::start();
     userspace::forbid_dumps();
     // Beside what has to be done first, and over before anybody is told that we run.
@@ -68,7 +72,7 @@ async fn start(
         interrupt: signal(SignalKind::interrupt())?,
         hang_up: signal(SignalKind::hangup())?,
     };
-    let resolver = Arc::new(Resolver::new(&view::resolver_config(config)).context("dns")?);
+    let resolver = Arc::new(Resolver::new(&view::resolver_config(config)).map_err(of_dns)?);
     let (events, _) = broadcast::channel(EVENTS);
     let (asked, requests) = mpsc::channel(16);
     let _control = Control::listen(&config.node.control_socket, asked, events.clone())?;
@@ -84,7 +88,7 @@ async fn start(
     }
     let usable = config.check_pool_against(backend.local_addresses());
     let configured = usable
-        .map_err(anyhow::Error::msg)
+        .map_err(anyhow::Error::from)
         .and_then(|()| view::keying_config(config, groups, connections, &key, addresses));
     let prepared = configured.and_then(|keying_config| {
         let signers = Signers::start(key, &signatures_in).context("threads that sign")?;
@@ -130,6 +134,15 @@ async fn start(
         Err(_) => node.backend.abandon(),
     }
     served
+}
+
+/// With the key that has to be changed.
+fn of_dns(error: ResolverError) -> anyhow::Error {
+    let key = match error {
+        ResolverError::Servers(_) => "dns.resolvers",
+        ResolverError::Anchors { .. } => "dns.trust-anchors",
+    };
+    anyhow::anyhow!("{key}: {error}")
 }
 
 /// The signals that mean something to us.
@@ -444,6 +457,7 @@ impl Node {
         let new = self.config.reread()?;
         let config = self.config.following(&new)?;
         let (groups, connections) = (config.groups()?, config.connections()?);
+        config.check_pool_against(self.backend.local_addresses())?;
         let restart = self.config.restart_for(&new);
         let now = Instant::now();
         if config.serve != self.config.serve {
@@ -452,17 +466,18 @@ impl Node {
             }
             self.keying.handle_served(now, config.served());
         }
-        let done = self.keying.handle_configuration(now, groups, connections);
+        let done = self.keying.handle_configuration(now, groups, connections, config.pool());
         self.config = config;
         warn_of_forwarding(&self.config);
         tracing::info!(
             "configuration read anew: {} prefixes changed, {} removed, {} flows start anew; {} \
-             connections new, {} gone",
+             connections new, {} gone; {} leases ended",
             done.changed,
             done.removed,
             done.flows,
             done.connections_new,
-            done.connections_gone
+            done.connections_gone,
+            done.leases_ended
         );
         if !restart.is_empty() {
             tracing::warn!("changed, and in force after a restart only: {}", restart.join(", "));
@@ -473,6 +488,7 @@ impl Node {
             "flows": done.flows,
             "connections_new": done.connections_new,
             "connections_gone": done.connections_gone,
+            "leases_ended": done.leases_ended,
             "restart": restart,
         }))
     }

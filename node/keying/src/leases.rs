@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use dnskeys::{Answer, Candidate, Claim, Security, Speaker};
 use ike::{Assigned, Credential, Grant, Identity, IkeId, NeedPeer, PeerVerdict};
-use sa::{Flow, TrafficSelector, Translation};
+use sa::{Flow, Prefix, TrafficSelector, Translation};
 
 use crate::entry::{Call, Peer, Pending, State, Visit, Visitor};
 use crate::initiator::{PATIENCE, selectors, to_ike_key};
@@ -198,10 +198,42 @@ impl Keying {
     /// A caller has proved who it is, and got this address or none.
     pub(crate) fn lease_taken(&mut self, now: Instant, ike: IkeId, assigned: Option<IpAddr>) {
         let Some(address) = assigned else { return self.pool.release(now, ike) };
-        self.pool.commit(ike);
+        if !self.pool.commit(ike) {
+            // The pool has become another meanwhile: it may ask again.
+            return self.close_ike(now, ike);
+        }
         let Some(peer) = self.peers.get(&ike) else { return };
         let (identity, remote) = (peer.identity.clone(), peer.gateway);
         self.report(now, None, What::Lent { address, identity, remote });
+    }
+
+    /// Puts another pool into force. Leases that fit it stay; the others are ended by a Delete, and
+    /// who had one may ask for another. Whatever else was decided of addresses that are in the pool
+    /// now, or are no longer, is decided anew. Gives back how many leases were ended.
+    pub(crate) fn handle_pool(&mut self, now: Instant, prefixes: Vec<Prefix>) -> usize {
+        if prefixes == self.config.pool {
+            return 0;
+        }
+        let before = std::mem::replace(&mut self.config.pool, prefixes);
+        let was = |address| before.iter().any(|prefix: &Prefix| prefix.contains(address));
+        let ended = self.pool.reshape(&self.config.pool);
+        let lives = |ike: &&IkeId| self.peers.get(ike).is_some_and(|peer| !peer.closing);
+        let leases = ended.iter().filter(lives).count();
+        let has = |flow: &Flow| self.pool.users(flow.dst()).next().is_some();
+        let other = |flow: &Flow| (was(flow.dst()) || self.pool.covers(flow.dst())) && !has(flow);
+        let flows: Vec<Flow> = self.flows.keys().filter(|flow| other(flow)).copied().collect();
+        for flow in flows {
+            self.close_flow(now, flow);
+        }
+        for ike in ended {
+            // Those who have not proved yet who they are learn it then.
+            if let Some(visit) = self.visits.get_mut(&ike) {
+                visit.proofs.clear();
+            } else {
+                self.close_ike(now, ike);
+            }
+        }
+        leases
     }
 
     /// Whether an established peer may have one more child for the address that we have given it;

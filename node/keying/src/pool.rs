@@ -76,6 +76,32 @@ impl Pool {
         Self { ranges: prefixes.iter().copied().map(Range::new).collect(), ..Self::default() }
     }
 
+    /// Puts other prefixes in force. Whoever has an address that can be given no longer loses it:
+    /// gives back the IKE SAs by which those have it, or are about to.
+    pub(crate) fn reshape(&mut self, prefixes: &[Prefix]) -> Vec<IkeId> {
+        let mut old = std::mem::take(&mut self.ranges);
+        let kept = |prefix: &Prefix| {
+            let at = old.iter().position(|range| range.prefix == *prefix);
+            at.map_or_else(|| Range::new(*prefix), |at| old.swap_remove(at))
+        };
+        let ranges: Vec<Range> = prefixes.iter().map(kept).collect();
+        let stays = |address: &IpAddr| ranges.iter().any(|range| range.holds(*address));
+        let gone = self.uses.iter().filter(|(_, use_)| !stays(&use_.address));
+        let gone: Vec<IkeId> = gone.map(|(ike, _)| *ike).collect();
+        for ike in &gone {
+            if let Some(use_) = self.uses.remove(ike) {
+                self.not_near(use_.near);
+            }
+        }
+        self.leases.retain(|address, _| stays(address));
+        self.held.retain(|_, address| stays(address));
+        self.idle.retain(|(_, address)| stays(address));
+        self.aside.retain(|address, _| stays(address));
+        self.returned.retain(stays);
+        self.ranges = ranges;
+        gone
+    }
+
     /// Whether the address is one of those that can be given, or lies between them.
     pub(crate) fn covers(&self, address: IpAddr) -> bool {
         self.ranges.iter().any(|range| range.prefix.contains(address))
@@ -118,9 +144,13 @@ impl Pool {
         Some(address)
     }
 
-    /// The caller has proved who it is: the address is its own now.
-    pub(crate) fn commit(&mut self, ike: IkeId) {
-        let Some(use_) = self.uses.get_mut(&ike).filter(|use_| !use_.proven) else { return };
+    /// The caller has proved who it is: the address is its own now. Whether it is still there to
+    /// be given.
+    pub(crate) fn commit(&mut self, ike: IkeId) -> bool {
+        let Some(use_) = self.uses.get_mut(&ike) else { return false };
+        if use_.proven {
+            return true;
+        }
         use_.proven = true;
         let (address, holder) = (use_.address, use_.holder.clone());
         self.not_aside(address);
@@ -130,23 +160,19 @@ impl Pool {
             }
             if lease.holder == holder {
                 lease.users.insert(ike);
-                return;
+                return true;
             }
             self.held.remove(&(lease.holder.clone(), address.is_ipv4()));
         }
         self.held.insert((holder.clone(), address.is_ipv4()), address);
         self.leases.insert(address, Lease { holder, users: [ike].into(), idle: None });
+        true
     }
 
     /// The IKE SA is gone. Its holder keeps the address for as long as nobody else needs it.
     pub(crate) fn release(&mut self, now: Instant, ike: IkeId) {
         let Some(use_) = self.uses.remove(&ike) else { return };
-        if let Some(count) = self.near.get_mut(&use_.near) {
-            *count -= 1;
-            if *count == 0 {
-                self.near.remove(&use_.near);
-            }
-        }
+        self.not_near(use_.near);
         if !use_.proven {
             self.not_aside(use_.address);
             if self.is_free(use_.address) {
@@ -157,6 +183,15 @@ impl Pool {
             if lease.users.is_empty() {
                 lease.idle = Some(now);
                 self.idle.insert((now, use_.address));
+            }
+        }
+    }
+
+    fn not_near(&mut self, near: (IpAddr, bool)) {
+        if let Some(count) = self.near.get_mut(&near) {
+            *count -= 1;
+            if *count == 0 {
+                self.near.remove(&near);
             }
         }
     }

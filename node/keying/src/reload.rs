@@ -1,4 +1,4 @@
-//! New policy groups, connections and served hosts for a running node: what changed is changed, and
+//! New policy groups, connections, served hosts and pools for a running node: what changed is changed, and
 //! nothing else is touched.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,24 +25,29 @@ pub struct Reloaded {
     pub connections_new: usize,
     /// Connections that are gone.
     pub connections_gone: usize,
+    /// Leases in use that were ended: their addresses are not in the pool any more.
+    pub leases_ended: usize,
 }
 
 impl Keying {
-    /// Puts groups and connections into force together: new connections first, old ones last, so
-    /// that nothing is open in between that one of the two closes, before or after.
+    /// Puts groups, connections and the pool into force together: new connections first, old ones
+    /// last, so that nothing is open in between that one of the two closes, before or after. What is
+    /// in the pool no longer goes while the groups still keep it private.
     pub fn handle_configuration(
         &mut self,
         now: Instant,
         groups: Groups,
         connections: Vec<Connection>,
+        pool: Vec<Prefix>,
     ) -> Reloaded {
         let mut both = connections.clone();
         let old = self.config.connections.iter().filter(|old| !connections.contains(old));
         both.extend(old.cloned());
         let (connections_new, _) = self.handle_connections(now, both);
+        let leases_ended = self.handle_pool(now, pool);
         let done = self.handle_groups(now, groups);
         let (_, connections_gone) = self.handle_connections(now, connections);
-        Reloaded { connections_new, connections_gone, ..done }
+        Reloaded { connections_new, connections_gone, leases_ended, ..done }
     }
 
     /// Puts new groups into force. What is new is added before what is old goes, so that no

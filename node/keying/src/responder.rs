@@ -53,6 +53,8 @@ impl Keying {
             .filter(|addr| {
                 !self.granted(ours, *addr, Strictness::Paranoid).0.is_empty()
                     && !self.config.addresses.contains(addr)
+                    // Those are ours to give, whoever else's some zone says they are.
+                    && !self.pool.covers(*addr)
             })
             .take(MAX_CLAIMS)
             .collect();

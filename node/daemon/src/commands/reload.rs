@@ -15,8 +15,9 @@ pub(crate) struct Args {
 }
 
 const LONG: &str = "Policy groups, [policy] directory and packetdefault, [[group]], [[serve]], \
-[[connection]], [[extrude]] and [[borrow]] are followed at once: what has not changed keeps its \
-pairs, and nothing is open in between. Of all other keys it is said which have changed and wait for \
+[[connection]], [[extrude]], [[borrow]] and [pool] are followed at once: what has not changed keeps \
+its pairs, and nothing is open in between. Whoever has an address that is not in the pool any more \
+loses it, is told so, and may ask for another. Of all other keys it is said which have changed and wait for \
 a restart. A file with an error changes nothing.";
 
 /// Runs the command.
@@ -41,6 +42,9 @@ fn text(done: &Value) -> String {
             count("connections_gone")
         ));
     }
+    if any("leases_ended") {
+        text.push_str(&format!("{} leases ended\n", count("leases_ended")));
+    }
     let restart = done.get("restart").and_then(Value::as_array);
     let keys: Vec<&str> = restart.into_iter().flatten().filter_map(Value::as_str).collect();
     if !keys.is_empty() {
@@ -62,8 +66,10 @@ mod tests {
         let plain = "1 prefixes changed, 0 removed, 2 flows start anew\n";
         assert_eq!(text(&done), plain);
         done["connections_gone"] = 1.into();
+        done["leases_ended"] = 3.into();
         done["restart"] = serde_json::json!(["node.mark", "ike.mobike"]);
         let more = "0 connections new, 1 gone\n\
+            3 leases ended\n\
             in force after a restart only: node.mark, ike.mobike\n";
         assert_eq!(text(&done), format!("{plain}{more}"));
     }

@@ -8,6 +8,7 @@ use sa::{Mode, Prefix};
 use serde::Deserialize;
 
 use super::parse_identity;
+use super::places::Fault;
 use crate::hostkey;
 
 /// One connection.
@@ -30,9 +31,6 @@ pub(crate) struct Connection {
     pub(crate) mode: ConnectionMode,
     #[serde(default)]
     pub(crate) start: ConnectionStart,
-    /// Where it is written.
-    #[serde(skip)]
-    pub(crate) line: Option<usize>,
 }
 
 /// One value, or several in a list.
@@ -143,15 +141,22 @@ fn everybody(prefix: Prefix) -> Prefix {
 }
 
 impl Connection {
-    /// What the types cannot say; the reason names the field. One over which addresses are lent
-    /// need not have subnets of its own.
-    pub(crate) fn check(&self, lends: bool) -> Result<(), String> {
+    /// What is wrong with a field of the connection that is the `index`th of the file.
+    pub(super) fn fault(&self, index: usize, field: &str, why: &str) -> Fault {
+        let key = format!("connection[{index}].{field}");
+        Fault { key, why: format!("connection {}: {field}: {why}", self.name) }
+    }
+
+    /// What the types cannot say. One over which addresses are lent need not have subnets of its
+    /// own.
+    pub(super) fn check(&self, index: usize, lends: bool) -> Result<(), Fault> {
         let Self { name, local_subnets, remote_subnets, .. } = self;
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
-            return Err(format!("connection.name: {name:?} is not 1 to 63 of [A-Za-z0-9._-]"));
+            let why = format!("{name:?} is not 1 to 63 of [A-Za-z0-9._-]");
+            return Err(Fault::new(format!("connection[{index}].name"), why));
         }
-        let error = |field: &str, why: &str| Err(format!("connection {name}: {field}: {why}"));
+        let error = |field: &str, why: &str| Err(self.fault(index, field, why));
         for (field, id) in [("local-id", &self.local_id), ("remote-id", &self.remote_id)] {
             if let Some(why) = id.as_deref().and_then(|id| parse_identity(id).err()) {
                 return error(field, &why);
@@ -211,12 +216,18 @@ impl Connection {
     }
 
     /// For keying; reads the peer's key.
-    pub(crate) fn to_keying(&self, rules: &dnskeys::Rules) -> Result<keying::Connection, String> {
-        let error = |why: String| format!("connection {}: remote-key: {why}", self.name);
+    ///
+    /// # Errors
+    /// Field and reason, if that cannot be used.
+    pub(super) fn to_keying(
+        &self,
+        rules: &dnskeys::Rules,
+    ) -> Result<keying::Connection, (&'static str, String)> {
+        let error = |why: String| ("remote-key", why);
         let remote_keys = match (&self.psk_file, self.remote_key.as_deref()) {
             (Some(file), _) => {
-                let secret = hostkey::load_secret(file)
-                    .map_err(|why| format!("connection {}: psk-file: {why}", self.name))?;
+                let secret =
+                    hostkey::load_secret(file).map_err(|why| ("psk-file", why.to_string()))?;
                 RemoteKeys::Known(vec![ike::Credential::Secret(secret)])
             }
             (None, None | Some("dns")) => RemoteKeys::Dns,

@@ -5,6 +5,7 @@ use std::path::Path;
 use keying::{File, Group, Groups};
 use serde::Deserialize;
 
+use super::places::Fault;
 use super::{Backend, Config, Error};
 
 /// The directory when the configuration names none.
@@ -67,34 +68,32 @@ impl TryFrom<String> for GroupName {
 }
 
 impl CustomGroup {
-    fn group(&self) -> Result<Group, String> {
-        Ok(match (self.kind, self.initiate, self.failure) {
-            (Kind::Opportunistic, true, Failure::Pass) => Group::PrivateOrClear,
-            (Kind::Opportunistic, true, Failure::Drop) => Group::Private,
-            (Kind::Opportunistic, false, Failure::Pass) => Group::ClearOrPrivate,
-            (Kind::Opportunistic, false, Failure::Drop) => {
-                return Err(format!(
-                    "group {}: without initiate, failure = \"drop\" would be a block until they \
-                     call",
-                    self.name
-                ));
-            }
-            (Kind::Passthrough, ..) => Group::Clear,
-            (Kind::Reject, ..) => Group::Block,
-        })
+    fn group(&self) -> Option<Group> {
+        match (self.kind, self.initiate, self.failure) {
+            (Kind::Opportunistic, true, Failure::Pass) => Some(Group::PrivateOrClear),
+            (Kind::Opportunistic, true, Failure::Drop) => Some(Group::Private),
+            (Kind::Opportunistic, false, Failure::Pass) => Some(Group::ClearOrPrivate),
+            (Kind::Opportunistic, false, Failure::Drop) => None,
+            (Kind::Passthrough, ..) => Some(Group::Clear),
+            (Kind::Reject, ..) => Some(Group::Block),
+        }
     }
 
-    /// What the types cannot say.
-    pub(super) fn check(&self) -> Result<(), String> {
+    /// What the types cannot say: field and reason.
+    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         let name = &self.name;
         let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if name.is_empty() || name.starts_with('.') || !name.bytes().all(ok) {
-            return Err(format!("group.name: {name:?} must be a file name of [A-Za-z0-9._-]"));
+            return Err(("name", format!("{name:?} must be a file name of [A-Za-z0-9._-]")));
         }
         if name == "packetdefault" || Group::ALL.iter().any(|group| group.name() == name) {
-            return Err(format!("group.name: {name} is a group already"));
+            return Err(("name", format!("{name} is a group already")));
         }
-        self.group().map(|_| ())
+        if self.group().is_none() {
+            let why = "\"drop\" without initiate would be a block until they call";
+            return Err(("failure", format!("{why} (group {name})")));
+        }
+        Ok(())
     }
 }
 
@@ -106,23 +105,22 @@ impl Config {
         let error = |file: &Path, line, why| Error { file: file.into(), line, why };
         let mut groups = Groups::new();
         if directory.is_dir() {
-            let custom =
-                self.groups.iter().filter_map(|c| Some((c.group().ok()?, c.name.as_str())));
+            let custom = self.groups.iter().filter_map(|c| Some((c.group()?, c.name.as_str())));
             let classic = Group::ALL.into_iter().map(|group| (group, group.name()));
             for (group, name) in classic.chain(custom) {
                 self.read(&mut groups, group, name, &directory.join(name))?;
             }
         } else if self.policy.directory.is_some() {
-            return Err(error(directory, None, "policy.directory: not a directory".to_owned()));
+            let why = format!("{}: not a directory", directory.display());
+            return Err(self.error(Fault::new("policy.directory", why)));
         }
         let default = self.policy.packetdefault.map(|name| name.0);
         let without_files = || (!directory.is_dir()).then_some(Group::PrivateOrClear);
         if let Some(default) = default.or_else(without_files) {
             groups.set_default(default);
         }
-        for prefix in self.pool() {
-            let clash =
-                |why| error(Path::new("configuration"), None, format!("pool.prefixes: {why}"));
+        for (index, prefix) in self.pool().into_iter().enumerate() {
+            let clash = |why| self.error(Fault::new(format!("pool.prefixes[{index}]"), why));
             groups.set_pool(prefix).map_err(clash)?;
         }
         if self.node.backend == Backend::Xfrm

@@ -6,7 +6,8 @@ use sa::Prefix;
 use serde::Deserialize;
 
 use super::connection::Subnet;
-use super::{Backend, Config};
+use super::places::Fault;
+use super::{Backend, Config, Error};
 
 /// The table.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
@@ -21,39 +22,37 @@ impl Config {
         self.pool.prefixes.iter().map(|subnet| subnet.0).collect()
     }
 
-    /// What the types cannot say; the reason names the field.
-    pub(super) fn check_pool(&self) -> Result<(), String> {
+    /// What the types cannot say.
+    pub(super) fn check_pool(&self) -> Result<(), Fault> {
         let pool = self.pool();
         if !pool.is_empty() && self.node.backend == Backend::Xfrm {
-            return Err("pool: needs node.backend = \"userspace\"".to_owned());
+            return Err(Fault::new("pool", "needs node.backend = \"userspace\""));
         }
         for (index, prefix) in pool.iter().enumerate() {
-            let error = |why: String| Err(format!("pool.prefixes: {prefix}{why}"));
+            let error = |why: String| Err(in_pool(index, prefix, &why));
             if prefix.len() < WIDEST || !is_for_hosts(prefix.addr()) {
-                return error(" is none that hosts can be given addresses of".to_owned());
+                return error("is none that hosts can be given addresses of".to_owned());
             }
             let before = pool.iter().take(index);
             if let Some(other) = before.copied().find(|other| overlap(prefix, other)) {
-                return error(format!(" overlaps {other}, which stands before it"));
+                return error(format!("overlaps {other}, which stands before it"));
             }
             if let Some((field, other)) = self.subnets().find(|(_, other)| overlap(prefix, other)) {
-                return error(format!(" overlaps {other} of {field}"));
+                return error(format!("overlaps {other} of {field}"));
             }
         }
         Ok(())
     }
 
     /// Which address of this machine lies in the pool, if one does: it would be somebody else's.
-    pub(crate) fn check_pool_against(&self, own: &[IpAddr]) -> Result<(), String> {
-        let clash = self.pool().into_iter().find_map(|prefix| {
-            own.iter().find(|address| prefix.contains(**address)).map(|address| (prefix, address))
-        });
-        match clash {
-            None => Ok(()),
-            Some((prefix, address)) => {
-                Err(format!("pool.prefixes: {prefix} holds {address}, an address of this machine"))
+    pub(crate) fn check_pool_against(&self, own: &[IpAddr]) -> Result<(), Error> {
+        for (index, prefix) in self.pool().iter().enumerate() {
+            if let Some(address) = own.iter().find(|address| prefix.contains(**address)) {
+                let why = format!("holds {address}, an address of this machine");
+                return Err(self.error(in_pool(index, prefix, &why)));
             }
         }
+        Ok(())
     }
 
     /// Every prefix that is somebody's by configuration, with the key that says so.
@@ -67,6 +66,10 @@ impl Config {
         let far = far.map(|s| ("connection.remote-subnets", s.0));
         served.chain(extruded).chain(borrowed).chain(near).chain(far)
     }
+}
+
+fn in_pool(index: usize, prefix: &Prefix, why: &str) -> Fault {
+    Fault::new(format!("pool.prefixes[{index}]"), format!("{prefix} {why}"))
 }
 
 fn overlap(one: &Prefix, other: &Prefix) -> bool {
@@ -137,10 +140,10 @@ mod tests {
         let config = parse("[pool]\nprefixes = [\"10.99.0.0/24\"]\n").unwrap();
         let own = |address: &str| [address.parse().unwrap()];
         assert!(config.check_pool_against(&own("192.0.2.1")).is_ok());
-        let error = config.check_pool_against(&own("10.99.0.1")).unwrap_err();
+        let error = config.check_pool_against(&own("10.99.0.1")).unwrap_err().to_string();
         assert_eq!(
             error,
-            "pool.prefixes: 10.99.0.0/24 holds 10.99.0.1, an address of this machine"
+            "x.toml:2: pool.prefixes: 10.99.0.0/24 holds 10.99.0.1, an address of this machine"
         );
     }
 }

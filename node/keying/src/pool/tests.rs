@@ -117,3 +117,36 @@ fn one_neighbourhood_leaves_addresses_for_others() {
     let other = ip("203.0.113.9");
     assert!(pool.offer(IkeId(999), &name("a.test"), other, ANY, &[]).is_some());
 }
+
+/// Who has what is still there keeps it; the others' IKE SAs are named, and nothing is left of them.
+#[test]
+fn another_pool_keeps_what_fits_it() {
+    let (mut pool, now) = (pool(&["10.99.0.0/29", "10.98.0.0/24"]), Instant::now());
+    for (ike, holder) in [(1, "a.test"), (2, "b.test"), (3, "c.test")] {
+        give(&mut pool, ike, holder).unwrap();
+    }
+    pool.release(now, IkeId(3));
+    // Not yet proven.
+    let offered = pool.offer(IkeId(4), &name("d.test"), ip("198.51.100.1"), ANY, &[]);
+    assert_eq!(offered, Some(ip("10.99.0.4")));
+    let prefixes = |all: &[&str]| all.iter().map(|p| p.parse().unwrap()).collect::<Vec<Prefix>>();
+    // 10.99.0.1 is what routers have now, 10.99.0.2 and .3 are in nobody's, .4 is nobody's broadcast.
+    let ended = pool.reshape(&prefixes(&["10.97.0.0/30", "10.99.0.0/31"]));
+    assert_eq!(ended, [IkeId(2), IkeId(4)]);
+    assert!(!pool.commit(IkeId(4)) && !pool.commit(IkeId(2)) && pool.commit(IkeId(1)));
+    pool.release(now, IkeId(2));
+    let left: Vec<(IpAddr, bool)> =
+        pool.leases().map(|lease| (lease.address, lease.used)).collect();
+    assert_eq!(left, [(ip("10.99.0.1"), true)]);
+    assert!(!pool.covers(ip("10.99.0.4")) && pool.covers(ip("10.97.0.1")));
+    assert_eq!(give(&mut pool, 5, "b.test"), Some(ip("10.97.0.1")));
+    assert_eq!(give(&mut pool, 6, "a.test"), Some(ip("10.99.0.1")), "its own, still");
+    // Nothing at all, and everything again.
+    assert_eq!(pool.reshape(&[]), [IkeId(1), IkeId(5), IkeId(6)]);
+    assert!(!pool.has(true) && pool.leases().next().is_none());
+    assert_eq!(give(&mut pool, 7, "a.test"), None);
+    assert!(pool.reshape(&prefixes(&["10.99.0.0/24"])).is_empty());
+    // What is counted by neighbourhood was given back as well: half of a pool is free for one.
+    let given = (10..).take_while(|ike| give(&mut pool, *ike, &format!("{ike}.test")).is_some());
+    assert_eq!(given.count(), 127);
+}
