@@ -2,6 +2,7 @@
 //!
 //! Neither side asks DNS: each has the other's key in a file. The inner addresses are on `lo`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tests::node::{Node, Setup, text};
@@ -9,8 +10,8 @@ use tests::place::{self, Capture};
 
 use crate::rig::{self, Rig};
 
-const WEST_IN: &str = "10.1.0.1";
-const EAST_IN: &str = "10.2.0.1";
+pub(crate) const WEST_IN: &str = "10.1.0.1";
+pub(crate) const EAST_IN: &str = "10.2.0.1";
 
 /// The root's trust anchor of 2017: a node wants one, and here nothing is ever asked.
 const ANCHOR: &str =
@@ -21,15 +22,29 @@ fn can_run(test: &str) -> bool {
 }
 
 /// oe-node in west and strongSwan in east. The fields are dropped in this order.
-struct Scene {
-    node: Node,
+pub(crate) struct Scene {
+    pub(crate) node: Node,
     wire: Capture,
-    rig: Rig,
+    pub(crate) rig: Rig,
 }
 
 impl Scene {
     fn up(start: &str, options: &[&str]) -> Self {
+        Self::up_with(None, start, options, "")
+    }
+
+    /// The same with another strongSwan than the installed one, and more tables for the node's
+    /// configuration.
+    pub(crate) fn up_with(
+        charon: Option<&Path>,
+        start: &str,
+        options: &[&str],
+        tables: &str,
+    ) -> Self {
         let mut rig = Rig::up("direct");
+        if let Some(charon) = charon {
+            rig.with_charon(charon);
+        }
         rig.key("west", "2048");
         rig.key("east", "2048");
         rig.strongswan(options);
@@ -40,9 +55,9 @@ impl Scene {
         setup.key = Some(rig.file("west", "key.pem").into());
         setup.policies = vec![("clear", "0.0.0.0/0\n::/0\n")];
         setup.more = format!(
-            "[[connection]]\nname = \"net\"\ngateway = \"192.0.2.2\"\nremote-key = \"{}\"\n\
-             local-subnets = [\"{WEST_IN}\"]\nremote-subnets = [\"{EAST_IN}\"]\n\
-             start = \"{start}\"\n",
+            "{tables}[[connection]]\nname = \"net\"\ngateway = \"192.0.2.2\"\n\
+             remote-key = \"{}\"\nlocal-subnets = [\"{WEST_IN}\"]\n\
+             remote-subnets = [\"{EAST_IN}\"]\nstart = \"{start}\"\n",
             rig.file("east", "pub.pem")
         );
         let wire = Capture::start(&west, "veth0", &directory.join("wire.pcap"));
@@ -50,12 +65,12 @@ impl Scene {
         Self { node, wire, rig }
     }
 
-    fn ping(&self, from: &str, source: &str, to: &str) -> bool {
+    pub(crate) fn ping(&self, from: &str, source: &str, to: &str) -> bool {
         let namespace = self.rig.namespace(from);
         place::run(&namespace, &["ping", "-n", "-c", "1", "-W", "8", "-I", source, to]).0
     }
 
-    fn assert_nothing_in_clear(&self) {
+    pub(crate) fn assert_nothing_in_clear(&self) {
         self.wire.await_esp();
         let inner = self.wire.packets("net 10.0.0.0/8");
         assert!(inner.is_empty(), "in the clear: {inner:#?}");

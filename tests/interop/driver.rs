@@ -171,6 +171,7 @@ impl Driver {
             resumption: true,
             retransmit_tries: setting("TRIES", "5").parse().expect("number"),
             compatibility: setting("COMPATIBILITY", "no") == "yes",
+            post_quantum: setting("POST_QUANTUM", "yes") == "yes",
             ..Config::new(pair.public())
         };
         let mut seed = [0; 32];
@@ -302,6 +303,7 @@ impl Driver {
                     "Established initiator {initiator} identity {identity:?} \
                      initial contact {initial_contact}"
                 );
+                println!("KeyExchange {}", self.ike.key_exchange(ike).unwrap_or_default());
             }
             Event::ChildUp(child) => {
                 self.children.push(child.id);

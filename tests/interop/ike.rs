@@ -256,7 +256,13 @@ fn both_rekey_at_once() {
     let mut ours = rig.ours(&[("TOKENS", "no")]);
     ours.tell("initiate");
     ours.expect("ChildUp");
-    for round in 1..=4 {
+    collide(&rig, &mut ours, 4);
+}
+
+/// Both sides rekey the child and then the IKE SA at the same moment, so many times; strongSwan
+/// repeats its requests soon.
+pub(crate) fn collide(rig: &Rig, ours: &mut Ours, rounds: usize) {
+    for round in 1..=rounds {
         for what in ["rekey-child", "rekey-ike"] {
             // What we send is lost for a moment: our request, and our answer to strongSwan's. So
             // each side has asked when it hears the other.

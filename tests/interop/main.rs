@@ -15,4 +15,5 @@ mod ike;
 mod libreswan;
 mod methods;
 mod nat;
+mod post_quantum;
 mod rig;

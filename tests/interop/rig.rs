@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
@@ -27,6 +28,45 @@ pub(crate) fn can_run_with_names(test: &str) -> bool {
     can_run(test) && !tests::skipped(test, why)
 }
 
+/// The same for a test whose strongSwan knows ML-KEM, which the installed one does not. Gives what
+/// runs that.
+pub(crate) fn can_run_with_newer(test: &str) -> Option<&'static Path> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    if !can_run(test) {
+        return None;
+    }
+    match FOUND.get_or_init(newer_strongswan) {
+        Ok(charon) => Some(charon),
+        Err(why) => {
+            let _ = tests::skipped(test, Some(why.clone()));
+            None
+        }
+    }
+}
+
+/// Unpacked from Debian's packages once and kept: `OE_STRONGSWAN6`, or a directory among the
+/// temporary ones.
+fn newer_strongswan() -> Result<PathBuf, String> {
+    let place = std::env::var_os("OE_STRONGSWAN6")
+        .map_or_else(|| std::env::temp_dir().join("oe-strongswan6"), PathBuf::from);
+    let (charon, complete) = (place.join("charon"), place.join("complete"));
+    if complete.exists() {
+        return Ok(charon);
+    }
+    if let Some(why) = tests::missing(&["apt-get", "dpkg"]) {
+        return Err(why);
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/interop/strongswan6.sh");
+    let made = Command::new(script).arg(&place).output().map_err(|error| error.to_string())?;
+    if !made.status.success() {
+        let said = String::from_utf8_lossy(&made.stderr);
+        let why = said.lines().last().unwrap_or("no reason given");
+        return Err(format!("strongSwan 6 cannot be had: {why}"));
+    }
+    std::fs::write(complete, "").map_err(|error| error.to_string())?;
+    Ok(charon)
+}
+
 fn strongswan_rig() -> PathBuf {
     tests::names::rigs().join("strongswan")
 }
@@ -39,6 +79,8 @@ pub(crate) struct Rig {
     peers: Vec<String>,
     swapped: bool,
     v6: bool,
+    /// Another strongSwan than the installed one.
+    charon: Option<PathBuf>,
 }
 
 impl Rig {
@@ -53,7 +95,14 @@ impl Rig {
         let name = format!("oei-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let state = std::env::temp_dir().join(&name);
         std::fs::create_dir_all(&state).expect("temporary directory");
-        let rig = Self { state, prefix: format!("{name}-"), peers: Vec::new(), swapped: false, v6 };
+        let rig = Self {
+            state,
+            prefix: format!("{name}-"),
+            peers: Vec::new(),
+            swapped: false,
+            v6,
+            charon: None,
+        };
         rig.script("topo.sh", &["up", topology]);
         rig
     }
@@ -74,6 +123,11 @@ impl Rig {
         // strongSwan wants its inner address on its own side.
         let add = ["exec", "west", "ip", "addr", "add", "10.2.0.1/32", "dev", "lo"];
         self.script("topo.sh", &add);
+    }
+
+    /// From now on strongSwan is the one that this file runs.
+    pub(crate) fn with_charon(&mut self, charon: &Path) {
+        self.charon = Some(charon.to_path_buf());
     }
 
     /// The NAT forgets its mappings: what comes next through it comes from another port.
@@ -103,6 +157,9 @@ impl Rig {
         command.args(arguments).env("RIG_STATE", &self.state).env("PFX", &self.prefix);
         if !self.v6 {
             command.env("V6", "0");
+        }
+        if let Some(charon) = &self.charon {
+            command.env("CHARON", charon);
         }
         command
     }
