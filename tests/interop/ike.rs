@@ -256,12 +256,12 @@ fn both_rekey_at_once() {
     let mut ours = rig.ours(&[("TOKENS", "no")]);
     ours.tell("initiate");
     ours.expect("ChildUp");
-    collide(&rig, &mut ours, 4);
+    collide(&rig, &mut ours, 4, |kind| format!("{kind}_REKEY collision with {kind}_REKEY"));
 }
 
 /// Both sides rekey the child and then the IKE SA at the same moment, so many times; strongSwan
-/// repeats its requests soon.
-pub(crate) fn collide(rig: &Rig, ours: &mut Ours, rounds: usize) {
+/// repeats its requests soon. `noticed` is what it logs then.
+pub(crate) fn collide(rig: &Rig, ours: &mut Ours, rounds: usize, noticed: impl Fn(&str) -> String) {
     for round in 1..=rounds {
         for what in ["rekey-child", "rekey-ike"] {
             // What we send is lost for a moment: our request, and our answer to strongSwan's. So
@@ -275,7 +275,7 @@ pub(crate) fn collide(rig: &Rig, ours: &mut Ours, rounds: usize) {
             rig.script("topo.sh", &["drop", "off"]);
             let _ = theirs.wait();
             let kind = if what == "rekey-child" { "CHILD" } else { "IKE" };
-            rig.expect_log_times(&format!("{kind}_REKEY collision with {kind}_REKEY"), round);
+            rig.expect_log_times(&noticed(kind), round);
             // The redundant ones are deleted: then both sides mean the same SAs.
             std::thread::sleep(Duration::from_millis(2500));
             await_some("one SA of each kind", Duration::from_secs(60), || {

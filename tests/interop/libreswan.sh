@@ -27,6 +27,9 @@ network() {
     ip netns exec $n sysctl -qw net.ipv4.conf.v$n.send_redirects=0
     mkdir -p /etc/netns/$n; echo "nameserver $IPD" >/etc/netns/$n/resolv.conf
   done
+  # The first SA of all has the kernel look for modules, which takes seconds here.
+  ip -n b xfrm state add src 10.0.0.1 dst 10.0.0.2 proto esp spi 256 mode transport \
+    aead "rfc4106(gcm(aes))" 0x$(printf '%072d' 1) 128 && ip -n b xfrm state flush
 }
 
 # zone RECORD...: signs and serves the reverse zone with these records
@@ -194,6 +197,74 @@ null() { # nobody publishes anything, and both are content with that
   say "null: ok"
 }
 
+# mode WANTED [CALL]: waits until our connection is up, in this mode; calls again if an emulated
+# libreswan has taken too long to answer
+mode() {
+  for i in $(seq 30); do
+    [ -z "${2:-}" ] || ip netns exec a ping -n -c 1 -W 5 $IPB >/dev/null 2>&1
+    S=$(status)
+    echo "$S" | python3 -c "
+import json,sys
+c = json.load(sys.stdin)['connections'][0]
+sys.exit(0 if c['state'] == 'up' and c['pairs'] == 1 and c['mode'] == '$1' else 1)" 2>/dev/null && return 0
+    sleep 0.5
+  done
+  echo "$S"; return 1
+}
+
+# both STORY: packets of every size and a stream, both ways
+both() {
+  there | grep -q " 0% packet loss" || fail "$1" "$2: loss"
+  back | grep -q " 0% packet loss" || fail "$1" "$2: loss back"
+  for size in 0 1400 4000; do
+    ip netns exec a ping -n -c 2 -i 0.3 -W 5 -s $size $IPB | grep -q " 0% packet loss" || fail "$1" "$2: $size octets"
+    ip netns exec b ping -n -c 2 -i 0.3 -W 5 -s $size $IPA | grep -q " 0% packet loss" || fail "$1" "$2: $size octets back"
+  done
+  head -c 500000 /dev/urandom >$DIR/sent
+  ip netns exec b timeout 30 nc -l -N 7000 >$DIR/came </dev/null & NC=$!
+  sleep 1
+  ip netns exec a timeout 30 nc -N $IPB 7000 <$DIR/sent >/dev/null
+  wait $NC; cmp -s $DIR/sent $DIR/came || fail "$1" "$2: stream"
+}
+
+# kernel STORY WHO MODE: libreswan's kernel has this mode and no other
+kernel() {
+  [ "$(ip -n b xfrm state | grep -o "mode [a-z]*" | sort -u)" = "mode $3" ] || fail "$1" "$2: $(ip -n b xfrm state)"
+}
+
+# host STORY ENCAPSULATION OURS THEIRS MODE: between the two addresses alone; ours and libreswan's
+# side ask for these modes, and what comes of it is the last
+host() {
+  zone "77 IN PTR nobody.test."
+  cut -c3- /etc/ipsec-b/pub >$DIR/peer.key
+  swan "conn host" "${T}ikev2=insist" "${T}authby=rsasig" "${T}left=$IPB" "${T}leftrsasigkey=$(cat /etc/ipsec-b/pub)" \
+    "${T}right=$IPA" "${T}rightrsasigkey=0s${OEKEY##* }" "${T}type=$4" "${T}auto=add"
+  node "$2" "[[connection]]
+name = \"host\"
+gateway = \"$IPB\"
+remote-key = \"$DIR/peer.key\"
+local-subnets = [\"$IPA\"]
+remote-subnets = [\"$IPB\"]
+mode = \"$3\""
+  capture "host $IPB and host $IPA"
+  mode "$5" call || fail "$1" "we call: not up, or in another mode"
+  kernel "$1" "we call" "$5"; both "$1" "we call"
+  whack b --name host --rekey-ipsec | cut -c1-160; sleep 3
+  mode "$5" || fail "$1" "rekeyed: not up, or in another mode"
+  kernel "$1" rekeyed "$5"; both "$1" "rekeyed"
+  whack b --name host --terminate >/dev/null; sleep 2
+  whack b --name host --initiate | cut -c1-160
+  mode "$5" || fail "$1" "libreswan calls: not up, or in another mode"
+  kernel "$1" "libreswan calls" "$5"; both "$1" "libreswan calls"
+  status | python3 -c "
+import json,sys
+p = json.load(sys.stdin)['counters']['plane']
+sys.exit(any(p[n] for n in ('untransportable', 'inner_selector', 'inner_malformed', 'unauthentic')))" || fail "$1" "$(status)"
+  protected "$1"
+  grep -qE "$IPA\.?[0-9]* > $IPB\.?[0-9]*: (ICMP|Flags)|$IPB\.?[0-9]* > $IPA\.?[0-9]*: (ICMP|Flags)" $DIR/wire && fail "$1" "in the clear"
+  stop; say "$1: ok"
+}
+
 network
 install -m600 "$KEYS/host.key" $DIR/host.key
 OEKEY=$(cat "$KEYS/ipseckey")
@@ -203,6 +274,9 @@ for story in "$@"; do
   case $story in
   configured) configured configured auto ;;
   encapsulated) configured encapsulated udp ;;
+  transport) host transport auto transport transport transport ;;
+  transport-udp) host transport-udp udp transport transport transport ;;
+  declined) host declined auto transport tunnel tunnel ;;
   *) $story ;;
   esac
 done

@@ -116,7 +116,7 @@ fn both_rekey_at_once_with_ml_kem() {
     let mut ours = rig.ours(&[("TOKENS", "no")]);
     ours.tell("initiate");
     ours.expect("ChildUp");
-    collide(&rig, &mut ours, 2);
+    collide(&rig, &mut ours, 3, |kind| format!("{kind}_SA rekey collision"));
     assert!(times(&rig, "IKE_FOLLOWUP_KE request") >= 8);
 }
 

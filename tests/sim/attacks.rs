@@ -70,12 +70,25 @@ fn payload(message: &[u8], wanted: u8) -> Option<&[u8]> {
 
 /// A message that nobody has protected: a header and one notify.
 fn forged(spis: &[u8], exchange: u8, flags: u8, id: u32, notify: u16) -> Vec<u8> {
+    forged_with(spis, (exchange, flags), id, notify, &[])
+}
+
+/// The same, and what the notify says.
+fn forged_with(
+    spis: &[u8],
+    (exchange, flags): (u8, u8),
+    id: u32,
+    notify: u16,
+    data: &[u8],
+) -> Vec<u8> {
+    let length = u8::try_from(8 + data.len()).unwrap();
     let mut message = spis.to_vec();
     message.extend([NOTIFY, 0x20, exchange, flags]);
     message.extend(id.to_be_bytes());
-    message.extend(36_u32.to_be_bytes());
-    message.extend([0, 0, 0, 8, 0, 0]);
+    message.extend((28 + u32::from(length)).to_be_bytes());
+    message.extend([0, 0, 0, length, 0, 0]);
     message.extend(notify.to_be_bytes());
+    message.extend(data);
     message
 }
 
@@ -250,6 +263,32 @@ fn forged_errors_end_no_call() {
         assert!(heard(&net, 0, "pong 1"), "notify {notify}");
         assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0, "notify {notify}");
     }
+}
+
+/// P12, P2 (RFC 7296 §2.6, §2.15): who answers IKE_SA_INIT faster than the gateway, with a cookie
+/// that nobody asked of us, and does so whenever we ask, ends no call either.
+#[test]
+fn forged_cookies_end_no_call() {
+    const COOKIE: u16 = 16390;
+    let mut net = west_and_east(5, Link { delay_us: 50_000..=50_000, ..Link::default() });
+    net.tapped = Some(Vec::new());
+    net.send(0, ip(EAST), "ping 1");
+    let mut answered = BTreeSet::new();
+    for step in 0..2000_u32 {
+        net.run(Duration::from_millis(10));
+        for request in ike_messages(&tapped(&net), IKE_SA_INIT, false) {
+            if request.local.ip() == ip(WEST) && answered.insert(request.octets.clone()) {
+                let spis = [&request.octets[..8], &[0; 8]].concat();
+                let cookie =
+                    forged_with(&spis, (IKE_SA_INIT, 0x20), 0, COOKIE, &step.to_be_bytes());
+                net.inject(ike(request.remote, request.local, cookie));
+            }
+        }
+    }
+    assert!(answered.len() > 2, "a cookie was taken up, and there was a second go");
+    assert!(heard(&net, 0, "pong 1"));
+    assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0);
+    assert_eq!(counters(&net, 0).downgrades, 0);
 }
 
 /// P12: an attacker on the way may spoil a call by answering it with keys of its own; that never

@@ -333,7 +333,7 @@ impl Ike {
                 State::Established(established)
             }
             State::HalfOpen(_) => State::Over,
-            State::AuthSent(sent) => {
+            State::AuthSent(mut sent) => {
                 sent.abandon(turn);
                 turn.ended(End::Closed);
                 State::Over
@@ -370,7 +370,7 @@ impl Ike {
                         turn.send(datagrams);
                         established.end(turn, End::Closed);
                     }
-                    State::AuthSent(sent) => {
+                    State::AuthSent(mut sent) => {
                         sent.abandon(turn);
                         turn.ended(End::Closed);
                     }
@@ -551,9 +551,7 @@ fn timeout(state: State, turn: &mut Turn<'_>) -> State {
                 turn.send(datagrams);
                 return State::AuthSent(sent);
             }
-            sent.abandon(turn);
-            turn.ended(End::Timeout);
-            State::Over
+            sent.unanswered(turn)
         }
         State::Signing(signing) if signing.until <= now => {
             turn.ended(End::SigningFailed);

@@ -2,6 +2,7 @@
 
 mod authentication;
 mod collision;
+mod cookies;
 mod crash;
 mod delete;
 mod followup;

@@ -12,9 +12,10 @@ use crate::child::{NewChild, Standing, child_up};
 use crate::crypto::{EspOffer, child_keys, confirm_esp, offer_esp, write_auth};
 use crate::established::{Authority, Established, Founding};
 use crate::exchange::authentication::{Claim, Prepared, Proof};
+use crate::exchange::ike_sa_init_initiator::{self, CookieTrust};
 use crate::exchange::ike_session_resume::TICKET_LIFE;
 use crate::exchange::mobike::{self, Mobility};
-use crate::exchange::{Ask, Pending, crash_detection, ike_sa_init_initiator};
+use crate::exchange::{Ask, Pending, crash_detection};
 use crate::failure::Failure;
 use crate::ike_sa::IkeSa;
 use crate::message::{
@@ -36,6 +37,9 @@ pub(crate) struct Keyed {
     pub(crate) response: Vec<u8>,
     /// What the peer proved itself with in the SA that this one is made of (RFC 5723).
     pub(crate) resumed: Option<Credential>,
+    /// Somebody's cookie was taken up, so that the responder may have seen another request than the
+    /// one that we sign.
+    pub(crate) doubtful: bool,
 }
 
 /// Waits for our own signature.
@@ -55,6 +59,7 @@ pub(crate) struct AuthSent {
     nonce_r: Vec<u8>,
     response: Vec<u8>,
     resumed: Option<Credential>,
+    doubtful: bool,
     spi_in: Spi,
     /// The inner address asked for.
     asked: Option<IpAddr>,
@@ -82,7 +87,7 @@ pub(crate) fn signed(signing: Signing, turn: &mut Turn<'_>, signature: &[u8]) ->
 
 /// Sends IKE_AUTH.
 pub(crate) fn send(keyed: Keyed, turn: &mut Turn<'_>, auth: Authentication) -> State {
-    let Keyed { mut sa, mut initiate, id, nonce_i, nonce_r, response, resumed } = keyed;
+    let Keyed { mut sa, mut initiate, id, nonce_i, nonce_r, response, resumed, doubtful } = keyed;
     initiate.child.mode = turn.link.path.mode_for(&initiate.child);
     let asked = initiate.ask_address.filter(|_| turn.link.path.nat.ours);
     let spi_in = turn.shared.fresh_esp_spi();
@@ -121,6 +126,7 @@ pub(crate) fn send(keyed: Keyed, turn: &mut Turn<'_>, auth: Authentication) -> S
         nonce_r,
         response,
         resumed,
+        doubtful,
         spi_in,
         asked,
     }))
@@ -128,10 +134,28 @@ pub(crate) fn send(keyed: Keyed, turn: &mut Turn<'_>, auth: Authentication) -> S
 
 impl AuthSent {
     /// Gives up. The responder may have established already: it is told, once.
-    pub(crate) fn abandon(mut self, turn: &mut Turn<'_>) {
+    pub(crate) fn abandon(&mut self, turn: &mut Turn<'_>) {
         turn.shared.drop_esp_spi(self.spi_in);
         let datagrams = self.sa.last_request(&[Payload::Delete(Delete::Ike)]);
         turn.send(datagrams);
+    }
+
+    /// Nobody answers.
+    pub(crate) fn unanswered(mut self, turn: &mut Turn<'_>) -> State {
+        self.abandon(turn);
+        if self.doubtful && self.resumed.is_none() {
+            return self.begin_anew(turn);
+        }
+        turn.ended(End::Timeout);
+        State::Over
+    }
+
+    /// Once more from the beginning, with a new SPI and nonce.
+    fn begin_anew(self, turn: &mut Turn<'_>) -> State {
+        turn.drop_ike_spi(self.sa.own_spi());
+        turn.link.path = turn.link.path.at_first();
+        let trust = if self.doubtful { CookieTrust::Late } else { CookieTrust::AtOnce };
+        ike_sa_init_initiator::begin(turn, self.initiate, trust)
     }
 }
 
@@ -141,11 +165,10 @@ pub(crate) fn receive(state: AuthSent, turn: &mut Turn<'_>, payloads: &Payloads)
         Ok((identity, key)) => establish(state, turn, payloads, identity, key),
         Err(why) => {
             turn.shared.drop_esp_spi(state.spi_in);
-            if state.resumed.is_some() {
-                // What was known of us then may not hold now: the long way tells.
-                turn.drop_ike_spi(state.sa.own_spi());
-                turn.link.path = turn.link.path.at_first();
-                return ike_sa_init_initiator::start(turn, state.initiate);
+            // What was known of us then may not hold now: the long way tells. And what a cookie did to
+            // our request fails once.
+            if state.resumed.is_some() || state.doubtful && why == SIGNATURE_REFUSED {
+                return state.begin_anew(turn);
             }
             if why == End::AuthenticationFailed {
                 // The responder believes that all is well (RFC 7296 §2.21.2).
@@ -159,6 +182,10 @@ pub(crate) fn receive(state: AuthSent, turn: &mut Turn<'_>, payloads: &Payloads)
         }
     }
 }
+
+/// AUTHENTICATION_FAILED in answer to IKE_AUTH.
+const SIGNATURE_REFUSED: End =
+    End::Refused { notify: NotifyType::AUTHENTICATION_FAILED.0, authentic: false };
 
 fn authenticate(
     state: &AuthSent,

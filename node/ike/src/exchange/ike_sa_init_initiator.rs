@@ -1,5 +1,6 @@
 //! IKE_SA_INIT, our request (RFC 7296 §1.2).
 
+use std::collections::VecDeque;
 use std::mem;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,9 @@ pub(crate) struct InitSent {
     /// What was asked before with another group: an answer to it is as good (RFC 7296 §2.21.1).
     earlier: Vec<(Agreement, Vec<u8>)>,
     cookie: Option<Vec<u8>>,
+    trust: CookieTrust,
+    /// Cookies that wait until the request would be repeated anyway.
+    held: VecDeque<Vec<u8>>,
     rounds: u8,
     request: Vec<u8>,
     repeat: Repeat,
@@ -33,6 +37,18 @@ pub(crate) struct InitSent {
     refused: Option<Refusal>,
     /// How often a request was sent.
     sent: u32,
+}
+
+/// When a cookie is taken up. Anybody may have sent it, and with it our request is another one: a
+/// responder that never asked for it has answered the one before already, and cannot say so
+/// (RFC 7296 §2.6, §2.15), so that we sign what it did not see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum CookieTrust {
+    /// At once: who does ask for cookies is busy enough.
+    AtOnce,
+    /// One has been taken up, and IKE_AUTH failed: now the genuine answer gets its time, and a cookie
+    /// goes out when the request would be repeated anyway.
+    Late,
 }
 
 /// An error that anybody may have sent.
@@ -52,6 +68,11 @@ const NO_KEY_PAIR: End = End::Misbehaved("key exchange");
 
 /// Sends the first request.
 pub(crate) fn start(turn: &mut Turn<'_>, initiate: Initiate) -> State {
+    begin(turn, initiate, CookieTrust::AtOnce)
+}
+
+/// The same, where it has to be thought of when to believe in cookies.
+pub(crate) fn begin(turn: &mut Turn<'_>, initiate: Initiate, trust: CookieTrust) -> State {
     let spi = turn.fresh_ike_spi();
     let Ok(agreement) = Agreement::new(Group::Curve25519, &mut turn.shared.rng) else {
         turn.ended(NO_KEY_PAIR);
@@ -66,6 +87,8 @@ pub(crate) fn start(turn: &mut Turn<'_>, initiate: Initiate) -> State {
         earlier: Vec::new(),
         agreement,
         cookie: None,
+        trust,
+        held: VecDeque::new(),
         rounds: 0,
         request: Vec::new(),
         repeat,
@@ -127,6 +150,10 @@ impl InitSent {
         if self.repeat.due > turn.now {
             return None;
         }
+        if let Some(cookie) = self.held.pop_front() {
+            self.bring(turn, cookie);
+            return None;
+        }
         if !self.repeat.again(turn.now) {
             return Some(self.refused.map_or(End::Timeout, |refusal| refusal.why));
         }
@@ -134,6 +161,12 @@ impl InitSent {
         self.sent = self.sent.saturating_add(1);
         turn.send(vec![self.request.clone()]);
         None
+    }
+
+    /// Asks with this cookie.
+    fn bring(&mut self, turn: &mut Turn<'_>, cookie: Vec<u8>) {
+        self.cookie = Some(cookie);
+        self.send(turn);
     }
 
     fn refuse(&mut self, now: Instant, why: End) {
@@ -238,12 +271,15 @@ fn read_refusal(
         if !(1..=MAX_COOKIE).contains(&cookie.data.len()) {
             return Err(InvalidMessage::Value("cookie").into());
         }
-        if state.rounds >= MAX_ROUNDS || state.cookie.as_ref() == Some(&cookie.data) {
+        let known = state.cookie.iter().chain(&state.held).any(|known| *known == cookie.data);
+        if state.rounds >= MAX_ROUNDS || known {
             return Err(Dropped::Stray);
         }
         state.rounds += 1;
-        state.cookie = Some(cookie.data.clone());
-        state.send(turn);
+        match state.trust {
+            CookieTrust::AtOnce => state.bring(turn, cookie.data.clone()),
+            CookieTrust::Late => state.held.push_back(cookie.data.clone()),
+        }
         return Ok(());
     }
     let error = payloads.error().ok_or(InvalidMessage::Missing("SA"))?;
@@ -359,6 +395,7 @@ fn accept(
     }
     let id = Identification::of(&state.initiate.identity);
     let additional = answer.sa.suite.additional;
+    let doubtful = state.cookie.is_some() && state.trust == CookieTrust::AtOnce;
     let keyed = Keyed {
         sa: answer.sa,
         initiate: state.initiate,
@@ -367,6 +404,7 @@ fn accept(
         nonce_r: answer.nonce_r,
         response: message.octets.to_vec(),
         resumed: None,
+        doubtful,
     };
     let ike = turn.link.id;
     let behind_nat = turn.link.path.nat.ours;

@@ -197,6 +197,7 @@ fn accept(
         nonce_r,
         response: message.octets.to_vec(),
         resumed: Some(state.peer),
+        doubtful: state.cookie.is_some(),
     };
     let ike = turn.link.id;
     let behind_nat = turn.link.path.nat.ours;
