@@ -44,6 +44,8 @@ struct Driver {
     remote: IpAddr,
     sockets: [Arc<UdpSocket>; 2],
     sender: Option<Sender<Happening>>,
+    /// How many of our first requests somebody on the way still answers with a cookie of its own.
+    forgeries: u8,
     ikes: Vec<IkeId>,
     children: Vec<SaId>,
 }
@@ -184,6 +186,7 @@ impl Driver {
             remote: setting("REMOTE", "192.0.2.2").parse().expect("address"),
             sockets: sockets(local),
             sender: None,
+            forgeries: setting("FORGED_COOKIES", "0").parse().expect("number"),
             ikes: Vec::new(),
             children: Vec::new(),
         }
@@ -268,7 +271,10 @@ impl Driver {
         while let Some(output) = self.ike.poll_output() {
             let now = Instant::now();
             match output {
-                Output::Transmit(transmit) => self.send(&transmit),
+                Output::Transmit(transmit) => {
+                    self.send(&transmit);
+                    self.forge(&transmit);
+                }
                 Output::NeedChild(need) => self.ike.handle_child(Instant::now(), need.ike, false),
                 Output::NeedPeer(need) => {
                     println!("NeedPeer {:?} natted {}", need.identity, need.peer_natted);
@@ -341,6 +347,30 @@ impl Driver {
         let mut octets = if transmit.marker { vec![0; 4] } else { Vec::new() };
         octets.extend_from_slice(&transmit.octets);
         let _ = socket.send_to(&octets, transmit.remote);
+    }
+
+    /// Somebody sees our IKE_SA_INIT request and is faster than the peer.
+    fn forge(&mut self, request: &Transmit) {
+        const COOKIE: u16 = 16390;
+        let Some((spi, [.., exchange, flags])) = request
+            .octets
+            .split_first_chunk::<8>()
+            .and_then(|(spi, rest)| Some((spi, rest.first_chunk::<12>()?)))
+        else {
+            return;
+        };
+        if self.forgeries == 0 || (*exchange, *flags) != (34, 0x08) {
+            return;
+        }
+        self.forgeries -= 1;
+        let mut octets =
+            [&spi[..], &[0; 8], &[41, 0x20, 34, 0x20, 0, 0, 0, 0, 0, 0, 0, 40]].concat();
+        octets.extend([0, 0, 0, 12, 0, 0]);
+        octets.extend(COOKIE.to_be_bytes());
+        octets.extend([0xf0, 0, 0, self.forgeries]);
+        println!("Forged");
+        let (local, remote) = (request.local, request.remote);
+        self.ike.handle_datagram(Instant::now(), Datagram { local, remote, octets: &octets });
     }
 }
 

@@ -102,6 +102,33 @@ fn strongswan_asks_us_for_a_cookie_and_another_group() {
     rig.expect_log("generating IKE_SA_INIT response 0 [ N(COOKIE) ]");
 }
 
+/// P12 (RFC 7296 §2.6): a cookie that strongSwan never baked makes us sign what it did not see
+/// first. The second go holds such cookies back, and gets through; also where strongSwan does ask
+/// for cookies, and for another group.
+#[test]
+fn a_forged_cookie_ends_no_call_to_strongswan() {
+    if !can_run("a_forged_cookie_ends_no_call_to_strongswan") {
+        return;
+    }
+    let asks = &["charon:cookie_threshold=0", "charon:cookie_threshold_ip=0"][..];
+    for (options, forgeries) in
+        [(&[][..], "1"), (&[], "9"), (asks, "9"), (&["ike=aes128gcm16-prfsha256-ecp256"], "9")]
+    {
+        let rig = rig("2048", options);
+        let mut ours = rig.ours(&[("FORGED_COOKIES", forgeries)]);
+        ours.tell("initiate");
+        ours.expect("Forged");
+        ours.expect("ChildUp");
+        assert!(!ours.saw("Ended"));
+        ours.tell("probe");
+        ours.tell("close");
+        ours.expect("Ended Closed");
+        if forgeries == "1" {
+            rig.expect_log("generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]");
+        }
+    }
+}
+
 #[test]
 fn we_ask_strongswan_for_another_group() {
     if !can_run("we_ask_strongswan_for_another_group") {
