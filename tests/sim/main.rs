@@ -26,6 +26,7 @@ mod resumption;
 mod rules;
 mod strangers;
 mod uplinks;
+mod weaker;
 
 use std::net::IpAddr;
 

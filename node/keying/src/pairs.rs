@@ -39,7 +39,8 @@ impl Keying {
         if let Some(index) = self.peers.get(&child.ike).and_then(|peer| peer.connection) {
             return self.connection_child_up(now, index, child);
         }
-        let Some((flow, proof)) = self.proof_for(&child) else {
+        let enough = |(flow, proof): &(Flow, Authorized)| !self.is_weaker(&child, *flow, proof);
+        let Some((flow, proof)) = self.proof_for(&child).filter(enough) else {
             // Nothing may be installed without a proof: the peer is told that it is gone.
             self.ike.close_child(now, child.id);
             if child.initiator {
@@ -95,6 +96,14 @@ impl Keying {
             // Whether the key is still the published one (rules 47, 70).
             self.recheck(flow, id);
         }
+    }
+
+    /// Whether a new child's peer has shown less than the peer that the flow is sent to. It gets
+    /// nothing, for a moment neither: what it sends would be heard as the other's.
+    fn is_weaker(&self, child: &Child, flow: Flow, proof: &Authorized) -> bool {
+        let current = self.current(flow).filter(|current| child.rekeys != Some(*current));
+        let current = current.and_then(|sa| self.pairs.get(&sa));
+        current.is_some_and(|pair| trust_of(proof) < pair.trust)
     }
 
     /// Whether packets of this flow leave in the clear as things stand.
@@ -274,9 +283,6 @@ impl Keying {
         let (Some(a), Some(b)) = (self.pairs.get(&old), self.pairs.get(&new)) else {
             return Settlement::NewNow;
         };
-        if b.trust < a.trust {
-            return Settlement::OldWeClose;
-        }
         let (Some(pa), Some(pb)) = (self.peers.get(&a.ike), self.peers.get(&b.ike)) else {
             return Settlement::NewNow;
         };
