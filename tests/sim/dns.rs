@@ -1,6 +1,6 @@
 //! DNS as a table: every outcome a lookup can have, at will.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,7 +13,11 @@ use dnskeys::{
 #[derive(Default)]
 pub(crate) struct Dns {
     answers: BTreeMap<Name, Answer>,
+    silent: BTreeSet<Name>,
 }
+
+/// How long the resolver waits for a name server.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Dns {
     pub(crate) fn answer(&self, name: &Name) -> Answer {
@@ -50,6 +54,17 @@ impl Dns {
         let malformed = vec![Malformed { source: Source::Txt, why: "precedence" }];
         let set = RecordSet { gateways: Vec::new(), malformed };
         self.set(addr, security, Outcome::Records(set));
+    }
+
+    /// The name servers of this address never answer.
+    pub(crate) fn silent(&mut self, addr: IpAddr) {
+        self.failed(addr, Failure::Timeout);
+        self.silent.insert(Name::reverse(addr));
+    }
+
+    /// How much later than others the resolver answers.
+    pub(crate) fn delay(&self, name: &Name) -> Duration {
+        if self.silent.contains(name) { PATIENCE } else { Duration::ZERO }
     }
 
     pub(crate) fn failed(&mut self, addr: IpAddr, failure: Failure) {

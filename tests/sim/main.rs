@@ -10,6 +10,7 @@ mod dns;
 mod fallback;
 mod first_packet;
 mod gateway;
+mod half_way;
 mod links;
 mod lossy;
 mod matrix;

@@ -407,7 +407,7 @@ impl Net {
     }
 
     fn query(&mut self, host: usize, name: &Name) {
-        let delay = self.pick(self.link.dns_us.clone());
+        let delay = self.pick(self.link.dns_us.clone()) + self.dns.delay(name);
         let answer = Box::new(self.dns.answer(name));
         self.schedule(delay, Arrival::Answer { to: host, answer });
     }

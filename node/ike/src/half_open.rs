@@ -59,8 +59,9 @@ impl HalfOpen {
     }
 }
 
-/// Who has one address of these has all of them.
-pub(crate) fn prefix(source: IpAddr) -> Prefix {
+/// What counts as one source: who has one address of these has all of them.
+#[must_use]
+pub fn prefix(source: IpAddr) -> Prefix {
     let len = if source.is_ipv4() { 24 } else { 56 };
     Prefix::new(source, len).unwrap_or_else(|_| Prefix::host(source))
 }

@@ -70,6 +70,7 @@ mod tests;
 mod ticket;
 
 pub use api::*;
+pub use half_open::prefix as source_prefix;
 pub use message::InvalidMessage;
 pub use node::Ike;
 pub use shared::Counters;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use dnskeys::{Answer, Authorized, Claim, Name, Outcome, Refusal, Speaker, Strictness};
 use ike::{Assigned, Credential, Grant, Identity, IkeId, NeedPeer, PeerVerdict};
-use sa::{Flow, TrafficSelector};
+use sa::{Flow, Prefix, TrafficSelector};
 
 use crate::entry::{Asker, Peer, Visit, Visitor};
 use crate::group::Group;
@@ -61,7 +61,7 @@ impl Keying {
         if claims.is_empty() && !asks {
             return self.refuse(now, &need, Why::Group);
         }
-        if self.visitors.len() >= MAX_VISITORS {
+        if !self.places().has_one_for(need.remote.ip()) {
             // A refusal would be believed for minutes, and what keeps us busy passes in seconds.
             if self.visitors_waiting.len() >= MAX_WAITING {
                 self.counters.over_budget += 1;
@@ -100,14 +100,31 @@ impl Keying {
         }
     }
 
-    /// The next that waits, if there is room; who has waited for too long has given up.
+    /// The next that waits and for whom there is room; who has waited for too long has given up.
     pub(crate) fn let_in(&mut self, now: Instant) {
-        while self.visitors.len() < MAX_VISITORS {
-            let Some((since, need)) = self.visitors_waiting.pop_front() else { return };
-            if now.saturating_duration_since(since) < WAIT {
+        let late = |(since, _): &(Instant, NeedPeer)| now.saturating_duration_since(*since) >= WAIT;
+        while self.visitors_waiting.front().is_some_and(late) {
+            self.visitors_waiting.pop_front();
+        }
+        loop {
+            let places = self.places();
+            let has_place = |(_, need): &(Instant, NeedPeer)| places.has_one_for(need.remote.ip());
+            let Some(next) = self.visitors_waiting.iter().position(has_place) else { return };
+            if let Some((_, need)) = self.visitors_waiting.remove(next) {
                 self.visited(now, need);
             }
         }
+    }
+
+    /// The places of strangers whose records are being asked.
+    fn places(&self) -> Places {
+        let mut places = Places { taken: self.visitors.len(), near: BTreeMap::new() };
+        if places.taken >= MAX_VISITORS / 2 {
+            for visitor in self.visitors.values() {
+                *places.near.entry(ike::source_prefix(visitor.need.remote.ip())).or_default() += 1;
+            }
+        }
+        places
     }
 
     /// All records are known: which keys entitle to what?
@@ -320,6 +337,21 @@ pub(crate) fn published_keys(visitor: &Visitor) -> Vec<dnskeys::PublicKey> {
     keys
 }
 
+/// Who has the places of strangers. One prefix may have half of them, and more only as long as it
+/// is one of many: whose reverse zone never answers must not keep all others waiting.
+struct Places {
+    taken: usize,
+    /// By source prefix; counted from where it matters.
+    near: BTreeMap<Prefix, usize>,
+}
+
+impl Places {
+    fn has_one_for(&self, source: IpAddr) -> bool {
+        let near = self.near.get(&ike::source_prefix(source)).copied().unwrap_or(0);
+        self.taken < MAX_VISITORS && (self.taken < MAX_VISITORS / 2 || near < FAIR)
+    }
+}
+
 /// Selectors on our side, and on a stranger's.
 type Granted = (Vec<TrafficSelector>, Vec<TrafficSelector>);
 
@@ -329,6 +361,8 @@ const MAX_CLAIMS: usize = 4;
 const MAX_SELECTORS: usize = 16;
 /// Strangers whose records are being asked at once.
 const MAX_VISITORS: usize = 128;
+/// Of these, what every source prefix may have when half of them are taken.
+const FAIR: usize = MAX_VISITORS / 16;
 /// Strangers that wait for their turn: a mesh of some hundreds that starts at once.
 const MAX_WAITING: usize = 1024;
 /// How long one may wait: about as long as it goes on asking.
