@@ -2,7 +2,7 @@
 //! whom (rules 20, 46, 62, 68; P3, P4).
 
 use dnskeys::{Outcome, Security};
-use keying::{Group, Groups, StateName};
+use keying::{Group, Groups, StateName, What};
 use sa::Prefix;
 
 use crate::dns::records;
@@ -214,6 +214,75 @@ fn nonsense_gateways_are_not_called() {
         assert_eq!(to, 0, "{nonsense}");
         assert_ne!(state(&net, 0, ALICE, BOB), Some(StateName::Keyed), "{nonsense}");
     }
+}
+
+/// Rule 20: the hosts' records name their gateways without a key, and the gateways' own have it. Where
+/// one has none there is no pair; where nobody signed for it, one that is worth no more than that.
+#[test]
+fn a_gateway_named_without_a_key_is_asked_for_its_own() {
+    use sa::Trust::{Dnssec, Unauthenticated};
+    let cases = [
+        ("its key", Some((key(1), Security::Secure)), Some(Dnssec)),
+        ("no key either", Some((None, Security::Secure)), None),
+        ("another key", Some((key(2), Security::Secure)), None),
+        ("a key that nobody signed", Some((key(1), Security::Insecure)), Some(Unauthenticated)),
+        ("no record", None, None),
+    ];
+    for (case, own, trust) in cases {
+        let mut net = Net::new(12, Link::default());
+        gateway(&mut net, WEST, 0, &[ALICE]);
+        gateway(&mut net, EAST, 1, &[BOB]);
+        net.dns.publish(ip(ALICE), ip(WEST), None, Security::Secure);
+        net.dns.publish(ip(BOB), ip(EAST), None, Security::Secure);
+        match own {
+            Some((key, security)) => net.dns.publish(ip(EAST), ip(EAST), key, security),
+            None => net.dns.set(ip(EAST), Security::Secure, Outcome::NoName),
+        }
+        send(&mut net, 0, ALICE, BOB, "ping");
+        net.run(seconds(3));
+        let found = net.hosts[0].node.as_ref().unwrap().state_of(net.now, ip(BOB)).unwrap();
+        assert_eq!(found.trust, trust, "{case}: {found:?}");
+        assert_eq!(found.state == StateName::Keyed, trust.is_some(), "{case}: {found:?}");
+        assert_eq!(clear(&net) == 0, trust.is_some(), "{case}");
+        assert!(heard(&net, 0, "pong"), "{case}");
+    }
+}
+
+/// Rule 25: the first gateway is there and is who it says, and will not carry this host. An IKE SA
+/// alone is no success: the next is tried, and nothing goes in the clear.
+#[test]
+fn a_gateway_that_answers_and_refuses_is_not_the_last() {
+    let mut net = Net::new(13, Link::default());
+    gateway(&mut net, WEST, 0, &[]);
+    // It would carry a single port for west, which is less than what bob is called for.
+    let mut groups = Groups::new();
+    let ssh = sa::Ports::new(6, 0, 22).unwrap();
+    groups.insert_ports(Prefix::host(ip(WEST)), ssh, Group::PrivateOrClear);
+    gateway_of(&mut net, EAST, 1, &[BOB], groups);
+    gateway(&mut net, EAST_2, 2, &[BOB]);
+    let both = records(&[(10, ip(EAST), key(1)), (20, ip(EAST_2), key(2))]);
+    net.dns.set(ip(BOB), Security::Secure, Outcome::Records(both));
+    send(&mut net, 0, WEST, BOB, "ping");
+    net.run(seconds(3));
+    assert!(heard(&net, 0, "pong"));
+    assert_eq!(clear(&net), 0);
+    assert_eq!(state(&net, 0, WEST, BOB), Some(StateName::Keyed));
+    let reports = &net.hosts[0].node.as_ref().unwrap().reports;
+    let ended: Vec<_> = reports
+        .iter()
+        .filter_map(|report| match report.what {
+            What::GatewayEnded { gateway, why } => Some((gateway, why)),
+            _ => None,
+        })
+        .collect();
+    let [(gateway, ike::End::Refused { authentic: true, .. })] = ended[..] else {
+        panic!("{ended:?}")
+    };
+    assert_eq!(gateway, ip(EAST));
+    // What is of no use does not stay.
+    net.run(seconds(20));
+    let peers = net.hosts[0].node.as_ref().unwrap().keying.peers(net.now);
+    assert_eq!(peers.len(), 1, "{peers:#?}");
 }
 
 /// Two gateways in order of precedence: the second is called when the first does not answer, and

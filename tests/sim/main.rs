@@ -7,6 +7,7 @@ mod connection;
 mod crash;
 mod crossing;
 mod dns;
+mod downgrade;
 mod fallback;
 mod first_packet;
 mod gateway;

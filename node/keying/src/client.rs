@@ -5,11 +5,11 @@
 //! we call would look there too. A host whose record names itself, or somebody else, or nobody, is
 //! left to its own devices: its packets are as any clear ones to us, its ESP and IKE included.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use dnskeys::{Answer, Authorized, Claim, Name, Refusal, Speaker, Strictness};
+use dnskeys::{Answer, Authorized, Claim, Gateway, Name, Outcome, Refusal, Speaker, Strictness};
 use ike::{Credential, IkeId, NeedChild};
 use sa::{Flow, TrafficSelector};
 
@@ -54,22 +54,63 @@ impl Keying {
 
     /// The record of a flow's own source is known.
     pub(crate) fn client_answered(&mut self, now: Instant, flow: Flow, answer: &Answer) {
-        let waits = self.flows.get(&flow).is_some_and(|e| matches!(e.state, State::PotentialOe));
-        if !waits {
+        let open = |e: &&mut Box<Entry>| matches!(e.state, State::PotentialOe);
+        let Some(entry) = self.flows.get_mut(&flow).filter(open) else { return };
+        entry.said(now, answer);
+        self.report(now, Some(flow), What::of(answer));
+        let client = Name::reverse(flow.src());
+        let Some(entry) = self.flows.get(&flow) else { return };
+        let Some(of_client) = entry.answer_of(&client) else { return };
+        // Where it names us without a key, those we call will look for that at our own name.
+        let own = self.named_without_key(of_client);
+        let missing: Vec<Name> =
+            own.iter().filter(|name| entry.answer_of(name).is_none()).cloned().collect();
+        if !missing.is_empty() {
+            for name in missing {
+                self.ask(name, Asker::Client(flow));
+            }
             return;
         }
-        let own = self.config.addresses.iter().copied().map(Name::reverse);
-        if answer.owner != Name::reverse(flow.src()) && own.clone().all(|name| name != answer.owner)
-        {
-            return;
-        }
-        match self.judge_client(now, flow.src(), &[answer]) {
+        let names = own.into_iter().chain([client]);
+        let evidence: Vec<Answer> =
+            names.filter_map(|name| entry.answer_of(&name).cloned()).collect();
+        let evidence: Vec<&Answer> = evidence.iter().collect();
+        match self.judge_client(now, flow.src(), &evidence) {
             Ok(_) => self.ask(Name::reverse(flow.dst()), Asker::Destination(flow)),
             Err(why) => {
                 let until = self.client(now, flow.src()).map_or(now, |standing| standing.until);
                 self.client_refused(now, flow, why, until.saturating_duration_since(now));
             }
         }
+    }
+
+    /// The names of ours that a client's record leaves it to, to say our key.
+    fn named_without_key(&self, of_client: &Answer) -> BTreeSet<Name> {
+        let Outcome::Records(set) = &of_client.outcome else { return BTreeSet::new() };
+        let keyless = set.gateways.iter().filter(|record| record.key.is_none());
+        let ours = |gateway: &Gateway| match gateway {
+            Gateway::Address(addr) if self.config.addresses.contains(addr) => {
+                Some(Name::reverse(*addr))
+            }
+            Gateway::Name(name) if self.own_name().as_ref() == Some(name) => Some(name.clone()),
+            Gateway::Own | Gateway::Address(_) | Gateway::Name(_) => None,
+        };
+        keyless.filter_map(|record| ours(&record.gateway)).take(MAX_OWN_NAMES).collect()
+    }
+
+    /// The name that we are called by, if it is one.
+    fn own_name(&self) -> Option<Name> {
+        match self.config.identity.as_ref().and_then(to_speaker) {
+            Some(Speaker::Name(name)) => Some(name),
+            Some(Speaker::Address(_)) | None => None,
+        }
+    }
+
+    /// What has to be asked to see whether we may speak for a client to somebody who has called this
+    /// address of ours.
+    pub(crate) fn client_names(&self, client: IpAddr, called: IpAddr) -> BTreeSet<Name> {
+        let own = self.own_name().unwrap_or_else(|| Name::reverse(called));
+        [Name::reverse(client), own].into()
     }
 
     /// Judges a client's record as those we call will, and remembers it.
@@ -198,8 +239,8 @@ impl Keying {
             Speaker::Address(addr) => Name::reverse(*addr),
             Speaker::Name(name) => name.clone(),
         };
-        let client = self.serves(ours).then(|| Name::reverse(ours));
-        let names = client.into_iter().chain([Name::reverse(theirs), own]);
+        let client = self.serves(ours).then(|| self.client_names(ours, peer.local));
+        let names = client.into_iter().flatten().chain([Name::reverse(theirs), own]);
         let answers: BTreeMap<Name, Option<Answer>> = names.map(|name| (name, None)).collect();
         let asked: Vec<Name> = answers.keys().cloned().collect();
         self.child_visitors.insert(ike, ChildVisitor { flow, speaker, answers });
@@ -278,6 +319,8 @@ impl Keying {
 const MAX_CLIENTS: usize = 16_384;
 /// Wanted children whose records are being asked at once, one for each peer at the most.
 const MAX_CHILD_VISITORS: usize = 256;
+/// Names of ours asked about for one client: a gateway has few addresses.
+const MAX_OWN_NAMES: usize = 4;
 /// Gateways remembered as silent.
 const MAX_SILENT: usize = 1024;
 /// For how long.

@@ -21,8 +21,9 @@ pub(crate) struct Entry {
     pub(crate) since: Instant,
     /// When its state must be looked at again; kept in step with `Keying::deadlines`.
     pub(crate) deadline: Option<Instant>,
-    /// What DNS last said of its destination, and when.
-    pub(crate) answer: Option<Box<(Instant, Answer)>>,
+    /// What DNS last said, and when: of its source and of us, if it comes from a host behind us; of
+    /// its destination; of gateways that were named without a key. One for each name.
+    pub(crate) answers: Vec<(Instant, Answer)>,
     /// In clear text: what is being done to learn whether it must stay so (rules 34, 35).
     pub(crate) renewal: Renewal,
     /// What happened to it besides, oldest first; bounded by [`HISTORY`].
@@ -35,7 +36,7 @@ impl Entry {
     /// What happened to it, the last answer included.
     pub(crate) fn story(&self) -> Vec<(Instant, What)> {
         let mut story: Vec<_> = self.history.iter().cloned().collect();
-        if let Some((at, answer)) = self.answer.as_deref() {
+        for (at, answer) in &self.answers {
             let before = |(when, what): &(Instant, What)| {
                 when < at || matches!(what, What::Trapped | What::Recalled)
             };
@@ -44,7 +45,29 @@ impl Entry {
         }
         story
     }
+
+    /// DNS says this now; what it said before.
+    pub(crate) fn said(&mut self, now: Instant, answer: &Answer) -> Option<Answer> {
+        let before = self.answers.iter_mut().find(|(_, said)| said.owner == answer.owner);
+        if let Some(before) = before {
+            return Some(std::mem::replace(before, (now, answer.clone())).1);
+        }
+        if self.answers.len() < ANSWERS {
+            // One, as a rule.
+            self.answers.reserve_exact(1);
+            self.answers.push((now, answer.clone()));
+        }
+        None
+    }
+
+    /// What DNS said of this name.
+    pub(crate) fn answer_of(&self, owner: &Name) -> Option<&Answer> {
+        self.answers.iter().map(|(_, answer)| answer).find(|answer| answer.owner == *owner)
+    }
 }
+
+/// Answers kept of one flow: more gateways than these are called all the same.
+const ANSWERS: usize = 8;
 
 /// Transitions remembered of one flow, for `explain`: the longest way from trap to pair, and the
 /// way back, are in it.

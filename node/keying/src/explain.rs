@@ -60,7 +60,8 @@ pub struct Explanation {
     pub port_rules: Vec<PortRule>,
     /// The configured connection that it belongs to, from the first of our addresses that has one.
     pub connection: Option<String>,
-    /// What DNS last said of it, and how long that still stands.
+    /// What DNS last said of it, of gateways that its record names without a key, and of hosts behind
+    /// us that talk to it; and how long that still stands.
     pub answers: Vec<(Answer, Duration)>,
     /// The gateways called since the last decision, and how each ended; `None` if it has not.
     pub gateways: Vec<(IpAddr, Option<End>)>,
@@ -104,10 +105,13 @@ impl Keying {
             PortRule { prefix, ports, group: files.name_of(listed).to_owned(), place }
         });
         let of_address = self.flows.iter().filter(|(flow, _)| flow.dst() == address);
-        let answers = of_address.filter_map(|(_, entry)| entry.answer.as_deref()).map(|said| {
-            let left = said.1.ttl.saturating_sub(now.saturating_duration_since(said.0));
-            (said.1.clone(), left)
-        });
+        let mut answers: Vec<(Answer, Duration)> = Vec::new();
+        for (at, said) in of_address.flat_map(|(_, entry)| &entry.answers) {
+            if answers.iter().all(|(known, _)| known.owner != said.owner) {
+                let left = said.ttl.saturating_sub(now.saturating_duration_since(*at));
+                answers.push((said.clone(), left));
+            }
+        }
         let own = self.config.addresses.iter().filter(|a| a.is_ipv4() == address.is_ipv4());
         let connection = own.clone().find_map(|ours| {
             let index = *self.connections_of(Flow::new(*ours, address)?).first()?;
@@ -129,7 +133,7 @@ impl Keying {
             place,
             port_rules: port_rules.collect(),
             connection,
-            answers: answers.take(1).collect(),
+            answers,
             gateways: entry.map(|(_, entry)| gateways(&entry.history)).unwrap_or_default(),
             own: own.collect(),
             next,

@@ -118,10 +118,10 @@ impl Keying {
             (State::ClearText(_), Renewal::Asked) => true,
             _ => return,
         };
-        let before = entry.answer.replace(Box::new((now, answer.clone())));
+        let before = entry.said(now, answer);
         let unchanged = renewed
             && before.is_some_and(|before| {
-                (before.1.security, &before.1.outcome) == (answer.security, &answer.outcome)
+                (before.security, &before.outcome) == (answer.security, &answer.outcome)
             });
         let strict = entry.group.strictness();
         self.report(now, Some(flow), What::of(answer));
@@ -256,6 +256,11 @@ impl Keying {
         if Name::reverse(candidate.gateway) != answer.owner || !candidate.keys.is_empty() {
             return;
         }
+        if let Some(entry) = self.flows.get_mut(&flow) {
+            entry.said(now, answer);
+        }
+        self.report(now, Some(flow), What::of(answer));
+        let Some(pending) = self.pending(flow) else { return };
         candidate.keys = keys_of(answer, &Speaker::Address(candidate.gateway));
         pending.spoilt = pending.spoilt.or_else(|| spoilt(answer));
         pending.evidence.push(answer.clone());

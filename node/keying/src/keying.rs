@@ -568,7 +568,7 @@ impl Keying {
             state: State::ClearText(Why::Group),
             since: now,
             deadline: None,
-            answer: None,
+            answers: Vec::new(),
             renewal: Renewal::Settled,
             history: VecDeque::new(),
             recalled: None,
@@ -582,6 +582,9 @@ impl Keying {
         }
         if !open(&state) {
             entry.recalled = None;
+        }
+        if matches!(state, State::PotentialOe) {
+            entry.answers.clear();
         }
         entry.state = state;
         entry.renewal = Renewal::Settled;

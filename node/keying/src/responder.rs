@@ -75,7 +75,8 @@ impl Keying {
         };
         // Whether we may speak for whom it wants is to be seen from his record, as it was for the
         // caller.
-        let client = self.serves(ours).then(|| Name::reverse(ours));
+        let client = self.serves(ours).then(|| self.client_names(ours, need.local.ip()));
+        let client = client.into_iter().flatten();
         let names = claims.iter().map(|addr| Name::reverse(*addr)).chain([own]).chain(client);
         let answers: BTreeMap<Name, Option<Answer>> = names.map(|name| (name, None)).collect();
         let asked: Vec<Name> = answers.keys().cloned().collect();
