@@ -54,7 +54,13 @@ alone, no key and no network: run it before the network comes up (the unit oe-no
 `oe-node config --systemd` does). A daemon that starts puts its traps on top of it, and keeps it in \
 step when the configuration is read anew; when the daemon stops or is killed, the guard is what is \
 left. Hosts behind this machine ([[serve]]), loopback, link-local, multicast, the gateways of the \
-routes that are there, and the renewal of DHCP leases stay open.\n\n`status` exits with 0 if the \
+routes that are there, and the renewal of DHCP leases stay open.\n\n\
+Beside a connection to everywhere nobody follows the main table while no daemon runs: what leaves \
+the local subnets by a better route than the default one stays open, and what would come back that \
+way is kept out. In IPv4, what this machine sends without a source of its own choice is closed if \
+the default route of the moment gives it one of the local subnets, or if there is no default route \
+yet; run `guard up` again when that has changed.\n\n\
+`status` exits with 0 if the \
 guard is up and closes what is asked for, with 1 otherwise.";
 
 /// Runs the command.

@@ -1,11 +1,11 @@
 //! Routing rules of ours (`ip rule`), told from others' by their protocol number.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::route::RouteHeader;
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use sa::Prefix;
@@ -15,6 +15,15 @@ use super::routes::{FAMILIES, PROTOCOL, tolerate};
 
 /// The main table.
 pub(super) const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
+
+/// What a packet of this host's own comes in by, for rules.
+pub(super) const LOOPBACK: &str = "lo";
+
+/// The source of a packet that has none yet, as a rule of IPv4 sees it.
+const UNBOUND: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// `FIB_RULE_FIND_SADDR` of linux/fib_rules.h.
+const FIND_SADDR: u32 = 0x0001_0000;
 
 /// One rule.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -29,6 +38,9 @@ pub(super) struct Rule {
     pub(super) interface: Option<String>,
     /// Only packets with this mark.
     pub(super) mark: Option<u32>,
+    /// In IPv6 also packets that have no source yet, if it would be one of those that they must come
+    /// from: the kernel tries it.
+    pub(super) seeks: bool,
     pub(super) verdict: Verdict,
 }
 
@@ -48,7 +60,8 @@ pub(super) enum Verdict {
 impl Rule {
     /// A rule that matches everything of a family.
     pub(super) fn new(priority: u32, v6: bool, verdict: Verdict) -> Self {
-        Self { priority, v6, from: None, to: None, interface: None, mark: None, verdict }
+        let (from, to, interface, mark, seeks) = (None, None, None, None, false);
+        Self { priority, v6, from, to, interface, mark, seeks, verdict }
     }
 
     pub(super) fn from(self, prefix: Prefix) -> Self {
@@ -63,6 +76,14 @@ impl Rule {
         Self { interface: Some(interface.to_owned()), ..self }
     }
 
+    /// From there, and what this host sends that has no source yet but would get one from there.
+    /// Whether it would the kernel finds out by itself in IPv6; in IPv4 `would` says so.
+    pub(super) fn or_unbound(self, prefix: Prefix, would: bool) -> impl Iterator<Item = Self> {
+        let unbound = Self { from: Some(Prefix::host(UNBOUND)), ..self.clone().by(LOOPBACK) };
+        let unbound = Some(unbound).filter(|rule| would && !rule.v6);
+        std::iter::once(Self { seeks: self.v6, ..self.from(prefix) }).chain(unbound)
+    }
+
     pub(super) fn marked(self, mark: u32) -> Self {
         Self { mark: Some(mark), ..self }
     }
@@ -70,6 +91,9 @@ impl Rule {
     fn message(&self) -> RuleMessage {
         let mut message = RuleMessage::default();
         message.header.family = if self.v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+        if self.seeks {
+            message.header.flags = RuleFlags::from_bits_retain(FIND_SADDR);
+        }
         message.header.src_len = self.from.map_or(0, |prefix| prefix.len());
         message.header.dst_len = self.to.map_or(0, |prefix| prefix.len());
         let attributes = &mut message.attributes;
@@ -112,6 +136,7 @@ impl Rule {
                 _ => return None,
             },
         );
+        rule.seeks = message.header.flags.bits() & FIND_SADDR != 0;
         let (mut ours, mut specific) = (false, false);
         let prefix = |addr: &IpAddr, len| Prefix::new(*addr, len).ok();
         for attribute in &message.attributes {

@@ -10,7 +10,8 @@
 //! P+5  from remote to local, by any other way        → nowhere
 //! ```
 //!
-//! The guard is the same rules, and a black hole in table T+1 at its own metric.
+//! The guard is the same rules, and a black hole in table T+1 at its own metric. Nobody follows the
+//! main table for it, so it takes nothing that comes from elsewhere to be near.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,7 +21,7 @@ use sa::{Prefix, Subnets};
 
 use super::plan::{self, BACKSTOP, GUARD, LIVE, MainRoute, Plan, Target};
 use super::routes::{Routes, Standing, is_without_ipv6};
-use super::rules::{MAIN, Rule, Rules, Verdict};
+use super::rules::{LOOPBACK, MAIN, Rule, Rules, Verdict};
 
 /// What the rules depend on besides the connections themselves.
 pub(super) struct Surroundings<'a> {
@@ -42,6 +43,9 @@ pub(super) fn rules(
     around: &Surroundings<'_>,
 ) -> BTreeSet<Rule> {
     let first = around.priority.saturating_sub(RULES);
+    let nothing = BTreeMap::new();
+    // What is near today need not be tomorrow.
+    let near = if around.unattended { &nothing } else { around.main };
     let mut rules = BTreeSet::new();
     for v6 in [false, true] {
         let of_family = |s: &&Subnets| s.local().addr().is_ipv6() == v6;
@@ -53,14 +57,17 @@ pub(super) fn rules(
         rules.insert(at(3, Verdict::Lookup(MAIN)).by(around.interface));
         for between in subnets.keys().filter(of_family) {
             let (local, remote) = (between.local(), between.remote());
-            for ours in staying(between, around.main) {
+            for ours in staying(between, near) {
                 rules.insert(at(1, Verdict::Lookup(MAIN)).from(ours).to(local));
             }
             if remote.len() == 0 {
                 // Where everything else is remote, what the main table knows better is not.
-                rules.insert(at(1, Verdict::LookupSpecific(MAIN)).from(local));
+                let would = sends_from(local, around);
+                rules.extend(at(1, Verdict::LookupSpecific(MAIN)).or_unbound(local, would));
+                rules.extend(at(2, Verdict::Lookup(around.table)).or_unbound(local, would));
+            } else {
+                rules.insert(at(2, Verdict::Lookup(around.table)).from(local).to(remote));
             }
-            rules.insert(at(2, Verdict::Lookup(around.table)).from(local).to(remote));
             if remote.len() > 0 && (around.unattended || own(local, around).is_some()) {
                 let unbound = at(2, Verdict::Lookup(around.table)).to(remote);
                 rules.insert(unbound.by(LOOPBACK));
@@ -100,10 +107,32 @@ pub(super) fn routes(subnets: &BTreeMap<Subnets, bool>, around: &Surroundings<'_
     plan
 }
 
-/// The way to a remote prefix: the device, with a source of ours if we have one in the local prefix.
+/// The way to a remote prefix: the device, with a source of ours if we have one in the local prefix;
+/// where everything is remote, if it is the one that we would send from otherwise.
 fn target(between: &Subnets, around: &Surroundings<'_>) -> Target {
-    let source = own(between.local(), around).filter(|_| between.remote().len() > 0);
+    let local = between.local();
+    let source = match between.remote().len() {
+        0 => {
+            usual_source(local, around).filter(|source| local.len() > 0 && local.contains(*source))
+        }
+        _ => own(local, around),
+    };
     Target::Device { source }
+}
+
+/// Whether what this host sends without saying from where goes from the local prefix. If nobody is
+/// there to follow the routes, and there is no default route yet, it may.
+fn sends_from(local: Prefix, around: &Surroundings<'_>) -> bool {
+    match usual_source(local, around) {
+        Some(source) => local.contains(source),
+        None => around.unattended,
+    }
+}
+
+/// The source that the default route gives in a prefix's family.
+fn usual_source(local: Prefix, around: &Surroundings<'_>) -> Option<IpAddr> {
+    let all = if local.addr().is_ipv4() { Prefix::ALL_V4 } else { Prefix::ALL_V6 };
+    around.main.get(&all).filter(|route| route.unicast)?.source
 }
 
 /// The guard's routes of the connections' table, which stand without a daemon.
@@ -297,8 +326,6 @@ impl SubnetGround {
 const UP: u32 = 50;
 /// Priorities before the node's own rule that belong to connections.
 const RULES: u32 = 8;
-/// What a packet of this host's own comes in by, for rules.
-const LOOPBACK: &str = "lo";
 /// Prefixes of the main table that stay local beside a connection to everywhere; a host with more
 /// routes than this knows the Internet, and has no use for a default route.
 const MAX_STAYING: usize = 256;

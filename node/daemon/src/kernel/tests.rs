@@ -676,6 +676,14 @@ fn a_guard_goes_without_the_daemons_routes() {
         ];
         ground.change_classes(&classes).unwrap();
         ground.settled().unwrap();
+        // The kernel makes an address of the device usable some time after it was added.
+        let lent = || state().matches("local 2001:db8:1::1 dev ipsec0").count();
+        for _ in 0..500 {
+            if lent() == 2 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let before = state();
         ground.set_guard(true).unwrap();
         assert_ne!(state(), before);
@@ -890,5 +898,90 @@ fn only_an_orderly_end_opens_what_was_closed() {
         ground.undo();
         drop((tun, ground));
         assert_eq!(state(), before);
+    });
+}
+
+/// P1: beside a connection to everywhere, what is near is looked up when a packet goes; what comes
+/// from there is believed only as long as somebody follows the main table, and what this host sends
+/// without a source goes as what it sends with one.
+#[test]
+fn a_connection_to_everywhere_follows_what_is_near() {
+    in_namespace(|| async {
+        let peer = Peer::new("everywhere");
+        let between = [("203.0.113.0/28", "0.0.0.0/0"), ("2001:db8:5::/64", "::/0")]
+            .map(|(local, remote)| Subnets::new(p(local), p(remote)).unwrap());
+        let closed = Closed { classes: [].into(), between: between.into() };
+        let guard = || Guard::open(GroundConfig::default()).unwrap();
+        guard().up(&closed).unwrap();
+        // The network comes after the guard.
+        uplink(&peer);
+        peer.connect("lan0", "behind0");
+        for line in [
+            "ip addr add 203.0.113.1/28 dev lan0",
+            "ip addr add 2001:db8:5::1/64 dev lan0 nodad",
+            "sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
+            "sysctl -q net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.up0.rp_filter=0",
+        ] {
+            run(line);
+        }
+        let outside = || {
+            refused("198.51.100.7 from 203.0.113.1");
+            refused("2001:db8:77::7 from 2001:db8:5::1");
+            leads("192.0.2.77 from 203.0.113.1", "up0");
+            leads("192.0.2.77", "up0");
+        };
+        let arrives = |from: &str| leads(&format!("203.0.113.9 from {from} iif up0"), "lan0");
+        let is_kept_out = |from: &str| refused(&format!("203.0.113.9 from {from} iif up0"));
+        outside();
+        // Before there was a default route any address could have become the host's own.
+        refused("198.51.100.7");
+        is_kept_out("192.0.2.77");
+        guard().up(&closed).unwrap();
+        outside();
+        leads("198.51.100.7", "up0");
+        leads("2001:db8:77::7", "up0");
+        is_kept_out("192.0.2.77");
+
+        let (tun, mut ground) = up();
+        let classes = [Prefix::ALL_V4, Prefix::ALL_V6].map(|all| (all, Some(Class::Pass)));
+        ground.change_classes(&classes).unwrap();
+        for subnets in between {
+            ground.set_subnets(subnets, Some(true)).unwrap();
+        }
+        ground.settled().unwrap();
+        let protected = |from: &str| leads(&format!("198.51.100.7{from}"), "ipsec0");
+        protected(" from 203.0.113.1");
+        leads("198.51.100.7", "up0");
+        arrives("192.0.2.77");
+        is_kept_out("198.51.100.7");
+        // Routes come and go.
+        run("ip addr add 10.5.0.1/24 dev up0");
+        leads("10.5.0.7 from 203.0.113.1", "up0");
+        ground.refresh().unwrap();
+        arrives("10.5.0.7");
+        run("ip addr del 10.5.0.1/24 dev up0");
+        leads("10.5.0.7 from 203.0.113.1", "ipsec0");
+        ground.refresh().unwrap();
+        is_kept_out("10.5.0.7");
+        arrives("192.0.2.77");
+        // The host's own address is one of those that the connection is for.
+        run("ip route replace default via 192.0.2.254 src 203.0.113.1");
+        run("ip -6 addr del 2001:db8:1::1/64 dev up0");
+        run("ip -6 route replace default via fe80::1 dev up0");
+        ground.refresh().unwrap();
+        for dst in ["198.51.100.7", "2001:db8:77::7"] {
+            leads(dst, "ipsec0");
+            leads(&format!("{dst} mark {MARK}"), "up0");
+        }
+        assert!(way("198.51.100.7").contains("src 203.0.113.1"), "{}", way("198.51.100.7"));
+        leads("192.0.2.77", "up0");
+        drop(tun);
+        ground.down();
+        outside();
+        refused("198.51.100.7");
+        refused("2001:db8:77::7");
+        is_kept_out("192.0.2.77");
+        guard().down().unwrap();
+        assert!(!run("ip rule").contains("43") && !run("ip -6 rule").contains("43"));
     });
 }
