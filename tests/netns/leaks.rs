@@ -6,6 +6,7 @@ use tests::node::{Node, text};
 use tests::place::{self, Capture};
 
 use crate::internet::{DNS, EAST, Internet, PATIENCE, WEST, can_run};
+use crate::marked::{Marked, Wires};
 
 /// Everything that `private` covers: east, and the DNS host too. DNS itself gets through, because
 /// the node asks on sockets of its own.
@@ -269,4 +270,53 @@ fn clear_packets_of_a_protected_peer_are_dropped() {
         assert!(internet.ping("west", peer) && internet.ping("east", own));
         node.await_pairs(peer, 1);
     }
+}
+
+/// P1: who takes our rules and routes for leftovers of somebody (`ip rule flush`, a network daemon
+/// that manages what it did not make) opens nothing for longer than it takes to hear of it.
+#[test]
+fn private_when_others_remove_the_rule_and_the_black_hole() {
+    if !can_run("private_when_others_remove_the_rule_and_the_black_hole") {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west"]);
+    let mut setup = internet.setup("west");
+    setup.policies = vec![("private", PRIVATE)];
+    let west = internet.namespace("west");
+    let wires = Wires::listen(&internet);
+    let node = setup.start(&west);
+    let marked = Marked::start(&internet, "west", &EAST);
+    marked.sent(5);
+    wires.assert_unmarked();
+    let stands = || ["", "-6"].map(|family| place::ok(&west, &words(&format!("ip {family} rule"))));
+    let routes = || {
+        ["", "-6"]
+            .map(|family| place::ok(&west, &words(&format!("ip {family} route show table 4322"))))
+    };
+    let (rules_before, routes_before) = (stands(), routes());
+    assert!(routes_before.iter().all(|routes| routes.contains("blackhole default")));
+    for deed in [
+        "ip rule del pref 4322",
+        "ip -6 rule del pref 4322",
+        "ip route flush table 4322",
+        "ip -6 route flush table 4322",
+    ] {
+        let before = wires.marked();
+        place::ok(&west, &words(deed));
+        place::await_some(deed, PATIENCE, || {
+            (stands() == rules_before && routes() == routes_before).then_some(())
+        });
+        let meanwhile = wires.marked();
+        marked.sent(40);
+        assert_eq!(wires.marked(), meanwhile, "{deed}: still open");
+        eprintln!("{deed}: {} marked packets until it was mended", meanwhile - before);
+        assert!(meanwhile - before < 40, "{deed}: open for half a second and more");
+    }
+    assert!(node.log().contains("had been removed"), "{}", node.log());
+    marked.stop();
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
 }

@@ -81,6 +81,12 @@ impl Wires {
         assert_eq!(seen, 0, "marked packets on a wire; {}", self.file.display());
     }
 
+    /// Marked packets that were on a wire until now.
+    pub(crate) fn marked(&self) -> usize {
+        self.catch_up();
+        self.count(MARK)
+    }
+
     /// Waits until a marked packet is on a wire: where it may be, it is seen.
     pub(crate) fn await_marked(&self) {
         place::await_some("a marked packet", PATIENCE, || (self.count(MARK) > 0).then_some(()));

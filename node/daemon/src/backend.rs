@@ -219,6 +219,25 @@ impl Backend {
         }
     }
 
+    /// Makes the kernel hold what it must, whatever others have done to it.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read, or refuses.
+    pub(crate) fn reconcile(&mut self) -> Result<(), KernelError> {
+        match self {
+            Self::Userspace { ground, .. } => ground.reconcile(),
+            Self::Xfrm(plane) => plane.reconcile(),
+        }
+    }
+
+    /// The sockets through which we change routes, as events of the kernel name them.
+    pub(crate) fn ports(&self) -> Vec<u32> {
+        match self {
+            Self::Userspace { ground, .. } => ground.ports(),
+            Self::Xfrm(_) => Vec::new(),
+        }
+    }
+
     /// The addresses of this host, as last read.
     pub(crate) fn local_addresses(&self) -> &[IpAddr] {
         match self {

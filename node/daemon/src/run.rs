@@ -76,12 +76,13 @@ async fn start(
     let (events, _) = broadcast::channel(EVENTS);
     let (asked, requests) = mpsc::channel(16);
     let _control = Control::listen(&config.node.control_socket, asked, events.clone())?;
-    let changes = Changes::watch(config.node.table).context("listening for address changes")?;
+    let mut changes = Changes::watch(config.node.table).context("listening for address changes")?;
     let (seed, trace) = (view::seed()?, trace_file()?);
     let (answers_in, answers) = mpsc::channel(64);
     // One for each job at most, and those are bounded.
     let (signatures_in, signatures) = mpsc::unbounded_channel();
     let backend = Backend::start(config)?;
+    changes.disregard(backend.ports());
     let addresses = reachable(&backend);
     if made {
         view::announce_key(&key, &config.key_file(), &addresses);
@@ -239,6 +240,7 @@ impl Node {
                     Seldom::NewKeys => {
                         self.keying.set_ticket_keys(&view::ticket_keys(&self.config));
                     }
+                    Seldom::Reconcile => self.reconcile(),
                     Seldom::Alive => self.notify.alive(),
                     Seldom::HangUp => drop(self.reload()),
                     Seldom::End => break,
@@ -406,6 +408,13 @@ impl Node {
         self.relocate();
     }
 
+    /// Makes the kernel hold what it must, whatever others have done to it.
+    fn reconcile(&mut self) {
+        if let Err(error) = self.backend.reconcile() {
+            tracing::error!("{error}");
+        }
+    }
+
     /// What used an address that is gone goes on from the one that leads to its peer now. If none
     /// does yet, the change that brings one brings us here again.
     fn relocate(&mut self) {
@@ -468,6 +477,9 @@ impl Node {
         }
         let done = self.keying.handle_configuration(now, groups, connections, config.pool());
         self.config = config;
+        // What is wanted has been said, and is compared with what stands.
+        self.carry_out_all();
+        self.reconcile();
         warn_of_forwarding(&self.config);
         tracing::info!(
             "configuration read anew: {} prefixes changed, {} removed, {} flows start anew; {} \
@@ -525,6 +537,8 @@ impl Node {
 enum Seldom {
     /// It is to be looked whether tickets want another key.
     NewKeys,
+    /// It is to be looked whether the kernel holds what it must.
+    Reconcile,
     /// Who watches over us wants to hear that the loop goes round.
     Alive,
     /// SIGHUP.
@@ -538,10 +552,14 @@ fn seldom(mut signals: Signals, alive: Option<Duration>) -> mpsc::Receiver<Seldo
     let (into, out) = mpsc::channel(4);
     tokio::spawn(async move {
         let mut new_keys = tokio::time::interval(NEW_KEYS);
+        let mut reconcile = tokio::time::interval(RECONCILE);
+        reconcile.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        reconcile.reset();
         let mut alive = alive.map(tokio::time::interval);
         loop {
             let event = tokio::select! {
                 _ = new_keys.tick() => Seldom::NewKeys,
+                _ = reconcile.tick() => Seldom::Reconcile,
                 () = tick(&mut alive) => Seldom::Alive,
                 _ = signals.hang_up.recv() => Seldom::HangUp,
                 _ = signals.terminate.recv() => Seldom::End,
@@ -589,6 +607,9 @@ fn reachable(backend: &Backend) -> Vec<IpAddr> {
 
 /// How often it is looked whether tickets want another key.
 const NEW_KEYS: Duration = Duration::from_secs(3600);
+/// How often it is looked whether the kernel holds what it must. Of most of what others do there it
+/// tells at once, but not of all (routes that go with a link, policies).
+const RECONCILE: Duration = Duration::from_secs(60);
 /// What has to be switched on for a gateway.
 const FORWARDING: [(&str, &str); 2] =
     [("IPv4", "net.ipv4.ip_forward"), ("IPv6", "net.ipv6.conf.all.forwarding")];

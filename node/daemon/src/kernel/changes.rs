@@ -1,35 +1,46 @@
-//! Changes of addresses, links and routes by others.
+//! Changes of addresses, links, routes and rules by others.
 
 use std::io;
 use std::time::Duration;
 
 use netlink_packet_route::RouteNetlinkMessage as Message;
+use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use tokio::time::Instant;
 
-use super::netlink::Events;
-use super::routes::table_of;
+use super::netlink::{Events, Told};
+use super::plan::GUARD;
+use super::routes::{is_of_ours, metric_of, table_of};
 
 /// Changes come in bursts (a link comes up, gets addresses, then routes): how long to wait for
 /// the rest of one.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// `RTNLGRP_*` of links, addresses and routes of both families.
-const GROUPS: [u32; 5] = [
+/// The same where somebody touched what is ours: until that is mended, packets go where they must
+/// not. Long enough for `ip route flush` to be through with a small table.
+const ALARM: Duration = Duration::from_millis(5);
+
+/// `RTNLGRP_*` of links, and of addresses, routes and rules of both families.
+const GROUPS: [u32; 7] = [
     1,  // RTNLGRP_LINK
     5,  // RTNLGRP_IPV4_IFADDR
     7,  // RTNLGRP_IPV4_ROUTE
+    8,  // RTNLGRP_IPV4_RULE
     9,  // RTNLGRP_IPV6_IFADDR
     11, // RTNLGRP_IPV6_ROUTE
+    19, // RTNLGRP_IPV6_RULE
 ];
 
 /// The table of local addresses: what it tells, addresses tell better.
 const LOCAL: u32 = 255;
 
-/// Tells when addresses, links or routes change; what we change in our own table does not count.
+/// Tells when addresses, links or routes change, or when somebody else touches our tables and
+/// rules; what we do there ourselves does not count.
 pub(crate) struct Changes {
     events: Events<Message>,
     table: u32,
+    /// The sockets through which we change things.
+    ours: Vec<u32>,
     /// Something has changed; the burst is over at this time. Kept here, so that whoever stops
     /// waiting loses nothing.
     settled: Option<Instant>,
@@ -41,7 +52,13 @@ impl Changes {
     /// # Errors
     /// If the kernel gives no such socket.
     pub(crate) fn watch(table: u32) -> io::Result<Self> {
-        Ok(Self { events: Events::join(NETLINK_ROUTE, &GROUPS)?, table, settled: None })
+        let events = Events::join(NETLINK_ROUTE, &GROUPS)?;
+        Ok(Self { events, table, ours: Vec::new(), settled: None })
+    }
+
+    /// What is done to our tables and rules through these sockets is no news.
+    pub(crate) fn disregard(&mut self, ours: Vec<u32>) {
+        self.ours = ours;
     }
 
     /// Waits until something has changed and the burst is over. Cancel-safe.
@@ -49,32 +66,53 @@ impl Changes {
     /// # Errors
     /// If the socket fails.
     pub(crate) async fn next(&mut self) -> io::Result<()> {
-        let settled = match self.settled {
-            Some(settled) => settled,
-            None => loop {
-                let events = self.events.next().await?;
-                // Events that were lost may have been any.
-                if events.is_none_or(|events| events.iter().any(|event| self.counts(event))) {
-                    break *self.settled.insert(Instant::now() + SETTLE);
+        loop {
+            let settled = self.settled;
+            let over = async {
+                match settled {
+                    Some(settled) => tokio::time::sleep_until(settled).await,
+                    None => std::future::pending().await,
                 }
-            },
-        };
-        tokio::time::sleep_until(settled).await;
+            };
+            tokio::select! {
+                events = self.events.next() => {
+                    let patience = match events? {
+                        Some(events) => events.iter().filter_map(|e| self.patience(e)).min(),
+                        // Events that were lost may have been any.
+                        None => Some(ALARM),
+                    };
+                    let until = patience.map(|patience| Instant::now() + patience);
+                    self.settled = [self.settled, until].into_iter().flatten().min();
+                }
+                () = over => break,
+            }
+        }
         self.settled = None;
         while self.events.pending().is_some() {}
         Ok(())
     }
 
-    fn counts(&self, event: &Message) -> bool {
-        match event {
+    /// How long to wait after an event before everything is looked at; `None` if it is no reason
+    /// to.
+    fn patience(&self, event: &Told<Message>) -> Option<Duration> {
+        let alarm = || (!self.ours.contains(&event.by)).then_some(ALARM);
+        match &event.what {
             Message::NewRoute(route) | Message::DelRoute(route) => {
                 let table = table_of(route);
-                // The one after ours is that of configured connections.
-                table != self.table && table != self.table + 1 && table != LOCAL
+                if table != self.table && table != self.table + 1 {
+                    return (table != LOCAL).then_some(SETTLE);
+                }
+                // The guard comes and goes without us, one route after the other.
+                if metric_of(route) == GUARD { None } else { alarm() }
             }
-            Message::NewAddress(_) | Message::DelAddress(_) => true,
-            Message::NewLink(_) | Message::DelLink(_) => true,
-            _ => false,
+            Message::DelRule(rule) if self.is_ours(rule) => alarm(),
+            Message::NewAddress(_) | Message::DelAddress(_) => Some(SETTLE),
+            Message::NewLink(_) | Message::DelLink(_) => Some(SETTLE),
+            _ => None,
         }
+    }
+
+    fn is_ours(&self, rule: &RuleMessage) -> bool {
+        is_of_ours(rule) || rule.attributes.contains(&RuleAttribute::Table(self.table))
     }
 }

@@ -1,6 +1,8 @@
 //! The ground that packets walk on: the node's routing table, the rule that leads to it, and what
 //! keeps a protected peer from being spoken for in the clear.
 
+mod diff;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -723,12 +725,14 @@ impl Ground {
         Ok(())
     }
 
-    /// Reads addresses and routes anew and follows them. To be called when
+    /// Reads addresses, routes and rules anew, ours among them, and follows them. To be called when
     /// [`Changes::next`](super::Changes::next) says so.
     ///
     /// # Errors
     /// If the kernel cannot be read, or refuses a route.
     pub(crate) fn refresh(&mut self) -> Result<(), KernelError> {
+        // First, because what somebody has removed leaves packets in the clear.
+        self.look()?;
         let all = self.routes.addresses().map_err(doing("reading the addresses"))?;
         let own = all.iter().filter(|a| a.interface != self.device && !a.unusable);
         self.addresses = own.clone().map(|a| a.addr).collect();
@@ -738,24 +742,10 @@ impl Ground {
             .routes
             .main_routes(self.device)
             .map_err(doing("reading the main routing table"))?;
+        self.look_for_lent(&all);
         self.lend()?;
-        self.subnet_ground.doubt();
         let followed = self.follow_subnets();
-        // The kernel takes routes to a device away with their source address or the link, and an
-        // address that is back at once looks as if nothing had been.
-        let is_device = |target: &Target| matches!(target, Target::Device { .. });
-        let mut doubtful = self.installed.clone();
-        doubtful.retain(|_, target| is_device(target));
-        self.installed.retain(|_, target| !is_device(target));
-        let mut done = self.follow().and(followed);
-        for ((prefix, metric), target) in doubtful {
-            if !self.installed.contains_key(&(prefix, metric)) {
-                let removed = self.routes.delete(prefix, metric, target);
-                let removed = removed.map_err(doing("removing a route"));
-                done = done.and(removed);
-            }
-        }
-        done
+        self.follow().and(followed)
     }
 
     /// Makes the table hold what it must: first what is new, so that nothing is open in between.

@@ -52,6 +52,8 @@ impl Family for RouteNetlinkMessage {
 /// A socket for requests of one netlink family.
 pub(super) struct Netlink<T> {
     socket: Socket,
+    /// Our end's number, which the kernel names in what it tells others of our deeds.
+    port: u32,
     sequence: u32,
     messages: PhantomData<fn(T)>,
 }
@@ -60,14 +62,19 @@ impl<T: Family> Netlink<T> {
     /// Opens a socket of this family (`NETLINK_ROUTE`, `NETLINK_XFRM`).
     pub(super) fn open(protocol: isize) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
-        socket.bind_auto()?;
+        let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
         socket2::SockRef::from(&socket).set_read_timeout(Some(ANSWER_TIMEOUT))?;
         // Keeps errors from repeating the request, and the keys in it.
         let _ = socket.set_cap_ack(true);
         // Lets dumps be narrowed by the kernel; older ones send everything, and we look ourselves.
         let _ = socket.set_netlink_get_strict_chk(true);
-        Ok(Self { socket, sequence: 0, messages: PhantomData })
+        Ok(Self { socket, port, sequence: 0, messages: PhantomData })
+    }
+
+    /// What [`Told::by`] says of what was done through this socket.
+    pub(super) fn port(&self) -> u32 {
+        self.port
     }
 
     /// Asks the kernel to do something, and waits until it has.
@@ -170,6 +177,14 @@ fn messages<T: Family>(datagram: &[u8]) -> impl Iterator<Item = Option<NetlinkMe
     })
 }
 
+/// An event.
+pub(super) struct Told<T> {
+    /// The port of the socket through which it was asked for; 0 is the kernel itself.
+    pub(super) by: u32,
+    /// What is so now.
+    pub(super) what: T,
+}
+
 /// A socket that hears the kernel's events of one netlink family.
 pub(super) struct Events<T> {
     socket: TokioSocket,
@@ -194,7 +209,7 @@ impl<T: Family> Events<T> {
     /// Waits for the next events; `None` stands for "some were lost".
     ///
     /// Cancel-safe: what was not returned is still in the socket.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Vec<T>>> {
+    pub(super) async fn next(&mut self) -> io::Result<Option<Vec<Told<T>>>> {
         loop {
             match self.socket.recv_from_full().await {
                 // Only the kernel speaks for the kernel.
@@ -208,7 +223,7 @@ impl<T: Family> Events<T> {
     }
 
     /// The events that are already there.
-    pub(super) fn pending(&self) -> Option<Vec<T>> {
+    pub(super) fn pending(&self) -> Option<Vec<Told<T>>> {
         let mut all = Vec::new();
         while let Ok((datagram, from)) = self.socket.socket_ref().recv_from_full() {
             if from.port_number() == 0 {
@@ -219,11 +234,13 @@ impl<T: Family> Events<T> {
     }
 }
 
-fn inner<T: Family>(datagram: &[u8]) -> Vec<T> {
+fn inner<T: Family>(datagram: &[u8]) -> Vec<Told<T>> {
     messages::<T>(datagram)
         .flatten()
         .filter_map(|message| match message.payload {
-            NetlinkPayload::InnerMessage(inner) => Some(inner),
+            NetlinkPayload::InnerMessage(what) => {
+                Some(Told { by: message.header.port_number, what })
+            }
             _ => None,
         })
         .collect()

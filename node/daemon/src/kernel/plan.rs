@@ -60,6 +60,22 @@ const NEVER: [&str; 8] = [
     "ff00::/8",
 ];
 
+/// Those routes of `before` that `held` has no more and that do not go by themselves: the kernel
+/// takes a route to a device away with the link or its source address.
+pub(super) fn lost<'a>(
+    before: &'a Plan,
+    held: &'a Plan,
+) -> impl Iterator<Item = (Prefix, u32)> + 'a {
+    before
+        .iter()
+        .filter(|(key, target)| {
+            !matches!(target, Target::Device { .. })
+                && key.1 != GUARD
+                && held.get(key) != Some(target)
+        })
+        .map(|(key, _)| *key)
+}
+
 /// The table for these classes over this main table, but for single destinations.
 ///
 /// `main` holds at most one route for each destination prefix, the one the kernel would take.

@@ -1,7 +1,7 @@
 //! The XFRM policies that drop clear packets of a protected peer (RFC 4301 §5.2: what arrives
 //! must have arrived the way policy says).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -39,6 +39,8 @@ pub(super) struct Policies {
     renewals: Renewals,
     /// How long such a block outlives us.
     life: Duration,
+    /// What rules for single ports let in.
+    excepted: BTreeSet<(Prefix, Ports)>,
     /// What the kernel had counted before us.
     counted_before: u64,
 }
@@ -66,6 +68,7 @@ impl Policies {
             between: BTreeMap::new(),
             renewals: Renewals::default(),
             life,
+            excepted: BTreeSet::new(),
             counted_before: counted(),
         })
     }
@@ -165,7 +168,36 @@ impl Policies {
                 self.spd.delete(policy.selector, policy.direction)?;
             }
         }
+        match on {
+            true => self.excepted.insert((prefix, ports)),
+            false => self.excepted.remove(&(prefix, ports)),
+        };
         Ok(())
+    }
+
+    /// Puts back what somebody has removed: whoever flushes the database flushes ours as well. How
+    /// many were gone, but for those whose life was over.
+    pub(super) fn restore(&mut self) -> io::Result<usize> {
+        let held = self.spd.keys()?;
+        let mut gone: Vec<UserPolicyInfo> = Vec::new();
+        if self.exceptions {
+            gone.extend(exceptions(&self.ports));
+            gone.push(decrypted(self.device));
+        }
+        gone.extend(
+            self.excepted.iter().flat_map(|(prefix, ports)| port_exceptions(*prefix, *ports)),
+        );
+        gone.extend(self.between.values());
+        for (flow, block) in &self.blocked {
+            let all = blocks(*flow, self.life_of(block.lasting));
+            gone.extend(all.into_iter().filter(|p| block.directions.contains(&p.direction)));
+        }
+        gone.retain(|policy| !held.contains(&spd::key(policy, &[])));
+        let lost = gone.len();
+        for policy in gone {
+            self.spd.put(policy, Vec::new())?;
+        }
+        Ok(lost)
     }
 
     /// Drops what comes to this host between these prefixes otherwise than through the device, but
@@ -249,6 +281,7 @@ impl Policies {
         self.exceptions = false;
         self.blocked.clear();
         self.between.clear();
+        self.excepted.clear();
         self.renewals.clear();
         self.spd.clear()
     }

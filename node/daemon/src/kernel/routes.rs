@@ -72,6 +72,11 @@ impl Routes {
         Ok(Self { netlink: Netlink::open(NETLINK_ROUTE)?, mark, table })
     }
 
+    /// The port of our socket, by which events tell our deeds from those of others.
+    pub(super) fn port(&self) -> u32 {
+        self.netlink.port()
+    }
+
     /// Index and MTU of an interface.
     pub(super) fn link(&mut self, name: &str) -> io::Result<(u32, u32)> {
         let mut message = LinkMessage::default();
@@ -209,6 +214,16 @@ impl Routes {
         Ok(found)
     }
 
+    /// What our table holds of ours, routes through `device` included.
+    pub(super) fn held(&mut self, device: u32) -> io::Result<Plan> {
+        let mut held = Plan::new();
+        for family in FAMILIES {
+            let all = self.dump_ours(family)?;
+            held.extend(all.iter().filter_map(|route| held_as(route, device)));
+        }
+        Ok(held)
+    }
+
     /// Removes every route of ours but for those to `keep`, which it gives back. Routes to a
     /// device are never kept.
     pub(super) fn flush(&mut self, keep: impl Fn(&Standing) -> bool) -> io::Result<Vec<Standing>> {
@@ -236,8 +251,10 @@ impl Routes {
         Ok(kept)
     }
 
-    /// `not fwmark MARK lookup TABLE`, in both families, and before it the way of DHCP.
-    pub(super) fn add_rules(&mut self, priority: u32) -> io::Result<()> {
+    /// `not fwmark MARK lookup TABLE`, in both families, and before it the way of DHCP. How many
+    /// of them were missing.
+    pub(super) fn add_rules(&mut self, priority: u32) -> io::Result<usize> {
+        let mut missing = 0;
         for family in FAMILIES {
             let mut message = RuleMessage::default();
             message.header.family = family;
@@ -249,14 +266,14 @@ impl Routes {
                 RuleAttribute::FwMark(self.mark),
                 RuleAttribute::FwMask(u32::MAX),
             ];
-            let added = self.netlink.command(Message::NewRule(message), NLM_F_CREATE | NLM_F_EXCL);
-            // A kernel without IPv6 has nothing to be protected in it.
-            tolerate(added, &[libc::EEXIST, libc::EAFNOSUPPORT, libc::EOPNOTSUPP])?;
-            let message = dhcp_rule(family, priority);
-            let added = self.netlink.command(Message::NewRule(message), NLM_F_CREATE | NLM_F_EXCL);
-            tolerate(added, &[libc::EEXIST, libc::EAFNOSUPPORT, libc::EOPNOTSUPP])?;
+            for rule in [message, dhcp_rule(family, priority)] {
+                let added = self.netlink.command(Message::NewRule(rule), NLM_F_CREATE | NLM_F_EXCL);
+                missing += usize::from(added.is_ok());
+                // A kernel without IPv6 has nothing to be protected in it.
+                tolerate(added, &[libc::EEXIST, libc::EAFNOSUPPORT, libc::EOPNOTSUPP])?;
+            }
         }
-        Ok(())
+        Ok(missing)
     }
 
     /// Rules that lead to our table.
@@ -518,11 +535,36 @@ fn standing(route: &RouteMessage) -> Option<Standing> {
     Some(Standing { prefix, metric: read.metric, target })
 }
 
+/// A route of ours as a plan says it: where it leads, if that is `device` or nowhere.
+fn held_as(route: &RouteMessage, device: u32) -> Option<((Prefix, u32), Target)> {
+    if let Some(standing) = standing(route) {
+        return Some(((standing.prefix, standing.metric), standing.target));
+    }
+    let read = Attributes::of(route);
+    let addr = read.dst.unwrap_or_else(|| any(route.header.address_family));
+    let prefix = Prefix::new(addr, route.header.destination_prefix_length).ok()?;
+    let target = Target::Device { source: read.source };
+    (read.oif == Some(device)).then_some(((prefix, read.metric), target))
+}
+
 /// Whether this is a kernel without IPv6 that was given a route of it: it has nothing to be
 /// protected there.
 pub(super) fn is_without_ipv6(error: &io::Error, prefix: &Prefix) -> bool {
     prefix.addr().is_ipv6()
         && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
+}
+
+/// Whether a rule says that it is ours: one of connections, or that of DHCP.
+pub(super) fn is_of_ours(rule: &RuleMessage) -> bool {
+    [PROTOCOL, DHCP_PROTOCOL]
+        .map(RuleAttribute::Protocol)
+        .iter()
+        .any(|p| rule.attributes.contains(p))
+}
+
+/// The metric of a route.
+pub(super) fn metric_of(route: &RouteMessage) -> u32 {
+    Attributes::of(route).metric
 }
 
 /// The table of a route: the attribute counts, the header has only eight bits for it.

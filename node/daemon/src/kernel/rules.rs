@@ -172,6 +172,11 @@ impl Rules {
         Ok(Self { netlink: Netlink::open(NETLINK_ROUTE)? })
     }
 
+    /// The port of our socket, by which events tell our deeds from those of others.
+    pub(super) fn port(&self) -> u32 {
+        self.netlink.port()
+    }
+
     /// Those that are there.
     pub(super) fn list(&mut self) -> io::Result<Vec<Rule>> {
         let mut rules = Vec::new();

@@ -190,6 +190,12 @@ impl Spd {
         Ok(all.into_iter().filter_map(policy).filter(of).collect())
     }
 
+    /// The keys of all policies of ours that stand.
+    pub(super) fn keys(&mut self) -> io::Result<HashSet<Key>> {
+        let all = self.list(&OURS)?;
+        Ok(all.iter().map(|policy| key(&policy.user_policy_info, &policy.nlas)).collect())
+    }
+
     /// Removes a policy that was read.
     pub(super) fn delete_exactly(&mut self, policy: ModifyMessage) -> io::Result<()> {
         let mut wanted = DelGetMessage::default();

@@ -192,8 +192,6 @@ pub(super) struct SubnetGround {
     routes: Routes,
     installed_rules: BTreeSet<Rule>,
     installed_routes: Plan,
-    /// Whether the kernel may have taken routes to the device away behind our back.
-    doubtful: bool,
     /// What a predecessor left stays until all has been said anew.
     keep: bool,
 }
@@ -210,13 +208,25 @@ impl SubnetGround {
         };
         let kept = routes.flush(stays)?;
         let installed_routes = kept.into_iter().map(|s| ((s.prefix, s.metric), s.target)).collect();
-        Ok(Self { rules, routes, installed_rules, installed_routes, doubtful: false, keep: true })
+        Ok(Self { rules, routes, installed_rules, installed_routes, keep: true })
     }
 
-    /// Addresses or links have changed: the kernel takes routes to a device away with their source
-    /// address or the link, so those are laid anew by the next [`Self::follow`].
-    pub(super) fn doubt(&mut self) {
-        self.doubtful = true;
+    /// Sees what stands, so that the next [`Self::follow`] puts back what is gone: the kernel takes
+    /// routes to a device away with their source address or the link, and others take what they
+    /// please. How many rules and routes to nowhere were gone that only others take.
+    pub(super) fn look(&mut self, device: u32) -> io::Result<usize> {
+        let rules: BTreeSet<Rule> = self.rules.list()?.into_iter().collect();
+        let routes = self.routes.held(device)?;
+        let lost = self.installed_rules.difference(&rules).count()
+            + plan::lost(&self.installed_routes, &routes).count();
+        self.installed_rules = rules;
+        self.installed_routes = routes;
+        Ok(lost)
+    }
+
+    /// The ports of our sockets.
+    pub(super) fn ports(&self) -> [u32; 2] {
+        [self.rules.port(), self.routes.port()]
     }
 
     /// Sees what stands of the guard: others make and remove it, too.
@@ -241,10 +251,8 @@ impl SubnetGround {
         routes: &Plan,
     ) -> io::Result<()> {
         let mut done = Ok(());
-        let doubtful = std::mem::take(&mut self.doubtful);
         for ((prefix, metric), target) in routes {
-            let doubted = doubtful && matches!(target, Target::Device { .. });
-            if doubted || self.installed_routes.get(&(*prefix, *metric)) != Some(target) {
+            if self.installed_routes.get(&(*prefix, *metric)) != Some(target) {
                 let put = match self.routes.put(*prefix, *metric, *target, device) {
                     Err(error) if is_without_ipv6(&error, prefix) => continue,
                     put => put,

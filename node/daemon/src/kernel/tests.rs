@@ -9,6 +9,8 @@ use super::ground::Host;
 use super::namespace::{Peer, Tun, has, in_namespace, run, try_run};
 use super::*;
 
+mod losses;
+
 const MARK: u32 = 0x4322;
 
 const OPEN: Class = Class::Trap { fail_closed: false };
@@ -220,6 +222,7 @@ fn changes_of_others_are_followed() {
         ground.change_classes(&[(Prefix::ALL_V6, Some(OPEN))]).unwrap();
         tokio::time::sleep(Duration::from_millis(300)).await;
         let mut changes = Changes::watch(4322).unwrap();
+        changes.disregard(ground.ports());
         let mut changed = async |ground: &mut Ground| {
             tokio::time::timeout(Duration::from_secs(2), changes.next()).await.unwrap().unwrap();
             ground.refresh().unwrap();

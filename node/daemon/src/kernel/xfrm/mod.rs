@@ -391,6 +391,50 @@ impl Xfrm {
         self.follow()
     }
 
+    /// Makes the database hold what it must, whatever others have done to it: whoever flushes it
+    /// flushes ours as well.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read, or refuses a policy.
+    pub(crate) fn reconcile(&mut self) -> Result<(), KernelError> {
+        let held = self.spd.keys().map_err(doing("reading the policy database"))?;
+        let mut lost = 0;
+        let inbound = policies::exceptions(&[self.config.ike_port, self.config.natt_port]);
+        let inbound = inbound.into_iter().map(|policy| (policy, Vec::new()));
+        for (policy, nlas) in inbound.chain(self.outbound_exceptions()) {
+            if !held.contains(&spd::key(&policy, &nlas)) {
+                lost += 1;
+                self.spd.put(policy, nlas).map_err(doing("adding an exception"))?;
+            }
+        }
+        let before = self.installed.len();
+        self.installed.retain(|prefix, action| {
+            let (policy, nlas) = policy::to_prefix(*prefix, *action);
+            held.contains(&spd::key(&policy, &nlas))
+        });
+        lost += before - self.installed.len();
+        // Traps before what is narrower than they.
+        self.refresh()?;
+        let flows: Vec<(Flow, Policy)> = self.flows.iter().map(|(f, p)| (*f, *p)).collect();
+        for (flow, policy) in flows {
+            let Some(action) = self.action(flow, policy) else { continue };
+            let (info, nlas) = policy::of_flow(flow, action);
+            // A trap that falls open ends by itself, and is asked for anew.
+            let ends = action == Action::Trap { closed: false };
+            if !ends && !held.contains(&spd::key(&info, &nlas)) {
+                lost += 1;
+                self.spd.put(info, nlas).map_err(doing("setting a flow's policy"))?;
+            }
+        }
+        if lost > 0 {
+            tracing::warn!(
+                "{lost} XFRM policies of ours had been removed, and are put back: something else \
+                 on this machine flushes them"
+            );
+        }
+        Ok(())
+    }
+
     /// Makes the database hold what classes, addresses and routes ask for.
     fn follow(&mut self) -> Result<(), KernelError> {
         let plan = plan::plan(&self.classes, &self.main, &self.never, &[]);

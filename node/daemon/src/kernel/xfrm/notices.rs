@@ -23,7 +23,7 @@ impl Xfrm {
             }
             tokio::select! {
                 events = self.events.next() => match events {
-                    Ok(events) => events.into_iter().flatten().for_each(|event| self.heard(event)),
+                    Ok(events) => events.into_iter().flatten().for_each(|told| self.heard(told.what)),
                     Err(error) => {
                         tracing::warn!(%error, "cannot hear the kernel");
                         // Nothing else would keep this from turning in circles.

@@ -45,6 +45,16 @@ impl KernelPlane {
         done
     }
 
+    /// [`Self::refresh`], whatever others have done to the kernel's policies.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read, or refuses a policy.
+    pub(crate) fn reconcile(&mut self) -> Result<(), KernelError> {
+        let done = self.xfrm.reconcile();
+        self.listen();
+        done
+    }
+
     fn listen(&mut self) {
         let wanted = |address: &IpAddr| {
             // A link-local address is none without its link.

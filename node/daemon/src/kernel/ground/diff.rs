@@ -1,0 +1,82 @@
+//! What the kernel holds, against what it must hold. Others who may change routes do: a network
+//! daemon that takes what it does not know for leftovers, an administrator who flushes a table.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::{Ground, KernelError, doing};
+use crate::kernel::plan::{self, BACKSTOP, GUARD, Plan, Target};
+use crate::kernel::routes::LocalAddress;
+
+impl Ground {
+    /// Reads what stands of our tables and rules, and puts the rules back at once: without them
+    /// every packet goes in the clear. The routes are for [`Self::follow`].
+    pub(super) fn look(&mut self) -> Result<(), KernelError> {
+        let mut lost = 0;
+        if self.settled {
+            let added = self.routes.add_rules(self.config.priority);
+            lost += added.map_err(doing("adding the routing rule"))?;
+        }
+        let held = self.routes.held(self.device).map_err(doing("reading the routing table"))?;
+        let held = self.of_our_time(held);
+        lost += plan::lost(&self.installed, &held).count();
+        lost += self.subnet_ground.look(self.device).map_err(doing("reading the routing rules"))?;
+        if self.settled {
+            // The guard is removed without a word to us, too, but nothing else with it.
+            let stands = held.keys().any(|(_, metric)| *metric == GUARD);
+            self.guarded = stands || self.guarded && lost > 0;
+        }
+        self.installed = held;
+        if lost > 0 {
+            tracing::warn!(
+                "{lost} routing rules and routes of ours had been removed, and are put back: \
+                 something else on this machine takes them for its own (systemd-networkd wants \
+                 ManageForeignRoutes=no and ManageForeignRoutingPolicyRules=no)"
+            );
+        }
+        Ok(())
+    }
+
+    /// Without what a predecessor left: as long as not all classes are set, that is nobody's.
+    fn of_our_time(&self, mut held: Plan) -> Plan {
+        if !self.settled {
+            let left = |key: &(_, u32), target: &Target| {
+                key.1 == GUARD || (key.1, *target) == (BACKSTOP, Target::Blackhole)
+            };
+            held.retain(|key, target| self.installed.contains_key(key) || !left(key, target));
+        }
+        held
+    }
+
+    /// Addresses that we lent to the device are ours to give again where it has lost them.
+    pub(super) fn look_for_lent(&mut self, all: &[LocalAddress]) {
+        let on_device: BTreeSet<IpAddr> =
+            all.iter().filter(|a| a.interface == self.device).map(|a| a.addr).collect();
+        self.lent.retain(|addr| on_device.contains(&IpAddr::V6(*addr)));
+    }
+
+    /// Makes the kernel hold what it must, whatever others have done to it: routes, rules, and
+    /// the policies that drop clear packets of protected peers.
+    ///
+    /// # Errors
+    /// If the kernel cannot be read, or refuses.
+    pub(crate) fn reconcile(&mut self) -> Result<(), KernelError> {
+        let refreshed = self.refresh();
+        let Some(policies) = &mut self.policies else { return refreshed };
+        let lost = policies.restore().map_err(doing("restoring XFRM policies"))?;
+        if lost > 0 {
+            tracing::warn!(
+                "{lost} XFRM policies of ours had been removed, and are put back: something else \
+                 on this machine flushes them"
+            );
+        }
+        refreshed
+    }
+
+    /// The sockets through which we change rules and routes, as events call them.
+    pub(crate) fn ports(&self) -> Vec<u32> {
+        let mut ports = vec![self.routes.port()];
+        ports.extend(self.subnet_ground.ports());
+        ports
+    }
+}
