@@ -33,6 +33,56 @@ fn assert_one_line(ended: &Ended, words: &[&str]) {
     assert!(ended.stdout.is_empty(), "{ended:?}");
 }
 
+/// The policy directories of the classic implementations, with their comments, are read as they
+/// are; of a line that names a host the log says where it is.
+#[test]
+fn classic_directories_are_taken_as_they_are() {
+    if !can_run("classic_directories_are_taken_as_they_are") {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&[]);
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("netns/policies");
+    for (of, expected) in [
+        (
+            "freeswan",
+            &[
+                ("192.0.2.53", "clear"),
+                ("203.0.113.77", "clear"),
+                ("203.0.113.177", "private-or-clear"),
+                ("10.77.0.1", "private"),
+            ][..],
+        ),
+        (
+            "libreswan",
+            &[
+                ("192.168.1.1", "clear-or-private"),
+                ("2001:db8:7::254", "clear"),
+                ("10.1.0.1", "private-or-clear"),
+            ],
+        ),
+    ] {
+        let mut setup = internet.setup("west");
+        setup.policies = Vec::new();
+        let policies = setup.directory.join("policies");
+        let _ = fs::remove_dir_all(&policies);
+        fs::create_dir_all(&policies).unwrap();
+        for file in fs::read_dir(fixtures.join(of)).unwrap().flatten() {
+            fs::copy(file.path(), policies.join(file.file_name())).unwrap();
+        }
+        let mut node = setup.start(&internet.namespace("west"));
+        for (address, group) in expected {
+            let said = node.ask(&format!(r#"{{"request":"explain","address":"{address}"}}"#));
+            assert_eq!(text(&said, "group"), *group, "{of} {address}: {said}");
+        }
+        if of == "freeswan" {
+            let place = policies.join("clear").display().to_string() + ":11: ns.example.net: names";
+            assert!(node.log().contains(&place), "{}", node.log());
+        }
+        node.terminate();
+    }
+}
+
 #[test]
 fn what_is_wrong_is_said_in_one_line_and_nothing_is_left() {
     if !can_run("what_is_wrong_is_said_in_one_line_and_nothing_is_left") {

@@ -53,6 +53,12 @@ impl Group {
         !matches!(self, Self::Clear | Self::Block)
     }
 
+    /// Whether its destinations get nothing in the clear from us, whatever fails.
+    #[must_use]
+    pub fn closes(self) -> bool {
+        matches!(self, Self::Private | Self::Block)
+    }
+
     /// Whether failure means clear text or nothing.
     #[must_use]
     pub fn strictness(self) -> Strictness {
@@ -178,6 +184,11 @@ impl Groups {
     /// Reads one classic group file: a prefix or address a line, then protocol, source port and
     /// destination port if it is for single ports (0 is any), `#` comments.
     ///
+    /// The files may hold names of hosts, which were looked up when they were read. Here they are
+    /// not: whoever answered for such a name would write policy. A line with one is passed over,
+    /// with a warning, where what it names can only be treated more strictly for it than the file
+    /// says or as clear as the file allows; in a group that closes, it is an error.
+    ///
     /// # Errors
     /// The first bad line; nothing of the file is taken then.
     pub fn read(&mut self, group: Group, text: &str) -> Result<Vec<Warning>, LineError> {
@@ -199,6 +210,11 @@ impl Groups {
         for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             let line = (index + 1, line.split('#').next().unwrap_or_default());
             let (number, words) = line;
+            if let Some(name) = name_in(words).filter(|_| !group.closes()) {
+                let what = format!("{name}: names are not looked up; passed over");
+                warnings.push(Warning { line: number, what });
+                continue;
+            }
             let rule = read_line(words).map_err(|why| LineError { line: number, why })?;
             if let Some((prefix, ports, host_bits)) = rule {
                 if host_bits {
@@ -331,15 +347,12 @@ impl Groups {
 fn read_line(line: &str) -> Result<Option<(Prefix, Ports, bool)>, String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let Some(word) = words.first() else { return Ok(None) };
-    let prefix: Prefix = word.parse().map_err(|why: PrefixError| {
-        let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        if why == PrefixError::Address
-            && word.contains(|c: char| c.is_ascii_alphabetic())
-            && word.chars().all(name)
-        {
-            return format!("{word}: names are not looked up here; write the address");
-        }
-        format!("{}: {why}", word.escape_default())
+    let prefix: Prefix = word.parse().map_err(|why: PrefixError| match name_in(line) {
+        Some(name) => format!(
+            "{name}: names are not looked up, and what it names would be open without this line; \
+             write the address"
+        ),
+        None => format!("{}: {why}", word.escape_default()),
     })?;
     let address = word.split('/').next().and_then(|addr| addr.parse::<IpAddr>().ok());
     let host_bits = address.is_some_and(|addr| addr != prefix.addr());
@@ -347,18 +360,31 @@ fn read_line(line: &str) -> Result<Option<(Prefix, Ports, bool)>, String> {
         [_] => Ports::ANY,
         [_, protocol, source, destination] => read_ports(protocol, source, destination)?,
         _ => {
-            return Err("expected PREFIX, or PREFIX PROTOCOL SOURCE-PORT DESTINATION-PORT, all \
-                        three as numbers, 0 for any port"
+            return Err("expected PREFIX, or PREFIX PROTOCOL SOURCE-PORT DESTINATION-PORT, the \
+                        ports as numbers, 0 for any"
                 .to_owned());
         }
     };
     Ok(Some((prefix, ports, host_bits)))
 }
 
+/// The name of a host where a line should have an address.
+fn name_in(line: &str) -> Option<&str> {
+    let word = line.split_whitespace().next()?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let name = word.contains(|c: char| c.is_ascii_alphabetic()) && word.chars().all(fits);
+    (name && word.parse::<Prefix>() == Err(PrefixError::Address)).then_some(word)
+}
+
 fn read_ports(protocol: &str, source: &str, destination: &str) -> Result<Ports, String> {
     let shown = protocol.escape_default();
-    let protocol: u8 =
-        protocol.parse().map_err(|_| format!("{shown}: not a protocol number (1 to 255)"))?;
+    let named = PROTOCOLS.iter().find(|(name, _)| *name == protocol).map(|(_, number)| *number);
+    let protocol: u8 = match named {
+        Some(number) => number,
+        None => {
+            protocol.parse().map_err(|_| format!("{shown}: not a protocol number (1 to 255)"))?
+        }
+    };
     if matches!(protocol, 0 | ESP | AH) {
         return Err(format!("{protocol}: no protocol that a rule can be for"));
     }
@@ -373,6 +399,9 @@ fn read_ports(protocol: &str, source: &str, destination: &str) -> Result<Ports, 
 
 /// What the pool is called among the groups.
 const POOL: &str = "pool";
+/// Protocols that classic files name, for instance in their own examples.
+const PROTOCOLS: [(&str, u8); 6] =
+    [("icmp", 1), ("tcp", 6), ("udp", 17), ("ipv6-icmp", 58), ("icmpv6", 58), ("sctp", 132)];
 const ESP: u8 = 50;
 const AH: u8 = 51;
 
@@ -420,6 +449,7 @@ mod tests {
             # See the documentation for the format.\r\n\
             10.1.2.3/16\t# a whole site\r\n   192.0.2.7   \r\n2001:db8:1::/48\r\n\
             10.1.0.0/16\r\n\
+            198.51.100.0/24 tcp 25 0\r\n\
             198.51.100.0/24   6   0   443\r\n198.51.100.0/24 17 5060 0\n0.0.0.0/0";
         let mut groups = Groups::new();
         let warnings = groups.read(Group::PrivateOrClear, text).unwrap();
@@ -435,6 +465,7 @@ mod tests {
                 "10.1.0.0/16 0 0 0",
                 "192.0.2.7/32 0 0 0",
                 "198.51.100.0/24 6 0 443",
+                "198.51.100.0/24 6 25 0",
                 "198.51.100.0/24 17 5060 0",
                 "2001:db8:1::/48 0 0 0",
             ]
@@ -445,7 +476,8 @@ mod tests {
     fn what_libreswan_refuses_is_refused() {
         for (line, words) in [
             ("host.example.net", "names are not looked up"),
-            ("192.0.2.0/24 tcp 0 443", "protocol number"),
+            ("192.0.2.0/24 http 0 443", "protocol number"),
+            ("192.0.2.0/24 TCP 0 443", "protocol number"),
             ("192.0.2.0/24 6 0 https", "port number"),
             ("192.0.2.0/24 6 0 65536", "port number"),
             ("192.0.2.0/24 6 443", "expected PREFIX"),
@@ -463,6 +495,29 @@ mod tests {
             assert_eq!(error.line, 3, "{line}");
             assert!(error.why.contains(words), "{line}: {}", error.why);
             assert_eq!(groups, Groups::new(), "nothing of it is taken");
+        }
+    }
+
+    /// What would be open without its line is refused; what would only be treated as what lies
+    /// around it is passed over.
+    #[test]
+    fn names_open_nothing() {
+        let text = "10.0.0.0/8\nwww.example.net # our partner\n192.0.2.7\n";
+        for group in Group::ALL {
+            let mut groups = Groups::new();
+            let read = groups.read(group, text);
+            if group.closes() {
+                let error = read.unwrap_err();
+                assert_eq!(error.line, 2, "{group}");
+                assert!(error.why.contains("www.example.net: names are not looked up"), "{error}");
+                assert_eq!(groups, Groups::new());
+            } else {
+                let warnings = read.unwrap();
+                let said: Vec<_> = warnings.iter().map(|w| (w.line, w.what.as_str())).collect();
+                let what = "www.example.net: names are not looked up; passed over";
+                assert_eq!(said, [(2, what)], "{group}");
+                assert_eq!(groups.lookup(ip("192.0.2.7")).unwrap().1, group);
+            }
         }
     }
 
