@@ -10,6 +10,7 @@
 
 #[allow(dead_code, reason = "tests/fuzz uses the rest")]
 mod chaos;
+mod expiry;
 mod interleaving;
 mod lives;
 mod peer;

@@ -31,7 +31,7 @@ fn keyed(victim: &mut Owned, key: usize) -> Evil {
 }
 
 /// A peer that has called, and is established, with a child.
-fn established(victim: &mut Owned) -> Evil {
+pub(crate) fn established(victim: &mut Owned) -> Evil {
     let mut evil = keyed(victim, EVIL_KEY);
     let payloads = evil.auth_payloads(inner(EVIL), inner(VICTIM));
     assert!(!ask(victim, &mut evil, IKE_AUTH, &payloads).is_empty());

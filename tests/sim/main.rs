@@ -12,6 +12,7 @@ mod fallback;
 mod first_packet;
 mod gateway;
 mod half_way;
+mod limits;
 mod links;
 mod lossy;
 mod matrix;

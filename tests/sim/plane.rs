@@ -18,6 +18,8 @@ pub(crate) struct Plane {
     notices: Vec<Notice>,
     /// Inner packets for the host itself.
     pub(crate) opened: Vec<Vec<u8>>,
+    /// Pairs end after so many packets, and are to be replaced as much sooner as they were to be.
+    pub(crate) hard_packets: Option<u64>,
 }
 
 impl Plane {
@@ -27,10 +29,17 @@ impl Plane {
             out: Vec::new(),
             notices: Vec::new(),
             opened: Vec::new(),
+            hard_packets: None,
         }
     }
 
-    pub(crate) fn obey(&mut self, now: Instant, command: Command) {
+    pub(crate) fn obey(&mut self, now: Instant, mut command: Command) {
+        if let (Command::AddSa(pair), Some(hard)) = (&mut command, self.hard_packets) {
+            let limits = &mut pair.limits;
+            let soft = u128::from(limits.soft_packets) * u128::from(hard);
+            limits.soft_packets = u64::try_from(soft / u128::from(limits.hard_packets)).unwrap();
+            limits.hard_packets = hard;
+        }
         self.forwarding.handle_command(now, command);
         self.drain();
     }

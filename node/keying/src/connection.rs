@@ -22,7 +22,7 @@ use sa::{
 use crate::entry::Asker;
 use crate::initiator::{keys_of, to_ike_key, to_speaker};
 use crate::keying::Keying;
-use crate::pairs::{CROSSING, GRACE, LINGER, MAX_LINGERING, QUIET, to_pair};
+use crate::pairs::{CROSSING, GRACE, LINGER, MAX_LINGERING, QUIET};
 use crate::report::{What, Why};
 
 /// A configured connection (`[[connection]]`).
@@ -606,7 +606,8 @@ impl Keying {
         self.counters.pairs += 1;
         // The peer's first packet may be answered before we send on the pair.
         self.lay_subnets(index);
-        self.command(Command::AddSa(Box::new(to_pair(child, Trust::Configured))));
+        let pair = self.to_pair(child, Trust::Configured);
+        self.command(Command::AddSa(Box::new(pair)));
         match current {
             Some(old) if rekeys == Some(old) && ours => self.use_pair(now, index, id),
             Some(old) if rekeys == Some(old) => self.use_when_proven(now, index, id, GRACE),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use dnskeys::{Authorized, Security};
 use ike::{Child, End, IkeId};
+use rand_core::Rng as _;
 use sa::{Class, Command, Envelope, Flow, Limits, Policy, SaId, SaPair, Trust};
 
 use crate::entry::{Call, Pair, State};
@@ -84,7 +85,7 @@ impl Keying {
             // From here on its packets can be opened; what answers them must not go as before.
             self.set_policy(flow, Policy::Hold);
         }
-        let pair = SaPair { translation, ..to_pair(child, trust) };
+        let pair = SaPair { translation, ..self.to_pair(child, trust) };
         self.command(Command::AddSa(Box::new(pair)));
         match (self.current(flow), rekeys) {
             (Some(current), Some(old)) if current == old => self.replace(now, flow, id, proven),
@@ -539,6 +540,31 @@ impl Keying {
         self.pairs.of(flow)
     }
 
+    /// A child as the data plane is told of it.
+    pub(crate) fn to_pair(&mut self, child: Child, trust: Trust) -> SaPair {
+        let mut limits = Limits::of_esp(child.esn);
+        if child.initiator {
+            // Who asked for it replaces it first, as with its life (RFC 7296 §2.8).
+            limits = limits.sooner(SOONER.start + self.rng.next_u32() % SOONER.end);
+        }
+        SaPair {
+            id: child.id,
+            cipher: child.cipher,
+            spi_in: child.spi_in,
+            spi_out: child.spi_out,
+            key_in: child.key_in,
+            key_out: child.key_out,
+            esn: child.esn,
+            mode: child.mode,
+            local: child.local,
+            remote: child.remote,
+            envelope: child.envelope,
+            limits,
+            trust,
+            translation: None,
+        }
+    }
+
     /// The gateway of a flow that is keyed or being keyed.
     pub(crate) fn gateway_of(&self, flow: Flow) -> Option<IpAddr> {
         match &self.flows.get(&flow)?.state {
@@ -558,25 +584,9 @@ pub(crate) fn trust_of(proof: &Authorized) -> Trust {
     }
 }
 
-pub(crate) fn to_pair(child: Child, trust: Trust) -> SaPair {
-    SaPair {
-        id: child.id,
-        cipher: child.cipher,
-        spi_in: child.spi_in,
-        spi_out: child.spi_out,
-        key_in: child.key_in,
-        key_out: child.key_out,
-        esn: child.esn,
-        mode: child.mode,
-        local: child.local,
-        remote: child.remote,
-        envelope: child.envelope,
-        limits: Limits::of_esp(child.esn),
-        trust,
-        translation: None,
-    }
-}
-
+/// Thousandths by which the one end is sooner than the other: by as many packets as are under way
+/// during a rekey, and not by much more than a tenth.
+const SOONER: std::ops::Range<u32> = 20..100;
 /// RFC 7296 §3.10.1.
 const TS_UNACCEPTABLE: u16 = 38;
 /// Calls made within this time of each other may have crossed: longer than all retransmissions of

@@ -288,6 +288,17 @@ impl Limits {
             hard_packets,
         }
     }
+
+    /// The same, with soft limits that come sooner by so many thousandths: both ends count the same
+    /// packets, and would rekey at the same one.
+    #[must_use]
+    pub fn sooner(self, thousandths: u32) -> Self {
+        let less = |limit: u64| match limit {
+            u64::MAX => limit,
+            _ => limit - limit / 1000 * u64::from(thousandths.min(1000)),
+        };
+        Self { soft_bytes: less(self.soft_bytes), soft_packets: less(self.soft_packets), ..self }
+    }
 }
 
 /// A pair of ESP security associations, one each way: one object, so that neither half outlives
@@ -376,6 +387,22 @@ mod tests {
         let key = EspKey::new(cipher, &octets).unwrap();
         assert_eq!((key.key(), key.rest()), (&octets[..32], &octets[32..]));
         assert!(EspKey::new(cipher, &octets[..95]).is_none());
+    }
+
+    #[test]
+    fn soft_limits_come_sooner_and_hard_ones_stay() {
+        for esn in [false, true] {
+            let limits = Limits::of_esp(esn);
+            assert_eq!(limits.sooner(0), limits);
+            let sooner = limits.sooner(100);
+            assert_eq!(sooner.hard_packets, limits.hard_packets);
+            assert_eq!(sooner.hard_bytes, limits.hard_bytes);
+            assert_eq!(sooner.soft_packets / 1000, limits.soft_packets / 10 * 9 / 1000);
+            assert_eq!(sooner.soft_bytes / 1000, limits.soft_bytes / 10 * 9 / 1000);
+            assert!(limits.sooner(u32::MAX).soft_packets < 1000);
+        }
+        let none = Limits { soft_bytes: u64::MAX, soft_packets: u64::MAX, ..Limits::of_esp(true) };
+        assert_eq!(none.sooner(50), none);
     }
 
     #[test]

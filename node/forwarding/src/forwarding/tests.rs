@@ -526,6 +526,49 @@ fn limits_are_announced_and_end_in_hold() {
     assert_eq!(a.fwd.counters().released, 3);
 }
 
+/// Octets count as packets do, either way: Soft once, Hard once, and then nothing more.
+/// Rule 32.
+#[test]
+fn octets_have_limits_as_packets_have() {
+    let packet = udp(A, B, (1, 2), &[7; 100]);
+    let len = u64::try_from(packet.len()).unwrap();
+    for sends in [true, false] {
+        let mut short = pair(1, &["192.0.2.1"], &["198.51.100.7"]);
+        short.limits = Limits {
+            soft_packets: u64::MAX,
+            hard_packets: u64::MAX,
+            soft_bytes: 3 * len,
+            hard_bytes: 5 * len,
+        };
+        let mut endless = short.clone();
+        endless.limits = Limits::of_esp(true);
+        // Who is limited here sends, or receives.
+        let (near, far) = if sends { (short, endless) } else { (endless, short) };
+        let (mut a, mut b) = (Plane::new(), Plane::new());
+        a.command(Command::AddSa(Box::new(near)));
+        a.encrypt(A, B, 1);
+        b.command(Command::AddSa(Box::new(mirrored(&far))));
+        b.encrypt(B, A, 1);
+        (a.outputs(), b.outputs());
+        let mut told = Vec::new();
+        let mut through = 0;
+        for at in 1..=8 {
+            let sealed = a.send(&packet);
+            if !sealed.is_empty() {
+                through += b.receive(&esp(sealed)).len();
+            }
+            let notices = if sends { a.notices() } else { b.notices() };
+            told.extend(notices.into_iter().filter_map(|notice| match notice {
+                Notice::SoftExpire(_) => Some((at, "soft")),
+                Notice::HardExpire(_) => Some((at, "hard")),
+                _ => None,
+            }));
+        }
+        assert_eq!(told, [(3, "soft"), (5, "hard")], "sends: {sends}");
+        assert_eq!(through, 5, "sends: {sends}");
+    }
+}
+
 /// What a pair cannot carry any more is held as it came, with its checksum to be completed once.
 #[test]
 fn a_spent_pair_leaves_a_partial_checksum_as_it_is() {
