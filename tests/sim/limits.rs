@@ -63,7 +63,8 @@ fn both_ends_do_not_ask_at_the_same_packet() {
     for seed in 0..5 {
         let mut net = limited(seed, [Some(1000); 2]);
         conversation(&mut net, 2500);
-        assert_eq!(asked(&net), [2, 0], "seed {seed}");
+        let [west, east] = asked(&net);
+        assert!(west >= 2 && east == 0, "seed {seed}: {west} {east}");
     }
 }
 

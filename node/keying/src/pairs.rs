@@ -545,7 +545,7 @@ impl Keying {
         let mut limits = Limits::of_esp(child.esn);
         if child.initiator {
             // Who asked for it replaces it first, as with its life (RFC 7296 §2.8).
-            limits = limits.sooner(SOONER.start + self.rng.next_u32() % SOONER.end);
+            limits = limits.sooner(LEAST_SOONER + self.rng.next_u32() % SOONER);
         }
         SaPair {
             id: child.id,
@@ -584,9 +584,11 @@ pub(crate) fn trust_of(proof: &Authorized) -> Trust {
     }
 }
 
-/// Thousandths by which the one end is sooner than the other: by as many packets as are under way
-/// during a rekey, and not by much more than a tenth.
-const SOONER: std::ops::Range<u32> = 20..100;
+/// Thousandths by which the one end is sooner than the other at least: more packets than are under
+/// way during a rekey.
+const LEAST_SOONER: u32 = 20;
+/// And up to as many more, so that not all pairs are renewed at once.
+const SOONER: u32 = 80;
 /// RFC 7296 §3.10.1.
 const TS_UNACCEPTABLE: u16 = 38;
 /// Calls made within this time of each other may have crossed: longer than all retransmissions of
