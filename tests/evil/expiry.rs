@@ -36,6 +36,7 @@ fn refuse(victim: &mut Owned, evil: &mut Evil, time: Duration) -> usize {
     refused
 }
 
+/// Rule 32.
 /// A child that the peer will not replace is asked for again, lives a fifth longer than it should,
 /// and ends; so does its IKE SA.
 #[test]

@@ -68,6 +68,7 @@ fn both_ends_do_not_ask_at_the_same_packet() {
     }
 }
 
+/// Rules 15, 32.
 /// A pair that cannot be replaced carries what it may and no packet more; then traffic waits for
 /// another, and never goes in the clear.
 #[test]

@@ -606,7 +606,7 @@ impl Keying {
         self.counters.pairs += 1;
         // The peer's first packet may be answered before we send on the pair.
         self.lay_subnets(index);
-        let pair = self.to_pair(child, Trust::Configured);
+        let pair = self.pair_for(child, Trust::Configured);
         self.command(Command::AddSa(Box::new(pair)));
         match current {
             Some(old) if rekeys == Some(old) && ours => self.use_pair(now, index, id),

@@ -85,7 +85,7 @@ impl Keying {
             // From here on its packets can be opened; what answers them must not go as before.
             self.set_policy(flow, Policy::Hold);
         }
-        let pair = SaPair { translation, ..self.to_pair(child, trust) };
+        let pair = SaPair { translation, ..self.pair_for(child, trust) };
         self.command(Command::AddSa(Box::new(pair)));
         match (self.current(flow), rekeys) {
             (Some(current), Some(old)) if current == old => self.replace(now, flow, id, proven),
@@ -541,7 +541,7 @@ impl Keying {
     }
 
     /// A child as the data plane is told of it.
-    pub(crate) fn to_pair(&mut self, child: Child, trust: Trust) -> SaPair {
+    pub(crate) fn pair_for(&mut self, child: Child, trust: Trust) -> SaPair {
         let mut limits = Limits::of_esp(child.esn);
         if child.initiator {
             // Who asked for it replaces it first, as with its life (RFC 7296 §2.8).
