@@ -549,7 +549,8 @@ fn octets_have_limits_as_packets_have() {
         a.encrypt(A, B, 1);
         b.command(Command::AddSa(Box::new(mirrored(&far))));
         b.encrypt(B, A, 1);
-        (a.outputs(), b.outputs());
+        a.outputs();
+        b.outputs();
         let mut told = Vec::new();
         let mut through = 0;
         for at in 1..=8 {
