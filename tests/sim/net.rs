@@ -152,6 +152,11 @@ pub(crate) struct Net {
     pub(crate) link: Link,
     /// Everything that was ever put on the wire, lost or not.
     pub(crate) wire: Vec<Seen>,
+    /// Whether only clear packets are kept of it, and nothing of what nodes report: with hundreds of
+    /// nodes it is a gigabyte.
+    pub(crate) forgetful: bool,
+    /// How many packets were put on the wire.
+    sent: usize,
     /// Signatures made by anybody.
     pub(crate) signatures: usize,
     /// The packets themselves, for an attacker who listens; only if somebody does.
@@ -178,6 +183,8 @@ impl Net {
             dns: Dns::default(),
             link,
             wire: Vec::new(),
+            forgetful: false,
+            sent: 0,
             signatures: 0,
             tapped: None,
             filter: None,
@@ -401,6 +408,7 @@ impl Net {
                     self.schedule(Duration::from_micros(300), arrival);
                 }
                 Output::Ticket(ticket) => node.told.push(ticket),
+                Output::Report(_) if self.forgetful => {}
                 Output::Report(report) => node.reports.push(report),
             }
         }
@@ -422,8 +430,11 @@ impl Net {
 
     fn put_on_wire(&mut self, mut sent: Sent) {
         let seen = sent.seen(self.now);
-        let number = self.wire.len();
-        self.wire.push(seen);
+        let number = self.sent;
+        self.sent += 1;
+        if !self.forgetful || seen.kind == Kind::Clear {
+            self.wire.push(seen);
+        }
         if let Some(tapped) = &mut self.tapped {
             tapped.push(sent.clone());
         }
@@ -443,17 +454,20 @@ impl Net {
             }
         };
         let fate = self.filter.as_mut().map_or(Fate::Link, |filter| filter(number, &seen));
-        let mut copies = match fate {
+        let copies = match fate {
             Fate::Lost => 0,
             Fate::Twice => 2,
             Fate::Link if self.chance(self.link.loss) => 0,
             Fate::Link if self.chance(self.link.duplicate) => 2,
             Fate::Link => 1,
         };
-        while copies > 0 {
-            copies -= 1;
+        if copies > 1 {
             let delay = self.pick(self.link.delay_us.clone());
             self.schedule(delay, Arrival::Packet { to, sent: sent.clone() });
+        }
+        if copies > 0 {
+            let delay = self.pick(self.link.delay_us.clone());
+            self.schedule(delay, Arrival::Packet { to, sent });
         }
     }
 

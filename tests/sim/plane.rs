@@ -1,5 +1,6 @@
 //! The real forwarding plane, one packet at a time.
 
+use std::cell::RefCell;
 use std::time::Instant;
 
 use forwarding::{Batch, Config, Delivery, Forwarding, Offload, Outer, Output, To};
@@ -20,6 +21,12 @@ pub(crate) struct Plane {
     pub(crate) opened: Vec<Vec<u8>>,
     /// Pairs end after so many packets, and are to be replaced as much sooner as they were to be.
     pub(crate) hard_packets: Option<u64>,
+}
+
+thread_local! {
+    /// For all planes in turn: each of them is a megabyte.
+    static BATCH: RefCell<Batch> = RefCell::new(Batch::new());
+    static DELIVERY: RefCell<Delivery> = RefCell::new(Delivery::new(false));
 }
 
 impl Plane {
@@ -46,18 +53,20 @@ impl Plane {
 
     /// A packet from the device.
     pub(crate) fn send(&mut self, now: Instant, packet: &[u8]) {
-        let mut batch = Batch::new();
-        self.forwarding.outgoing(now, &Offload::NONE, &mut packet.to_vec(), &mut batch);
-        for send in batch.sends() {
-            for octets in batch.packets(send) {
-                match send.to {
-                    To::Peer(envelope) => self.out.push(Out::Esp(envelope, octets.to_vec())),
-                    To::Clear(_) => self.out.push(Out::Clear(octets.to_vec())),
-                    // ICMP errors to the host itself: nobody here reads them.
-                    To::Device => {}
+        BATCH.with_borrow_mut(|batch| {
+            batch.clear();
+            self.forwarding.outgoing(now, &Offload::NONE, &mut packet.to_vec(), batch);
+            for send in batch.sends() {
+                for octets in batch.packets(send) {
+                    match send.to {
+                        To::Peer(envelope) => self.out.push(Out::Esp(envelope, octets.to_vec())),
+                        To::Clear(_) => self.out.push(Out::Clear(octets.to_vec())),
+                        // ICMP errors to the host itself: nobody here reads them.
+                        To::Device => {}
+                    }
                 }
             }
-        }
+        });
         self.drain();
     }
 
@@ -66,15 +75,16 @@ impl Plane {
         let mut arena = octets.to_vec();
         let whole = 0..arena.len();
         let outer = Outer { remote: envelope.remote, tos: 0, udp: envelope.udp };
-        let mut delivery = Delivery::new(false);
-        self.forwarding.incoming(now, &outer, &mut arena, whole, &mut delivery);
-        delivery.finish(&mut arena);
-        for write in delivery.writes() {
-            let head = write.head.to_vec();
-            self.opened.push(
-                head.into_iter().chain(write.flat_map(|range| arena[range].to_vec())).collect(),
-            );
-        }
+        DELIVERY.with_borrow_mut(|delivery| {
+            delivery.clear();
+            self.forwarding.incoming(now, &outer, &mut arena, whole, delivery);
+            delivery.finish(&mut arena);
+            for write in delivery.writes() {
+                let mut packet = write.head.to_vec();
+                write.for_each(|range| packet.extend_from_slice(&arena[range]));
+                self.opened.push(packet);
+            }
+        });
         self.drain();
     }
 

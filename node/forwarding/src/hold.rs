@@ -24,8 +24,8 @@ pub(crate) struct Packet {
 /// All held packets.
 pub(crate) struct Hold {
     flows: HashMap<Flow, Held, Seeded>,
-    /// By order of arrival of the first packet: the oldest goes first.
-    ages: BTreeMap<u64, Flow>,
+    /// By order of arrival of the first packet, and when that was: the oldest goes first.
+    ages: BTreeMap<u64, (Instant, Flow)>,
     by_source: HashMap<Prefix, usize, Seeded>,
     by_destination: HashMap<Prefix, usize, Seeded>,
     bytes: usize,
@@ -37,7 +37,6 @@ struct Held {
     first: Packet,
     last: VecDeque<Packet>,
     age: u64,
-    since: Instant,
 }
 
 impl Hold {
@@ -85,15 +84,14 @@ impl Hold {
             let age = self.next;
             self.next += 1;
             self.bytes += len;
-            self.ages.insert(age, flow);
+            self.ages.insert(age, (now, flow));
             *self.by_source.entry(source).or_default() += 1;
             *self.by_destination.entry(destination).or_default() += 1;
-            self.flows.insert(flow, Held { first: packet, last: VecDeque::new(), age, since: now });
+            self.flows.insert(flow, Held { first: packet, last: VecDeque::new(), age });
         }
         counters.held += 1;
         while self.flows.len() > MAX_FLOWS || self.bytes > MAX_BYTES {
-            let Some((_, oldest)) = self.ages.first_key_value() else { break };
-            let oldest = *oldest;
+            let Some((_, &(_, oldest))) = self.ages.first_key_value() else { break };
             for _ in self.take(&oldest) {
                 counters.count(Reason::HoldOverBudget);
             }
@@ -116,13 +114,14 @@ impl Hold {
 
     /// The flows between two prefixes of which something is held, the oldest first.
     pub(crate) fn flows_between(&self, subnets: &Subnets) -> Vec<Flow> {
-        self.ages.values().filter(|flow| subnets.contains(flow)).copied().collect()
+        let flows = self.ages.values().map(|(_, flow)| *flow);
+        flows.filter(|flow| subnets.contains(flow)).collect()
     }
 
     /// When the oldest flow will have waited long enough.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let (_, flow) = self.ages.first_key_value()?;
-        Some(self.flows.get(flow)?.since + MAX_WAIT)
+        let (_, (since, _)) = self.ages.first_key_value()?;
+        Some(*since + MAX_WAIT)
     }
 
     /// Drops what nobody decided about; returns one such flow, to be asked again.
@@ -130,7 +129,7 @@ impl Hold {
         if self.deadline()? > now {
             return None;
         }
-        let flow = *self.ages.first_key_value()?.1;
+        let (_, flow) = *self.ages.first_key_value()?.1;
         for _ in self.take(&flow) {
             counters.count(Reason::HoldExpired);
         }

@@ -284,18 +284,13 @@ impl Keying {
         keys.extend(anonymous.then_some(Credential::Null));
         keys.sort();
         keys.dedup();
-        let to_gateway = |c: &&mut Call| c.gateway == gateway && c.local == local;
-        let shared = self
-            .calls
-            .values_mut()
-            .filter(to_gateway)
-            .find(|c| c.keys == keys && c.flows.len() < MAX_FLOWS_OF_CALL);
-        if let Some(call) = shared {
-            call.flows.push(flow);
-            call.evidence.extend(evidence);
+        let fits = |call: &Call| call.keys == keys && call.flows.len() < MAX_FLOWS_OF_CALL;
+        let shared = self.calls.to(gateway, local).find(|(_, call)| fits(call)).map(|(ike, _)| ike);
+        if let Some(ike) = shared {
+            self.calls.join(ike, flow, evidence);
             return true;
         }
-        let calls = self.calls.values_mut().filter(to_gateway).count();
+        let calls = self.calls.to(gateway, local).count();
         if keys.is_empty() || calls >= MAX_CALLS_TO_GATEWAY {
             return false;
         }

@@ -14,7 +14,7 @@ use crate::client::Standing;
 use crate::config::Config;
 use crate::connection::Configured;
 use crate::entry::{
-    Asker, Call, ChildVisitor, Entry, HISTORY, Peer, Recheck, Renewal, State, Visit, Visitor,
+    Asker, ChildVisitor, Entry, HISTORY, Peer, Recheck, Renewal, State, Visit, Visitor,
 };
 use crate::memory::Recalls;
 use crate::own::Own;
@@ -22,7 +22,7 @@ use crate::pool::Pool;
 use crate::questions::Questions;
 use crate::report::{Report, What, Why};
 use crate::resumption::{KeptTicket, Tickets};
-use crate::tables::{Pairs, Peers};
+use crate::tables::{Calls, Pairs, Peers};
 use crate::undecided::Undecided;
 
 /// What the machine wants done, in this order.
@@ -110,7 +110,7 @@ pub struct Keying {
     pub(crate) flows: BTreeMap<Flow, Box<Entry>>,
     pub(crate) deadlines: BTreeSet<(Instant, Flow)>,
     pub(crate) asked: Questions,
-    pub(crate) calls: BTreeMap<IkeId, Call>,
+    pub(crate) calls: Calls,
     pub(crate) peers: Peers,
     pub(crate) visitors: BTreeMap<IkeId, Visitor>,
     /// Strangers for whose records there is no room yet.
@@ -201,7 +201,7 @@ impl Keying {
             flows: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             asked: Questions::default(),
-            calls: BTreeMap::new(),
+            calls: Calls::default(),
             peers: Peers::default(),
             visitors: BTreeMap::new(),
             visitors_waiting: VecDeque::new(),

@@ -140,11 +140,9 @@ impl Keying {
         if self.pairs.get(&sa).is_none_or(|pair| pair.trust < Trust::Dnssec) {
             return;
         }
-        let moot = |call: &Call| {
-            call.flows.contains(&flow) && call.flows.iter().all(|f| self.current(*f).is_some())
-        };
+        let moot = |call: &Call| call.flows.iter().all(|f| self.current(*f).is_some());
         let calls: Vec<IkeId> =
-            self.calls.iter().filter(|(_, call)| moot(call)).map(|(ike, _)| *ike).collect();
+            self.calls.of(flow).filter(|(_, call)| moot(call)).map(|(ike, _)| ike).collect();
         for ike in calls {
             if self.ike.withdraw(now, ike) {
                 self.calls.remove(&ike);

@@ -1,14 +1,76 @@
-//! Peers and pairs with the ways in which they are looked for, so that nothing that happens to one
-//! has to look at all the others.
+//! Calls, peers and pairs with the ways in which they are looked for, so that nothing that happens to
+//! one has to look at all the others.
 //!
-//! Both are boxed: names only ever grow, and a tree whose keys do that is half empty.
+//! All are boxed: names only ever grow, and a tree whose keys do that is half empty.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
+use dnskeys::Answer;
 use ike::{Identity, IkeId};
 use sa::{Flow, SaId};
 
-use crate::entry::{Pair, Peer};
+use crate::entry::{Call, Pair, Peer};
+
+/// Calls that are not answered yet, by IKE SA, by gateway and by the flows that wait for them.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    by_ike: BTreeMap<IkeId, Box<Call>>,
+    /// A call's gateway and our own address never change.
+    by_gateway: BTreeSet<(IpAddr, IpAddr, IkeId)>,
+    by_flow: BTreeSet<(Flow, IkeId)>,
+}
+
+impl Calls {
+    pub(crate) fn get_mut(&mut self, ike: &IkeId) -> Option<&mut Call> {
+        self.by_ike.get_mut(ike).map(|call| &mut **call)
+    }
+
+    pub(crate) fn insert(&mut self, ike: IkeId, call: Call) {
+        self.remove(&ike);
+        self.by_gateway.insert((call.gateway, call.local, ike));
+        self.by_flow.extend(call.flows.iter().map(|flow| (*flow, ike)));
+        self.by_ike.insert(ike, Box::new(call));
+    }
+
+    pub(crate) fn remove(&mut self, ike: &IkeId) -> Option<Call> {
+        let call = self.by_ike.remove(ike)?;
+        self.by_gateway.remove(&(call.gateway, call.local, *ike));
+        for flow in &call.flows {
+            self.by_flow.remove(&(*flow, *ike));
+        }
+        Some(*call)
+    }
+
+    /// One more flow waits for this call.
+    pub(crate) fn join(&mut self, ike: IkeId, flow: Flow, evidence: Vec<Answer>) {
+        if let Some(call) = self.by_ike.get_mut(&ike) {
+            call.flows.push(flow);
+            call.evidence.extend(evidence);
+            self.by_flow.insert((flow, ike));
+        }
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &IkeId> {
+        self.by_ike.keys()
+    }
+
+    /// The calls to a gateway from this address of ours, the oldest first.
+    pub(crate) fn to(
+        &self,
+        gateway: IpAddr,
+        local: IpAddr,
+    ) -> impl Iterator<Item = (IkeId, &Call)> {
+        let range = (gateway, local, IkeId(0))..=(gateway, local, IkeId(u64::MAX));
+        self.by_gateway.range(range).filter_map(|(_, _, ike)| Some((*ike, &**self.by_ike.get(ike)?)))
+    }
+
+    /// The calls that a flow waits for, the oldest first.
+    pub(crate) fn of(&self, flow: Flow) -> impl Iterator<Item = (IkeId, &Call)> {
+        let range = (flow, IkeId(0))..=(flow, IkeId(u64::MAX));
+        self.by_flow.range(range).filter_map(|(_, ike)| Some((*ike, &**self.by_ike.get(ike)?)))
+    }
+}
 
 /// Established peers, by IKE SA and by identity.
 #[derive(Debug, Default)]
