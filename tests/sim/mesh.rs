@@ -21,6 +21,9 @@ fn addr(n: usize) -> IpAddr {
 fn mesh(seed: u64, nodes: usize, link: Link, cheap: bool) -> Net {
     let mut net = Net::new(seed, link);
     net.forgetful = true;
+    if nodes > 10 {
+        net.take_turns();
+    }
     for n in 0..nodes {
         let key = if cheap { TestKey::cheap(n) } else { TestKey::nth(n) };
         let (seed, now) = (net.seed(), net.now);

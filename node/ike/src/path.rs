@@ -135,9 +135,8 @@ pub(crate) fn detect(
     let destination = detection_hash(spi_i, spi_r, local);
     of(NotifyType::NAT_DETECTION_SOURCE_IP).next()?;
     of(NotifyType::NAT_DETECTION_DESTINATION_IP).next()?;
-    let pretended = pretended_hash(spi_i, spi_r, remote);
     let source_is = |hash: &[u8]| of(NotifyType::NAT_DETECTION_SOURCE_IP).any(|n| n.data == hash);
-    let pretends = !source_is(&source) && source_is(&pretended);
+    let pretends = !source_is(&source) && source_is(&pretended_hash(spi_i, spi_r, remote));
     let nat = Nat {
         ours: !of(NotifyType::NAT_DETECTION_DESTINATION_IP).any(|n| n.data == destination),
         theirs: !source_is(&source) && !pretends,

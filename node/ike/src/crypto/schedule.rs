@@ -62,15 +62,19 @@ impl Prf {
         len: usize,
     ) -> Result<Secret, CryptoFailure> {
         let mut out = Secret::zeros(len);
-        let mut last = Secret::zeros(0);
+        let key = hmac::Key::new(self.algorithm(), key);
+        let mut last: &[u8] = &[];
         for (chunk, round) in out.as_mut().chunks_mut(self.len()).zip(1_u32..) {
             let round = u8::try_from(round).map_err(|_| CryptoFailure)?;
-            let counter = [round];
-            let mut all: Vec<&[u8]> = vec![&last];
-            all.extend_from_slice(parts);
-            all.push(&counter);
-            last = self.of(key, &all);
-            chunk.copy_from_slice(last.get(..chunk.len()).ok_or(CryptoFailure)?);
+            let mut mac = hmac::Context::with_key(&key);
+            mac.update(last);
+            for part in parts {
+                mac.update(part);
+            }
+            mac.update(&[round]);
+            let tag = mac.sign();
+            chunk.copy_from_slice(tag.as_ref().get(..chunk.len()).ok_or(CryptoFailure)?);
+            last = chunk;
         }
         Ok(out)
     }
