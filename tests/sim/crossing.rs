@@ -54,7 +54,7 @@ fn one_pair_is_left_on_a_good_link() {
 #[test]
 fn one_pair_is_left_on_a_bad_link() {
     let mut silent = 0;
-    for seed in 0..SEEDS / 5 {
+    for seed in 0..SEEDS {
         let mut net = west_and_east(seed, Link::bad());
         let mut round = 0;
         // Applications repeat what is lost, as TCP does.
@@ -82,7 +82,7 @@ fn one_pair_is_left_on_a_bad_link() {
         talk(&mut net, 999);
         assert!(net.run_until(seconds(20), |net| both_heard(net, 999)), "seed {seed}");
     }
-    assert!(silent <= 6, "{silent} of {} fell silent", SEEDS / 5);
+    assert!(silent <= SEEDS / 33, "{silent} of {SEEDS} fell silent");
 }
 
 /// West's call reaches east, whose answer never reaches west, until west has given up: whichever of

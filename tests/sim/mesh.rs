@@ -140,7 +140,9 @@ fn a_mesh_that_starts_at_once() {
             let began = Instant::now();
             let settled = run(seed, nodes, true);
             let took = began.elapsed();
-            println!("{nodes} nodes, {pairs} pairs, seed {seed}: settled {settled:?}, took {took:?}");
+            println!(
+                "{nodes} nodes, {pairs} pairs, seed {seed}: settled {settled:?}, took {took:?}"
+            );
             std::io::stdout().flush().unwrap();
         }
     }

@@ -52,7 +52,9 @@ impl Reassembly {
         }
         let whole = std::mem::take(self);
         let first = whole.first.ok_or(InvalidMessage::Missing("first fragment"))?;
-        Ok(Some((first, whole.parts.into_values().flatten().collect())))
+        let mut octets = Vec::with_capacity(whole.octets);
+        whole.parts.values().for_each(|part| octets.extend_from_slice(part));
+        Ok(Some((first, octets)))
     }
 }
 

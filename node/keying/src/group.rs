@@ -1,8 +1,8 @@
 //! Policy groups: which class of destinations an address belongs to, by longest prefix
 //! (RFC 4322 §1.2, §3.2; the classic files of FreeS/WAN).
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -90,6 +90,9 @@ impl fmt::Display for Group {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Groups {
     entries: BTreeMap<(Prefix, Ports), Listed>,
+    /// Lengths of the prefixes there are, of IPv4 and of IPv6: every event of a flow asks for its rule,
+    /// and few of 33 or 129 lengths have any.
+    lengths: [BTreeSet<u8>; 2],
     files: Vec<File>,
 }
 
@@ -172,6 +175,7 @@ impl Groups {
     }
 
     fn list(&mut self, prefix: Prefix, ports: Ports, listed: Listed) -> Option<Listed> {
+        self.note_length(prefix);
         match self.entries.entry((prefix, ports)) {
             Entry::Occupied(held) => Some(*held.get()),
             Entry::Vacant(free) => {
@@ -252,8 +256,15 @@ impl Groups {
             self.files.len() - 1
         });
         let listed = Listed { group: Group::Private, file: Some(file), line: None };
+        self.note_length(prefix);
         self.entries.insert((prefix, Ports::ANY), listed);
         Ok(())
+    }
+
+    fn note_length(&mut self, prefix: Prefix) {
+        let [v4, v6] = &mut self.lengths;
+        let lengths = if prefix.addr().is_ipv4() { v4 } else { v6 };
+        lengths.insert(prefix.len());
     }
 
     /// A file by its number.
@@ -294,12 +305,16 @@ impl Groups {
     /// The rule for these ports of an address: of the longest prefix that has one the most precise.
     #[must_use]
     pub fn rule(&self, addr: IpAddr, ports: Ports) -> Option<(Prefix, Ports, Listed)> {
-        let longest = Prefix::host(addr).len();
-        (0..=longest).rev().find_map(|len| {
-            let prefix = Prefix::new(addr, len).ok()?;
-            ports.wider().into_iter().find_map(|wider| {
-                let listed = self.entries.get(&(prefix, wider))?;
-                Some((prefix, wider, *listed))
+        let [v4, v6] = &self.lengths;
+        let lengths = if addr.is_ipv4() { v4 } else { v6 };
+        let any = [Ports::ANY];
+        let all = ports.wider();
+        let wider: &[Ports] = if ports.is_any() { &any } else { &all };
+        lengths.iter().rev().find_map(|len| {
+            let prefix = Prefix::new(addr, *len).ok()?;
+            wider.iter().find_map(|wider| {
+                let listed = self.entries.get(&(prefix, *wider))?;
+                Some((prefix, *wider, *listed))
             })
         })
     }

@@ -62,7 +62,9 @@ impl Calls {
         local: IpAddr,
     ) -> impl Iterator<Item = (IkeId, &Call)> {
         let range = (gateway, local, IkeId(0))..=(gateway, local, IkeId(u64::MAX));
-        self.by_gateway.range(range).filter_map(|(_, _, ike)| Some((*ike, &**self.by_ike.get(ike)?)))
+        self.by_gateway
+            .range(range)
+            .filter_map(|(_, _, ike)| Some((*ike, &**self.by_ike.get(ike)?)))
     }
 
     /// The calls that a flow waits for, the oldest first.

@@ -407,6 +407,7 @@ impl Payload {
 
 /// Writes a chain of payloads and says what the first one is.
 pub(crate) fn write_chain(out: &mut Vec<u8>, payloads: &[Payload]) -> PayloadType {
+    out.reserve(ONE_DATAGRAM);
     let mut rest = payloads.iter().peekable();
     while let Some(payload) = rest.next() {
         let next = rest.peek().map_or(PayloadType::NONE, |p| p.kind());
@@ -533,3 +534,5 @@ const MIN_NONCE: usize = 16;
 const MAX_NONCE: usize = 256;
 /// A domain name is no longer; what is, we could not look up.
 const MAX_ID_OCTETS: usize = 255;
+/// Octets to begin with when writing: most messages are one datagram, and do not grow on the way.
+const ONE_DATAGRAM: usize = 1280;
