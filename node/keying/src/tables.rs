@@ -169,3 +169,44 @@ impl Pairs {
         self.by_flow.range(range).filter_map(|(_, sa)| Some((*sa, self.get(sa)?)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_found_by_gateway_and_by_every_flow_that_waits() {
+        let address = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let flow = |n: u8| Flow::new(address(1), address(n)).unwrap();
+        let call = |gateway: u8, first: u8| Call {
+            gateway: address(gateway),
+            local: address(1),
+            keys: Vec::new(),
+            flows: vec![flow(first)],
+            evidence: Vec::new(),
+            keyed: false,
+        };
+        let mut calls = Calls::default();
+        let to = |calls: &Calls, gateway| {
+            calls.to(address(gateway), address(1)).map(|(ike, _)| ike.0).collect::<Vec<_>>()
+        };
+        let of = |calls: &Calls, n| calls.of(flow(n)).map(|(ike, _)| ike.0).collect::<Vec<_>>();
+        calls.insert(IkeId(3), call(7, 10));
+        calls.insert(IkeId(2), call(7, 11));
+        calls.insert(IkeId(4), call(8, 11));
+        calls.join(IkeId(3), flow(12), Vec::new());
+        calls.join(IkeId(9), flow(13), Vec::new());
+        assert_eq!((to(&calls, 7), to(&calls, 8), to(&calls, 9)), (vec![2, 3], vec![4], vec![]));
+        assert_eq!(calls.to(address(7), address(2)).count(), 0, "from another address of ours");
+        assert_eq!((of(&calls, 10), of(&calls, 12)), (vec![3], vec![3]));
+        assert_eq!((of(&calls, 11), of(&calls, 13)), (vec![2, 4], vec![]));
+        let gone = calls.remove(&IkeId(3)).unwrap();
+        assert_eq!(gone.flows, [flow(10), flow(12)]);
+        assert_eq!((of(&calls, 10), of(&calls, 12), to(&calls, 7)), (vec![], vec![], vec![2]));
+        // Another call under the same name leaves nothing of the first.
+        calls.insert(IkeId(2), call(8, 12));
+        assert_eq!((of(&calls, 11), of(&calls, 12)), (vec![4], vec![2]));
+        assert_eq!((to(&calls, 7), to(&calls, 8)), (vec![], vec![2, 4]));
+        assert_eq!(calls.keys().map(|ike| ike.0).collect::<Vec<_>>(), [2, 4]);
+    }
+}
