@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use forwarding::{Batch, Delivery, Forwarding, Offload, Outer, Output, Provider, To, Write};
-use sa::{Command, Mode, Notice};
+use sa::{Command, Notice};
 use tokio::sync::mpsc;
 
 use super::acquires::{self, Acquires};
@@ -111,6 +111,7 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
         epoll.add(raw.fd(), number)?;
     }
 
+    let room = sys::ORDINARY_PACKET.max(usize::from(config.forwarding.link_mtu) + 64);
     let (commands, orders) = sync_mpsc::channel();
     let (notices_in, notices) = mpsc::channel(NOTICES);
     let (acquires_in, acquires) = acquires::acquires();
@@ -121,8 +122,8 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
         batch: Batch::new(),
         delivery: Delivery::new(tun.has_udp_offload()),
         buffer: vec![0; DEVICE_READ],
-        arena: vec![0; sys::BATCH * sys::RAW_PACKET],
-        room: sys::ORDINARY_PACKET.max(usize::from(config.forwarding.link_mtu) + 64),
+        arena: vec![0; sys::room_for_each(room)],
+        room,
         gathering: Gathering::new(Instant::now()),
         tun,
         sockets: Arc::clone(&sockets),
@@ -238,7 +239,7 @@ struct Worker {
     buffer: Vec<u8>,
     /// One receive of a socket: packets are opened where they arrive.
     arena: Vec<u8>,
-    /// Of the arena, for each packet without UDP.
+    /// Of the arena, for each ordinary packet without UDP.
     room: usize,
     /// Of packets without UDP.
     gathering: Gathering,
@@ -298,10 +299,6 @@ impl Worker {
         while !self.stopped {
             match self.orders.try_recv() {
                 Ok(Order::Obey(command)) => {
-                    if matches!(&command, Command::AddSa(pair) if pair.mode == Mode::Transport) {
-                        // Its datagrams are sealed whole, whatever the link takes.
-                        self.room = sys::RAW_PACKET;
-                    }
                     self.forwarding.handle_command(Instant::now(), command);
                     // What was released must leave before the next order changes anything.
                     self.drain();
@@ -409,18 +406,12 @@ impl Worker {
         }
         for _ in 0..ROUNDS {
             let mut packets = [None; sys::BATCH];
-            let room = self.room;
-            let received = sys::receive_each(socket.fd(), &mut self.arena, room, &mut packets);
-            let Ok((count, cut)) = received else { break };
+            let received = sys::receive_each(socket.fd(), &mut self.arena, self.room, &mut packets);
+            let Ok(count) = received else { break };
             self.gathering.received(count);
-            if cut {
-                // The peer's link is wider than ours: from now on there is room for its packets.
-                self.room = sys::RAW_PACKET;
-            }
             self.obey();
             let now = Instant::now();
-            for (start, received) in (0..).step_by(room).zip(packets) {
-                let Some(received) = received else { continue };
+            for (start, received) in packets.into_iter().flatten() {
                 let end = start + received.len;
                 // An IPv4 raw socket shows the outer header, an IPv6 one does not (raw(7)).
                 let (header, tos) = match self.arena.get(start..end) {

@@ -9,6 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use std::mem::{MaybeUninit, size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
     let mut name = Name::EMPTY;
     let mut control = Control::EMPTY;
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    let mut message = name.message(&mut part, &mut control);
+    let mut message = name.message(slice::from_mut(&mut part), &mut control);
     // SAFETY: every pointer in the message is to a local or to `buffer`, with its length.
     let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
@@ -44,26 +45,41 @@ pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
     Ok(received)
 }
 
-/// Receives packets one by one with as few calls as may be (recvmmsg): packet `n` goes to
-/// `n` times `room` of `buffer`. Returns how many came, and whether one was cut short.
+/// How many octets a buffer for [`receive_each`] has.
+pub(super) fn room_for_each(room: usize) -> usize {
+    BATCH * (room + RAW_PACKET)
+}
+
+/// Receives packets one by one with as few calls as may be (recvmmsg), and says where in `buffer`
+/// each begins. Those of at most `room` octets lie side by side, for the CPU's cache; the rare longer
+/// one has a place of its own behind them, of which no memory is used before. Returns how many came.
 /// `WouldBlock` when there is nothing.
 pub(super) fn receive_each(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
     room: usize,
-    packets: &mut [Option<Received>; BATCH],
-) -> io::Result<(usize, bool)> {
+    packets: &mut [Option<(usize, Received)>; BATCH],
+) -> io::Result<usize> {
     let mut names = [const { Name::EMPTY }; BATCH];
     let mut controls = [const { Control::EMPTY }; BATCH];
-    let mut parts = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
+    let none = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+    let mut parts = [[none; 2]; BATCH];
     // SAFETY: an mmsghdr is plain data, for which all zero is valid.
     let mut messages: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
     let mut places: libc::c_uint = 0;
-    let slots = buffer.chunks_exact_mut(room).zip(&mut parts).zip(&mut messages);
-    for (((slot, part), message), (name, control)) in slots.zip(names.iter_mut().zip(&mut controls))
+    let Some((near, far)) = buffer.split_at_mut_checked(BATCH * room) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let slots = near.chunks_exact_mut(room).zip(far.chunks_exact_mut(RAW_PACKET));
+    let slots = slots.zip(&mut parts).zip(&mut messages);
+    for ((((slot, rest), parts), message), (name, control)) in
+        slots.zip(names.iter_mut().zip(&mut controls))
     {
-        *part = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
-        message.msg_hdr = name.message(part, control);
+        // What is longer than the slot goes on where it would lie in the larger place.
+        let rest = rest.get_mut(room..).unwrap_or_default();
+        *parts = [slot, rest]
+            .map(|part| libc::iovec { iov_base: part.as_mut_ptr().cast(), iov_len: part.len() });
+        message.msg_hdr = name.message(parts, control);
         places += 1;
     }
     let fd = socket.as_raw_fd();
@@ -72,17 +88,21 @@ pub(super) fn receive_each(
         libc::recvmmsg(fd, messages.as_mut_ptr(), places, libc::MSG_DONTWAIT, std::ptr::null_mut())
     };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-    let mut cut = false;
-    for ((packet, message), name) in packets.iter_mut().zip(&messages).zip(&names).take(count) {
+    let all = packets.iter_mut().zip(&messages).zip(&names).take(count);
+    for (number, ((packet, message), name)) in all.enumerate() {
         let len = usize::try_from(message.msg_len).unwrap_or(0);
         let Some(remote) = name.address() else { continue };
         let mut received = Received { len, stride: len, remote, local: None, tos: 0 };
         // SAFETY: the kernel has filled in this message, whose control buffer is still there.
         unsafe { read_control(&message.msg_hdr, &mut received) };
-        *packet = Some(received);
-        cut |= message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+        let slot = number * room;
+        let place = if len <= room { slot } else { BATCH * room + number * RAW_PACKET };
+        if place != slot {
+            buffer.copy_within(slot..slot + room, place);
+        }
+        *packet = Some((place, received));
     }
-    Ok((count, cut))
+    Ok(count)
 }
 
 /// Sends `octets` as datagrams of `segment` octets (UDP_SEGMENT), the last perhaps shorter.
@@ -98,7 +118,7 @@ pub(super) fn send(
     let mut control = Control::EMPTY;
     let mut part =
         libc::iovec { iov_base: octets.as_ptr().cast_mut().cast(), iov_len: octets.len() };
-    let mut message = name.message(&mut part, &mut control);
+    let mut message = name.message(slice::from_mut(&mut part), &mut control);
     // SAFETY: the message's control buffer is large enough for all three (see `Control`).
     unsafe { write_control(&mut message, local, remote.is_ipv4(), tos, segment) };
     // SAFETY: every pointer in the message is to a local or to `octets`, which are only read.
@@ -118,7 +138,7 @@ pub(super) fn send_each<'a>(
     let mut name = Name::of(remote);
     let mut control = Control::EMPTY;
     let mut none = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-    let mut shared = name.message(&mut none, &mut control);
+    let mut shared = name.message(slice::from_mut(&mut none), &mut control);
     // SAFETY: as in `send`.
     unsafe { write_control(&mut shared, local, remote.is_ipv4(), tos, None) };
     let mut packets = packets.peekable();
@@ -340,13 +360,13 @@ impl Name {
     }
 
     /// A message to or from this name. Its pointers live as long as the three borrowed.
-    fn message(&mut self, part: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
+    fn message(&mut self, parts: &mut [libc::iovec], control: &mut Control) -> libc::msghdr {
         // SAFETY: a msghdr is plain data, for which all zero is valid.
         let mut message: libc::msghdr = unsafe { zeroed() };
         message.msg_name = (&raw mut self.storage).cast();
         message.msg_namelen = libc::socklen_t::try_from(self.len).unwrap_or(0);
-        message.msg_iov = part;
-        message.msg_iovlen = 1;
+        message.msg_iov = parts.as_mut_ptr();
+        message.msg_iovlen = parts.len();
         message.msg_control = control.0.as_mut_ptr().cast();
         message.msg_controllen = size_of::<Control>();
         message
@@ -480,9 +500,9 @@ pub(super) const UDP_GRO: c_int = 104;
 const UDP_SEGMENT: c_int = 103;
 /// Packets per sendmmsg and recvmmsg.
 pub(super) const BATCH: usize = 64;
-/// Room for any packet without UDP: in transport mode a datagram is sealed whole, so an ESP packet may
-/// be as long as IP has words for. Memory is used where packets lie, and nowhere else.
-pub(super) const RAW_PACKET: usize = 64 * 1024 + 64;
+/// Room for any packet without UDP: in transport mode a datagram is sealed whole, and a kernel at the
+/// other end does so in tunnel mode too, so an ESP packet may be as long as IP has words for.
+const RAW_PACKET: usize = 64 * 1024 + 64;
 /// Room for packets of ordinary links. No power of two: the packets of a batch would compete for
 /// the same few places of the CPU's cache.
 pub(super) const ORDINARY_PACKET: usize = 1600 + 64;

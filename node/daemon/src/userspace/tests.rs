@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::{Duration, Instant};
 
 use sa::{
@@ -12,7 +12,7 @@ use sa::{
     Spi, TrafficSelector, Trust,
 };
 
-use super::{Config, Plane, start};
+use super::{Config, Plane, start, sys};
 use crate::kernel::namespace::{has, run, skipped, try_run};
 
 const MARK: u32 = 0x0e5;
@@ -457,6 +457,39 @@ fn datagrams_of_any_size_are_survived() {
     std::thread::sleep(Duration::from_millis(50));
     let counters = nodes[1].plane.counters().forwarding;
     assert!(counters.unauthentic > 100 && counters.opened >= 1, "{counters:?}");
+}
+
+/// A Linux kernel at the other end seals whole datagrams and leaves it to IP to cut them up: not even
+/// the first that is longer than any link's packet is lost.
+#[test]
+fn a_long_packet_among_ordinary_ones_arrives_whole() {
+    let into = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let out = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (room, from) = (1664, out.local_addr().unwrap());
+    let mut arena = vec![0; sys::room_for_each(room)];
+    for _ in 0..2 {
+        let lengths = [10, room, room + 1, 0, 4080, 65_507, 1, room - 1];
+        for (fill, len) in (1..).zip(lengths) {
+            let mut octets = vec![fill; len];
+            if let [.., first, last] = &mut octets[..] {
+                (*first, *last) = (0xfe, 0xff);
+            }
+            out.send_to(&octets, into.local_addr().unwrap()).unwrap();
+        }
+        let mut packets = [None; sys::BATCH];
+        let count = sys::receive_each(into.as_fd(), &mut arena, room, &mut packets).unwrap();
+        assert_eq!(count, lengths.len());
+        let mut seen = 0;
+        for ((fill, len), packet) in (1..).zip(lengths).zip(packets) {
+            let (start, received) = packet.unwrap();
+            assert_eq!((received.len, received.remote), (len, from));
+            let octets = &arena[start..start + len];
+            let body = octets.strip_suffix(&[0xfe, 0xff]).unwrap_or(octets);
+            assert!(body.iter().all(|octet| *octet == fill), "{len}");
+            seen += body.len();
+        }
+        assert_eq!(seen, lengths.iter().sum::<usize>() - 2 * 6);
+    }
 }
 
 #[test]
