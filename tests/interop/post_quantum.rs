@@ -172,10 +172,10 @@ fn without_ml_kem_where_strongswan_has_none() {
     }
 }
 
-/// An IKE SA that began without ML-KEM gets it, for its children and itself, when strongSwan asks.
+/// The children of an IKE SA that began without ML-KEM get it nevertheless, whichever side asks.
 #[test]
-fn strongswan_asks_for_ml_kem_later() {
-    let Some(charon) = can_run("strongswan_asks_for_ml_kem_later") else { return };
+fn ml_kem_comes_later_where_it_did_not_come_first() {
+    let Some(charon) = can_run("ml_kem_comes_later_where_it_did_not_come_first") else { return };
     let rig = rig(charon, &[PLAIN, HYBRID_CHILD]);
     let mut ours = rig.ours(&[]);
     ours.tell("initiate");
@@ -185,6 +185,14 @@ fn strongswan_asks_for_ml_kem_later() {
     ours.expect("ChildUp SaId(2) rekeys Some(SaId(1)) initiator false");
     ours.expect("ChildDown SaId(1) DeletedByPeer");
     assert_eq!(times(&rig, CHILD_CHOSEN), 1);
+    ours.tell("rekey-child");
+    ours.expect("ChildUp SaId(3) rekeys Some(SaId(2)) initiator true");
+    ours.expect("ChildDown SaId(2) Closed");
+    assert_eq!(times(&rig, CHILD_CHOSEN), 2);
+    // The IKE SA itself is for strongSwan to choose, and has nothing else here.
+    ours.tell("rekey-ike");
+    rig.expect_log("rekeyed between");
+    assert_eq!(times(&rig, IKE_CHOSEN), 0);
 }
 
 /// One side demands ML-KEM and the other will not: both say so, and nothing comes up.

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::api::{Config, Event, IkeId, Output, Transmit};
 use crate::cookie::Cookies;
-use crate::crypto::{IkeSuite, Suites};
+use crate::crypto::Suites;
 use crate::exchange::crash_detection::{Hints, TokenMaker};
 use crate::half_open::{HalfOpen, prefix};
 use crate::ike_sa::{Dropped, Repeat};
@@ -169,14 +169,9 @@ impl Shared {
     }
 
     /// The same, with an additional key exchange if there may be one: for a new IKE SA, and for what
-    /// a peer asks for under one.
+    /// either side asks for under one, however that began (RFC 9370 §2.2.4).
     pub(crate) fn init_suites(&self) -> Suites {
         Suites { additional: self.config.post_quantum, ..self.suites() }
-    }
-
-    /// What we ask for under an IKE SA of this suite: as much as made its own keys.
-    pub(crate) fn suites_like(&self, suite: IkeSuite) -> Suites {
-        if suite.additional.is_some() { self.init_suites() } else { self.suites() }
     }
 
     pub(crate) fn event(&mut self, event: Event) {

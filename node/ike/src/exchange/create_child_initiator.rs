@@ -75,7 +75,7 @@ pub(crate) fn start(
     if request.mode == Mode::Transport {
         payloads.push(bare(NotifyType::USE_TRANSPORT_MODE));
     }
-    let suites = turn.shared.suites_like(established.current.suite);
+    let suites = turn.shared.init_suites();
     payloads.push(Payload::Sa(offer_esp(suites, spi_in.to_be_bytes(), EspOffer::WithKe)));
     payloads.push(Payload::Nonce(nonce.clone()));
     payloads.push(Payload::KeyExchange(KeyExchange {

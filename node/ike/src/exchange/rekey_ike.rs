@@ -40,7 +40,7 @@ pub(crate) fn start(established: &mut Established, turn: &mut Turn<'_>, group: G
     let Ok(agreement) = Agreement::new(group, &mut turn.shared.rng) else { return };
     let spi = turn.fresh_ike_spi();
     let nonce = turn.shared.nonce();
-    let suites = turn.shared.suites_like(established.current.suite);
+    let suites = turn.shared.init_suites();
     let payloads = [
         Payload::Sa(offer_ike(suites, &spi.to_be_bytes())),
         Payload::Nonce(nonce.clone()),
