@@ -220,7 +220,7 @@ both() {
   done
   head -c 200000 /dev/urandom >$DIR/sent
   ip netns exec b timeout 30 nc -l -N 7000 >$DIR/came </dev/null & NC=$!
-  sleep 0.5
+  for i in $(seq 100); do ip netns exec b ss -Hltn | grep -q ":7000 " && break; sleep 0.1; done
   ip netns exec a timeout 30 nc -N $IPB 7000 <$DIR/sent >/dev/null
   wait $NC; cmp -s $DIR/sent $DIR/came || fail "$1" "$2: stream"
 }
