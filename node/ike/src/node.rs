@@ -19,6 +19,7 @@ use crate::api::{
 };
 use crate::child::Standing;
 use crate::exchange::crash_detection::SENT_PER_SECOND;
+use crate::exchange::ike_sa_init_responder::Digest;
 use crate::exchange::{
     Ask, Pending, create_child_responder, ike_auth_initiator, ike_auth_responder,
     ike_sa_init_initiator, ike_session_resume, mobike,
@@ -39,7 +40,7 @@ pub struct Ike {
     /// Boxed: a tree whose keys only ever grow is half empty.
     peerings: BTreeMap<IkeId, Box<Peering>>,
     /// IKE_SA_INIT requests that were answered, so that their repetition is too.
-    inits: BTreeMap<Vec<u8>, IkeId>,
+    inits: BTreeMap<Digest, IkeId>,
     /// One for each peering that has any; kept in step with [`Peering::deadline`].
     deadlines: BTreeSet<(Instant, Timer, IkeId)>,
 }

@@ -11,7 +11,7 @@ use crate::exchange::ike_auth_initiator::{AuthSent, Signing};
 use crate::exchange::ike_auth_responder::{AwaitPeer, HalfOpenSa, SigningAnswer};
 use crate::exchange::ike_intermediate::KeSent;
 use crate::exchange::ike_sa_init_initiator::InitSent;
-use crate::exchange::ike_sa_init_responder;
+use crate::exchange::ike_sa_init_responder::{self, Digest};
 use crate::exchange::ike_session_resume::ResumeSent;
 use crate::message::Payload;
 use crate::path::Path;
@@ -49,7 +49,7 @@ pub(crate) struct Link {
     /// It counts as half-open, under this address.
     pub(crate) half_open: Option<std::net::IpAddr>,
     /// Under which digest its IKE_SA_INIT request is remembered.
-    pub(crate) init_digest: Option<Vec<u8>>,
+    pub(crate) init_digest: Option<Digest>,
     /// Our IKE SPIs.
     pub(crate) spis: Vec<u64>,
     /// Under which address it is counted.
@@ -103,9 +103,10 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Digest of the datagram at hand; empty without one.
-    pub(crate) fn digest(&self) -> Vec<u8> {
-        self.datagram.map_or_else(Vec::new, |d| ike_sa_init_responder::digest(d.remote, d.octets))
+    /// Digest of the datagram at hand; that of none without one.
+    pub(crate) fn digest(&self) -> Digest {
+        self.datagram
+            .map_or_else(Digest::default, |d| ike_sa_init_responder::digest(d.remote, d.octets))
     }
 
     pub(crate) fn answer(&mut self, datagrams: Vec<Vec<u8>>) {

@@ -13,6 +13,7 @@ use crate::api::{Config, Event, IkeId, Output, Transmit};
 use crate::cookie::Cookies;
 use crate::crypto::Suites;
 use crate::exchange::crash_detection::{Hints, TokenMaker};
+use crate::exchange::ike_sa_init_responder::Digest;
 use crate::half_open::{HalfOpen, prefix};
 use crate::ike_sa::{Dropped, Repeat};
 use crate::message::InvalidMessage;
@@ -126,7 +127,7 @@ impl Graves {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Grave {
     /// The request, digested.
-    pub(crate) request: Vec<u8>,
+    pub(crate) request: Digest,
     pub(crate) datagrams: Vec<Vec<u8>>,
 }
 

@@ -16,6 +16,7 @@ use crate::established::{Authority, Established, Founding};
 use crate::exchange::authentication::{Claim, Prepared, Proof};
 use crate::exchange::crash_detection;
 use crate::exchange::ike_auth_initiator::MAX_KEYS;
+use crate::exchange::ike_sa_init_responder::Digest;
 use crate::exchange::ike_session_resume::TICKET_LIFE;
 use crate::exchange::mobike::{self, Mobility};
 use crate::failure::Failure;
@@ -56,7 +57,7 @@ pub(crate) struct AwaitPeer {
     child: Option<ChildWish>,
     initial_contact: bool,
     mobility: Mobility,
-    digest: Vec<u8>,
+    digest: Digest,
     pub(crate) until: Instant,
 }
 
@@ -88,7 +89,7 @@ pub(crate) struct Answer {
 pub(crate) struct SigningAnswer {
     answer: Answer,
     scheme: SignatureScheme,
-    digest: Vec<u8>,
+    digest: Digest,
     pub(crate) until: Instant,
 }
 
@@ -184,7 +185,7 @@ pub(crate) fn refuse(
     sa: &mut IkeSa,
     turn: &mut Turn<'_>,
     exchange: ExchangeType,
-    request: Vec<u8>,
+    request: Digest,
     failure: Failure,
 ) {
     let datagrams = sa.respond(exchange, &[Payload::Notify(failure.notify())]);

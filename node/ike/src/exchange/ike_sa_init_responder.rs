@@ -120,7 +120,10 @@ pub(crate) fn stateless(header: &Header, notify: Notify) -> Vec<u8> {
 }
 
 /// What identifies a request, so that its repetition is answered as it was.
-pub(crate) fn digest(remote: SocketAddr, octets: &[u8]) -> Vec<u8> {
+pub(crate) type Digest = [u8; 32];
+
+/// That of a datagram.
+pub(crate) fn digest(remote: SocketAddr, octets: &[u8]) -> Digest {
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     let (address, port) = (remote.ip(), remote.port().to_be_bytes());
     match address {
@@ -129,5 +132,5 @@ pub(crate) fn digest(remote: SocketAddr, octets: &[u8]) -> Vec<u8> {
     }
     digest.update(&port);
     digest.update(octets);
-    digest.finish().as_ref().to_vec()
+    digest.finish().as_ref().try_into().unwrap_or_default()
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::Ike;
 use crate::api::{Datagram, End};
 use crate::exchange::crash_detection::{HEEDED_PER_SECOND, SENT_PER_SECOND};
+use crate::exchange::ike_sa_init_responder::Digest;
 use crate::exchange::{
     ike_auth_initiator, ike_auth_responder, ike_intermediate, ike_sa_init_initiator,
     ike_sa_init_responder, ike_session_resume,
@@ -180,7 +181,7 @@ impl Ike {
         now: Instant,
         datagram: Datagram<'_>,
         message: &Message<'_>,
-        digest: Vec<u8>,
+        digest: Digest,
         payloads: &Payloads,
     ) {
         let Some(ticket) = payloads.notify(NotifyType::TICKET_OPAQUE) else {
@@ -248,14 +249,14 @@ impl Ike {
         &mut self,
         now: Instant,
         datagram: Datagram<'_>,
-        digest: Vec<u8>,
+        digest: Digest,
         accept: impl FnOnce(&mut Turn<'_>) -> Result<State, Failure>,
     ) {
         let id = self.shared.fresh_ike_id();
         let source = datagram.remote.ip();
         let mut link = Link::new(id, false, Path::new(datagram.local, datagram.remote));
         link.half_open = Some(source);
-        link.init_digest = Some(digest.clone());
+        link.init_digest = Some(digest);
         self.shared.half_open.add(source);
         self.shared.add_remote(source);
         self.inits.insert(digest, id);
