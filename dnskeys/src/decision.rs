@@ -71,7 +71,7 @@ pub enum Reason {
     UnsignedDelegation,
     /// Unsigned, and policy demands a signature.
     Unsigned,
-    /// Every record of ours is malformed.
+    /// Records of ours are malformed, and no other will do.
     Malformed,
     /// Every key is too weak.
     WeakKey,
@@ -177,7 +177,7 @@ impl Reason {
             Self::NoUsableGateway => "no record names a gateway that can be called",
             Self::UnsignedDelegation => "an unsigned record names another gateway",
             Self::Unsigned => "the record is not signed",
-            Self::Malformed => "every record is malformed",
+            Self::Malformed => "malformed records, and none that will do",
             Self::WeakKey => "every key is too weak",
             Self::Bogus => "DNSSEC validation failed",
             Self::DnsFailed => "no answer from DNS",

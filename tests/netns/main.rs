@@ -14,6 +14,7 @@ mod filters;
 mod flood;
 mod guard;
 mod hardening;
+mod icmp;
 mod internet;
 mod lab;
 mod leaks;

@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
-use dnskeys::{Failure, Outcome, RecordSet, Security};
-use keying::{Group, Groups, StateName, WhenAdvertised};
+use dnskeys::{Failure, Malformed, Outcome, Reason, RecordSet, Security, Source};
+use keying::{Group, Groups, StateName, WhenAdvertised, Why};
 use sa::Prefix;
 
 use crate::dns::records;
@@ -203,6 +203,27 @@ fn a_key_that_is_not_the_published_one_gets_nothing() {
     for (group, expected) in [(Group::PrivateOrClear, Clear), (Group::Private, Nothing)] {
         let (became, _) = outcome(group, publish(EAST, 3, Security::Secure));
         assert_eq!(became, expected, "{group}");
+    }
+}
+
+/// Rule 22: what can be read beside a record that cannot is tried. If it will not do, what is left
+/// is a broken announcement, which is not the absence of one.
+#[test]
+fn a_malformed_record_beside_a_good_one() {
+    let mixed = |net: &mut Net| {
+        let mut set: RecordSet = records(&[(10, ip(EAST), key(1))]);
+        set.malformed = vec![Malformed { source: Source::Txt, why: "precedence" }];
+        net.dns.set(ip(EAST), Security::Secure, Outcome::Records(set));
+    };
+    for group in [Group::PrivateOrClear, Group::Private] {
+        assert_eq!(outcome(group, mixed).0, Encrypted, "{group}");
+        let (became, state) = outcome(group, |net| {
+            silent(net);
+            mixed(net);
+        });
+        assert_eq!((became, state.state), (Nothing, StateName::Deny), "{group}");
+        assert_eq!(state.reason, Some(Why::Dns(Reason::Malformed)), "{group}");
+        assert!(state.expires.unwrap() <= seconds(60), "{group}");
     }
 }
 

@@ -248,6 +248,32 @@ fn a_gateway_named_without_a_key_is_asked_for_its_own() {
     }
 }
 
+/// `explain` shows all that DNS said on the way to a decision: of the host behind us, of ourselves, of
+/// the destination, of its gateway; each with how long it stands. And who lacks a record.
+#[test]
+fn every_answer_behind_a_decision_is_explained() {
+    let mut net = two_sites(14);
+    net.dns.publish(ip(ALICE), ip(WEST), None, Security::Secure);
+    net.dns.publish(ip(BOB), ip(EAST), None, Security::Secure);
+    net.dns.set(ip(ALAN), Security::Secure, Outcome::NoName);
+    send(&mut net, 0, ALICE, BOB, "ping");
+    net.run(seconds(3));
+    send(&mut net, 0, ALAN, BOB, "ping");
+    net.run(seconds(7));
+    let explained = net.hosts[0].node.as_ref().unwrap().keying.explain(net.now, ip(BOB));
+    let names: Vec<&str> = explained.answers.iter().map(|(a, _)| a.owner.as_str()).collect();
+    for addr in [ALICE, WEST, BOB, EAST, ALAN] {
+        let name = dnskeys::Name::reverse(ip(addr));
+        assert_eq!(names.iter().filter(|n| **n == name.as_str()).count(), 1, "{addr}: {names:?}");
+    }
+    for (answer, left) in &explained.answers {
+        assert_eq!(answer.security, Security::Secure);
+        assert!(*left > seconds(40) && *left <= seconds(300), "{answer:?} {left:?}");
+    }
+    assert!(explained.own.contains(&(ip(ALAN), dnskeys::Refusal::NoRecord)), "{:?}", explained.own);
+    assert_eq!(explained.destinations.len(), 2);
+}
+
 /// Rule 25: the first gateway is there and is who it says, and will not carry this host. An IKE SA
 /// alone is no success: the next is tried, and nothing goes in the clear.
 #[test]

@@ -1,6 +1,6 @@
 //! Why a destination is treated as it is, for a person who asks (`oe-node explain`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -63,11 +63,13 @@ pub struct Explanation {
     /// What DNS last said of it, of gateways that its record names without a key, and of hosts behind
     /// us that talk to it; and how long that still stands.
     pub answers: Vec<(Answer, Duration)>,
-    /// The gateways called since the last decision, and how each ended; `None` if it has not.
+    /// The gateways called since the last decision, and how each ended; `None` if it has not. For the
+    /// source that [`Self::next`] is about, as is [`Self::history`].
     pub gateways: Vec<(IpAddr, Option<End>)>,
-    /// Why responders that ask DNS would refuse us, by our own address.
+    /// Why responders that ask DNS would refuse us, by our own address or that of a host behind us.
     pub own: Vec<(IpAddr, Refusal)>,
-    /// What would happen to the next packet.
+    /// What would happen to the next packet: from an address of our own, if one has talked to it.
+    /// [`Self::destinations`] has all who have.
     pub next: NextPacket,
     /// How it stands, for each source address that has talked to it.
     pub destinations: Vec<Destination>,
@@ -80,7 +82,9 @@ impl Keying {
     #[must_use]
     pub fn explain(&self, now: Instant, address: IpAddr) -> Explanation {
         let group = self.group_of(address);
-        let entry = self.flows.iter().find(|(flow, _)| flow.dst() == address);
+        let of_address = self.flows.iter().filter(|(flow, _)| flow.dst() == address);
+        // From an address of our own rather than from a host behind us.
+        let entry = of_address.min_by_key(|(flow, _)| !self.config.addresses.contains(&flow.src()));
         let by_connection = self.connection_to(address).map(|(_, state)| match state {
             ConnectionState::Up | ConnectionState::Silent => NextPacket::Encrypted,
             ConnectionState::Idle | ConnectionState::Calling => NextPacket::Held,
@@ -119,6 +123,11 @@ impl Keying {
         });
         let connection = connection.or_else(|| Some(self.connection_to(address)?.0));
         let own = own.filter_map(|ours| Some((*ours, self.own_refusal(*ours)?)));
+        let sources: BTreeSet<IpAddr> =
+            self.flows.keys().filter(|flow| flow.dst() == address).map(|flow| flow.src()).collect();
+        let clients = sources
+            .into_iter()
+            .filter_map(|source| Some((source, self.client(now, source)?.gateway.err()?)));
         let next = if self.config.addresses.contains(&address) {
             NextPacket::Own
         } else {
@@ -135,7 +144,7 @@ impl Keying {
             connection,
             answers,
             gateways: entry.map(|(_, entry)| gateways(&entry.history)).unwrap_or_default(),
-            own: own.collect(),
+            own: own.chain(clients).collect(),
             next,
             destinations: self
                 .destinations(now)

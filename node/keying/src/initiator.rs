@@ -140,7 +140,7 @@ impl Keying {
                     called_again: false,
                     anew: false,
                     behind_nat: false,
-                    spoilt: None,
+                    spoilt: partly_malformed(answer),
                     anonymous: false,
                 };
                 self.negotiate(now, flow, pending, renewed, unchanged);
@@ -599,6 +599,15 @@ impl Keying {
             }
             _ => None,
         }
+    }
+}
+
+/// Whether some records cannot be read: the gateways of the others are tried, and if none of them
+/// will do, what is left is as if it were all there is (rule 22).
+fn partly_malformed(answer: &Answer) -> Option<Reason> {
+    match &answer.outcome {
+        Outcome::Records(set) if !set.malformed.is_empty() => Some(Reason::Malformed),
+        _ => None,
     }
 }
 

@@ -330,8 +330,9 @@ impl Upstream {
     }
 
     /// A new socket for every question, and with it a port that nobody can know beforehand. It is
-    /// connected, so that the kernel takes answers from this server only and tells us at once if
-    /// nobody is there.
+    /// connected, so that the kernel takes answers from this server only, and tells us of ICMP errors
+    /// about it. Those that come from the network anybody can forge who guesses the port: they are
+    /// no answer, and the real one may still come (rule 26 says the same of IKE).
     async fn over_udp(
         &self,
         server: SocketAddr,
@@ -349,7 +350,11 @@ impl Upstream {
         socket.send(octets).await?;
         let mut buffer = vec![0; UDP_BUFFER];
         loop {
-            let len = socket.recv(&mut buffer).await?;
+            let len = match socket.recv(&mut buffer).await {
+                Ok(len) => len,
+                Err(error) if server.ip().is_loopback() => return Err(error),
+                Err(_) => continue,
+            };
             if let Some(response) = buffer.get(..len).and_then(|octets| parse(octets, asked)) {
                 return Ok(response);
             }

@@ -139,7 +139,12 @@ fn denied_because_of_malformed_records() {
     let text = explained(groups, Some((Outcome::Records(set), Security::Secure)));
     assert_says(
         &text,
-        &["0 records, 1 malformed", "deny", "every record is malformed", "its zone is broken"],
+        &[
+            "0 records, 1 malformed",
+            "deny",
+            "malformed records, and none that will do",
+            "its zone is broken",
+        ],
     );
 }
 

@@ -1,0 +1,111 @@
+//! Forged ICMP errors while nothing is decided yet. An error that nobody has authenticated says
+//! nothing: it ends neither a lookup nor a call, and opens nothing.
+
+use std::fs;
+use std::process::{Child, Stdio};
+
+use tests::place;
+
+use crate::internet::{DNS, EAST, Internet, PATIENCE, WEST, can_run};
+
+/// Answers whatever west sends over UDP, as long as it runs.
+struct Forger(Child);
+
+impl Drop for Forger {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Rule 26, P2, threat 2.3, forged ICMP unreachable: west asks DNS and calls east, and hears nothing
+/// at first but errors: host, port and "administratively" unreachable, quoting each packet that it
+/// sends, from the router and from whom it was for. It goes on asking, holds what it holds, and once
+/// the real answers get through the call is done, the first one.
+#[test]
+fn forged_errors_end_neither_lookup_nor_call() {
+    const NAME: &str = "forged_errors_end_neither_lookup_nor_call";
+    if !can_run(NAME) || tests::skipped(NAME, tests::missing(&["python3", "nft"])) {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west", "east"]);
+    let hub = internet.namespace("hub");
+    let _east = internet.setup("east").start(&internet.namespace("east"));
+    let west = internet.setup("west").start(&internet.namespace("west"));
+    let wire = internet.capture("west");
+    let script = internet.directory.join("unreachable.py");
+    fs::write(&script, FORGE).unwrap();
+    let script = script.display().to_string();
+    place::ok(&hub, &["nft", "add", "table", "ip", "mute"]);
+    place::ok(&hub, &["nft", "add chain ip mute way { type filter hook forward priority 0 ; }"]);
+    let mute = |what: &str| place::ok(&hub, &["nft", &format!("add rule ip mute way {what} drop")]);
+    mute(&format!("ip saddr {} udp sport 53", DNS[0]));
+    mute(&format!("ip saddr {} udp sport {{ 500, 4500 }}", EAST[0]));
+    let spawned =
+        place::command(&hub, &["python3", &script, "west", WEST[0]]).stdout(Stdio::null()).spawn();
+    let _forger = Forger(spawned.unwrap());
+    let mut ping = place::command(
+        &internet.namespace("west"),
+        &["ping", "-n", "-q", "-c", "30", "-i", "0.5", "-W", "8", EAST[0]],
+    );
+    let mut ping = ping.stdout(Stdio::null()).spawn().unwrap();
+
+    let errors = "icmp[0] == 3 and dst host 192.0.2.11";
+    let asked = format!("dst host {} and udp dst port 53", DNS[0]);
+    let called = format!("dst host {} and udp dst port 500", EAST[0]);
+    let clear = format!("src host {} and dst host {} and icmp", WEST[0], EAST[0]);
+    let state = || west.destination(EAST[0])["state"].as_str().map(str::to_owned);
+    west.await_state(EAST[0], "potential-oe");
+    // Nothing but errors about what it asks DNS.
+    let (before, errors_before) = (wire.packets(&asked).len(), wire.packets(errors).len());
+    place::await_some("west asks again", PATIENCE, || {
+        let more = wire.packets(&asked).len() > before + 1;
+        (more && wire.packets(errors).len() > errors_before + 5).then_some(())
+    });
+    assert_eq!(state().as_deref(), Some("potential-oe"));
+    assert_eq!(wire.packets(&clear), [""; 0]);
+    place::ok(&hub, &["nft", "flush", "chain", "ip", "mute", "way"]);
+    mute(&format!("ip saddr {} udp sport {{ 500, 4500 }}", EAST[0]));
+    // Nothing but errors about its call.
+    place::await_some("west calls again", PATIENCE, || {
+        let calls = wire.packets(&called).len();
+        let about = wire.packets(&format!("{errors} and src host {}", EAST[0])).len();
+        (calls >= 3 && about >= 6).then_some(())
+    });
+    assert_eq!(state().as_deref(), Some("pending-oe"));
+    assert_eq!(wire.packets(&clear), [""; 0]);
+    place::ok(&hub, &["nft", "flush", "chain", "ip", "mute", "way"]);
+    west.await_state(EAST[0], "keyed");
+    assert!(ping.wait().unwrap().success(), "and traffic flows");
+    assert_eq!(wire.packets(&clear), [""; 0]);
+    assert_eq!(west.happened("calling"), 1);
+    assert_eq!(west.happened("clear") + west.happened("gateway-failed"), 0);
+}
+
+/// Sees what comes from west over UDP, and answers each packet with three errors from whom it was
+/// for, and three from the router.
+const FORGE: &str = r#"
+import socket, struct, sys
+device, west = sys.argv[1:3]
+west = socket.inet_aton(west)
+router = west[:3] + b'\x01'
+see = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+see.bind((device, 0x0800))
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+def checksum(data):
+    total = sum(struct.unpack('!%dH' % (len(data) // 2), data))
+    total = (total >> 16) + (total & 0xffff)
+    return 0xffff & ~(total + (total >> 16))
+while True:
+    packet, where = see.recvfrom(65536)
+    if packet[12:16] != west or packet[9] != 17 or where[2] == socket.PACKET_OUTGOING:
+        continue
+    for source in (packet[16:20], router):
+        for code in (1, 3, 13):
+            body = struct.pack('!BBHI', 3, code, 0, 0) + packet[:48]
+            body = body + b'\0' * (len(body) % 2)
+            body = body[:2] + struct.pack('!H', checksum(body)) + body[4:]
+            head = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 20 + len(body), 7, 0, 64, 1, 0, source, west)
+            raw.sendto(head + body, (socket.inet_ntoa(west), 0))
+"#;
