@@ -174,14 +174,10 @@ fn rules() -> Vec<(u32, Vec<String>)> {
     text.lines().filter_map(row).collect()
 }
 
-/// Every test in the workspace, and the rules that the words above it name.
-fn tests_and_their_rules() -> BTreeMap<String, BTreeSet<u32>> {
-    tests_and_their_words().into_iter().map(|(test, words)| (test, named_rules(&words))).collect()
-}
-
-/// Every test in the workspace, and the words above it.
-fn tests_and_their_words() -> BTreeMap<String, String> {
-    let mut found: BTreeMap<String, String> = BTreeMap::new();
+/// Every test in the workspace, and the words above it. One name may be used by several crates: what
+/// the words above one of them say holds for that one only.
+fn tests_and_their_words() -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut places = ["node", "dnskeys", "zonefiles", "tests"].map(|f| root().join(f)).to_vec();
     while let Some(path) = places.pop() {
         if path.is_dir() {
@@ -203,8 +199,7 @@ fn tests_and_their_words() -> BTreeMap<String, String> {
                 if let Some(name) = name.and_then(|n| n.split('(').next())
                     && is_test
                 {
-                    // One name may be used by several crates.
-                    *found.entry(name.to_owned()).or_default() += &(words.clone() + ".\n");
+                    found.entry(name.to_owned()).or_default().push(words.clone());
                 }
                 (words, is_test) = (String::new(), false);
             }
@@ -230,12 +225,18 @@ fn every_rule_has_its_line_and_every_test_it_claims() {
     let rules = rules();
     let numbers: Vec<u32> = rules.iter().map(|(number, _)| *number).collect();
     assert_eq!(numbers, (1..=74).collect::<Vec<u32>>());
-    let tests = tests_and_their_rules();
+    let tests = tests_and_their_words();
+    let mut claims: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
     for (number, claimed) in rules {
         for name in claimed {
-            let named = tests.get(&name).unwrap_or_else(|| panic!("rule {number}: no test {name}"));
-            assert!(named.contains(&number), "{name} does not name rule {number}: {named:?}");
+            claims.entry(name).or_default().insert(number);
         }
+    }
+    for (name, claimed) in claims {
+        let words = tests.get(&name).unwrap_or_else(|| panic!("rules {claimed:?}: no test {name}"));
+        // All by one and the same.
+        let whole = words.iter().any(|words| claimed.is_subset(&named_rules(words)));
+        assert!(whole, "no {name} names all of the rules {claimed:?}");
     }
 }
 
@@ -264,6 +265,7 @@ fn every_promise_has_its_line_and_every_test_it_claims() {
     let text = std::fs::read_to_string(root().join("docs/PROMISES.md")).unwrap();
     let tests = tests_and_their_words();
     let mut number = 0;
+    let mut claims: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for line in text.lines().filter(|line| line.starts_with("| P")) {
         number += 1;
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
@@ -272,10 +274,17 @@ fn every_promise_has_its_line_and_every_test_it_claims() {
         let claimed: Vec<&str> = cells[4].split('`').skip(1).step_by(2).collect();
         assert!(!claimed.is_empty(), "{promise} has no test");
         for name in claimed {
-            let words = tests.get(name).unwrap_or_else(|| panic!("{promise}: no test {name}"));
-            let mut named = words.split(|c: char| !c.is_ascii_alphanumeric());
-            assert!(named.any(|word| word == promise), "{name} does not name {promise}");
+            claims.entry(name).or_default().push(promise.clone());
         }
     }
     assert_eq!(number, 19);
+    for (name, claimed) in claims {
+        let words = tests.get(name).unwrap_or_else(|| panic!("{claimed:?}: no test {name}"));
+        let names_all = |words: &String| {
+            let named: BTreeSet<&str> = words.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+            claimed.iter().all(|promise| named.contains(promise.as_str()))
+        };
+        // All by one and the same.
+        assert!(words.iter().any(names_all), "no {name} names all of {claimed:?}");
+    }
 }

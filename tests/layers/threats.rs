@@ -1,10 +1,11 @@
 //! docs/THREATS.md says which test stands for which advisory; here it is held to that. And those
 //! rows of it that are about what is not in the sources at all.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::root;
+use crate::{root, tests_and_their_words};
 
 /// Every source file of ours.
 fn sources(folders: &[&str]) -> Vec<(PathBuf, String)> {
@@ -79,6 +80,35 @@ fn every_row_has_its_test() {
     }
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(rows >= 93, "{rows} rows");
+}
+
+/// The rows of "Attacks on opportunism": each names tests that name it, or says why not.
+#[test]
+fn every_attack_has_its_test() {
+    let table = fs::read_to_string(root().join("docs/THREATS.md")).unwrap();
+    let mut claims: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let mut rows = 0;
+    for line in table.lines().filter(|line| line.starts_with("| A")) {
+        rows += 1;
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!((cells.len(), cells[0]), (5, format!("A{rows}").as_str()), "{line}");
+        let tests: Vec<&str> = cells[4].split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty() || cells[3].starts_with("not done: "), "{line}");
+        for test in tests {
+            claims.entry(test).or_default().insert(cells[0].to_owned());
+        }
+    }
+    assert_eq!(rows, 47);
+    assert!(table.contains(&format!("`A1` to `A{rows}`")));
+    let tests = tests_and_their_words();
+    for (name, claimed) in claims {
+        let words = tests.get(name).unwrap_or_else(|| panic!("{claimed:?}: no test {name}"));
+        let names_all = |words: &String| {
+            let words: BTreeSet<&str> = words.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+            claimed.iter().all(|attack| words.contains(attack.as_str()))
+        };
+        assert!(words.iter().any(names_all), "no {name} names all of {claimed:?}");
+    }
 }
 
 /// CVE-2010-3302, CVE-2023-28771: programs are started by the laboratory and by the command that

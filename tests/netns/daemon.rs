@@ -395,6 +395,41 @@ fn status_says_everything_there_is() {
     }
 }
 
+/// Attack A30.
+/// At the level that it logs at by itself, a node says each decision once, in one line: for whom,
+/// which, and why. The packets that follow are worth no line.
+#[test]
+fn one_line_for_each_decision() {
+    if !can_run("one_line_for_each_decision") {
+        return;
+    }
+    let closed = "203.0.113.99";
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west", "east"]);
+    let _east = internet.setup("east").start(&internet.namespace("east"));
+    let mut setup = internet.setup("west");
+    "warn,oe_node=info".clone_into(&mut setup.log);
+    setup.policies.push(("private", "203.0.113.99/32\n"));
+    let node = setup.start(&internet.namespace("west"));
+    for _ in 0..3 {
+        assert!(internet.ping("west", EAST[0]) && internet.ping("west", DNS[0]));
+        internet.knock("west", closed);
+    }
+    node.await_state(closed, "deny");
+    let log = node.log();
+    for (address, decision, why) in [
+        (EAST[0], "keyed", "dnssec"),
+        (DNS[0], "clear", "no record"),
+        (closed, "deny", "no record"),
+    ] {
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains(address)).collect();
+        let [line] = lines[..] else { panic!("{address}: {lines:#?}") };
+        for word in ["INFO", decision, why] {
+            assert!(line.contains(word), "no {word:?}: {line}");
+        }
+    }
+}
+
 fn one<'a>(document: &'a Value, address: &str) -> &'a Value {
     let all = document["destinations"].as_array().unwrap();
     all.iter().find(|one| text(one, "destination") == address).unwrap()

@@ -273,6 +273,7 @@ fn run(test: &str, floods: &[Flood], seconds: u64) {
     assert!(bed.internet.ping("west", EAST[0]) && bed.internet.ping("east", WEST[1]));
 }
 
+/// Attack A29.
 /// P13, P14: three at once, thirty thousand a second.
 #[test]
 fn floods_leave_memory_pairs_and_new_peers_alone() {
@@ -288,6 +289,7 @@ fn a_flood_to_fresh_addresses() {
     run("a_flood_to_fresh_addresses", &[Flood::To], seconds);
 }
 
+/// Attack A22.
 /// P13.
 #[test]
 fn a_flood_from_fresh_addresses_to_a_service() {
@@ -300,6 +302,7 @@ fn a_flood_through_a_gateway() {
     run("a_flood_through_a_gateway", &[Flood::Through], SHORT);
 }
 
+/// Attack A24.
 /// P13, P14.
 #[test]
 fn a_flood_of_calls() {

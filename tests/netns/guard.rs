@@ -20,6 +20,7 @@ fn guard(internet: &Internet, words: &[&str], file: &str) -> (bool, String) {
     place::run(&internet.namespace("west"), &all)
 }
 
+/// Attack A37.
 /// P1, P17: before the network and the daemon, between daemons, after a crash.
 #[test]
 fn private_is_closed_from_before_the_network_until_the_guard_goes() {

@@ -104,6 +104,7 @@ fn it_needs_three_capabilities_and_keeps_its_memory_to_itself() {
     while !said().contains("STOPPING=1") {}
 }
 
+/// Attack A43.
 /// P12: who sees every packet on the way forges what fits: ICMP errors that quote packets which have
 /// just been sent, unprotected IKE under the right SPIs and message IDs, ESP with the right SPI and
 /// the very next numbers, from east's address and from others. The pair stays where it is, the real

@@ -8,17 +8,24 @@ use tests::place;
 
 use crate::internet::{DNS, EAST, Internet, PATIENCE, WEST, can_run};
 
-/// Answers whatever west sends over UDP, as long as it runs.
-struct Forger(Child);
+/// A program that runs until it is dropped.
+struct Running(Child);
 
-impl Drop for Forger {
+impl Running {
+    fn start(namespace: &str, words: &[&str]) -> Self {
+        Self(place::command(namespace, words).stdout(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Rule 26, P2, threat 2.3, forged ICMP unreachable: west asks DNS and calls east, and hears nothing
+/// Attack A16.
+/// Rule 26, P2: west asks DNS and calls east, and hears nothing
 /// at first but errors: host, port and "administratively" unreachable, quoting each packet that it
 /// sends, from the router and from whom it was for. It goes on asking, holds what it holds, and once
 /// the real answers get through the call is done, the first one.
@@ -30,21 +37,30 @@ fn forged_errors_end_neither_lookup_nor_call() {
     }
     let mut internet = Internet::new();
     internet.serve_dns(&["west", "east"]);
-    let hub = internet.namespace("hub");
+    let (hub, dns) = (internet.namespace("hub"), internet.namespace("dns"));
+    let script = |name: &str, text: &str| {
+        let file = internet.directory.join(name);
+        fs::write(&file, text).unwrap();
+        file.display().to_string()
+    };
+    let (late, forge) = (script("late.py", LATE), script("unreachable.py", FORGE));
+    let _late = Running::start(&dns, &["python3", &late, DNS[0]]);
+    place::await_some("the late name server listens", PATIENCE, || {
+        let listening = place::ok(&dns, &["ss", "-Hlnu", "sport", "=", "5353"]);
+        (!listening.is_empty()).then_some(())
+    });
     let _east = internet.setup("east").start(&internet.namespace("east"));
-    let west = internet.setup("west").start(&internet.namespace("west"));
+    let mut setup = internet.setup("west");
+    setup.resolver = format!("{}:5353", DNS[0]);
+    // A loaded machine takes its time.
+    "retransmissions = 4\n".clone_into(&mut setup.node);
+    let west = setup.start(&internet.namespace("west"));
     let wire = internet.capture("west");
-    let script = internet.directory.join("unreachable.py");
-    fs::write(&script, FORGE).unwrap();
-    let script = script.display().to_string();
     place::ok(&hub, &["nft", "add", "table", "ip", "mute"]);
     place::ok(&hub, &["nft", "add chain ip mute way { type filter hook forward priority 0 ; }"]);
-    let mute = |what: &str| place::ok(&hub, &["nft", &format!("add rule ip mute way {what} drop")]);
-    mute(&format!("ip saddr {} udp sport 53", DNS[0]));
-    mute(&format!("ip saddr {} udp sport {{ 500, 4500 }}", EAST[0]));
-    let spawned =
-        place::command(&hub, &["python3", &script, "west", WEST[0]]).stdout(Stdio::null()).spawn();
-    let _forger = Forger(spawned.unwrap());
+    let mute = format!("add rule ip mute way ip saddr {} udp sport {{ 500, 4500 }} drop", EAST[0]);
+    place::ok(&hub, &["nft", &mute]);
+    let _forger = Running::start(&hub, &["python3", &forge, "west", WEST[0]]);
     let mut ping = place::command(
         &internet.namespace("west"),
         &["ping", "-n", "-q", "-c", "30", "-i", "0.5", "-W", "8", EAST[0]],
@@ -52,27 +68,15 @@ fn forged_errors_end_neither_lookup_nor_call() {
     let mut ping = ping.stdout(Stdio::null()).spawn().unwrap();
 
     let errors = "icmp[0] == 3 and dst host 192.0.2.11";
-    let asked = format!("dst host {} and udp dst port 53", DNS[0]);
     let called = format!("dst host {} and udp dst port 500", EAST[0]);
     let clear = format!("src host {} and dst host {} and icmp", WEST[0], EAST[0]);
     let state = || west.destination(EAST[0])["state"].as_str().map(str::to_owned);
-    west.await_state(EAST[0], "potential-oe");
-    // Nothing but errors about what it asks DNS.
-    let (before, errors_before) = (wire.packets(&asked).len(), wire.packets(errors).len());
-    place::await_some("west asks again", PATIENCE, || {
-        let more = wire.packets(&asked).len() > before + 1;
-        (more && wire.packets(errors).len() > errors_before + 5).then_some(())
-    });
-    assert_eq!(state().as_deref(), Some("potential-oe"));
-    assert_eq!(wire.packets(&clear), [""; 0]);
-    place::ok(&hub, &["nft", "flush", "chain", "ip", "mute", "way"]);
-    mute(&format!("ip saddr {} udp sport {{ 500, 4500 }}", EAST[0]));
+    let about = |host: &str| wire.packets(&format!("{errors} and src host {host}")).len();
     // Nothing but errors about its call.
     place::await_some("west calls again", PATIENCE, || {
-        let calls = wire.packets(&called).len();
-        let about = wire.packets(&format!("{errors} and src host {}", EAST[0])).len();
-        (calls >= 3 && about >= 6).then_some(())
+        (wire.packets(&called).len() >= 3 && about(EAST[0]) >= 6).then_some(())
     });
+    assert!(about(DNS[0]) >= 3, "errors came before the answers of DNS");
     assert_eq!(state().as_deref(), Some("pending-oe"));
     assert_eq!(wire.packets(&clear), [""; 0]);
     place::ok(&hub, &["nft", "flush", "chain", "ip", "mute", "way"]);
@@ -82,6 +86,23 @@ fn forged_errors_end_neither_lookup_nor_call() {
     assert_eq!(west.happened("calling"), 1);
     assert_eq!(west.happened("clear") + west.happened("gateway-failed"), 0);
 }
+
+/// A name server whose answers take three tenths of a second: those of the one on port 53.
+const LATE: &str = r#"
+import socket, sys, threading, time
+server = (sys.argv[1], 53)
+door = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+door.bind((sys.argv[1], 5353))
+def relay(question, asker):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(5)
+    s.sendto(question, server)
+    answer = s.recv(65536)
+    time.sleep(0.3)
+    door.sendto(answer, asker)
+while True:
+    threading.Thread(target=relay, args=door.recvfrom(65536), daemon=True).start()
+"#;
 
 /// Sees what comes from west over UDP, and answers each packet with three errors from whom it was
 /// for, and three from the router.

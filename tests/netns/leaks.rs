@@ -227,6 +227,7 @@ fn killed_under_private_or_clear_it_comes_back() {
     assert!((2..=3).contains(&east.await_happened("keyed", 2)));
 }
 
+/// Attack A36.
 /// Somebody on the way, or the peer itself, puts clear packets in front of a protected address.
 /// Rule 9. P8.
 /// CVE-2019-14899.
@@ -272,15 +273,26 @@ fn clear_packets_of_a_protected_peer_are_dropped() {
     }
 }
 
+<<<<<<< HEAD
 /// P1: who takes our rules and routes for leftovers of somebody (`ip rule flush`, a network daemon
 /// that manages what it did not make) opens nothing for longer than it takes to hear of it.
 #[test]
 fn private_when_others_remove_the_rule_and_the_black_hole() {
     if !can_run("private_when_others_remove_the_rule_and_the_black_hole") {
+=======
+/// Attack A39.
+/// Nobody in particular can send as the node does: the mark takes a capability, and its ports, which
+/// are there to be sent to, lead nobody's datagrams past the trap.
+#[test]
+fn a_local_user_cannot_borrow_our_way_out() {
+    const NAME: &str = "a_local_user_cannot_borrow_our_way_out";
+    if !can_run(NAME) || tests::skipped(NAME, tests::missing(&["python3"])) {
+>>>>>>> 8918d6a (Attacks on opportunism: a map from each to its tests, and the tests that lacked)
         return;
     }
     let mut internet = Internet::new();
     internet.serve_dns(&["west"]);
+<<<<<<< HEAD
     let mut setup = internet.setup("west");
     setup.policies = vec![("private", PRIVATE)];
     let west = internet.namespace("west");
@@ -320,3 +332,45 @@ fn private_when_others_remove_the_rule_and_the_black_hole() {
 fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
+=======
+    let (node, wire) = private(&internet, |_| ());
+    let west = internet.namespace("west");
+    let rules = place::ok(&west, &["ip", "rule"]);
+    let mark = rules.split("fwmark ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let mark = mark.unwrap().split('/').next().unwrap().to_owned();
+    let script = internet.directory.join("borrow.py");
+    fs::write(&script, BORROW).unwrap();
+    let (script, user) = (script.display().to_string(), "65534");
+    let words = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "python3"];
+    for peer in EAST {
+        let said = place::ok(&west, &[&words[..], &[&script, peer, &mark]].concat());
+        assert_eq!(said.trim(), "refused", "{peer}");
+        node.await_state(peer, "deny");
+        let said = place::ok(&west, &[&words[..], &[&script, peer, &mark]].concat());
+        assert_eq!(said.trim(), "refused", "{peer}");
+    }
+    // Nobody calls east, so that what goes to its ports would be theirs.
+    let out = wire.packets("src host 192.0.2.11 and dst host 198.51.100.22");
+    assert_none(&out);
+    assert_none(&sent(&wire));
+}
+
+/// Tries to mark a socket, and sends to the ports of IKE.
+const BORROW: &str = r#"
+import socket, sys
+peer, mark = sys.argv[1], int(sys.argv[2], 0)
+said = "marked"
+for port in (500, 4500, 53):
+    family = socket.AF_INET6 if ":" in peer else socket.AF_INET
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        s.setsockopt(socket.SOL_SOCKET, 36, mark)
+    except PermissionError:
+        said = "refused"
+    try:
+        s.sendto(b"borrowed", (peer, port))
+    except OSError:
+        pass
+print(said)
+"#;
+>>>>>>> 8918d6a (Attacks on opportunism: a map from each to its tests, and the tests that lacked)

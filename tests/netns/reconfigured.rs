@@ -90,6 +90,7 @@ fn a_reload_follows_connections() {
     );
 }
 
+/// Attack A11.
 /// P1: the guard keeps what is between the subnets of a connection closed: before the first start,
 /// between two, after a crash.
 #[test]

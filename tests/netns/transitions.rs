@@ -61,6 +61,7 @@ impl Scene {
     }
 }
 
+/// Attack A37.
 /// P1: SIGKILL, and the start after it.
 #[test]
 fn killed_and_started_again() {

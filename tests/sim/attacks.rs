@@ -96,6 +96,7 @@ fn ike(from: SocketAddr, to: SocketAddr, octets: Vec<u8>) -> Sent {
     Sent::Ike(ike::Transmit { local: from, remote: to, marker: from.port() == 4500, octets })
 }
 
+/// Attack A2.
 /// P4, P5: Mallory proves that she is Mallory, and wants east's traffic.
 #[test]
 fn who_proves_another_name_gets_no_traffic() {
@@ -130,6 +131,7 @@ fn who_proves_another_name_gets_no_traffic() {
     assert_eq!(to_mallory, 0);
 }
 
+/// Attack A1.
 /// P3: a record that nobody signed sends nobody's traffic to a third address; a signed one does.
 #[test]
 fn forged_dns_redirects_nothing() {
@@ -143,6 +145,7 @@ fn forged_dns_redirects_nothing() {
     }
 }
 
+/// Attack A31.
 /// P11: everything that was ever sent is sent again, to both ends, thrice, also by others.
 #[test]
 fn what_is_replayed_has_no_effect() {
@@ -239,6 +242,7 @@ fn forged_messages_end_and_move_nothing() {
     assert!(net.wire[sent..].iter().all(|seen| seen.to != ip(MALLORY)));
 }
 
+/// Attack A17.
 /// P12, P2 (RFC 7296 §2.21.1): who answers IKE_SA_INIT faster than the gateway, with an error,
 /// ends no call and makes nobody talk in the clear.
 #[test]
@@ -352,6 +356,7 @@ fn nothing_ephemeral_is_used_twice() {
     assert!(esp.len() > 20);
 }
 
+/// Attack A13.
 /// P14, P13: one hostile zone names a victim as the gateway of ever more addresses, each with a key
 /// of its own, and something on our host sends to all of them.
 #[test]
@@ -379,6 +384,7 @@ fn a_victim_that_a_zone_names_is_called_a_few_times() {
     assert!(!starts.is_empty());
 }
 
+/// Attack A26.
 /// P14: before somebody has shown that packets reach it, it gets less than one and a half times
 /// what came in its name; and one answer for one request, ever (CVE-2016-5361).
 #[test]
@@ -436,6 +442,7 @@ fn whoever_forges_a_source_gains_nothing() {
     assert_eq!(net.clear_between(ip(MALLORY), ip(WEST)), 0);
 }
 
+/// Attack A36.
 /// P8: clear packets with a protected peer's address are not heard, whoever sends them.
 #[test]
 fn clear_packets_do_not_speak_for_a_protected_peer() {
@@ -452,6 +459,7 @@ fn clear_packets_do_not_speak_for_a_protected_peer() {
     assert!(keyed(&net, 0, EAST));
 }
 
+/// Attacks A15, A19.
 /// P2: whatever is dropped and however late the rest comes, nothing goes in the clear while there
 /// is a negotiation; after it, that it does is counted.
 #[test]
@@ -479,4 +487,36 @@ fn nothing_is_clear_before_the_decision() {
         let clear = state(&net, 0, EAST).unwrap().state == StateName::ClearText;
         assert_eq!(counters(&net, 0).downgrades, u64::from(clear), "{lost} messages");
     }
+}
+
+/// Attack A21.
+/// Whoever is on the way strikes out of the offer what it cannot break. The called end takes what is
+/// left; but what was sent is signed, so they do not come to an agreement, and the call fails and is
+/// counted like any other that somebody prevents.
+#[test]
+fn an_offer_that_was_altered_on_the_way_makes_no_pair() {
+    let mut net = west_and_east(12, Link::default());
+    net.tapped = Some(Vec::new());
+    net.filter(|_, seen| match seen.kind {
+        Kind::Ike { exchange: IKE_SA_INIT, response: false, .. } => Fate::Lost,
+        _ => Fate::Link,
+    });
+    net.send(0, ip(EAST), "word");
+    net.run(Duration::from_millis(50));
+    let mut request = ike_messages(&tapped(&net), IKE_SA_INIT, false).remove(0);
+    // The first transform of all is the cipher that both like best (RFC 7296 §3.3.2).
+    let (offer, mut cipher) = (payload(&request.octets, 33).unwrap(), None);
+    for at in 0..offer.len() - 8 {
+        if cipher.is_none() && offer[at] == 3 && offer[at + 4..at + 6] == [1, 0] {
+            cipher = Some(offer.as_ptr() as usize - request.octets.as_ptr() as usize + at + 6);
+        }
+    }
+    let cipher = cipher.expect("a cipher");
+    request.octets[cipher..cipher + 2].copy_from_slice(&60_000_u16.to_be_bytes());
+    net.inject(Sent::Ike(request));
+    net.run(seconds(60));
+    assert!(!ike_messages(&tapped(&net), IKE_SA_INIT, true).is_empty(), "east took what was left");
+    assert!(!keyed(&net, 0, EAST) && !keyed(&net, 1, WEST));
+    assert_eq!([0, 1].map(|host| counters(&net, host).pairs), [0, 0]);
+    assert_eq!(counters(&net, 0).downgrades, 1);
 }

@@ -145,6 +145,7 @@ fn who_was_called_is_known_by_its_address() {
     assert_eq!(keying.peers(net.now).len(), 1, "the old one is still there");
 }
 
+/// Attack A46.
 #[test]
 fn calls_that_cross_leave_one_pair() {
     for seed in 0..12 {
@@ -250,6 +251,7 @@ fn clear_packets_cannot_speak_for_the_other_side() {
     assert_eq!(net.hosts[0].refused, 1);
 }
 
+/// Attack A11.
 /// A stranger whose DNS says that it may speak for an address of the other side is refused
 /// (rule 9): what is written down is not to be had by opportunism, whatever DNS says.
 /// Rules 9, 41.

@@ -18,6 +18,7 @@ fn crash(net: &mut Net) {
     net.drain(1);
 }
 
+/// Attack A32.
 /// Rules 33, 57.
 /// P16.
 #[test]
@@ -87,6 +88,7 @@ fn with_disk(net: &mut Net, keeps: bool) {
     net.drain(1);
 }
 
+/// Attack A32.
 #[test]
 fn who_keeps_its_secret_is_back_in_a_moment() {
     // RFC 6290: the packet that finds no SA draws a hint, the hint a question, the question a token.

@@ -2,14 +2,16 @@
 
 use std::net::IpAddr;
 
+use dnskeys::{Outcome, Security};
 use keying::{Group, Groups, StateName};
 use sa::Prefix;
 
 use crate::net::{Kind, Link};
-use crate::node::{Sent, seconds};
+use crate::node::{Sent, TestKey, seconds};
 use crate::{EAST, WEST, ip, packet, west_and_east};
 
-/// Threat 2.3, a spoofed clear packet "proves" that the peer has no encryption: anybody can send one,
+/// Attack A18.
+/// A clear packet "proves" that its sender has no encryption: anybody can send one in his name,
 /// before there is a decision, while there is none yet, and after it. It opens nothing: what answers
 /// it is held, and leaves through a pair.
 #[test]
@@ -46,4 +48,32 @@ fn a_clear_packet_from_somebody_proves_nothing_about_him() {
             assert!(net.hosts[0].inbox.contains(&answer), "{case}");
         }
     }
+}
+
+/// Attack A34.
+/// West has decided that east is clear, and has an hour to think so; then east publishes a key and
+/// calls. From then on west's packets are encrypted, those of the flow that was in the clear as well.
+#[test]
+fn who_was_clear_is_encrypted_to_when_it_calls() {
+    let mut net = west_and_east(2, Link::default());
+    net.dns.set(ip(EAST), Security::Secure, Outcome::NoRecord);
+    net.hosts[1].echo = false;
+    net.send(0, ip(EAST), "word");
+    net.run(seconds(2));
+    let state = |net: &crate::net::Net| {
+        let west = net.hosts[0].node.as_ref().unwrap();
+        west.state_of(net.now, ip(EAST)).unwrap().state
+    };
+    assert_eq!(state(&net), StateName::ClearText);
+    assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 1);
+    let key = Some(TestKey::nth(1).dns());
+    net.dns.publish(ip(EAST), ip(EAST), key, Security::Secure);
+    net.send(1, ip(WEST), "ping");
+    net.run(seconds(2));
+    assert_eq!(net.hosts[1].inbox.last(), Some(&(ip(WEST), "pong".to_owned())));
+    assert_eq!(state(&net), StateName::Keyed);
+    net.send(0, ip(EAST), "word again");
+    net.run(seconds(1));
+    assert_eq!(net.hosts[1].inbox.last(), Some(&(ip(WEST), "word again".to_owned())));
+    assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 1);
 }

@@ -119,6 +119,7 @@ fn insecure_record_of_its_own() {
     assert_eq!(became, Encrypted);
 }
 
+/// Attack A1.
 /// Rule 23.
 #[test]
 fn insecure_record_that_names_another_is_no_record() {
@@ -185,6 +186,7 @@ fn silent(net: &mut Net) {
     });
 }
 
+/// Attack A15.
 /// Rules 26, 59.
 #[test]
 fn silent_gateway_of_a_secure_record() {

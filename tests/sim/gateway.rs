@@ -74,6 +74,7 @@ fn clear(net: &Net) -> usize {
     net.wire.iter().filter(|seen| seen.kind == Kind::Clear).count()
 }
 
+/// Attack A47.
 /// One IKE SA carries all pairs of hosts, each as a child of its own between two single addresses.
 /// Rules 62, 71.
 #[test]
@@ -152,6 +153,7 @@ fn a_clients_bogus_record_is_refused() {
     assert_eq!(clear(&net), 0);
 }
 
+/// Attack A2.
 /// A gateway claims a host that has not named it: refused in the first child and in later ones
 /// (rule 46).
 #[test]
@@ -202,6 +204,7 @@ fn unsigned_records_delegate_to_nobody() {
     assert_eq!(state(&net, 0, ALAN, BETTY), Some(StateName::ClearText));
 }
 
+/// Attacks A12, A40.
 /// Records that name what cannot be a gateway are refused.
 #[test]
 fn nonsense_gateways_are_not_called() {
@@ -362,6 +365,7 @@ fn equal_precedence_shares_the_load() {
     assert!(calls(EAST) > 1 && calls(EAST_2) > 1, "{} and {}", calls(EAST), calls(EAST_2));
 }
 
+/// Attack A3.
 /// What passes through a host that serves nobody is left alone.
 #[test]
 fn who_serves_nobody_speaks_for_nobody() {

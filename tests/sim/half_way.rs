@@ -38,7 +38,8 @@ fn is_auth(sent: &Sent) -> Option<&ike::Transmit> {
     }
 }
 
-/// Threat 2.4, P13: DNS is asked for nobody whose second message did not authenticate under the keys
+/// Attacks A25, A27.
+/// P13: DNS is asked for nobody whose second message did not authenticate under the keys
 /// of the first exchange, and nothing is signed for it. Of one that did, it is.
 #[test]
 fn nobody_makes_us_ask_before_the_second_message_is_authentic() {
@@ -80,7 +81,8 @@ fn nobody_makes_us_ask_before_the_second_message_is_authentic() {
     assert_eq!(counters(&net).visitors_accepted, 1);
 }
 
-/// Threat 2.4, P13: two hundred hosts of one prefix call, each with a signature that takes effort and
+/// Attack A25.
+/// P13: two hundred hosts of one prefix call, each with a signature that takes effort and
 /// a reverse name whose servers never answer. They take so many places, and whoever comes from
 /// elsewhere is let in at once; so is the next.
 #[test]

@@ -229,6 +229,7 @@ fn only_a_signed_name_with_this_key_gets_an_address() {
     }
 }
 
+/// Attack A6.
 /// Rule 72, P4: an address from behind a NAT is never believed, whoever asks for it and however; nor is the
 /// NAT's own, which others use as well.
 #[test]

@@ -141,6 +141,7 @@ fn unsign(net: &mut Net) {
     }
 }
 
+/// Attack A42.
 /// RFC 4301 §7: nobody can tell which rule a later fragment falls under.
 #[test]
 fn later_fragments_do_not_slip_past_a_rule() {

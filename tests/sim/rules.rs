@@ -102,7 +102,8 @@ fn a_key_that_was_published_meanwhile_is_used_within_a_life() {
     assert_eq!((counters(&net).calls, called), (1, 0));
 }
 
-/// Rules 26, 34, 37, 59; threat 2.5, the fallback loop: it is one attempt in each life of ten minutes.
+/// Attack A35.
+/// Rules 26, 34, 37, 59: one attempt in each life of ten minutes.
 #[test]
 fn a_silent_gateway_is_called_again_while_packets_pass() {
     let (mut net, start) = {
@@ -180,6 +181,7 @@ fn ties_are_tried_in_random_order() {
     assert_eq!(firsts.len(), 3, "{firsts:?}");
 }
 
+/// Attack A3.
 /// Rule 28: an authenticated refusal stands for the normal life.
 #[test]
 fn a_refusal_that_is_authentic_stands_for_longer() {
@@ -231,6 +233,7 @@ fn use_in_one_direction_keeps_a_pair() {
     }
 }
 
+/// Attack A33.
 /// Rules 38, 55: who hears no answer to its Delete repeats it, and then forgets all the same.
 #[test]
 fn a_delete_that_nobody_answers_is_repeated_and_ends() {
@@ -251,7 +254,7 @@ fn a_delete_that_nobody_answers_is_repeated_and_ends() {
     assert_eq!(west.reports.iter().filter(closed).count(), 1, "its counters are told");
 }
 
-/// Rules 47, 70: a second key stands beside the first, and either is accepted; the pair outlives
+/// Rules 47, 70, P16: a second key stands beside the first, and either is accepted; the pair outlives
 /// the removal of the key that did not sign it, and not the removal of the one that did.
 #[test]
 fn a_rollover_with_two_records_breaks_nothing() {
@@ -336,6 +339,7 @@ fn no_call_is_made_with_a_key_that_is_not_published() {
     }
 }
 
+/// Attack A5.
 /// Rules 42, 61, 69, 74: who has no say in the reverse map calls by name, and cannot be called.
 #[test]
 fn a_host_without_a_reverse_record_calls_by_name() {
@@ -427,6 +431,7 @@ fn a_slow_lookup_keeps_no_negotiation_waiting() {
     }
 }
 
+/// Attack A6.
 /// Rule 72: behind a NAT one can call, if one's own address is signed for; what nobody signed
 /// speaks for the address that is seen. And one cannot be called.
 #[test]
@@ -461,6 +466,7 @@ fn behind_a_nat_one_can_call_and_not_be_called() {
     assert!(net.hosts[0].inbox.is_empty() && net.hosts[1].inbox.is_empty());
 }
 
+/// Attack A33.
 /// Rules 31, 54, 57: a Delete ends both directions at both ends, and nobody calls anew for it.
 #[test]
 fn a_delete_from_the_peer_ends_both_directions() {

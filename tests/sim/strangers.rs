@@ -256,6 +256,7 @@ fn a_second_source_that_fails_takes_nothing_from_the_first() {
     assert_eq!(clear, 0, "{:?}", &net.wire[before..]);
 }
 
+/// Attack A10.
 /// Rule 35.
 #[test]
 fn removing_the_records_ends_the_pair() {

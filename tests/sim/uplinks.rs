@@ -135,6 +135,7 @@ fn what_nobody_signs_for_any_more_does_not_move_either() {
     }
 }
 
+/// Attack A14.
 #[test]
 fn what_nobody_signed_for_does_not_move() {
     // The key came from unsigned DNS: its authority is the address that calls.

@@ -73,7 +73,8 @@ enum Shows {
     Unsigned,
 }
 
-/// Threat 2.2, replace a good SA by a weaker one: whoever is at the address of a peer that DNSSEC
+/// Attack A7.
+/// Whoever is at the address of a peer that DNSSEC
 /// speaks for gets neither its traffic nor its place, whichever end called for the good pair, and
 /// east goes on with it.
 #[test]
@@ -123,7 +124,8 @@ fn a_weaker_caller_takes_nothing_from_a_stronger_pair() {
     }
 }
 
-/// Threat 2.2: the other way round, who proves more takes over at once.
+/// Attack A7.
+/// The other way round: who proves more takes over at once.
 #[test]
 fn a_stronger_caller_replaces_a_weaker_pair() {
     let mut net = two(2);
@@ -152,7 +154,8 @@ fn a_stronger_caller_replaces_a_weaker_pair() {
     }
 }
 
-/// Threat 2.2, INITIAL_CONTACT used to steal: who begins anew says that it knows of no other SA with
+/// Attack A8.
+/// Who begins anew says that it knows of no other SA with
 /// west. That ends what it had itself, and nothing of whoever else: another identity, another key
 /// under the same identity, or nobody in particular.
 #[test]

@@ -49,6 +49,7 @@ fn none(addr: &str, outcome: Outcome) -> Answer {
     answer(Name::reverse(ip(addr)), Security::Insecure, outcome)
 }
 
+/// Attack A5.
 /// Rules 42, 46, 73.
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
@@ -414,6 +415,7 @@ fn weak_keys_authenticate_nobody() {
     assert_eq!(check(&case, &short, &lenient, Strictness::Permissive), case.expected);
 }
 
+/// Attack A10.
 #[test]
 fn a_proof_lives_as_long_as_its_evidence() {
     let (v, g) = ("192.0.2.11", "198.51.100.1");

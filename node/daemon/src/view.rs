@@ -652,6 +652,48 @@ const NEWCOMERS_OF_PROCESSOR: u32 = 128;
 mod tests {
     use super::*;
 
+    /// P7: `status` and events say of a pair that nobody signed for that it is `unauthenticated`, and
+    /// no two kinds of trust are called the same.
+    #[test]
+    fn what_nobody_signed_for_is_called_unauthenticated() {
+        use sa::Trust::{Anonymous, Configured, Dnssec, Unauthenticated};
+        for (of, name) in [
+            (Anonymous, "anonymous"),
+            (Unauthenticated, "unauthenticated"),
+            (Dnssec, "dnssec"),
+            (Configured, "configured"),
+        ] {
+            let shown = destination(&keying::Destination { trust: Some(of), ..a_destination() });
+            assert_eq!(shown["trust"], name);
+            let what = What::Keyed { sa: sa::SaId(1), trust: of };
+            assert!(event(&Report { flow: None, what }).contains(&format!("\"{name}\"")));
+        }
+    }
+
+    fn a_destination() -> keying::Destination {
+        keying::Destination {
+            source: [192, 0, 2, 1].into(),
+            destination: [192, 0, 2, 2].into(),
+            ports: sa::Ports::ANY,
+            group: keying::Group::PrivateOrClear,
+            state: keying::StateName::Keyed,
+            trust: None,
+            gateway: None,
+            identity: None,
+            known_as: None,
+            reason: None,
+            since: std::time::Duration::ZERO,
+            expires: None,
+            spi_in: None,
+            spi_out: None,
+            cipher: None,
+            mode: None,
+            key_exchange: None,
+            pairs: 1,
+            used: sa::Use::default(),
+        }
+    }
+
     /// P19, RUSTSEC-2025-0055: whatever an identity holds, what is shown of it is printable, short,
     /// and one JSON string.
     #[test]

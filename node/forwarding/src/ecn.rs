@@ -109,6 +109,7 @@ mod tests {
         }
     }
 
+    /// Attack A45.
     #[test]
     fn dscp_goes_outside_only_when_asked() {
         assert_eq!(outer(0b1011_1010, false), 0b10);

@@ -327,6 +327,7 @@ mod tests {
         assert_eq!(inner_len(1500 - 28), 1438);
     }
 
+    /// P10.
     /// gotatun 0.7.2.
     #[test]
     fn numbers_end_before_they_wrap() {

@@ -150,6 +150,7 @@ mod tests {
         }
     }
 
+    /// Attack A31.
     #[test]
     fn the_window_is_at_least_2048() {
         const { assert!(SIZE >= 2048) };

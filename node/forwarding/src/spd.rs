@@ -433,6 +433,7 @@ mod tests {
         assert_eq!(spd.verdict(now, &flow(1)), Verdict::Unknown);
     }
 
+    /// Attack A42.
     /// RFC 8200 §4.5: a later fragment names the first header of what was cut up, which may be an
     /// extension header before the one that a rule is for.
     #[test]
@@ -509,6 +510,7 @@ mod tests {
         assert!(counts[1..].iter().all(|n| (800..1200).contains(n)), "{counts:?}");
     }
 
+    /// Attack A22.
     /// Rule 12: a request for keys that was lost is repeated, less than once a second.
     #[test]
     fn keys_are_asked_for_again_but_slowly() {

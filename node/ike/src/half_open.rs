@@ -75,6 +75,7 @@ const SOURCE_COOKIES: usize = 16;
 mod tests {
     use super::*;
 
+    /// Attack A24.
     /// gotatun 0.4.1.
     #[test]
     fn a_flood_from_one_prefix_does_not_shut_out_others() {

@@ -58,6 +58,7 @@ mod tests {
     use sa::Flow;
     use std::net::IpAddr;
 
+    /// Attack A23.
     /// P13.
     #[test]
     fn strangers_take_no_room_of_ours() {

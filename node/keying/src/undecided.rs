@@ -61,6 +61,7 @@ const FAIR: usize = MAX_PENDING / 16;
 mod tests {
     use super::*;
 
+    /// Attack A23.
     /// P13.
     #[test]
     fn one_neighbourhood_leaves_room_for_others() {

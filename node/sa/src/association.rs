@@ -389,6 +389,7 @@ mod tests {
         assert!(EspKey::new(cipher, &octets[..95]).is_none());
     }
 
+    /// Attack A7.
     #[test]
     fn soft_limits_come_sooner_and_hard_ones_stay() {
         for esn in [false, true] {

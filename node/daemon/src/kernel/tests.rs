@@ -536,6 +536,7 @@ fn what_a_predecessor_kept_closed_stays_closed_until_the_classes_are_set() {
     });
 }
 
+/// Attack A38.
 /// P17: whoever sets a default route and names no device means the network's.
 #[test]
 fn gateways_are_never_looked_for_in_the_trap() {
@@ -630,6 +631,7 @@ fn blocks_fail_as_their_class_does() {
     });
 }
 
+/// Attack A41.
 /// P17: a lease is renewed whatever is private, and with a guard alone.
 #[test]
 fn leases_are_renewed_past_the_trap() {

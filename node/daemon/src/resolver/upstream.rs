@@ -437,6 +437,7 @@ mod tests {
         tokio::spawn(async move { upstream.ask_unvalidated(name, RecordType::DNSKEY).await })
     }
 
+    /// Attack A47.
     #[tokio::test]
     async fn the_same_question_at_the_same_time_is_asked_once() {
         let (upstream, asked) = slow_server().await;

@@ -341,6 +341,7 @@ fn replay_and_damage_change_nothing() {
     assert_eq!(b.notices(), [Notice::FirstPacket(SaId(1))]);
 }
 
+/// Attack A9.
 /// Rule 9. P5.
 /// gotatun 0.7.2.
 #[test]
@@ -355,6 +356,7 @@ fn inner_addresses_must_be_the_pairs_own() {
     assert_eq!(b.fwd.counters().inner_selector, 2);
 }
 
+/// Attack A9.
 /// gotatun 0.7.2.
 #[test]
 fn an_address_of_another_peer_is_refused_to_the_wider_selector() {
@@ -375,6 +377,7 @@ fn an_address_of_another_peer_is_refused_to_the_wider_selector() {
     assert_eq!(b.receive(&sealed).len(), 1);
 }
 
+/// Attack A4.
 /// Rule 9.
 #[test]
 fn configured_beats_opportunistic_whatever_the_lengths() {
@@ -407,6 +410,7 @@ fn old_and_new_pair_work_side_by_side_in_a_rekey() {
     assert_eq!(b.receive(&[new, old].concat()).len(), 2);
 }
 
+/// Attack A44.
 #[test]
 fn errors_from_the_way_behind_the_peer_are_let_in() {
     let (mut a, mut b) = both();
@@ -434,6 +438,7 @@ fn errors_from_the_way_behind_the_peer_are_let_in() {
     assert!(a.receive_from(outer(B, 4500), 0, &sealed).is_empty());
 }
 
+/// Attack A45.
 #[test]
 fn congestion_is_carried_to_the_inner_header() {
     let (mut a, mut b) = both();
@@ -695,6 +700,7 @@ fn complaint(packet: &[u8], said: u16) -> Vec<u8> {
     message
 }
 
+/// Attack A43.
 #[test]
 fn the_way_is_probed_and_a_true_complaint_narrows_it() {
     let (mut a, mut b) = both();
@@ -772,6 +778,7 @@ fn pairs_that_cannot_work_are_given_back_at_once() {
     assert_eq!(a.notices(), [Notice::HardExpire(SaId(3))]);
 }
 
+/// Attack A22.
 /// libreswan bare shunts.
 #[test]
 fn one_flood_of_unknown_flows_is_bounded() {

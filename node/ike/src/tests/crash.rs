@@ -133,6 +133,7 @@ fn an_unknown_esp_packet_makes_its_sender_ask() {
     assert_eq!(net.nodes[0].ended(), [End::PeerLost]);
 }
 
+/// Rule 33.
 #[test]
 fn a_forged_hint_costs_a_question_and_nothing_else() {
     let (mut net, _, _) = with_tokens();

@@ -119,6 +119,7 @@ fn a_peer_may_not_ask_for_more_than_it_was_granted() {
     assert_eq!(net.nodes[0].children.len(), 1);
 }
 
+/// Attack A28.
 #[test]
 fn no_more_children_than_allowed() {
     let (mut net, a, _) = Net::established();

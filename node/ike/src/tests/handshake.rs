@@ -227,6 +227,7 @@ fn our_own_key_is_nobody_elses() {
     assert_eq!(net.nodes[0].ended(), [End::AuthenticationFailed]);
 }
 
+/// Attack A40.
 #[test]
 fn our_own_key_opens_no_door() {
     // A signs with B's key, and B is told that this key is A's.
@@ -278,6 +279,7 @@ fn a_signer_that_fails_ends_the_exchange_only() {
     }
 }
 
+/// Attack A4.
 /// Rule 62.
 #[test]
 fn selectors_are_narrowed_to_the_grant() {
@@ -401,6 +403,7 @@ fn initial_contact_is_sent_to_a_peer_with_no_other_sa() {
     assert_eq!(net.seen.len(), sent);
 }
 
+/// Attack A46.
 #[test]
 fn two_that_call_each_other_at_once_do_not_destroy_each_other() {
     let mut net = Net::pair();
@@ -411,6 +414,7 @@ fn two_that_call_each_other_at_once_do_not_destroy_each_other() {
     net.assert_children_fit();
 }
 
+/// Attack A17.
 #[test]
 fn an_unauthenticated_refusal_is_not_believed_at_once() {
     let mut net = Net::pair();

@@ -119,6 +119,7 @@ fn noise_is_counted_and_forgotten() {
     assert_eq!(net.nodes[1].ike.len(), 1);
 }
 
+/// Attack A24.
 /// Rule 40.
 /// CVE-2022-40617.
 #[test]

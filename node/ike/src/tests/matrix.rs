@@ -321,6 +321,7 @@ fn no_secret_is_printed() {
     assert!(!text.contains(&key[1..key.len() - 1]));
 }
 
+/// Attack A26.
 /// CVE-2016-5361.
 #[test]
 fn a_forged_request_draws_no_more_octets_than_it_has_by_half() {

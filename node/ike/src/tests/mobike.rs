@@ -148,6 +148,7 @@ fn two_moves_in_a_row_end_at_the_second() {
     assert!(net.nodes.iter().all(|n| n.ended().is_empty()));
 }
 
+/// Attack A14.
 #[test]
 fn esp_does_not_go_to_an_address_that_does_not_answer() {
     // The peer names a victim: whoever forges the source, or asks for it, has to answer there.

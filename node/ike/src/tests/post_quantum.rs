@@ -140,6 +140,7 @@ fn the_exchange_cannot_be_left_out() {
     assert_eq!(net.nodes[1].asked, []);
 }
 
+/// Attack A21.
 #[test]
 fn what_was_exchanged_between_is_signed() {
     // Both believe the same keys, but have seen different messages: one more notify on one side's

@@ -106,3 +106,36 @@ fn a_peer_that_rekeys_and_never_deletes_is_tidied_up_after() {
     let asked_to_delete = net.seen.iter().any(|p| p.from.ip() == addr(1) && p.octets[18] == 37);
     assert!(asked_to_delete);
 }
+
+/// P9: the keys of a replaced pair do not follow from those of its IKE SA. Each replacement, whoever
+/// asks for it, has a key exchange of its own, with values that were never seen before.
+#[test]
+fn every_replacement_has_a_key_exchange_of_its_own() {
+    let (mut net, _, _) = Net::established();
+    let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let log = std::rc::Rc::clone(&seen);
+    set_mangle(Some(Box::new(move |exchange, _, payloads| {
+        if exchange == ExchangeType::CREATE_CHILD_SA {
+            let values = payloads.iter().filter_map(|payload| match payload {
+                Payload::KeyExchange(ke) => Some(ke.data.clone()),
+                _ => None,
+            });
+            log.borrow_mut().push(values.collect::<Vec<_>>());
+        }
+        payloads
+    })));
+    for round in 0..4 {
+        let (now, old) = (net.now, net.nodes[round % 2].child().id);
+        net.nodes[round % 2].ike.rekey_child(now, old);
+        net.settle();
+        net.assert_children_fit();
+        assert_ne!(net.nodes[round % 2].child().id, old);
+    }
+    set_mangle(None);
+    let seen = seen.borrow();
+    assert!(seen.len() >= 8, "{}", seen.len());
+    // A message may have been sealed more than once, but each with one value.
+    assert!(seen.iter().all(|values| values.len() == 1), "{seen:?}");
+    let fresh: std::collections::BTreeSet<_> = seen.iter().flatten().collect();
+    assert_eq!(fresh.len(), 8, "four times two values");
+}

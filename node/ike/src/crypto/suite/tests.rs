@@ -245,6 +245,7 @@ fn every_number_of_every_transform_is_judged() {
     }
 }
 
+/// Attack A21.
 /// CVE-2024-3652.
 #[test]
 fn an_answer_must_have_been_offered() {
