@@ -2,18 +2,24 @@
 //! nothing: it ends neither a lookup nor a call, and opens nothing.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
 
 use tests::place;
 
 use crate::internet::{DNS, EAST, Internet, PATIENCE, WEST, can_run};
 
-/// A program that runs until it is dropped.
+/// A program that says when it is ready, and runs until it is dropped.
 struct Running(Child);
 
 impl Running {
     fn start(namespace: &str, words: &[&str]) -> Self {
-        Self(place::command(namespace, words).stdout(Stdio::null()).spawn().unwrap())
+        let mut command = place::command(namespace, words);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "ready\n", "{words:?}");
+        Self(child)
     }
 }
 
@@ -45,10 +51,6 @@ fn forged_errors_end_neither_lookup_nor_call() {
     };
     let (late, forge) = (script("late.py", LATE), script("unreachable.py", FORGE));
     let _late = Running::start(&dns, &["python3", &late, DNS[0]]);
-    place::await_some("the late name server listens", PATIENCE, || {
-        let listening = place::ok(&dns, &["ss", "-Hlnu", "sport", "=", "5353"]);
-        (!listening.is_empty()).then_some(())
-    });
     let _east = internet.setup("east").start(&internet.namespace("east"));
     let mut setup = internet.setup("west");
     setup.resolver = format!("{}:5353", DNS[0]);
@@ -100,6 +102,7 @@ def relay(question, asker):
     answer = s.recv(65536)
     time.sleep(0.3)
     door.sendto(answer, asker)
+print("ready", flush=True)
 while True:
     threading.Thread(target=relay, args=door.recvfrom(65536), daemon=True).start()
 "#;
@@ -118,6 +121,7 @@ def checksum(data):
     total = sum(struct.unpack('!%dH' % (len(data) // 2), data))
     total = (total >> 16) + (total & 0xffff)
     return 0xffff & ~(total + (total >> 16))
+print("ready", flush=True)
 while True:
     packet, where = see.recvfrom(65536)
     if packet[12:16] != west or packet[9] != 17 or where[2] == socket.PACKET_OUTGOING:
