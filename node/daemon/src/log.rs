@@ -140,6 +140,7 @@ mod tests {
         assert!(text.contains(" INFO 0: clear\n"), "{}", &text[..200]);
     }
 
+    /// Attack A30.
     #[test]
     fn what_was_suppressed_is_told_with_the_next() {
         let (mut kind, start) = (Kind::default(), Instant::now());

@@ -406,6 +406,7 @@ mod tests {
         assert_eq!(none.sooner(50), none);
     }
 
+    /// Attack A7.
     #[test]
     fn trust_is_ordered() {
         assert!(Trust::Configured > Trust::Dnssec);
