@@ -273,26 +273,15 @@ fn clear_packets_of_a_protected_peer_are_dropped() {
     }
 }
 
-<<<<<<< HEAD
 /// P1: who takes our rules and routes for leftovers of somebody (`ip rule flush`, a network daemon
 /// that manages what it did not make) opens nothing for longer than it takes to hear of it.
 #[test]
 fn private_when_others_remove_the_rule_and_the_black_hole() {
     if !can_run("private_when_others_remove_the_rule_and_the_black_hole") {
-=======
-/// Attack A39.
-/// Nobody in particular can send as the node does: the mark takes a capability, and its ports, which
-/// are there to be sent to, lead nobody's datagrams past the trap.
-#[test]
-fn a_local_user_cannot_borrow_our_way_out() {
-    const NAME: &str = "a_local_user_cannot_borrow_our_way_out";
-    if !can_run(NAME) || tests::skipped(NAME, tests::missing(&["python3"])) {
->>>>>>> 8918d6a (Attacks on opportunism: a map from each to its tests, and the tests that lacked)
         return;
     }
     let mut internet = Internet::new();
     internet.serve_dns(&["west"]);
-<<<<<<< HEAD
     let mut setup = internet.setup("west");
     setup.policies = vec![("private", PRIVATE)];
     let west = internet.namespace("west");
@@ -332,7 +321,18 @@ fn a_local_user_cannot_borrow_our_way_out() {
 fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
-=======
+
+/// Attack A39.
+/// Nobody in particular can send as the node does: the mark takes a capability, and its ports, which
+/// are there to be sent to, lead nobody's datagrams past the trap.
+#[test]
+fn a_local_user_cannot_borrow_our_way_out() {
+    const NAME: &str = "a_local_user_cannot_borrow_our_way_out";
+    if !can_run(NAME) || tests::skipped(NAME, tests::missing(&["python3"])) {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west"]);
     let (node, wire) = private(&internet, |_| ());
     let west = internet.namespace("west");
     let rules = place::ok(&west, &["ip", "rule"]);
@@ -374,4 +374,3 @@ for port in (500, 4500, 53):
         pass
 print(said)
 "#;
->>>>>>> 8918d6a (Attacks on opportunism: a map from each to its tests, and the tests that lacked)

@@ -532,7 +532,7 @@ fn limits_are_announced_and_end_in_hold() {
 }
 
 /// Octets count as packets do, either way: Soft once, Hard once, and then nothing more.
-/// Rule 32.
+/// Rules 15, 32.
 #[test]
 fn octets_have_limits_as_packets_have() {
     let packet = udp(A, B, (1, 2), &[7; 100]);
