@@ -111,7 +111,7 @@ mod tests {
 
     impl Write for Written {
         fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(octets)
+            self.0.lock().map_err(|_| io::ErrorKind::Other)?.write(octets)
         }
 
         fn flush(&mut self) -> io::Result<()> {
