@@ -101,6 +101,38 @@ fn without_it_at_the_start_rekeys_are_as_ever() {
     }
 }
 
+/// Where only one of IKE_SA_INIT's ends said that it knows IKE_INTERMEDIATE, and both know
+/// IKE_FOLLOWUP_KE: what began without is rekeyed with it, whoever asks (RFC 9370 §2.2.4).
+#[test]
+fn what_began_without_it_gets_it_in_rekeys() {
+    for asking in 0..2 {
+        let mut net = Net::with(|c| c.post_quantum = true);
+        set_mangle(Some(Box::new(|exchange, response, mut payloads| {
+            if exchange == ExchangeType::IKE_SA_INIT && !response {
+                payloads.retain(|payload| {
+                    let kind = NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED;
+                    !matches!(payload, Payload::Notify(notify) if notify.kind == kind)
+                });
+            }
+            payloads
+        })));
+        net.initiate(0, 1);
+        net.settle();
+        set_mangle(None);
+        let ikes = [0, 1].map(|which: usize| net.nodes[which].established()[0]);
+        let exchange = |net: &Net| net.nodes[0].ike.key_exchange(ikes[0]);
+        assert_eq!(exchange(&net), Some("x25519"));
+        let (now, old) = (net.now, net.nodes[asking].child().id);
+        net.nodes[asking].ike.rekey_child(now, old);
+        net.nodes[asking].ike.rekey_ike(now, ikes[asking]);
+        net.settle();
+        net.assert_children_fit();
+        assert_ne!(net.nodes[asking].child().id, old);
+        assert_eq!(exchange(&net), Some("x25519+mlkem768"));
+        assert!(count(&net, 44) >= 4, "{}", count(&net, 44));
+    }
+}
+
 /// A peer that has it in IKE only declines it for children: they are replaced without.
 #[test]
 fn who_declines_it_gets_the_proposal_without() {
