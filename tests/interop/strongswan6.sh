@@ -25,7 +25,7 @@ apt() {
         -o APT::Sandbox::User=root -o Acquire::Languages=none \
         -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false "$@"
 }
-apt update
+apt -o APT::Update::Error-Mode=any update
 # shellcheck disable=SC2086 # a list
 (cd "$work/packages" && apt download $packages)
 for package in "$work"/packages/*.deb; do dpkg -x "$package" "$work/root"; done
