@@ -117,6 +117,24 @@ impl Rig {
         &self.state
     }
 
+    /// The NAT is one of IPv6 as well (RFC 6296 has better ones; this is what people have).
+    pub(crate) fn translate_v6(&self) {
+        let table = "add table ip6 nat; \
+                     add chain ip6 nat post { type nat hook postrouting priority srcnat; }; \
+                     add rule ip6 nat post oifname out0 masquerade random";
+        for (side, command) in [
+            ("nat", "sysctl -qw net.ipv6.conf.all.forwarding=1"),
+            ("nat", "ip addr add 2001:db8:9::1/64 dev in0 nodad"),
+            ("nat", "ip addr add 2001:db8::1/64 dev out0 nodad"),
+            ("west", "ip addr add 2001:db8:9::2/64 dev veth0 nodad"),
+            ("west", "ip route add default via 2001:db8:9::1"),
+        ] {
+            let words: Vec<&str> = ["exec", side].into_iter().chain(command.split(' ')).collect();
+            self.script("topo.sh", &words);
+        }
+        self.script("topo.sh", &["exec", "nat", "nft", table]);
+    }
+
     /// From now on strongSwan is in west and we are in east.
     pub(crate) fn swap(&mut self) {
         self.swapped = true;
@@ -250,7 +268,9 @@ impl Rig {
         let (own, peer) = (self.file("east", "key.pem"), self.file("west", "pub.pem"));
         let has = |option: &str| options.contains(&option);
         let (local, remote) = match (has("v6=yes"), has("any=yes")) {
+            (true, _) if self.swapped => ("2001:db8:9::2", "2001:db8::2"),
             _ if self.swapped => ("10.9.0.2", "192.0.2.2"),
+            (true, true) => ("2001:db8::2", "%any"),
             (true, _) => ("2001:db8::2", "2001:db8::1"),
             (_, true) => ("192.0.2.2", "%any"),
             _ => ("192.0.2.2", "192.0.2.1"),
