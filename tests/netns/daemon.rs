@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::node::text;
+use tests::node::{Setup, text};
 use tests::place;
 
 use crate::binary::{self, Ended};
@@ -110,6 +110,7 @@ fn what_is_wrong_is_said_in_one_line_and_nothing_is_left() {
     let state = setup.directory.join("state").display().to_string();
     let socket = setup.socket().display().to_string();
     let line = |key: &str| 1 + good.lines().position(|line| line.starts_with(key)).unwrap();
+    let at = |key: &str, whole: &str| format!("wrong.toml:{}: {whole}: ", line(key));
     // What is replaced by what, and the words of the complaint.
     let cases: Vec<(String, String, Vec<String>)> = vec![
         with("[node]", "[node]\ncolour = 1", &["wrong.toml:2: node.colour: unknown field"]),
@@ -119,21 +120,53 @@ fn what_is_wrong_is_said_in_one_line_and_nothing_is_left() {
             &[&format!("wrong.toml:{}: dns.resolvers: ", line("resolvers")), "one203.0.113.53"],
         ),
         with("[dns]", "[dns", &["wrong.toml:6: ", "unclosed table"]),
-        with("[node]", "[node]\nmark = 0", &["wrong.toml", "node.mark"]),
-        with("[node]", "[node]\ndestinations = 9", &["wrong.toml", "node.destinations", "1024"]),
-        with("[node]", "[node]\ntable = 254", &["wrong.toml", "node.table", "254"]),
-        with("[node]", "[node]\ninterface = \"lo\"", &["node.interface", "device lo", "already"]),
-        with("[node]", "[node]\ninterface = \"eth0\"", &["node.interface", "eth0"]),
-        with("[node]", "[node]\nlisten = [\"192.0.2.99\"]", &["node.listen", "192.0.2.99"]),
-        with(&key, &shown("open.key"), &["node.key", &shown("open.key"), "0644", "chmod 600"]),
-        with(&key, &shown("link.key"), &["node.key", &shown("link.key"), "symbolic link"]),
-        with(&key, &shown("damaged.key"), &["node.key", &shown("damaged.key")]),
-        with(&key, &shown(""), &["node.key", "not a regular file"]),
-        with(&anchor, &shown("nowhere"), &["dns: trust anchor file", &shown("nowhere")]),
-        with(&anchor, &shown("bad-anchor"), &["dns: trust anchor file", &shown("bad-anchor")]),
-        with(&policies, &shown("nowhere"), &["policy.directory", &shown("nowhere")]),
+        with("[node]", "[node]\nmark = 0", &["wrong.toml:2: node.mark: "]),
+        with("[node]", "[node]\ndestinations = 9", &["wrong.toml:2: node.destinations: ", "1024"]),
+        with("[node]", "[node]\ntable = 254", &["wrong.toml:2: node.table: ", "254"]),
+        with(
+            "[node]",
+            "[node]\ninterface = \"lo\"",
+            &["wrong.toml:2: node.interface: ", "device lo", "already"],
+        ),
+        with("[node]", "[node]\ninterface = \"eth0\"", &["wrong.toml:2: node.interface: ", "eth0"]),
+        with(
+            "[node]",
+            "[node]\nlisten = [\"192.0.2.99\"]",
+            &["wrong.toml:2: node.listen: ", "192.0.2.99"],
+        ),
+        with(
+            &key,
+            &shown("open.key"),
+            &[&at("key", "node.key"), &shown("open.key"), "0644", "chmod 600"],
+        ),
+        with(
+            &key,
+            &shown("link.key"),
+            &[&at("key", "node.key"), &shown("link.key"), "symbolic link"],
+        ),
+        with(&key, &shown("damaged.key"), &[&at("key", "node.key"), &shown("damaged.key")]),
+        with(&key, &shown(""), &[&at("key", "node.key"), "not a regular file"]),
+        with(
+            &anchor,
+            &shown("nowhere"),
+            &[&at("trust-anchors", "dns.trust-anchors"), &shown("nowhere")],
+        ),
+        with(
+            &anchor,
+            &shown("bad-anchor"),
+            &[&at("trust-anchors", "dns.trust-anchors"), &shown("bad-anchor")],
+        ),
+        with(
+            &policies,
+            &shown("nowhere"),
+            &[&at("directory", "policy.directory"), &shown("nowhere")],
+        ),
         with(&policies, &shown("bad-policies"), &["bad-policies/private:2: ", "10.0.0.0/99"]),
-        with(&socket, &shown("file/socket"), &["node.control-socket", &shown("file")]),
+        with(
+            &socket,
+            &shown("file/socket"),
+            &[&at("control-socket", "node.control-socket"), &shown("file")],
+        ),
         with(&format!("key = \"{key}\""), &format!("# {state}"), &["node.key", &shown("file")]),
     ];
     let before = internet.traces("west");
@@ -236,6 +269,25 @@ fn the_first_start_makes_a_key_and_says_what_to_publish() {
     assert!(child.wait().unwrap().success());
 }
 
+/// West's node, which may be ended in several ways: private towards east, the rest as it comes, and
+/// more.
+fn private_towards_east(internet: &Internet, more: &[(&'static str, &'static str)]) -> Setup {
+    let mut setup = internet.setup("west");
+    setup.policies = vec![
+        ("private", "198.51.100.0/24\n192.0.2.128/25\n2001:db8:2::/64\n"),
+        ("private-or-clear", "0.0.0.0/0\n::/0\n"),
+    ];
+    setup.policies.extend(more);
+    setup
+}
+
+/// It encrypts to east, and goes to the DNS host in the clear.
+fn assert_talks(internet: &Internet) {
+    for peer in EAST.iter().chain(&DNS) {
+        assert!(internet.ping("west", peer), "{peer}");
+    }
+}
+
 /// wireguard-go 842888a.
 #[test]
 fn terminated_it_leaves_nothing_and_tells_its_peers() {
@@ -246,19 +298,13 @@ fn terminated_it_leaves_nothing_and_tells_its_peers() {
     internet.serve_dns(&["west", "east"]);
     let before = internet.traces("west");
     let east = internet.setup("east").start(&internet.namespace("east"));
-    let mut setup = internet.setup("west");
-    setup.policies = vec![
-        ("private", "198.51.100.0/24\n192.0.2.128/25\n2001:db8:2::/64\n"),
-        ("private-or-clear", "0.0.0.0/0\n::/0\n"),
-        ("block", "198.51.100.99/32\n"),
-    ];
+    let setup = private_towards_east(&internet, &[("block", "198.51.100.99/32\n")]);
     for signal in ["TERM", "INT"] {
         let mut node = setup.start(&internet.namespace("west"));
-        for (own, peer) in WEST.into_iter().zip(EAST) {
-            assert!(internet.ping("west", peer), "{peer}");
+        assert_talks(&internet);
+        for own in WEST {
             east.await_state(own, "keyed");
         }
-        assert!(DNS.iter().all(|plain| internet.ping("west", plain)));
         assert!(node.signalled(signal).success());
         assert!(!setup.socket().exists());
         assert_same(&before, &internet.traces("west"));
@@ -277,16 +323,9 @@ fn killed_it_leaves_what_the_next_start_clears() {
     internet.serve_dns(&["west", "east"]);
     let before = internet.traces("west");
     let east = internet.setup("east").start(&internet.namespace("east"));
-    let mut setup = internet.setup("west");
-    setup.policies = vec![
-        ("private", "198.51.100.0/24\n2001:db8:2::/64\n"),
-        ("private-or-clear", "0.0.0.0/0\n::/0\n"),
-    ];
+    let setup = private_towards_east(&internet, &[]);
     let mut node = setup.start(&internet.namespace("west"));
-    for peer in EAST {
-        assert!(internet.ping("west", peer), "{peer}");
-    }
-    assert!(DNS.iter().all(|plain| internet.ping("west", plain)));
+    assert_talks(&internet);
     let wire = internet.capture("west");
     node.kill();
     // private stays closed, private-or-clear opens.

@@ -9,7 +9,7 @@ use super::super::node::Children;
 use super::super::progress::Progress;
 use super::super::topology::Role;
 use super::Found;
-use super::world::{PATIENCE, Publication, REFUSED, World, behind, esp, site};
+use super::world::{PATIENCE, Publication, REFUSED, World, behind, esp, sites};
 
 /// Runs it.
 pub(super) fn run(
@@ -17,24 +17,21 @@ pub(super) fn run(
     children: Children,
     progress: &mut Progress,
 ) -> anyhow::Result<(World, Found)> {
-    let mut world = World::build(
-        vec![
-            site("dns", Role::Names, [203, 0, 113, 53], [0x53, 0x53]),
-            site("hq", Role::Node, [192, 0, 2, 11], [1, 0x11]),
-            site("home", Role::Node, [198, 51, 100, 22], [2, 0x22]),
-            site("plain", Role::Plain, [203, 0, 113, 133], [3, 0x33]),
-            behind("hq", "office", Role::Plain, [192, 0, 2, 66], [0x11, 2]),
-            behind("home", "printer", Role::Plain, [198, 51, 100, 66], [0x21, 2]),
-            behind("home", "desk", Role::Plain, [192, 0, 2, 130], [0x1f, 2]),
-        ],
-        children,
-        progress,
-    )?;
+    let mut places = sites(&[("hq", Role::Node), ("home", Role::Node), ("plain", Role::Plain)]);
+    places.extend([
+        behind("hq", "office", Role::Plain, [192, 0, 2, 66], [0x11, 2]),
+        behind("home", "printer", Role::Plain, [198, 51, 100, 66], [0x21, 2]),
+        behind("home", "desk", Role::Plain, [192, 0, 2, 130], [0x1f, 2]),
+    ]);
+    let mut world = World::build(places, children, progress)?;
     let hq_route = world.addresses("hq")?;
     // To the Internet the block is hq's.
     world.reroute("desk", hq_route)?;
-    let own = |owner| Publication { owner, gateway: owner, precedence: 10 };
-    world.publish(&["hq", "home"], &[own("hq"), own("home")], progress)?;
+    world.publish(
+        &["hq", "home"],
+        &[Publication::own("hq"), Publication::own("home")],
+        progress,
+    )?;
     progress.begin("starting the nodes");
     let hq_tables = peer("home", "", &world.addresses("home")?, &world.public_key("home")?)
         + &LENT.map(|lent| format!("[[extrude]]\nsubnet = \"{lent}\"\nto = \"home\"\n")).concat();

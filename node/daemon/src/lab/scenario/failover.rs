@@ -9,7 +9,7 @@ use super::super::node::Children;
 use super::super::progress::Progress;
 use super::super::topology::Role;
 use super::Found;
-use super::world::{PATIENCE, Publication, World, behind, esp, in_clear, site};
+use super::world::{PATIENCE, Publication, World, behind, esp, in_clear, sites};
 
 /// Runs it.
 pub(super) fn run(
@@ -17,17 +17,9 @@ pub(super) fn run(
     children: Children,
     progress: &mut Progress,
 ) -> anyhow::Result<(World, Found)> {
-    let mut world = World::build(
-        vec![
-            site("dns", Role::Names, [203, 0, 113, 53], [0x53, 0x53]),
-            site("west", Role::Node, [192, 0, 2, 11], [1, 0x11]),
-            site("east", Role::Node, [198, 51, 100, 22], [2, 0x22]),
-            site("north", Role::Node, [203, 0, 113, 133], [3, 0x33]),
-            behind("east", "bob", Role::Plain, [198, 51, 100, 66], [0x21, 2]),
-        ],
-        children,
-        progress,
-    )?;
+    let mut places = sites(&[("west", Role::Node), ("east", Role::Node), ("north", Role::Node)]);
+    places.extend([behind("east", "bob", Role::Plain, [198, 51, 100, 66], [0x21, 2])]);
+    let mut world = World::build(places, children, progress)?;
     let bob = world.addresses("bob")?;
     let north_side = SecondLink {
         router: (Ipv4Addr::new(203, 0, 113, 193), "2001:db8:31::1".parse()?),

@@ -7,7 +7,7 @@ use super::super::node::Children;
 use super::super::progress::Progress;
 use super::super::topology::Role;
 use super::Found;
-use super::world::{PATIENCE, Publication, World, behind, esp, in_clear, site};
+use super::world::{PATIENCE, Publication, World, behind, esp, in_clear, sites};
 
 /// Runs it.
 pub(super) fn run(
@@ -15,24 +15,22 @@ pub(super) fn run(
     children: Children,
     progress: &mut Progress,
 ) -> anyhow::Result<(World, Found)> {
-    let mut world = World::build(
-        vec![
-            site("dns", Role::Names, [203, 0, 113, 53], [0x53, 0x53]),
-            site("west", Role::Node, [192, 0, 2, 11], [1, 0x11]),
-            site("east", Role::Node, [198, 51, 100, 22], [2, 0x22]),
-            site("plain", Role::Plain, [203, 0, 113, 133], [3, 0x33]),
-            behind("west", "alice", Role::Plain, [192, 0, 2, 66], [0x11, 2]),
-            behind("west", "carl", Role::Plain, [192, 0, 2, 82], [0x12, 2]),
-            behind("west", "dora", Role::Node, [192, 0, 2, 98], [0x13, 2]),
-            behind("east", "bob", Role::Plain, [198, 51, 100, 66], [0x21, 2]),
-        ],
-        children,
-        progress,
-    )?;
-    let own = |owner| Publication { owner, gateway: owner, precedence: 10 };
-    let by = |owner, gateway| Publication { owner, gateway, precedence: 10 };
+    let mut places = sites(&[("west", Role::Node), ("east", Role::Node), ("plain", Role::Plain)]);
+    places.extend([
+        behind("west", "alice", Role::Plain, [192, 0, 2, 66], [0x11, 2]),
+        behind("west", "carl", Role::Plain, [192, 0, 2, 82], [0x12, 2]),
+        behind("west", "dora", Role::Node, [192, 0, 2, 98], [0x13, 2]),
+        behind("east", "bob", Role::Plain, [198, 51, 100, 66], [0x21, 2]),
+    ]);
+    let mut world = World::build(places, children, progress)?;
     // Carl has no record; dora, behind the same gateway, has a node of her own.
-    let records = [own("west"), own("east"), own("dora"), by("alice", "west"), by("bob", "east")];
+    let records = [
+        Publication::own("west"),
+        Publication::own("east"),
+        Publication::own("dora"),
+        Publication::of("alice", "west"),
+        Publication::of("bob", "east"),
+    ];
     world.publish(&["west", "east", "dora"], &records, progress)?;
     progress.begin("starting the nodes");
     world.start(

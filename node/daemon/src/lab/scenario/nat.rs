@@ -11,7 +11,7 @@ use super::super::node::Children;
 use super::super::progress::Progress;
 use super::super::topology::Role;
 use super::Found;
-use super::world::{PATIENCE, Publication, World, behind, esp, in_clear, site};
+use super::world::{PATIENCE, Publication, World, behind, esp, in_clear, sites};
 
 /// Runs it.
 pub(super) fn run(
@@ -19,28 +19,22 @@ pub(super) fn run(
     children: Children,
     progress: &mut Progress,
 ) -> anyhow::Result<(World, Found)> {
-    let mut world = World::build(
-        vec![
-            site("dns", Role::Names, [203, 0, 113, 53], [0x53, 0x53]),
-            site("server", Role::Node, [192, 0, 2, 11], [1, 0x11]),
-            site("carrier", Role::Plain, [198, 51, 100, 22], [2, 0x22]),
-            site("cafe", Role::Plain, [203, 0, 113, 133], [3, 0x33]),
-            behind("carrier", "home1", Role::Plain, [100, 64, 0, 18], [0x21, 2]),
-            behind("carrier", "home2", Role::Plain, [100, 64, 0, 34], [0x22, 2]),
-            behind("home1", "alice", Role::Node, INNER, [0x31, 2]),
-            behind("home2", "bob", Role::Node, INNER, [0x32, 2]),
-            behind("cafe", "carol", Role::Node, INNER, [0x33, 2]),
-            behind("cafe", "dora", Role::Node, [192, 168, 1, 26], [0x34, 2]),
-        ],
-        children,
-        progress,
-    )?;
+    let mut places =
+        sites(&[("server", Role::Node), ("carrier", Role::Plain), ("cafe", Role::Plain)]);
+    places.extend([
+        behind("carrier", "home1", Role::Plain, [100, 64, 0, 18], [0x21, 2]),
+        behind("carrier", "home2", Role::Plain, [100, 64, 0, 34], [0x22, 2]),
+        behind("home1", "alice", Role::Node, INNER, [0x31, 2]),
+        behind("home2", "bob", Role::Node, INNER, [0x32, 2]),
+        behind("cafe", "carol", Role::Node, INNER, [0x33, 2]),
+        behind("cafe", "dora", Role::Node, [192, 168, 1, 26], [0x34, 2]),
+    ]);
+    let mut world = World::build(places, children, progress)?;
     for nat in ["carrier", "home1", "home2", "cafe"] {
         world.masquerade(nat)?;
     }
-    let own = |owner| Publication { owner, gateway: owner, precedence: 10 };
     let keys = ["server", "alice", "bob", "carol", "dora"];
-    world.publish_with(&keys, &[own("server")], &CLIENTS, progress)?;
+    world.publish_with(&keys, &[Publication::own("server")], &CLIENTS, progress)?;
     progress.begin("starting the nodes");
     world.start("server", "[pool]\nprefixes = [\"10.99.0.0/24\"]\n")?;
     for name in CLIENTS {

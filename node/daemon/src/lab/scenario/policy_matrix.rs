@@ -10,7 +10,7 @@ use super::super::node::{Children, Node};
 use super::super::progress::Progress;
 use super::super::topology::Role;
 use super::Found;
-use super::world::{PATIENCE, Publication, World, esp, in_clear, site};
+use super::world::{PATIENCE, Publication, World, esp, in_clear, site, sites};
 
 /// What becomes of traffic from one host to another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +45,7 @@ pub(super) fn run(
     children: Children,
     progress: &mut Progress,
 ) -> anyhow::Result<(World, Found)> {
-    let mut places = vec![site("dns", Role::Names, [203, 0, 113, 53], [0x53, 0x53])];
+    let mut places = sites(&[]);
     for (index, (caller, called)) in (0_u8..).zip(CALLERS.into_iter().zip(CALLED)) {
         let (host, subnet) = (index * 16 + 6, u16::from(index));
         places.push(site(caller, Role::Node, [192, 0, 2, host], [0x10 + subnet, 6]));
@@ -53,8 +53,7 @@ pub(super) fn run(
     }
     let mut world = World::build(places, children, progress)?;
     let everybody: Vec<&str> = CALLERS.into_iter().chain(CALLED).collect();
-    let own = |host: &&'static str| Publication { owner: host, gateway: host, precedence: 10 };
-    let records: Vec<Publication> = CALLERS.iter().chain(&CALLED).map(own).collect();
+    let records: Vec<Publication> = everybody.iter().copied().map(Publication::own).collect();
     world.publish(&everybody, &records, progress)?;
     progress.begin("starting ten nodes, two in each policy group");
     for hosts in [CALLERS, CALLED] {
@@ -73,8 +72,14 @@ pub(super) fn run(
         CALLERS.into_iter().zip(GROUPS).zip(TABLE.into_iter().zip(&mut held))
     {
         progress.begin(&format!("{group} talks to all"));
+        let mut silent = Vec::new();
         for (called, expected) in CALLED.into_iter().zip(row) {
-            for address in world.addresses(called)? {
+            let addresses = world.addresses(called)?;
+            if expected == N {
+                silent.extend(addresses);
+                continue;
+            }
+            for address in addresses {
                 let became = talk(&world, caller, address, expected)?;
                 if became != expected {
                     tracing::debug!("{caller} to {called} ({address}): {became:?}");
@@ -82,6 +87,7 @@ pub(super) fn run(
                 *held &= became == expected;
             }
         }
+        *held &= stay_silent(&world, caller, &silent)?;
     }
     for ((_, claim), held) in TABLE.into_iter().zip(held) {
         found.claim(claim, held);
@@ -103,13 +109,11 @@ pub(super) fn run(
     Ok((world, found))
 }
 
-/// Says something until it is what is expected, or for long enough.
+/// Says something until it becomes what is expected, or for long enough.
 fn talk(world: &World, caller: &str, address: IpAddr, expected: Became) -> anyhow::Result<Became> {
     let begun = Instant::now();
-    let (patience, long_enough) =
-        if expected == N { (NO_ANSWER, 2 * NO_ANSWER) } else { (PATIENCE, 6 * PATIENCE) };
     loop {
-        let answered = match world.ping(caller, address, patience) {
+        let answered = match world.ping(caller, address, PATIENCE) {
             Ok(answered) => answered.is_some(),
             // The kernel itself refuses what is denied.
             Err(error) if error.is::<io::Error>() => false,
@@ -120,12 +124,29 @@ fn talk(world: &World, caller: &str, address: IpAddr, expected: Became) -> anyho
             (true, false) => C,
             (false, _) => N,
         };
-        if (became == expected && became != N) || begun.elapsed() >= long_enough {
+        if became == expected || begun.elapsed() >= 6 * PATIENCE {
             return Ok(became);
         }
         // A refusal comes at once, and what was refused is tried anew only after a while.
         thread::sleep(BETWEEN_TRIES);
     }
+}
+
+/// Whether none of these answers once it has been decided what becomes of them, for longer than any
+/// decision takes; all are tried at once, again and again, because a refusal comes at once and says
+/// nothing of the next moment.
+fn stay_silent(world: &World, caller: &str, addresses: &[IpAddr]) -> anyhow::Result<bool> {
+    let begun = Instant::now();
+    while !addresses.is_empty() {
+        let answered = world.who_answers(caller, addresses, NO_ANSWER)?;
+        if begun.elapsed() >= 2 * NO_ANSWER {
+            let wrong = addresses.iter().zip(&answered).filter(|(_, answered)| **answered);
+            wrong.for_each(|(address, _)| tracing::debug!("{caller} to {address}: answered"));
+            return Ok(!answered.contains(&true));
+        }
+        thread::sleep(BETWEEN_TRIES);
+    }
+    Ok(true)
 }
 
 fn is_keyed(world: &World, host: &str, address: IpAddr) -> anyhow::Result<bool> {

@@ -10,7 +10,7 @@ use super::super::node::Children;
 use super::super::progress::Progress;
 use super::super::topology::Role;
 use super::Found;
-use super::world::{PATIENCE, Publication, World, behind, esp, site};
+use super::world::{PATIENCE, Publication, World, behind, esp, sites};
 
 /// Runs it.
 pub(super) fn run(
@@ -18,17 +18,12 @@ pub(super) fn run(
     children: Children,
     progress: &mut Progress,
 ) -> anyhow::Result<(World, Found)> {
-    let mut world = World::build(
-        vec![
-            site("dns", Role::Names, [203, 0, 113, 53], [0x53, 0x53]),
-            site("west", Role::Node, [192, 0, 2, 11], [1, 0x11]),
-            site("east", Role::Node, [198, 51, 100, 22], [2, 0x22]),
-            behind("west", "alice", Role::Plain, [192, 0, 2, 66], [0x11, 2]),
-            behind("east", "bob", Role::Plain, [198, 51, 100, 66], [0x21, 2]),
-        ],
-        children,
-        progress,
-    )?;
+    let mut places = sites(&[("west", Role::Node), ("east", Role::Node)]);
+    places.extend([
+        behind("west", "alice", Role::Plain, [192, 0, 2, 66], [0x11, 2]),
+        behind("east", "bob", Role::Plain, [198, 51, 100, 66], [0x21, 2]),
+    ]);
+    let mut world = World::build(places, children, progress)?;
     let west2 = second([203, 0, 113, 193], 0x31)?;
     let east2 = second([203, 0, 113, 209], 0x32)?;
     for (name, link, other) in [("west", &west2, &east2), ("east", &east2, &west2)] {
@@ -37,8 +32,11 @@ pub(super) fn run(
         // The other's second address is reached by one's own second link.
         links::route(host, other.host.0.into(), 32, link.router.0.into())?;
     }
-    let own = |owner| Publication { owner, gateway: owner, precedence: 10 };
-    world.publish(&["west", "east"], &[own("west"), own("east")], progress)?;
+    world.publish(
+        &["west", "east"],
+        &[Publication::own("west"), Publication::own("east")],
+        progress,
+    )?;
     progress.begin("starting the nodes");
     let firsts = [world.addresses("west")?[0], world.addresses("east")?[0]];
     let seconds: [IpAddr; 2] = [west2.host.0.into(), east2.host.0.into()];

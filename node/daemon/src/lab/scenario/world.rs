@@ -17,7 +17,7 @@ use super::super::internet::Internet;
 use super::super::node::{Children, More, Node, Resolver};
 use super::super::progress::Progress;
 use super::super::topology::{Role, Site};
-use super::super::traffic::{self, Pinger};
+use super::super::traffic::{self, Echo, Pinger};
 use super::super::{keys, links, names, netns};
 use crate::hostkey::Bits;
 
@@ -30,6 +30,14 @@ pub(super) struct Place {
 /// A place on the Internet.
 pub(super) fn site(name: &str, role: Role, v4: [u8; 4], v6: [u16; 2]) -> Place {
     Place { site: make(name, role, v4, v6), behind: None }
+}
+
+/// The DNS host, and a site for each of these at an uplink of its own: three at most.
+pub(super) fn sites(named: &[(&str, Role)]) -> Vec<Place> {
+    let dns = site("dns", Role::Names, [203, 0, 113, 53], [0x53, 0x53]);
+    let there = named.iter().zip(UPLINKS);
+    let there = there.map(|((name, role), (v4, v6))| site(name, *role, v4, v6));
+    std::iter::once(dns).chain(there).collect()
 }
 
 /// A place behind another: on a subnet of its own there.
@@ -53,6 +61,18 @@ pub(super) struct Publication {
     pub(super) owner: &'static str,
     pub(super) gateway: &'static str,
     pub(super) precedence: u16,
+}
+
+impl Publication {
+    /// Of who speaks for itself.
+    pub(super) fn own(owner: &'static str) -> Self {
+        Self::of(owner, owner)
+    }
+
+    /// Of who has one gateway.
+    pub(super) fn of(owner: &'static str, gateway: &'static str) -> Self {
+        Self { owner, gateway, precedence: 10 }
+    }
 }
 
 /// An example at work.
@@ -211,6 +231,24 @@ impl World {
         Ok(echo.answered)
     }
 
+    /// Which of some addresses answer an echo request, all sent at once. What the kernel itself
+    /// refuses is not answered.
+    pub(super) fn who_answers(
+        &self,
+        from: &str,
+        to: &[IpAddr],
+        patience: Duration,
+    ) -> anyhow::Result<Vec<bool>> {
+        let host = self.internet.named(from)?;
+        let start = |to: &IpAddr| {
+            let (to, payload) = (*to, self.plaintext.clone().into_bytes());
+            host.start_job(move || Pinger::new(to, IDENTIFIER)?.ping(1, &payload, patience))
+        };
+        let jobs = to.iter().map(start).collect::<io::Result<Vec<_>>>()?;
+        let answered = |echo| matches!(echo, Ok(Ok(Echo { answered: Some(_), .. })));
+        Ok(jobs.into_iter().map(|job| answered(job.join())).collect())
+    }
+
     /// Whether both families' addresses of a host answer another's first packet.
     pub(super) fn pings(&self, from: &str, to: &str) -> anyhow::Result<bool> {
         let mut all = true;
@@ -352,6 +390,12 @@ pub(super) fn esp(record: &Record, one: &[IpAddr], other: &[IpAddr]) -> usize {
         .count()
 }
 
+/// Where sites are.
+const UPLINKS: [([u8; 4], [u16; 2]); 3] = [
+    ([192, 0, 2, 11], [1, 0x11]),
+    ([198, 51, 100, 22], [2, 0x22]),
+    ([203, 0, 113, 133], [3, 0x33]),
+];
 /// The prefix length of every IPv4 subnet here.
 const SUBNET: u8 = 28;
 /// Whatever leaves by the first interface leaves as if from there (RFC 3022 §2.2).
