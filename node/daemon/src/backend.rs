@@ -4,10 +4,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use sa::{Class, Command, Notice, Policy, Prefix};
+use sa::{Command, Notice, Policy, Prefix};
 
 use crate::config::{self, Config};
-use crate::kernel::{Ground, KernelError, KernelPlane};
+use crate::kernel::{ClassChange, Ground, KernelError, KernelPlane};
 use crate::userspace::{self, Counters, Datagram, Plane};
 use crate::view;
 
@@ -100,25 +100,22 @@ impl Backend {
         }
     }
 
-    /// Prefixes get these classes, or none. All at once, because what the kernel must hold
-    /// depends on all of them.
+    /// Prefixes, or single ports of them, get these classes, or none. All at once, because what the
+    /// kernel must hold depends on all of them.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub(crate) fn change_classes(
-        &mut self,
-        changes: &[(Prefix, Option<Class>)],
-    ) -> Result<(), KernelError> {
+    pub(crate) fn change_classes(&mut self, changes: &[ClassChange]) -> Result<(), KernelError> {
         match self {
             Self::Userspace { plane, ground } => {
-                let set = |(prefix, class): &(Prefix, Option<Class>)| {
-                    Some(Command::SetClass { prefix: *prefix, class: (*class)? })
+                let (gone, new): (Vec<_>, Vec<_>) =
+                    changes.iter().partition(|(_, _, class)| class.is_none());
+                let command = |(prefix, ports, class): &ClassChange| {
+                    keying::class_command(*prefix, *ports, *class)
                 };
-                changes.iter().filter_map(set).for_each(|command| plane.command(command));
+                new.into_iter().map(command).for_each(|command| plane.command(command));
                 let done = ground.change_classes(changes);
-                for (prefix, _) in changes.iter().filter(|(_, class)| class.is_none()) {
-                    plane.command(Command::ClearClass { prefix: *prefix });
-                }
+                gone.into_iter().map(command).for_each(|command| plane.command(command));
                 done
             }
             Self::Xfrm(plane) => plane.xfrm.change_classes(changes),
@@ -310,7 +307,6 @@ impl Backend {
 /// path. It must know before the first of them comes.
 fn adds(command: &Command) -> bool {
     match command {
-        Command::SetClass { .. } | Command::SetPortClass { .. } => true,
         Command::SetSubnets { policy, .. } => *policy != Policy::Pass,
         _ => false,
     }
@@ -320,14 +316,6 @@ fn adds(command: &Command) -> bool {
 /// holds, they change before.
 fn lay(ground: &mut Ground, command: &Command) -> Result<(), KernelError> {
     match command {
-        Command::SetClass { prefix, class } => ground.change_classes(&[(*prefix, Some(*class))]),
-        Command::ClearClass { prefix } => ground.change_classes(&[(*prefix, None)]),
-        Command::SetPortClass { prefix, ports, class } => {
-            ground.change_port_class(*prefix, *ports, Some(*class))
-        }
-        Command::ClearPortClass { prefix, ports } => {
-            ground.change_port_class(*prefix, *ports, None)
-        }
         Command::SetPolicy { flow, policy } => ground.set_policy(*flow, Some(*policy)),
         Command::ClearPolicy { flow } => ground.set_policy(*flow, None),
         // Nothing was laid for it.
@@ -339,6 +327,11 @@ fn lay(ground: &mut Ground, command: &Command) -> Result<(), KernelError> {
         Command::ShareSubnets { subnets, .. } => ground.set_subnets(*subnets, Some(true)),
         Command::ClearSubnets { subnets } => ground.set_subnets(*subnets, None),
         Command::WatchFlow(flow) => ground.watch(*flow),
+        // The main loop gives them all at once: see `Backend::change_classes`.
+        Command::SetClass { .. }
+        | Command::ClearClass { .. }
+        | Command::SetPortClass { .. }
+        | Command::ClearPortClass { .. } => Ok(()),
         Command::AddSa(_) | Command::MoveSa { .. } | Command::RemoveSa(_) | Command::AskUse(_) => {
             Ok(())
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use keying::{Keying, Output, Remembered, What};
-use sa::{Class, Command, Notice, Prefix};
+use sa::{Command, Notice, Ports};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
@@ -15,7 +15,7 @@ use crate::backend::{Backend, Input};
 use crate::config::{self, Config};
 use crate::control::{Asked, Control, Request};
 use crate::hostkey::{HostKey, Signed, Signers};
-use crate::kernel::{self, Changes};
+use crate::kernel::{self, Changes, ClassChange};
 use crate::memory::Memory;
 use crate::notify::Notify;
 use crate::resolver::{Resolver, ResolverError};
@@ -173,7 +173,7 @@ struct Node {
     notify: Notify,
     answers_in: mpsc::Sender<dnskeys::Answer>,
     /// Changes of classes that came one after the other.
-    classes: Vec<(Prefix, Option<Class>)>,
+    classes: Vec<ClassChange>,
     /// Requests that wait for counters, the oldest first.
     looks: VecDeque<Look>,
 }
@@ -334,9 +334,17 @@ impl Node {
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Command(Command::SetClass { prefix, class }) => {
-                self.classes.push((prefix, Some(class)));
+                self.classes.push((prefix, Ports::ANY, Some(class)));
             }
-            Output::Command(Command::ClearClass { prefix }) => self.classes.push((prefix, None)),
+            Output::Command(Command::SetPortClass { prefix, ports, class }) => {
+                self.classes.push((prefix, ports, Some(class)));
+            }
+            Output::Command(Command::ClearClass { prefix }) => {
+                self.classes.push((prefix, Ports::ANY, None));
+            }
+            Output::Command(Command::ClearPortClass { prefix, ports }) => {
+                self.classes.push((prefix, ports, None));
+            }
             Output::Command(command) => {
                 self.change_classes();
                 if let Err(error) = self.backend.obey(command) {

@@ -671,7 +671,8 @@ pub(crate) fn class_order(ports: Ports, class: Class) -> u8 {
 }
 
 /// What the data plane is told of a rule; `None` to forget it.
-pub(crate) fn class_command(prefix: Prefix, ports: Ports, class: Option<Class>) -> Command {
+#[must_use]
+pub fn class_command(prefix: Prefix, ports: Ports, class: Option<Class>) -> Command {
     match (class, ports.is_any()) {
         (Some(class), true) => Command::SetClass { prefix, class },
         (Some(class), false) => Command::SetPortClass { prefix, ports, class },

@@ -52,7 +52,7 @@ pub use connection::{Connection, ConnectionState, ConnectionView, RemoteKeys, St
 pub use explain::{Explanation, NextPacket, PortRule};
 pub use group::{File, Group, Groups, LineError, Listed, Warning};
 pub use initiator::ike_key;
-pub use keying::{Counters, Keying, Output, Timer};
+pub use keying::{Counters, Keying, Output, Timer, class_command};
 pub use memory::{MAX_REMEMBERED, Remembered};
 pub use own::OwnRecord;
 pub use pool::LeaseView;

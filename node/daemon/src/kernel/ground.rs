@@ -84,6 +84,19 @@ impl GroundConfig {
     }
 }
 
+/// What becomes of a prefix, or of single ports of it; nothing of its own with `None`.
+pub(crate) type ClassChange = (Prefix, Ports, Option<Class>);
+
+/// Carries out what of it is about whole prefixes.
+pub(super) fn change(classes: &mut BTreeMap<Prefix, Class>, changes: &[ClassChange]) {
+    for (prefix, _, class) in changes.iter().filter(|(_, ports, _)| ports.is_any()) {
+        match class {
+            Some(class) => classes.insert(*prefix, *class),
+            None => classes.remove(prefix),
+        };
+    }
+}
+
 /// What the kernel refused, and while doing what.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}: {error}")]
@@ -260,6 +273,7 @@ impl Ground {
     pub(crate) fn settled(&mut self) -> Result<(), KernelError> {
         self.subnet_ground.settle();
         self.guarded = self.guard_found;
+        self.settled = true;
         self.follow_subnets()?;
         for prefix in std::mem::take(&mut self.leftover) {
             if !self.installed.contains_key(&(prefix, BACKSTOP)) {
@@ -268,7 +282,6 @@ impl Ground {
                     .map_err(doing("removing an old route"))?;
             }
         }
-        self.settled = true;
         if self.guard_found { self.set_guard(true) } else { Ok(()) }
     }
 
@@ -411,10 +424,11 @@ impl Ground {
             Some(up) => self.subnets.insert(subnets, up),
             None => self.subnets.remove(&subnets),
         };
-        if before == up {
+        // Until all has been said, what a predecessor left stands for it.
+        if before == up || !self.settled {
             return Ok(());
         }
-        if self.settled && before.is_some() && up.is_some() {
+        if before.is_some() && up.is_some() {
             let around = self.config.surroundings(&self.main, &self.addresses);
             let remote = subnets.remote();
             let ground = &mut self.subnet_ground;
@@ -455,26 +469,23 @@ impl Ground {
         blocked.and(followed)
     }
 
-    /// Prefixes get these classes, or none; the longest prefix decides. The whole table is planned
-    /// anew for it, so what changes together is to be given together.
+    /// Prefixes, or single ports of them, get these classes, or none; the longest prefix decides. The
+    /// whole table is planned anew for it, so what changes together is to be given together.
     ///
     /// # Errors
-    /// If the kernel refuses a route.
-    pub(crate) fn change_classes(
-        &mut self,
-        changes: &[(Prefix, Option<Class>)],
-    ) -> Result<(), KernelError> {
+    /// If the kernel refuses a route or a policy.
+    pub(crate) fn change_classes(&mut self, changes: &[ClassChange]) -> Result<(), KernelError> {
         if self.settled {
             // Somebody may have made or removed a guard without a word to us.
             self.look_for_guard()?;
         }
-        for (prefix, class) in changes {
-            match class {
-                Some(class) => self.classes.insert(*prefix, *class),
-                None => self.classes.remove(prefix),
-            };
+        change(&mut self.classes, changes);
+        let mut excepted = Ok(());
+        for (prefix, ports, class) in changes.iter().filter(|(_, ports, _)| !ports.is_any()) {
+            let done = self.change_port_class(*prefix, *ports, *class);
+            excepted = excepted.and(done);
         }
-        self.follow()
+        self.follow().and(excepted)
     }
 
     /// Other hosts are behind us now: packets for them are not to be trapped.
@@ -486,11 +497,7 @@ impl Ground {
         self.follow()
     }
 
-    /// Single ports of a prefix get this class, or none.
-    ///
-    /// # Errors
-    /// If the kernel refuses a route or a policy.
-    pub(crate) fn change_port_class(
+    fn change_port_class(
         &mut self,
         prefix: Prefix,
         ports: Ports,
@@ -501,12 +508,12 @@ impl Ground {
             None => self.port_classes.remove(&(prefix, ports)),
         };
         let (was, is) = (before == Some(Class::Pass), class == Some(Class::Pass));
-        if was != is
-            && let Some(policies) = &mut self.policies
-        {
-            policies.except(prefix, ports, is).map_err(doing("changing an XFRM policy"))?;
+        match &mut self.policies {
+            Some(policies) if was != is => {
+                policies.except(prefix, ports, is).map_err(doing("changing an XFRM policy"))
+            }
+            _ => Ok(()),
         }
-        self.follow()
     }
 
     /// The classes as far as routes can tell them apart.

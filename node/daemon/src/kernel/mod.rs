@@ -39,7 +39,7 @@ pub(crate) mod namespace;
 mod tests;
 
 pub(crate) use changes::Changes;
-pub(crate) use ground::{Ground, GroundConfig, KernelError, route_classes};
+pub(crate) use ground::{ClassChange, Ground, GroundConfig, KernelError, route_classes};
 pub(crate) use guard::{Closed, Guard, GuardView};
 pub(crate) use look::{Looked, look, source_towards};
 pub(crate) use sysctl::forwards;

@@ -35,7 +35,7 @@ use netlink_packet_xfrm::{
     XfrmAttrs, XfrmMessage,
 };
 use netlink_sys::protocols::NETLINK_XFRM;
-use sa::{Class, Command, Flow, Notice, Policy, Prefix};
+use sa::{Class, Command, Flow, Notice, Policy, Ports, Prefix};
 use tokio::time::{Interval, MissedTickBehavior};
 
 pub(crate) use self::guard::XfrmGuard;
@@ -43,7 +43,7 @@ use self::pairs::{Pairs, Request};
 pub(crate) use self::plane::KernelPlane;
 use self::policy::Action;
 use self::sockets::accept_encapsulated;
-use super::ground::{KernelError, doing};
+use super::ground::{ClassChange, KernelError, change, doing};
 use super::netlink::Events;
 use super::plan::{self, BACKSTOP, LIVE, MainRoute, Target};
 use super::policies;
@@ -242,11 +242,15 @@ impl Xfrm {
     /// If the kernel refuses; what was before still stands.
     pub(crate) fn command(&mut self, command: Command) -> Result<(), KernelError> {
         match command {
-            Command::SetClass { prefix, class } => self.change_classes(&[(prefix, Some(class))]),
-            Command::ClearClass { prefix } => self.change_classes(&[(prefix, None)]),
-            // The configuration refuses such rules with this backend.
-            Command::SetPortClass { .. } | Command::ClearPortClass { .. } => {
-                Err(doing("setting a class for single ports")(io::ErrorKind::Unsupported.into()))
+            Command::SetClass { prefix, class } => {
+                self.change_classes(&[(prefix, Ports::ANY, Some(class))])
+            }
+            Command::ClearClass { prefix } => self.change_classes(&[(prefix, Ports::ANY, None)]),
+            Command::SetPortClass { prefix, ports, class } => {
+                self.change_classes(&[(prefix, ports, Some(class))])
+            }
+            Command::ClearPortClass { prefix, ports } => {
+                self.change_classes(&[(prefix, ports, None)])
             }
             Command::SetPolicy { flow, policy } => self.set_policy(flow, policy),
             Command::ClearPolicy { flow } => self.clear_policy(flow),
@@ -271,20 +275,17 @@ impl Xfrm {
     ///
     /// # Errors
     /// If the kernel refuses; what was before still stands.
-    pub(crate) fn change_classes(
-        &mut self,
-        changes: &[(Prefix, Option<Class>)],
-    ) -> Result<(), KernelError> {
+    pub(crate) fn change_classes(&mut self, changes: &[ClassChange]) -> Result<(), KernelError> {
+        if changes.iter().any(|(_, ports, _)| !ports.is_any()) {
+            // The configuration refuses such rules with this data plane.
+            let error = io::Error::from(io::ErrorKind::Unsupported);
+            return Err(doing("setting a class for single ports")(error));
+        }
         if self.settled {
             // Somebody may have made or removed a guard without a word to us.
             self.look_for_guard()?;
         }
-        for (prefix, class) in changes {
-            match class {
-                Some(class) => self.classes.insert(*prefix, *class),
-                None => self.classes.remove(prefix),
-            };
-        }
+        change(&mut self.classes, changes);
         self.follow()
     }
 
