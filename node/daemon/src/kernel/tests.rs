@@ -583,6 +583,7 @@ fn a_connection_survives_a_link_that_goes_and_comes_back() {
         let peer = Peer::new("flap");
         uplink(&peer);
         let (_tun, mut ground) = up();
+        ground.settled().unwrap();
         let between = Subnets::new(p("192.0.2.1/32"), p("198.51.100.0/24")).unwrap();
         ground.set_subnets(between, Some(true)).unwrap();
         leads("198.51.100.7 from 192.0.2.1", "ipsec0");

@@ -24,7 +24,7 @@ fn what_others_remove_is_put_back() {
             (p("203.0.113.0/24"), Some(CLOSED)),
             (p("2001:db8:77::/48"), Some(CLOSED)),
         ];
-        ground.change_classes(&classes).unwrap();
+        ground.set_classes(&classes).unwrap();
         let between = Subnets::new(p("192.0.2.0/25"), p("198.51.100.0/24")).unwrap();
         ground.set_subnets(between, Some(true)).unwrap();
         ground.settled().unwrap();
@@ -79,7 +79,7 @@ fn a_guard_that_was_swept_away_comes_back() {
         let peer = Peer::new("swept");
         uplink(&peer);
         let (_tun, mut ground) = up();
-        ground.change_classes(&[(p("203.0.113.0/24"), Some(CLOSED))]).unwrap();
+        ground.set_classes(&[(p("203.0.113.0/24"), Some(CLOSED))]).unwrap();
         ground.settled().unwrap();
         let unguarded = sorted();
         ground.set_guard(true).unwrap();
@@ -105,7 +105,7 @@ fn blocks_that_others_flush_are_put_back() {
         uplink(&peer);
         let (_tun, mut ground) = up();
         let classes = [(Prefix::ALL_V4, Some(OPEN)), (p("203.0.113.0/24"), Some(CLOSED))];
-        ground.change_classes(&classes).unwrap();
+        ground.set_classes(&classes).unwrap();
         let between = Subnets::new(p("192.0.2.0/25"), p("198.51.100.0/24")).unwrap();
         ground.set_subnets(between, Some(true)).unwrap();
         ground.settled().unwrap();
