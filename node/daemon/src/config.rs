@@ -132,6 +132,9 @@ pub(crate) struct Ike {
     pub(crate) mobike: Mobike,
     pub(crate) post_quantum: bool,
     pub(crate) resumption: bool,
+    pub(crate) ike_life: u32,
+    pub(crate) child_life: u32,
+    pub(crate) fragment_size: u16,
 }
 
 impl Default for Ike {
@@ -141,6 +144,9 @@ impl Default for Ike {
             mobike: Mobike::default(),
             post_quantum: true,
             resumption: true,
+            ike_life: 28_800,
+            child_life: 3600,
+            fragment_size: 1280,
         }
     }
 }
@@ -578,6 +584,9 @@ mod tests {
             "mobike",
             "post-quantum",
             "resumption",
+            "ike-life",
+            "child-life",
+            "fragment-size",
             "table",
             "mark",
             "compatibility",
@@ -627,6 +636,10 @@ mod tests {
         assert!(text.starts_with("x.toml:2: dns.resolvers: ") && text.contains("one"), "{text}");
         let text = error("[node]\ninterface = \"far-too-long-a-name\"\n");
         assert!(text.starts_with("x.toml:2: node.interface: "), "{text}");
+        for (key, value) in [("ike-life", 9), ("child-life", 86_401), ("fragment-size", 575)] {
+            let text = error(&format!("[ike]\n{key} = {value}\n"));
+            assert!(text.starts_with(&format!("x.toml:2: ike.{key}: {value} is not ")), "{text}");
+        }
         let text = error("[pool]\nprefixes = [\n  \"10.0.0.0/8\",\n  \"10.0.0.0/16\",\n]\n");
         assert!(text.starts_with("x.toml:4: pool.prefixes: 10.0.0.0/16 overlaps"), "{text}");
         let text = error("[node]\ninterface = \"x\"\n\n\n[policy]\n\nown-record = 7\n");

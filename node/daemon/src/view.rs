@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use keying::{Keying, Report, What};
@@ -165,6 +165,9 @@ pub(crate) fn keying_config(
             resumption: config.ike.resumption,
             token_secret: crate::secret::load_or_make(&config.node.state_dir, "crash.secret"),
             retransmit_tries: config.node.retransmissions,
+            ike_life: Duration::from_secs(config.ike.ike_life.into()),
+            child_life: Duration::from_secs(config.ike.child_life.into()),
+            fragment_size: config.ike.fragment_size.into(),
             ..ike::Config::new(key)
         },
         lives: keying::Lives::default(),
@@ -278,7 +281,7 @@ pub(crate) fn explanation(e: &keying::Explanation) -> Value {
     })
 }
 
-fn answer((answer, left): &(dnskeys::Answer, std::time::Duration)) -> Value {
+fn answer((answer, left): &(dnskeys::Answer, Duration)) -> Value {
     use dnskeys::Outcome;
     let outcome = match &answer.outcome {
         Outcome::Records(set) if set.malformed.is_empty() => {
@@ -376,7 +379,7 @@ fn next_packet(next: keying::NextPacket) -> &'static str {
     }
 }
 
-fn seconds(t: std::time::Duration) -> f64 {
+fn seconds(t: Duration) -> f64 {
     (t.as_secs_f64() * 1000.0).round() / 1000.0
 }
 

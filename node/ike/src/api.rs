@@ -206,6 +206,9 @@ pub struct Config {
     pub ike_life: Duration,
     /// Life of a child pair before it is rekeyed, jittered downwards by up to a tenth.
     pub child_life: Duration,
+    /// IKE messages that would make longer IP packets than this go in fragments, in octets (RFC
+    /// 7383). By default IPv6's least MTU, which passes everywhere (§2.5.1).
+    pub fragment_size: usize,
 }
 
 impl Config {
@@ -235,6 +238,7 @@ impl Config {
             half_open_limit: 1024,
             ike_life: Duration::from_secs(8 * 3600),
             child_life: Duration::from_secs(3600),
+            fragment_size: 1280,
         }
     }
 }

@@ -24,8 +24,9 @@ pub(crate) struct IkeSa {
     pub(crate) initiator: bool,
     pub(crate) suite: IkeSuite,
     pub(crate) keys: IkeKeys,
-    /// Both sides announced IKEV2_FRAGMENTATION_SUPPORTED (RFC 7383 §2.3).
-    pub(crate) fragmentation: bool,
+    /// The longest message that goes whole, if both sides announced
+    /// IKEV2_FRAGMENTATION_SUPPORTED (RFC 7383 §2.3).
+    pub(crate) whole: Option<usize>,
     sealer: Sealer,
     opener: Opener,
     /// Of before the last additional key exchange: the request that brought it may come again.
@@ -50,7 +51,7 @@ pub(crate) struct IkeSaParts {
     pub(crate) suite: IkeSuite,
     pub(crate) keys: IkeKeys,
     pub(crate) ciphers: CipherPair,
-    pub(crate) fragmentation: bool,
+    pub(crate) whole: Option<usize>,
 }
 
 /// What the IKE_INTERMEDIATE messages so far add to what is signed (RFC 9242 §3.3).
@@ -143,7 +144,7 @@ impl IkeSa {
             initiator: parts.initiator,
             suite: parts.suite,
             keys: parts.keys,
-            fragmentation: parts.fragmentation,
+            whole: parts.whole,
             sealer,
             opener,
             superseded: None,
@@ -383,12 +384,12 @@ impl IkeSa {
         let mut plaintext = Vec::new();
         let first = write_chain(&mut plaintext, payloads);
         self.note_intermediate(&header, first, &plaintext);
-        let whole = Header::LEN + SK_HEADER + self.sealer.sealed_len(plaintext.len());
-        if !self.fragmentation || whole <= FRAGMENT_SIZE {
+        let length = Header::LEN + SK_HEADER + self.sealer.sealed_len(plaintext.len());
+        let Some(longest) = self.whole.filter(|longest| length > *longest) else {
             let part = Part { first, kind: PayloadType::SK, fragment: None };
             return self.seal_part(&header, part, &plaintext).into_iter().collect();
-        }
-        let room = self.sealer.capacity(FRAGMENT_SIZE - Header::LEN - SKF_HEADER);
+        };
+        let room = self.sealer.capacity(longest.saturating_sub(Header::LEN + SKF_HEADER)).max(1);
         let chunks = plaintext.chunks(room);
         let total = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
         chunks
@@ -428,10 +429,6 @@ struct Part {
 
 const SK_HEADER: usize = 4;
 const SKF_HEADER: usize = 8;
-
-/// An IKE message that fits IPv6's least MTU of 1280 behind IPv6 and UDP headers and the non-ESP
-/// marker: it passes everywhere (RFC 7383 §2.5.1).
-const FRAGMENT_SIZE: usize = 1280 - 40 - 8 - 4;
 
 /// Retransmissions are never further apart than this: a peer that returns is found soon.
 const MAX_INTERVAL: Duration = Duration::from_secs(60);

@@ -16,7 +16,7 @@ use crate::exchange::crash_detection::{Hints, TokenMaker};
 use crate::exchange::ike_sa_init_responder::Digest;
 use crate::half_open::{HalfOpen, prefix};
 use crate::ike_sa::{Dropped, Repeat};
-use crate::message::InvalidMessage;
+use crate::message::{InvalidMessage, NotifyType, Payloads};
 use crate::path::NAT_PORT;
 use crate::ticket::Tickets;
 
@@ -251,6 +251,13 @@ impl Shared {
         nonce
     }
 
+    /// The longest message that goes whole to a peer who said this, in octets; `None` if it takes no
+    /// fragments.
+    pub(crate) fn longest_whole(&self, said: &Payloads) -> Option<usize> {
+        said.notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED)?;
+        Some(self.config.fragment_size.saturating_sub(OUTSIDE))
+    }
+
     /// A life, less up to a tenth, so that both sides and all SAs do not rekey at once.
     pub(crate) fn shortened(&mut self, life: Duration) -> Duration {
         life - life / 1000 * (self.rng.next_u32() % 100)
@@ -312,6 +319,8 @@ const MAX_PER_PREFIX: usize = crate::node::MAX_PEERINGS / 4;
 const MAX_PER_ADDRESS: usize = 256;
 /// RFC 7296 §2.25 leaves the time open; long enough for the other's exchange to end.
 const RETRY_LEAST: Duration = Duration::from_millis(500);
+/// What stands before an IKE message in a packet: headers of IPv6 and UDP, and the non-ESP marker.
+const OUTSIDE: usize = 40 + 8 + 4;
 /// As long as the peer may go on asking.
 const GRAVE_LIFE: Duration = crate::peering::HALF_OPEN_LIFE;
 /// A lost answer to a Delete costs the peer some retransmissions and nothing else.

@@ -188,6 +188,7 @@ pub(super) fn config(which: usize) -> Config {
         half_open_limit: 200,
         ike_life: Duration::from_secs(4 * 3600),
         child_life: Duration::from_secs(3600),
+        fragment_size: 1280,
     }
 }
 

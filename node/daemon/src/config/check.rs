@@ -9,6 +9,7 @@ impl Config {
     pub(super) fn check_all(&self) -> Result<(), Error> {
         let checked = self
             .check_node()
+            .and_then(|()| self.check_ike())
             .and_then(|()| self.check_subnets())
             .and_then(|()| self.check_lent())
             .and_then(|()| self.check_pool())
@@ -46,6 +47,23 @@ impl Config {
         }
         if matches!(self.node.table, 0 | 253..=255) {
             return fault("table", &format!("{} is one of the kernel's own", self.node.table));
+        }
+        Ok(())
+    }
+
+    /// The same of `[ike]`.
+    fn check_ike(&self) -> Result<(), Fault> {
+        let lives = [("ike-life", self.ike.ike_life), ("child-life", self.ike.child_life)];
+        for (key, given) in lives {
+            if !(10..=86_400).contains(&given) {
+                let why = format!("{given} is not between 10 and 86400");
+                return Err(Fault::new(format!("ike.{key}"), why));
+            }
+        }
+        let given = self.ike.fragment_size;
+        if !(576..=9000).contains(&given) {
+            let why = format!("{given} is not between 576 and 9000");
+            return Err(Fault::new("ike.fragment-size", why));
         }
         Ok(())
     }

@@ -359,7 +359,7 @@ impl Answer {
             suite,
             keys,
             ciphers,
-            fragmentation: payloads.notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED).is_some(),
+            whole: turn.shared.longest_whole(payloads),
         })
         .map_err(|_| InvalidMessage::Value("KE"))?;
         let detected = {

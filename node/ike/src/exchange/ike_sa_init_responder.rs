@@ -90,7 +90,7 @@ pub(crate) fn accept(request: &Request<'_>, turn: &mut Turn<'_>) -> Result<State
         suite: *suite,
         keys,
         ciphers,
-        fragmentation: payloads.notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED).is_some(),
+        whole: turn.shared.longest_whole(payloads),
     })
     .map_err(invalid)?;
     // What the peer knew when it asked: its own SPI.

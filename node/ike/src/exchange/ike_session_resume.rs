@@ -122,12 +122,12 @@ fn resumed(
     resumable: Resumable,
     mix: Mix<'_>,
     initiator: bool,
-    fragmentation: bool,
+    whole: Option<usize>,
 ) -> Result<IkeSa, CryptoFailure> {
     let Resumable { suite, sk_d } = resumable;
     let (keys, ciphers) = IkeKeys::resumed(suite.prf, suite.cipher, &sk_d, mix)?;
     let Mix { spi_i, spi_r, .. } = mix;
-    let parts = IkeSaParts { spi_i, spi_r, initiator, suite, keys, ciphers, fragmentation };
+    let parts = IkeSaParts { spi_i, spi_r, initiator, suite, keys, ciphers, whole };
     IkeSa::initial(parts)
 }
 
@@ -174,10 +174,10 @@ fn accept(
 ) -> State {
     let spis = (state.spi, message.header.spi_r);
     let mix = Mix { nonce_i: &state.nonce, nonce_r: &nonce_r, spi_i: spis.0, spi_r: spis.1 };
-    let fragmentation = payloads.notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED).is_some();
+    let whole = turn.shared.longest_whole(payloads);
     let Resumable { suite, sk_d } = &state.resumable;
     let resumable = Resumable { suite: *suite, sk_d: Secret::new(sk_d.to_vec()) };
-    let Ok(sa) = resumed(resumable, mix, true, fragmentation) else {
+    let Ok(sa) = resumed(resumable, mix, true, whole) else {
         return state.begin_anew(turn);
     };
     let force = turn.shared.config.encapsulation == Encapsulation::Force;
@@ -216,10 +216,10 @@ pub(crate) fn answer(
     let nonce_r = turn.shared.nonce();
     let (spi_i, spi_r) = (message.header.spi_i, turn.fresh_ike_spi());
     let mix = Mix { nonce_i: &nonce_i, nonce_r: &nonce_r, spi_i, spi_r };
-    let fragmentation = payloads.notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED).is_some();
+    let whole = turn.shared.longest_whole(payloads);
     let suite = known.resumable.suite;
     let sk_d = mem::replace(&mut known.resumable.sk_d, Secret::zeros(0));
-    let sa = resumed(Resumable { suite, sk_d }, mix, false, fragmentation)
+    let sa = resumed(Resumable { suite, sk_d }, mix, false, whole)
         .map_err(|_| Failure::InvalidSyntax("ticket"))?;
     let (local, remote) = turn.reply;
     let mut answers = vec![Payload::Nonce(nonce_r.clone())];

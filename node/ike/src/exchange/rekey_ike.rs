@@ -159,7 +159,7 @@ fn make(
         suite: *suite,
         keys,
         ciphers,
-        fragmentation: old.fragmentation,
+        whole: old.whole,
     };
     let mut sa = IkeSa::rekeyed(parts).map_err(|_| End::Misbehaved("SKEYSEED"))?;
     sa.peer_token.clone_from(peer_token);
@@ -372,15 +372,8 @@ fn make_owed(
     let old = &established.current;
     let (keys, ciphers) =
         old.keys.rekeyed(suite.prf, suite.cipher, (&secret, additional), mix).map_err(invalid)?;
-    let parts = IkeSaParts {
-        spi_i,
-        spi_r,
-        initiator: false,
-        suite,
-        keys,
-        ciphers,
-        fragmentation: old.fragmentation,
-    };
+    let parts =
+        IkeSaParts { spi_i, spi_r, initiator: false, suite, keys, ciphers, whole: old.whole };
     let sa = IkeSa::rekeyed(parts).map_err(invalid)?;
     Ok(Candidate { sa, lowest_nonce })
 }
