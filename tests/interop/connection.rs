@@ -2,6 +2,7 @@
 //!
 //! Neither side asks DNS: each has the other's key in a file. The inner addresses are on `lo`.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,25 +42,25 @@ impl Scene {
         options: &[&str],
         tables: &str,
     ) -> Self {
-        let mut rig = Rig::up("direct");
-        if let Some(charon) = charon {
-            rig.with_charon(charon);
-        }
-        rig.key("west", "2048");
-        rig.key("east", "2048");
-        rig.strongswan(options);
+        let rig = peer(charon, options);
+        let lines = format!(
+            "remote-key = \"{}\"\nlocal-subnets = [\"{WEST_IN}\"]\n\
+             remote-subnets = [\"{EAST_IN}\"]\nstart = \"{start}\"\n",
+            rig.file("east", "pub.pem")
+        );
+        Self::of(rig, tables, &lines)
+    }
+
+    /// With the strongSwan of this rig, the connection having these lines.
+    fn of(rig: Rig, tables: &str, lines: &str) -> Self {
         let (west, directory) = (rig.namespace("west"), rig.directory().to_path_buf());
         let anchor = directory.join("anchor");
         std::fs::write(&anchor, ANCHOR).expect("anchor");
         let mut setup = Setup::new(directory.clone(), "192.0.2.53", anchor);
         setup.key = Some(rig.file("west", "key.pem").into());
         setup.policies = vec![("clear", "0.0.0.0/0\n::/0\n")];
-        setup.more = format!(
-            "{tables}[[connection]]\nname = \"net\"\ngateway = \"192.0.2.2\"\n\
-             remote-key = \"{}\"\nlocal-subnets = [\"{WEST_IN}\"]\n\
-             remote-subnets = [\"{EAST_IN}\"]\nstart = \"{start}\"\n",
-            rig.file("east", "pub.pem")
-        );
+        setup.more =
+            format!("{tables}[[connection]]\nname = \"net\"\ngateway = \"192.0.2.2\"\n{lines}");
         let wire = Capture::start(&west, "veth0", &directory.join("wire.pcap"));
         let node = setup.start(&west);
         Self { node, wire, rig }
@@ -75,6 +76,18 @@ impl Scene {
         let inner = self.wire.packets("net 10.0.0.0/8");
         assert!(inner.is_empty(), "in the clear: {inner:#?}");
     }
+}
+
+/// strongSwan in east, and both keys.
+fn peer(charon: Option<&Path>, options: &[&str]) -> Rig {
+    let mut rig = Rig::up("direct");
+    if let Some(charon) = charon {
+        rig.with_charon(charon);
+    }
+    rig.key("west", "2048");
+    rig.key("east", "2048");
+    rig.strongswan(options);
+    rig
 }
 
 #[test]
@@ -157,5 +170,86 @@ fn a_stranger_in_strongswans_place_is_not_let_in() {
     rig.control_later(&["init"]).wait().expect("ctl.sh");
     assert!(!place::ping(&west, EAST_IN));
     let inner = wire.packets("net 10.0.0.0/8");
+    assert!(inner.is_empty(), "in the clear: {inner:#?}");
+}
+
+/// RFC 7296 §2.9: strongSwan has less than we ask for, and what serves our packet. It is told of
+/// which one that is, before all that we would like.
+#[test]
+fn strongswan_narrows_to_what_serves_the_packet() {
+    if !can_run("strongswan_narrows_to_what_serves_the_packet") {
+        return;
+    }
+    let rig = peer(None, &["child:local_ts=10.2.0.0/24", "child:remote_ts=10.1.0.0/24"]);
+    let lines = format!(
+        "remote-key = \"{}\"\nlocal-subnets = [\"10.1.0.0/16\"]\n\
+         remote-subnets = [\"10.3.0.0/16\", \"10.2.0.0/16\"]\n",
+        rig.file("east", "pub.pem")
+    );
+    let scene = Scene::of(rig, "", &lines);
+    assert!(scene.ping("west", WEST_IN, EAST_IN), "the first packet is not answered");
+    scene.node.await_connection("net", "up");
+    // In this order it looks at them.
+    scene.rig.expect_log("config: 10.2.0.0/24, received: 10.2.0.1/32[icmp");
+    scene.rig.expect_log("config: 10.1.0.0/24, received: 10.1.0.1/32[icmp");
+    scene.rig.expect_log("TS 10.2.0.0/24 === 10.1.0.0/24");
+    let log = scene.rig.log();
+    let at = |words: &str| log.find(words).unwrap_or_else(|| panic!("{words}: {log}"));
+    assert!(at("received: 10.2.0.1/32[icmp") < at("received: 10.2.0.0/16"));
+    assert!(scene.ping("east", EAST_IN, WEST_IN));
+    scene.assert_nothing_in_clear();
+}
+
+const SECRET: &str = "correct horse battery staple";
+
+/// A connection whose proof is this secret, in a file; strongSwan has `SECRET`.
+fn with_secret(secret: &str) -> Scene {
+    let rig = peer(None, &[]);
+    rig.share(SECRET);
+    let file = rig.directory().join("psk");
+    std::fs::write(&file, format!("{secret}\n")).expect("secret");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("mode");
+    let lines = format!(
+        "psk-file = \"{}\"\nlocal-subnets = [\"{WEST_IN}\"]\nremote-subnets = [\"{EAST_IN}\"]\n",
+        file.display()
+    );
+    Scene::of(rig, "", &lines)
+}
+
+#[test]
+fn a_secret_from_a_file_proves_both() {
+    if !can_run("a_secret_from_a_file_proves_both") {
+        return;
+    }
+    let scene = with_secret(SECRET);
+    assert!(scene.ping("west", WEST_IN, EAST_IN), "the first packet is not answered");
+    let up = scene.node.await_connection("net", "up");
+    assert_eq!(text(&up, "trust"), "configured");
+    scene.rig.expect_log("authentication of '192.0.2.1' with pre-shared key successful");
+    scene.rig.control(&["term"]);
+    scene.node.await_connection("net", "idle");
+    let said = scene.rig.control(&["init"]);
+    assert!(said.contains("initiate completed successfully"), "{said}");
+    scene.node.await_connection("net", "up");
+    assert!(scene.ping("east", EAST_IN, WEST_IN));
+    scene.rig.expect_log_times("with pre-shared key successful", 2);
+    scene.assert_nothing_in_clear();
+}
+
+#[test]
+fn another_secret_in_the_file_lets_nothing_through() {
+    if !can_run("another_secret_in_the_file_lets_nothing_through") {
+        return;
+    }
+    let scene = with_secret("correct horse battery stable");
+    let once = ["ping", "-n", "-c", "1", "-W", "2", "-I", WEST_IN, EAST_IN];
+    assert!(!place::run(&scene.rig.namespace("west"), &once).0);
+    scene.rig.expect_log("tried 1 shared key for");
+    scene.node.await_happened("connection-failed", 1);
+    let said = scene.rig.control_later(&["init"]).wait().expect("ctl.sh");
+    assert!(!said.success());
+    scene.rig.expect_log("received AUTHENTICATION_FAILED notify error");
+    assert!(!place::run(&scene.rig.namespace("west"), &once).0);
+    let inner = scene.wire.packets("net 10.0.0.0/8");
     assert!(inner.is_empty(), "in the clear: {inner:#?}");
 }

@@ -21,6 +21,7 @@ const EAST6: &str = "2001:db8::2";
 struct Scene {
     node: Node,
     wire: Capture,
+    setup: Setup,
     _names: Names,
     rig: Rig,
 }
@@ -33,7 +34,11 @@ impl Scene {
 
     /// The same, and more lines for the node's configuration.
     fn up_with(bits: &str, options: &[&str], lines: &str) -> Self {
-        let mut rig = Rig::up("direct");
+        Self::up_on(Rig::up("direct"), bits, options, lines)
+    }
+
+    /// The same in this rig.
+    fn up_on(mut rig: Rig, bits: &str, options: &[&str], lines: &str) -> Self {
         rig.key("west", bits);
         rig.key("east", bits);
         rig.strongswan(&strongswan(options));
@@ -44,7 +49,37 @@ impl Scene {
         lines.clone_into(&mut setup.policy);
         let wire = Capture::start(&west, "veth0", &directory.join("wire.pcap"));
         let node = setup.start(&west);
-        Self { node, wire, _names: names, rig }
+        Self { node, wire, setup, _names: names, rig }
+    }
+
+    /// A pair that one of the two has called for.
+    fn meet(&self, we_call: bool) {
+        if we_call {
+            assert!(self.ping(), "the first packet is not answered");
+        } else {
+            let said = self.rig.control(&["init"]);
+            assert!(said.contains("initiate completed successfully"), "{said}");
+        }
+        self.await_keyed();
+        assert!(self.ping() && self.ping_back());
+    }
+
+    /// The node ends as a crash would end it.
+    fn node_dies(&mut self) {
+        self.node.kill();
+    }
+
+    /// And is started again.
+    fn node_returns(&mut self) {
+        self.node = self.setup.start(&self.rig.namespace("west"));
+    }
+
+    /// Waits until strongSwan has so many IKE SAs.
+    fn await_strongswans(&self, number: usize) {
+        place::await_some(&format!("strongSwan has {number}"), PATIENCE, || {
+            let sas = self.rig.control(&["sas"]);
+            (sas.matches("ESTABLISHED").count() == number).then_some(())
+        });
     }
 
     fn ping(&self) -> bool {
@@ -264,6 +299,107 @@ fn rekeys_lose_nothing() {
     scene.assert_nothing_in_clear();
 }
 
+/// Keys of both kinds come to their end while packets flow, and it is we who replace them: as the one
+/// who called, and as the one who was called.
+#[test]
+fn rekeys_of_ours_lose_nothing() {
+    if !can_run("rekeys_of_ours_lose_nothing") {
+        return;
+    }
+    let lives = "[ike]\nike-life = 14\nchild-life = 10\n";
+    for we_call in [true, false] {
+        let scene = Scene::up_with("2048", &["esp=aes128gcm16-x25519"], lives);
+        scene.meet(we_call);
+        let west = scene.rig.namespace("west");
+        let stream = ["ping", "-n", "-q", "-i", "0.02", "-c", "1800", EAST];
+        let (_, said) = place::run(&west, &stream);
+        // Neither lost nor twice nor with other octets.
+        assert!(said.contains("1800 packets transmitted, 1800 received, 0% packet loss"), "{said}");
+        scene.await_keyed();
+        scene.node.await_pairs(EAST, 1);
+        let log = scene.rig.log();
+        let children = log.matches("parsed CREATE_CHILD_SA request").count();
+        let replaced = log.matches("rekeyed between").count();
+        assert!(replaced >= 2, "{replaced} new IKE SAs: {log}");
+        assert!(children >= replaced + 3, "{children}: {log}");
+        assert!(!log.contains("generating CREATE_CHILD_SA request"), "strongSwan rekeyed: {log}");
+        assert_eq!(scene.node.happened("calling"), usize::from(we_call));
+        scene.transfer("5000000");
+        scene.assert_nothing_in_clear();
+    }
+}
+
+/// A link of IPv6's least MTU, and fragments of IKE messages that fit far smaller ones: nothing that
+/// either side sends has to be fragmented on the way.
+#[test]
+fn a_narrow_link_carries_everything() {
+    if !can_run("a_narrow_link_carries_everything") {
+        return;
+    }
+    let rig = Rig::up_narrow("direct", true, 1280);
+    let lines = "[ike]\nfragment-size = 576\n";
+    let scene = Scene::up_on(rig, "4096", &["fragsize=576", "tunmtu=1180"], lines);
+    for (times, we_call) in [(1, true), (2, false)] {
+        scene.meet(we_call);
+        scene.rig.expect_log_times("received fragment #2 of 2, reassembled fragmented", times);
+        scene.rig.expect_log_times("into 2 fragments", times);
+        scene.transfer("3000000");
+        scene.rig.control(&["term"]);
+        scene.node.await_state(EAST, "");
+    }
+    let long = scene.wire.packets("udp port 500 and greater 591");
+    assert!(long.is_empty(), "{long:#?}");
+    let fragments = scene.wire.packets("ip[6:2] & 0x3fff != 0");
+    assert!(fragments.is_empty(), "{fragments:#?}");
+    scene.assert_nothing_in_clear();
+}
+
+/// Our own end without a word: strongSwan asks in vain and gives up, and when we are back there is a
+/// pair again, whoever had called.
+#[test]
+fn strongswan_gives_up_on_a_node_that_died() {
+    if !can_run("strongswan_gives_up_on_a_node_that_died") {
+        return;
+    }
+    for we_call in [true, false] {
+        let mut scene = Scene::up("2048", &["dpd=1", "retrans=0.5,1.2,3"]);
+        scene.meet(we_call);
+        let mark = scene.rig.log().len();
+        scene.node_dies();
+        scene.expect_log_after(mark, "sending DPD request");
+        scene.expect_log_after(mark, "giving up after 3 retransmits");
+        scene.await_strongswans(0);
+        scene.node_returns();
+        scene.meet(we_call);
+        scene.await_strongswans(1);
+        scene.transfer("1000000");
+        scene.assert_nothing_in_clear();
+    }
+}
+
+/// RFC 7296 §2.4: before strongSwan has noticed anything we are back, and say INITIAL_CONTACT: what it
+/// still had is gone, whoever had called.
+#[test]
+fn a_node_that_returns_takes_over_what_strongswan_still_has() {
+    if !can_run("a_node_that_returns_takes_over_what_strongswan_still_has") {
+        return;
+    }
+    for we_call in [true, false] {
+        let mut scene = Scene::up("2048", &[]);
+        scene.meet(we_call);
+        scene.node_dies();
+        scene.await_strongswans(1);
+        let mark = scene.rig.log().len();
+        scene.node_returns();
+        scene.meet(true);
+        scene.expect_log_after(mark, "received INITIAL_CONTACT");
+        scene.await_strongswans(1);
+        scene.node.await_pairs(EAST, 1);
+        scene.transfer("1000000");
+        scene.assert_nothing_in_clear();
+    }
+}
+
 #[test]
 fn a_peer_that_lives_is_found_alive() {
     if !can_run("a_peer_that_lives_is_found_alive") {
@@ -283,22 +419,23 @@ fn a_peer_that_crashed_is_called_again() {
     if !can_run("a_peer_that_crashed_is_called_again") {
         return;
     }
-    let mut scene = Scene::up("2048", &[]);
-    assert!(scene.ping());
-    scene.await_keyed();
-    scene.rig.crash();
-    scene.rig.strongswan(&strongswan(&[]));
-    let start = Instant::now();
-    let west = scene.rig.namespace("west");
-    let back = place::await_some("traffic flows again", Duration::from_secs(30), || {
-        let once = ["ping", "-n", "-c", "1", "-W", "0.5", EAST];
-        place::run(&west, &once).0.then(|| start.elapsed())
-    });
-    assert!(back < Duration::from_secs(15), "{back:?}");
-    println!("back after {back:?}");
-    scene.await_keyed();
-    scene.transfer("1000000");
-    scene.assert_nothing_in_clear();
+    for we_call in [true, false] {
+        let mut scene = Scene::up("2048", &[]);
+        scene.meet(we_call);
+        scene.rig.crash();
+        scene.rig.strongswan(&strongswan(&[]));
+        let start = Instant::now();
+        let west = scene.rig.namespace("west");
+        let back = place::await_some("traffic flows again", Duration::from_secs(30), || {
+            let once = ["ping", "-n", "-c", "1", "-W", "0.5", EAST];
+            place::run(&west, &once).0.then(|| start.elapsed())
+        });
+        assert!(back < Duration::from_secs(15), "{back:?}");
+        println!("back after {back:?}");
+        scene.await_keyed();
+        scene.transfer("1000000");
+        scene.assert_nothing_in_clear();
+    }
 }
 
 /// Keys that are not RSA are found as IPSECKEY, and prove both sides.

@@ -171,6 +171,7 @@ impl Driver {
             token_secret: (setting("TOKENS", "yes") == "yes").then(|| [7; 32].into()),
             ticket_keys: vec![[8; 32].into()],
             resumption: true,
+            fragment_size: setting("FRAGMENT_SIZE", "1280").parse().expect("octets"),
             retransmit_tries: setting("TRIES", "5").parse().expect("number"),
             compatibility: setting("COMPATIBILITY", "no") == "yes",
             post_quantum: setting("POST_QUANTUM", "yes") == "yes",

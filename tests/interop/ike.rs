@@ -428,14 +428,22 @@ fn large_messages_go_in_fragments() {
         return;
     }
     let rig = rig("4096", &["fragsize=576"]);
-    let mut ours = rig.ours(&[]);
-    ours.tell("initiate");
-    ours.expect("ChildUp");
-    rig.expect_log("into 2 fragments");
-    ours.tell("close");
-    ours.expect("Ended Closed");
-    rig.control(&["init"]);
-    ours.expect("ChildUp");
+    let mut ours = rig.ours(&[("FRAGMENT_SIZE", "576")]);
+    // Ours are put together there, and theirs here: of the request, then of the response.
+    for (times, we_call) in [(1, true), (2, false)] {
+        if we_call {
+            ours.tell("initiate");
+        } else {
+            rig.control(&["init"]);
+        }
+        ours.expect("ChildUp");
+        rig.expect_log_times("received fragment #2 of 2, reassembled fragmented", times);
+        rig.expect_log_times("into 2 fragments", times);
+        ours.tell("close");
+        ours.expect("Ended Closed");
+    }
+    // What is short goes whole.
+    assert_eq!(rig.log().matches("reassembled fragmented").count(), 2);
 }
 
 #[test]

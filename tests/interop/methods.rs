@@ -59,6 +59,31 @@ fn keys_of_different_kinds_meet() {
     }
 }
 
+/// The hash that strongSwan is told to sign with, and to accept: it announces no other. Ours are
+/// PSS, and we take PKCS#1 v1.5 as well.
+#[test]
+fn rsa_with_every_hash() {
+    if !can_run("rsa_with_every_hash") {
+        return;
+    }
+    for (bits, salt) in [("256", 32), ("384", 48), ("512", 64)] {
+        let announced = format!("remote:auth=ike:rsa/pss-sha{bits}");
+        for (own, signed) in [
+            (format!("rsa/pss-sha{bits}"), format!("RSA_EMSA_PSS_SHA2_{bits}_SALT_{salt}")),
+            (format!("rsa-sha{bits}"), format!("RSA_EMSA_PKCS1_SHA2_{bits}")),
+        ] {
+            let rig = rig("3072", "3072", &[&format!("local:auth=ike:{own}"), &announced]);
+            let mut ours = rig.ours(&[]);
+            both_ways(&rig, &mut ours);
+            assert_eq!(ours.count(&format!("Sign RsaPssSha{bits}")), 2, "{own}");
+            let theirs = format!("authentication of '192.0.2.2' (myself) with {signed} successful");
+            rig.expect_log_times(&theirs, 2);
+            let pss = format!("RSA_EMSA_PSS_SHA2_{bits}_SALT_{salt}");
+            rig.expect_log_times(&format!("'192.0.2.1' with {pss} successful"), 2);
+        }
+    }
+}
+
 /// CVE-2020-16088: what strongSwan signs with is not what we expect of it.
 #[test]
 fn a_key_of_another_kind_is_refused() {

@@ -79,6 +79,8 @@ pub(crate) struct Rig {
     peers: Vec<String>,
     swapped: bool,
     v6: bool,
+    /// The longest packet on the link, in octets.
+    mtu: u16,
     /// Another strongSwan than the installed one.
     charon: Option<PathBuf>,
 }
@@ -91,6 +93,11 @@ impl Rig {
 
     /// The same, with IPv6 or without.
     pub(crate) fn up_with(topology: &str, v6: bool) -> Self {
+        Self::up_narrow(topology, v6, 1500)
+    }
+
+    /// The same, with a link that takes no longer packets than this.
+    pub(crate) fn up_narrow(topology: &str, v6: bool, mtu: u16) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("oei-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let state = std::env::temp_dir().join(&name);
@@ -101,6 +108,7 @@ impl Rig {
             peers: Vec::new(),
             swapped: false,
             v6,
+            mtu,
             charon: None,
         };
         rig.script("topo.sh", &["up", topology]);
@@ -173,6 +181,7 @@ impl Rig {
     fn command(&self, script: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(strongswan_rig().join(script));
         command.args(arguments).env("RIG_STATE", &self.state).env("PFX", &self.prefix);
+        command.env("MTU", self.mtu.to_string());
         if !self.v6 {
             command.env("V6", "0");
         }

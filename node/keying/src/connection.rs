@@ -20,7 +20,7 @@ use sa::{
 };
 
 use crate::entry::Asker;
-use crate::initiator::{keys_of, to_ike_key, to_speaker};
+use crate::initiator::{keys_of, selectors, to_ike_key, to_speaker};
 use crate::keying::Keying;
 use crate::pairs::{CROSSING, GRACE, LINGER, MAX_LINGERING, QUIET};
 use crate::report::{What, Why};
@@ -138,6 +138,8 @@ pub(crate) struct Configured {
     /// How long the last failure was waited out.
     wait: Duration,
     deadline: Option<Instant>,
+    /// The packet that made us call.
+    packet: Option<Flow>,
     /// Whether another connection has subnets of this one's.
     pub(crate) has_siblings: bool,
     /// Asked whether it lives, and not answered yet.
@@ -201,6 +203,7 @@ impl Configured {
             tried: 0,
             wait: FIRST_WAIT,
             deadline: None,
+            packet: None,
             has_siblings: false,
             asked: false,
             silent: false,
@@ -331,12 +334,13 @@ impl Keying {
         }
     }
 
-    /// A packet waits for these connections.
-    pub(crate) fn connections_wanted(&mut self, now: Instant, connections: &[usize]) {
+    /// This packet waits for these connections.
+    pub(crate) fn connections_wanted(&mut self, now: Instant, connections: &[usize], packet: Flow) {
         for index in connections {
-            let Some(configured) = self.configured.get(*index) else { continue };
+            let Some(configured) = self.configured.get_mut(*index) else { continue };
             match configured.state {
                 ConnectionState::Idle if configured.connection.start != Start::Accept => {
+                    configured.packet = Some(packet);
                     self.connect(now, *index);
                 }
                 // The notice has crossed our own command, or the data plane has used the pair up.
@@ -369,7 +373,7 @@ impl Keying {
                         identity: identity.unwrap_or(Identity::Address(local)),
                         peer,
                         keys: keys.clone(),
-                        child: request(connection),
+                        child: request(connection, configured.packet),
                         ask_address: None,
                     };
                     self.call_configured(now, index, initiate);
@@ -420,7 +424,7 @@ impl Keying {
         match (configured_keys(answer, &peer), local) {
             (Ok(keys), Some(local)) => {
                 let identity = own.unwrap_or(Identity::Address(local));
-                let child = request(connection);
+                let child = request(connection, configured.packet);
                 let remote = gateway;
                 let ask_address = None;
                 let initiate = Initiate { local, remote, identity, peer, keys, child, ask_address };
@@ -833,6 +837,9 @@ impl Keying {
             configured.state = state;
             configured.since = now;
         }
+        if state != ConnectionState::Calling {
+            configured.packet = None;
+        }
         self.lay_subnets(index);
     }
 
@@ -942,12 +949,20 @@ impl Keying {
     }
 }
 
-fn request(connection: &Connection) -> ChildRequest {
-    ChildRequest {
-        local: Connection::selectors(&connection.local_subnets),
-        remote: Connection::selectors(&connection.remote_subnets),
-        mode: connection.mode,
+/// The selectors of a connection, behind those of the packet that made us call: a peer that must
+/// narrow them leaves the part that serves it (RFC 7296 §2.9).
+fn request(connection: &Connection, packet: Option<Flow>) -> ChildRequest {
+    let mut local = Connection::selectors(&connection.local_subnets);
+    let mut remote = Connection::selectors(&connection.remote_subnets);
+    let is_host = |side: &[TrafficSelector]| matches!(side, [one] if one.as_host().is_some());
+    let narrow = is_host(&local) && is_host(&remote);
+    let full = local.len().max(remote.len()) >= MAX_SELECTORS;
+    if let Some(packet) = packet.filter(|_| !narrow && !full) {
+        let (source, destination) = selectors(packet);
+        local.insert(0, source);
+        remote.insert(0, destination);
     }
+    ChildRequest { local, remote, mode: connection.mode }
 }
 
 /// Names are compared as DNS compares them.
@@ -989,8 +1004,69 @@ fn configured_keys(answer: &Answer, identity: &Identity) -> Result<Vec<Credentia
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// How long at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Selectors a side that peers of our kind look at: with as many subnets, the packet's own would
+/// push one out.
+const MAX_SELECTORS: usize = 32;
 /// How soon a connection that should always be up is made again after it has ended: long enough
 /// for a peer that restarts.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Configured peers that wait for DNS at once.
 const MAX_VISITORS: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::initiator::ports_of;
+
+    fn connection(local: &[&str], remote: &[&str]) -> Connection {
+        let prefixes = |of: &[&str]| of.iter().map(|one| one.parse().unwrap()).collect();
+        Connection {
+            name: "net".to_owned(),
+            gateways: Vec::new(),
+            local_address: None,
+            local_identity: None,
+            remote_identity: None,
+            remote_keys: RemoteKeys::Dns,
+            local_subnets: prefixes(local),
+            remote_subnets: prefixes(remote),
+            mode: Mode::Tunnel,
+            start: Start::Trap,
+        }
+    }
+
+    /// RFC 7296 §2.9: what the packet says of itself comes first, then all that is wanted.
+    #[test]
+    fn the_packets_own_selectors_come_first() {
+        let connection = connection(&["10.1.0.0/16"], &["10.2.0.0/16", "10.3.0.0/16"]);
+        let flow = Flow::new("10.1.0.1".parse().unwrap(), "10.3.0.1".parse().unwrap()).unwrap();
+        let without = request(&connection, None);
+        assert_eq!((without.local.len(), without.remote.len()), (1, 2));
+        for (protocol, said, source, destination) in [
+            (6, (4000, 22), (4000, 4000), (22, 22)),
+            (17, (53, 0), (53, 53), (0, u16::MAX)),
+            (1, (0, 0), (0, u16::MAX), (0, u16::MAX)),
+        ] {
+            let packet = flow.with_ports(ports_of(protocol, said));
+            let with = request(&connection, Some(packet));
+            let ours = TrafficSelector::new(flow.src(), flow.src(), protocol, source).unwrap();
+            let theirs =
+                TrafficSelector::new(flow.dst(), flow.dst(), protocol, destination).unwrap();
+            assert_eq!(with.local, [&[ours], &without.local[..]].concat());
+            assert_eq!(with.remote, [&[theirs], &without.remote[..]].concat());
+        }
+    }
+
+    /// Between two hosts there is nothing to choose, and of 32 subnets none is pushed out.
+    #[test]
+    fn the_packets_own_selectors_stay_away_where_they_say_nothing() {
+        let flow = Flow::new("10.1.0.1".parse().unwrap(), "10.2.0.1".parse().unwrap()).unwrap();
+        let many: Vec<String> = (0..MAX_SELECTORS).map(|n| format!("10.2.{n}.0/24")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        for (local, remote) in
+            [(&["10.1.0.1/32"][..], &["10.2.0.1/32"][..]), (&["10.1.0.0/16"], &many)]
+        {
+            let connection = connection(local, remote);
+            assert_eq!(request(&connection, Some(flow)), request(&connection, None));
+        }
+    }
+}

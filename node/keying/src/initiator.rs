@@ -25,11 +25,11 @@ use crate::own::OwnRecord;
 use crate::report::{What, Why};
 
 impl Keying {
-    /// The data plane holds a packet of this flow.
-    pub(crate) fn acquire(&mut self, now: Instant, flow: Flow) {
+    /// The data plane holds this packet of this flow.
+    pub(crate) fn acquire(&mut self, now: Instant, flow: Flow, packet: Flow) {
         let connections = self.connections_of(flow);
         if !connections.is_empty() {
-            return self.connections_wanted(now, &connections);
+            return self.connections_wanted(now, &connections, packet);
         }
         // A notice may cross our own command on the way: say again what holds.
         let standing = self.flows.get(&flow).map(|entry| match entry.state {
@@ -623,11 +623,18 @@ fn spoilt(answer: &Answer) -> Option<Reason> {
     }
 }
 
-/// One address to one address: opportunistic selectors are never wider. Whatever the protocol,
-/// unless a policy group says otherwise.
+/// One address to one address: opportunistic selectors are never wider, so they are those of the
+/// packet already (RFC 7296 §2.9). Whatever the protocol, unless a policy group says otherwise.
 fn child_request(flow: Flow) -> ChildRequest {
     let (local, remote) = selectors(flow);
     ChildRequest { local: vec![local], remote: vec![remote], mode: Mode::Tunnel }
+}
+
+/// What a packet says of itself: its protocol, and its ports if that has any.
+pub(crate) fn ports_of(protocol: u8, (source, destination): (u16, u16)) -> Ports {
+    Ports::new(protocol, source, destination)
+        .or_else(|| Ports::new(protocol, 0, 0))
+        .unwrap_or(Ports::ANY)
 }
 
 /// A flow as selectors: our side, the far side.

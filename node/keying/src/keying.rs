@@ -16,6 +16,7 @@ use crate::connection::Configured;
 use crate::entry::{
     Asker, ChildVisitor, Entry, HISTORY, Peer, Recheck, Renewal, State, Visit, Visitor,
 };
+use crate::initiator::ports_of;
 use crate::memory::Recalls;
 use crate::own::Own;
 use crate::pool::Pool;
@@ -236,7 +237,9 @@ impl Keying {
     /// Something the data plane noticed.
     pub fn handle_notice(&mut self, now: Instant, notice: Notice) {
         match notice {
-            Notice::Acquire { flow, .. } => self.acquire(now, flow),
+            Notice::Acquire { flow, protocol, ports } => {
+                self.acquire(now, flow, flow.with_ports(ports_of(protocol, ports)));
+            }
             Notice::FirstPacket(sa) => self.pair_proven(now, sa),
             Notice::SoftExpire(sa) => self.ike.rekey_child(now, sa),
             Notice::HardExpire(sa) => self.ike.close_child(now, sa),
