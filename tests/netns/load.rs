@@ -28,8 +28,17 @@ fn hundreds_of_handshakes_stall_nobody() {
     let figures: Value = serde_json::from_str(&said).unwrap();
     let of = |what: &str, rank: &str| figures[what][rank].as_f64().unwrap();
     assert!(figures["handshakes_per_second"].as_f64().unwrap() > 5.0, "{figures:#}");
-    // Milliseconds, where a queue of them all would take seconds; and the machine may be busy.
-    assert!(of("control", "p50_ms") < 200.0, "{figures:#}");
-    assert!(of("rekey", "p50_ms") < 400.0, "{figures:#}");
-    assert!(of("control", "count") >= 5.0 && of("rekey", "count") >= 3.0, "{figures:#}");
+    assert!(of("control", "count") >= 20.0 && of("rekey", "count") >= 20.0, "{figures:#}");
+    // Nineteen of twenty wait for no more than 20 ms, and for what the machine itself takes to wake
+    // the four who have a part in it: both ends, each for its own socket and for its own work.
+    let late = of("machine", "p95_ms");
+    for what in ["control", "rekey"] {
+        let alone = of(&format!("{what}_alone"), "p95_ms");
+        let bound = BOUND_MS + alone + 4.0 * late;
+        let waits = of(what, "p95_ms");
+        assert!(waits < bound, "{what}: {waits:.1} ms, the bound is {bound:.1}: {figures:#}");
+    }
 }
+
+/// What strangers may cost an established peer or the owner.
+const BOUND_MS: f64 = 20.0;

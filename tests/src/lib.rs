@@ -53,13 +53,52 @@ fn installed(program: &str) -> bool {
 }
 
 /// Says that a test did not run, and why; returns whether it did not.
+///
+/// # Panics
+/// If there is a reason, although `OE_MUST_RUN` says that there is none here.
 #[must_use]
 pub fn skipped(test: &str, why: Option<String>) -> bool {
     let Some(why) = why else { return false };
+    assert!(std::env::var_os("OE_MUST_RUN").is_none(), "OE_MUST_RUN, and {test} cannot: {why}");
+    absent(test, &why);
+    true
+}
+
+/// The same for what nobody can install, as a feature of the kernel: it fails nowhere. Where
+/// `OE_SKIPPED` names a file, that has the list.
+pub fn absent(test: &str, why: &str) {
     // Straight to the descriptor: the test harness swallows what a passing test prints.
     let _ = Command::new("sh")
-        .args(["-c", "echo \"skipped: $0\" >&2"])
+        .args(["-c", "echo \"skipped: $0\" | tee -a \"${OE_SKIPPED:-/dev/null}\" >&2"])
         .arg(format!("{test}: {why}"))
         .status();
-    true
+}
+
+#[cfg(test)]
+mod tests {
+    /// In a process of its own, which has those variables.
+    #[test]
+    fn a_skip_is_listed_and_can_be_made_a_failure() {
+        let inside = "OE_TESTS_INSIDE";
+        if std::env::var_os(inside).is_some() {
+            assert!(super::skipped("some test", Some("it may not".to_owned())));
+            return;
+        }
+        let list = std::env::temp_dir().join(format!("oe-skipped-{}", std::process::id()));
+        for (must, passes) in [(false, true), (true, false)] {
+            let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+            command.args(["a_skip_is_listed_and_can_be_made_a_failure", "--nocapture"]);
+            command.env(inside, "1").env("OE_SKIPPED", &list).env_remove("OE_MUST_RUN");
+            if must {
+                command.env("OE_MUST_RUN", "1");
+            }
+            let ran = command.output().unwrap();
+            let said = String::from_utf8_lossy(&ran.stderr);
+            assert_eq!(ran.status.success(), passes, "{said}");
+            assert!(said.contains("it may not"), "{said}");
+        }
+        let listed = std::fs::read_to_string(&list).unwrap();
+        let _ = std::fs::remove_file(&list);
+        assert_eq!(listed, "skipped: some test: it may not\n");
+    }
 }

@@ -30,11 +30,24 @@ pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Se
     }
 }
 
-/// Says that a test, or the rest of it, does not run here. Unlike what `eprintln!` prints, what is
-/// written to the descriptor is seen although the test passes.
+/// Says that a test, or the rest of it, does not run here. Fails if `OE_MUST_RUN` says that all do.
 pub(crate) fn skipped(why: &str) {
+    assert!(std::env::var_os("OE_MUST_RUN").is_none(), "OE_MUST_RUN, and this cannot: {why}");
+    absent(why);
+}
+
+/// The same for what nobody can install, as a feature of the kernel: it fails nowhere. Unlike what
+/// `eprintln!` prints, what is written to the descriptor is seen although the test passes. Where
+/// `OE_SKIPPED` names a file, that has the list.
+pub(crate) fn absent(why: &str) {
     let test = std::thread::current().name().map_or(String::new(), |name| format!("{name}: "));
-    let _ = writeln!(std::io::stderr(), "skipped: {test}{why}");
+    let line = format!("skipped: {test}{why}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    if let Some(list) = std::env::var_os("OE_SKIPPED")
+        && let Ok(mut list) = File::options().create(true).append(true).open(list)
+    {
+        let _ = list.write_all(line.as_bytes());
+    }
 }
 
 /// Runs a command line (words separated by blanks) and returns its output.

@@ -60,11 +60,13 @@ pub(crate) fn measure(bits: &str, strangers: usize) -> io::Result<Value> {
         ("control_alone", "the same without them"),
         ("rekey", "an established peer's rekey"),
         ("rekey_alone", "the same without them"),
+        ("machine", "the machine wakes who sleeps"),
     ] {
         let of = |rank: &str| figures[what][rank].as_f64().unwrap_or_default();
         println!(
-            "  {name:<32} median {:.1} ms, 99 % {:.1} ms, longest {:.1} ms, of {}",
+            "  {name:<32} median {:.1} ms, 95 % {:.1} ms, 99 % {:.1} ms, longest {:.1} ms, of {}",
             of("p50_ms"),
+            of("p95_ms"),
             of("p99_ms"),
             of("max_ms"),
             figures[what]["count"]
@@ -86,21 +88,25 @@ pub(crate) fn run(wanted: &Wanted) -> io::Result<()> {
         std::thread::scope(|scope| {
             let control = scope.spawn(|| ask_on(&wanted.control, &over));
             let rekeys = scope.spawn(|| known.rekey_on(&over));
+            let machine = scope.spawn(|| Ok(wake_up_on(&over)));
             let done = work();
             over.store(true, Ordering::Relaxed);
             let joined = |waits: std::thread::ScopedJoinHandle<'_, io::Result<Vec<Duration>>>| {
                 waits.join().unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
             };
-            let (control, rekeys) = (joined(control), joined(rekeys));
-            done.and_then(|()| io::Result::Ok((ranks(control?), ranks(rekeys?))))
+            let all = [joined(control), joined(rekeys), joined(machine)];
+            done.and_then(|()| {
+                let [control, rekeys, machine] = all;
+                io::Result::Ok((ranks(control?), ranks(rekeys?), ranks(machine?)))
+            })
         })
     };
-    let (control_alone, rekey_alone) = beside(&mut || {
+    let (control_alone, rekey_alone, machine_alone) = beside(&mut || {
         std::thread::sleep(Duration::from_secs(1));
         Ok(())
     })?;
     let (mut done, mut failed) = (0, 0);
-    let (control, rekey) = beside(&mut || {
+    let (control, rekey, machine) = beside(&mut || {
         let end = Instant::now() + Duration::from_secs(wanted.seconds);
         (done, failed) = call_on(wanted.strangers, &key, &node, end)?;
         Ok(())
@@ -112,6 +118,8 @@ pub(crate) fn run(wanted: &Wanted) -> io::Result<()> {
         "rekey": rekey,
         "control_alone": control_alone,
         "rekey_alone": rekey_alone,
+        "machine": machine,
+        "machine_alone": machine_alone,
     });
     writeln!(io::stdout(), "{figures}")
 }
@@ -123,7 +131,13 @@ fn ranks(mut waits: Vec<Duration>) -> Value {
         let rank = (waits.len() * part / 100).min(waits.len().saturating_sub(1));
         waits.get(rank).copied().unwrap_or_default().as_secs_f64() * 1e3
     };
-    json!({ "count": waits.len(), "p50_ms": at(50), "p99_ms": at(99), "max_ms": at(100) })
+    json!({
+        "count": waits.len(),
+        "p50_ms": at(50),
+        "p95_ms": at(95),
+        "p99_ms": at(99),
+        "max_ms": at(100),
+    })
 }
 
 /// Asks on the control socket again and again; how long each answer took.
@@ -136,6 +150,19 @@ fn ask_on(control: &Path, over: &AtomicBool) -> io::Result<Vec<Duration>> {
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(waits)
+}
+
+/// Sleeps again and again; how much later than it should it woke each time. Whoever waits for
+/// somebody else's answer waits for that too, whatever the other does.
+fn wake_up_on(over: &AtomicBool) -> Vec<Duration> {
+    const SLEEP: Duration = Duration::from_millis(5);
+    let mut late = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        std::thread::sleep(SLEEP);
+        late.push(began.elapsed().saturating_sub(SLEEP));
+    }
+    late
 }
 
 /// One caller: a machine and a socket.

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use sa::{EspCipher, EspKey, Limits, Mode, SaId, SaPair, Spi, TrafficSelector, Trust};
 
 use super::super::guard::Closed;
-use super::super::namespace::{Peer, has, in_namespace, run, skipped, try_run};
+use super::super::namespace::{Peer, absent, has, in_namespace, run, try_run};
 use super::*;
 
 const OPEN: Class = Class::Trap { fail_closed: false };
@@ -404,7 +404,7 @@ fn the_guard_stands_beneath_the_kernels_plane() {
 fn a_pair_is_two_states_and_the_policies_that_accept_it() {
     in_namespace(|| async {
         let Ok(mut xfrm) = Xfrm::start(XfrmConfig::default()) else {
-            skipped("this kernel has no ESP");
+            absent("this kernel has no ESP");
             return;
         };
         run("ip addr add 192.0.2.1/24 dev lo");
@@ -487,7 +487,7 @@ fn the_first_packet_goes_through_the_pair_it_asked_for() {
         }
         for udp in [false, true] {
             let Ok(mut xfrm) = Xfrm::start(XfrmConfig::default()) else {
-                skipped("this kernel has no ESP");
+                absent("this kernel has no ESP");
                 return;
             };
             let far = Far::new("pair");
