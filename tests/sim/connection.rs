@@ -433,3 +433,40 @@ fn a_reload_touches_only_what_has_changed() {
         assert!(net.hosts[host].node.as_ref().unwrap().keying.is_idle());
     }
 }
+
+/// RFC 7296 §2.9: the peer has less than is asked for. What both have goes through, and nothing else
+/// anywhere; with the pair its part of the subnets ends.
+#[test]
+fn a_peer_that_has_less_gets_what_both_have() {
+    for narrow_calls in [false, true] {
+        let mut net = Net::new(9, Link::default());
+        let (calls, accepts) = (Start::Trap, Start::Accept);
+        let west = connection(&[EAST], 1, "10.1.0.0/16", "10.2.0.0/16", calls);
+        let other_end = if narrow_calls { calls } else { accepts };
+        let east = connection(&[WEST], 0, &net_of(EAST_IN), &net_of(WEST_IN), other_end);
+        host(&mut net, &[WEST, "10.1.7.1"], WEST_IN, 0, west);
+        host(&mut net, &[EAST, "10.2.7.1"], EAST_IN, 1, east);
+        let (first, source, to) =
+            if narrow_calls { (1, EAST_IN, WEST_IN) } else { (0, WEST_IN, EAST_IN) };
+        for round in ["one", "two"] {
+            send(&mut net, first, source, to, round);
+            net.run(seconds(3));
+            assert!(heard(&net, 1 - first, round), "{narrow_calls}: the first packet is lost");
+            send(&mut net, 1 - first, to, source, round);
+            net.run(seconds(1));
+            assert!(heard(&net, first, round), "{narrow_calls}: no answer");
+            // Outside of what both have nothing goes, either way.
+            for (from, to) in [("10.1.7.1", EAST_IN), (WEST_IN, "10.2.7.1")] {
+                send(&mut net, 0, from, to, "outside");
+            }
+            net.run(seconds(1));
+            assert!(!heard(&net, 1, "outside"));
+            assert_eq!(view(&net, 0).state, ConnectionState::Up);
+            let now = net.now;
+            net.hosts[first].node.as_mut().unwrap().keying.forget(now, ip(to));
+            net.drain(first);
+            net.run(seconds(2));
+        }
+        assert_eq!(clear(&net), 0);
+    }
+}

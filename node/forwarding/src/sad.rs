@@ -15,7 +15,7 @@ use crate::esp::{Key, Opener, Sealer};
 use crate::hash::Seeded;
 use crate::packet::{Fragment, Inner, is_error_message};
 use crate::path::Path;
-use crate::prefixes::{PrefixTable, prefixes_of};
+use crate::prefixes::PrefixTable;
 
 /// One pair at work.
 pub(crate) struct Sa {
@@ -341,7 +341,7 @@ fn prefixes(selectors: &[TrafficSelector]) -> Vec<sa::Prefix> {
         .iter()
         .flat_map(|ts| {
             let (first, last) = ts.addresses();
-            prefixes_of(first, last)
+            sa::Prefix::of_range(first, last)
         })
         .collect();
     prefixes.sort_unstable();

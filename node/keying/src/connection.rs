@@ -128,6 +128,8 @@ pub struct ConnectionView {
 pub(crate) struct Configured {
     pub(crate) connection: Connection,
     pub(crate) subnets: Vec<Subnets>,
+    /// Parts of them that the pair in use carries, where it does not carry them whole.
+    pub(crate) pieces: Vec<Subnets>,
     state: ConnectionState,
     since: Instant,
     why: Option<Why>,
@@ -195,6 +197,7 @@ impl Configured {
     pub(crate) fn new(connection: Connection, now: Instant) -> Self {
         Self {
             subnets: connection.subnets(),
+            pieces: Vec::new(),
             connection,
             state: ConnectionState::Idle,
             since: now,
@@ -255,6 +258,12 @@ impl Configured {
     /// The IKE SA of the pair that is sent on.
     pub(crate) fn current_ike(&self) -> Option<IkeId> {
         self.pairs.get(&self.current?).map(|pair| pair.ike)
+    }
+
+    /// The selectors of the pair that is sent on, ours and the peer's.
+    pub(crate) fn granted(&self) -> Option<(&[TrafficSelector], &[TrafficSelector])> {
+        let pair = self.pairs.get(&self.current?)?;
+        Some((&pair.local, &pair.remote))
     }
 
     pub(crate) fn carries(&self, subnets: &Subnets) -> Option<SaId> {
@@ -845,8 +854,10 @@ impl Keying {
 
     /// Tells the data plane what holds between a connection's subnets, if that is new.
     pub(crate) fn lay_subnets(&mut self, index: usize) {
+        let left = self.cut_pieces(index);
         let Some(configured) = self.configured.get(index) else { return };
-        for subnets in configured.subnets.clone() {
+        let all = configured.subnets.iter().chain(&configured.pieces).copied();
+        for subnets in all.chain(left).collect::<Vec<_>>() {
             let pairs = self.pairs_between(&subnets);
             let policy = match pairs.first() {
                 Some(sa) => Policy::Encrypt(*sa),
@@ -867,8 +878,8 @@ impl Keying {
     /// Tells it again.
     fn say_subnets(&mut self, index: usize) {
         let Some(configured) = self.configured.get(index) else { return };
-        for subnets in configured.subnets.clone() {
-            self.said.remove(&subnets);
+        for subnets in configured.subnets.iter().chain(&configured.pieces) {
+            self.said.remove(subnets);
         }
         self.lay_subnets(index);
     }

@@ -34,6 +34,7 @@ pub mod keying;
 mod leases;
 mod links;
 pub mod memory;
+mod narrowed;
 pub mod own;
 pub mod pairs;
 mod pool;

@@ -32,7 +32,8 @@ impl Keying {
     /// The pairs among which the flows between two prefixes are shared. If all links are silent,
     /// each is as good as the others.
     pub(crate) fn pairs_between(&self, subnets: &Subnets) -> Vec<SaId> {
-        let of = || self.configured.iter().filter(|c| c.subnets.contains(subnets));
+        let has = |c: &&Configured| c.subnets.contains(subnets) || c.pieces.contains(subnets);
+        let of = || self.configured.iter().filter(has);
         let living: Vec<SaId> =
             of().filter(|c| !c.silent).filter_map(|c| c.carries(subnets)).collect();
         if living.is_empty() { of().filter_map(|c| c.carries(subnets)).collect() } else { living }

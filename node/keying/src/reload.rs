@@ -168,12 +168,12 @@ impl Keying {
     /// Tells the data plane what no connection lies between any more, and what holds between the
     /// others now.
     fn clear_unwanted_subnets(&mut self) {
-        let wanted: BTreeSet<Subnets> =
-            self.configured.iter().flat_map(|c| &c.subnets).copied().collect();
         let said: Vec<Subnets> = self.said.keys().copied().collect();
         for index in 0..self.configured.len() {
             self.lay_subnets(index);
         }
+        let all = self.configured.iter().flat_map(|c| c.subnets.iter().chain(&c.pieces));
+        let wanted: BTreeSet<Subnets> = all.copied().collect();
         for subnets in said.into_iter().filter(|subnets| !wanted.contains(subnets)) {
             self.said.remove(&subnets);
             self.command(Command::ClearSubnets { subnets });

@@ -268,6 +268,37 @@ impl Prefix {
         Ok(Self { addr, len })
     }
 
+    /// The fewest prefixes that make up `first..=last`, both of one family.
+    #[must_use]
+    pub fn of_range(first: IpAddr, last: IpAddr) -> Vec<Self> {
+        let bits = if first.is_ipv4() { 32 } else { 128 };
+        let number = |addr| match addr {
+            IpAddr::V4(a) => u128::from(u32::from(a)),
+            IpAddr::V6(a) => u128::from(a),
+        };
+        let address = |n: u128| match first {
+            IpAddr::V4(_) => IpAddr::V4(u32::try_from(n).unwrap_or(u32::MAX).into()),
+            IpAddr::V6(_) => IpAddr::V6(n.into()),
+        };
+        let (mut at, end) = (number(first), number(last));
+        let mut prefixes = Vec::new();
+        while at <= end {
+            // The largest block that starts here and does not pass the end.
+            let mut host = at.trailing_zeros().min(bits);
+            let block_end = |host: u32| at | u128::MAX.checked_shr(128 - host).unwrap_or(0);
+            while block_end(host) > end {
+                host -= 1;
+            }
+            let len = u8::try_from(bits - host).unwrap_or(0);
+            prefixes.extend(Self::new(address(at), len));
+            match block_end(host).checked_add(1) {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        prefixes
+    }
+
     /// The prefix of this one address, /32 or /128.
     #[must_use]
     pub fn host(addr: IpAddr) -> Self {
@@ -363,6 +394,24 @@ mod tests {
 
     fn p(s: &str) -> Prefix {
         s.parse().unwrap()
+    }
+
+    #[test]
+    fn ranges_become_prefixes() {
+        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
+        let text = |a: &str, b: &str| {
+            Prefix::of_range(ip(a), ip(b)).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(text("10.0.0.0", "10.0.0.255"), ["10.0.0.0/24"]);
+        assert_eq!(text("10.0.0.1", "10.0.0.1"), ["10.0.0.1/32"]);
+        assert_eq!(text("0.0.0.0", "255.255.255.255"), ["0.0.0.0/0"]);
+        let all = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+        assert_eq!(text("::", all), ["::/0"]);
+        assert_eq!(
+            text("10.0.0.1", "10.0.0.6"),
+            ["10.0.0.1/32", "10.0.0.2/31", "10.0.0.4/31", "10.0.0.6/32"]
+        );
+        assert_eq!(Prefix::of_range(ip("::1"), ip(all)).len(), 128);
     }
 
     #[test]
