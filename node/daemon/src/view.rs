@@ -685,7 +685,7 @@ mod tests {
             identity: None,
             known_as: None,
             reason: None,
-            since: std::time::Duration::ZERO,
+            since: Duration::ZERO,
             expires: None,
             spi_in: None,
             spi_out: None,
