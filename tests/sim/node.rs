@@ -291,6 +291,7 @@ impl Host {
             Command::SetSubnets { subnets, .. } | Command::ShareSubnets { subnets, .. } => {
                 node.subnets.insert(*subnets);
             }
+            Command::LinksUp { .. } => {}
             Command::ClearSubnets { subnets } => {
                 node.subnets.remove(subnets);
             }

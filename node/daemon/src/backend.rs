@@ -325,6 +325,7 @@ fn lay(ground: &mut Ground, command: &Command) -> Result<(), KernelError> {
             ground.set_subnets(*subnets, (*policy != Policy::Pass).then_some(up))
         }
         Command::ShareSubnets { subnets, .. } => ground.set_subnets(*subnets, Some(true)),
+        Command::LinksUp { subnets, links } => ground.set_links(*subnets, links),
         Command::ClearSubnets { subnets } => ground.set_subnets(*subnets, None),
         Command::WatchFlow(flow) => ground.watch(*flow),
         // The main loop gives them all at once: see `Backend::change_classes`.

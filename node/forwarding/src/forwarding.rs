@@ -201,6 +201,8 @@ impl Forwarding {
                     self.set_subnets(now, subnets, Policy::Encrypt(first), pairs);
                 }
             }
+            // It is for those who watch the kernel.
+            Command::LinksUp { .. } => {}
             Command::ClearSubnets { subnets } => {
                 self.spd.clear_subnets(&subnets);
                 self.discard_between(&subnets, Reason::HoldExpired);

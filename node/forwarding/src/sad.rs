@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use sa::{
-    Envelope, Flow, Limits, Mode, SaId, SaPair, TrafficSelector, Translation, Trust, UNANSWERED,
-    Use,
+    DOUBTFUL, Envelope, Flow, Limits, Mode, SaId, SaPair, TrafficSelector, Translation, Trust,
+    UNANSWERED, Use,
 };
 
 use crate::aead::Provider;
@@ -53,8 +53,8 @@ pub(crate) struct Usage {
     soft_sent: bool,
     /// The first packet sent since the last one that came in.
     waiting: Option<Instant>,
-    /// Nobody need be told again that nothing comes in.
-    told: bool,
+    /// What has been told of nothing having come in since.
+    told: Option<Silence>,
     /// Used up: nothing more in either direction.
     pub(crate) spent: bool,
 }
@@ -64,6 +64,13 @@ pub(crate) struct Usage {
 pub(crate) enum Expiry {
     Soft,
     Hard,
+}
+
+/// For how long nothing has come in although something was sent.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Silence {
+    Doubtful,
+    Unanswered,
 }
 
 impl Usage {
@@ -78,7 +85,7 @@ impl Usage {
             limits,
             soft_sent: false,
             waiting: None,
-            told: false,
+            told: None,
             spent: false,
         }
     }
@@ -97,16 +104,20 @@ impl Usage {
         self.bytes_in = self.bytes_in.saturating_add(bytes);
         self.last_in = Some(now);
         self.waiting = None;
-        self.told = false;
+        self.told = None;
         self.expiry(self.packets_in, self.bytes_in)
     }
 
-    /// Whether to say, on sending, that for too long nothing has come in.
+    /// What to say, on sending, of nothing having come in for too long; each once.
     #[inline]
-    pub(crate) fn is_unanswered(&mut self, now: Instant) -> bool {
+    pub(crate) fn silence(&mut self, now: Instant) -> Option<Silence> {
         let since = *self.waiting.get_or_insert(now);
-        let late = now.saturating_duration_since(since) >= UNANSWERED;
-        late && !std::mem::replace(&mut self.told, true)
+        let silence = match now.saturating_duration_since(since) {
+            long if long >= UNANSWERED => Silence::Unanswered,
+            long if long >= DOUBTFUL => Silence::Doubtful,
+            _ => return None,
+        };
+        (self.told < Some(silence)).then(|| *self.told.insert(silence))
     }
 
     /// Packets that may still be sent.

@@ -863,11 +863,16 @@ impl Keying {
                 Some(sa) => Policy::Encrypt(*sa),
                 None => self.policy_between(&subnets),
             };
+            let links = self.links_up(&subnets);
             let news = (policy, pairs);
-            if self.said.get(&subnets) == Some(&news) {
+            let before = self.said.insert(subnets, (news.clone(), links.clone()));
+            let same_links = before.as_ref().map_or(&Vec::new(), |(_, links)| links) == &links;
+            if !same_links {
+                self.command(Command::LinksUp { subnets, links });
+            }
+            if before.is_some_and(|(before, _)| before == news) {
                 continue;
             }
-            self.said.insert(subnets, news.clone());
             self.command(match news {
                 (policy, pairs) if pairs.len() < 2 => Command::SetSubnets { subnets, policy },
                 (_, pairs) => Command::ShareSubnets { subnets, pairs },

@@ -252,6 +252,8 @@ pub(crate) enum Asker {
     Child(IkeId),
     /// A keyed flow, whose evidence has aged.
     Recheck(Flow),
+    /// A keyed flow whose gateway is silent, for another.
+    Elsewhere(Flow),
     /// A configured connection, for its peer's keys.
     Connection(usize),
     /// A configured peer that calls.
@@ -269,6 +271,7 @@ impl Asker {
             | Self::Gateway(_)
             | Self::Client(_)
             | Self::Recheck(_)
+            | Self::Elsewhere(_)
             | Self::Connection(_)
             | Self::Own(_) => false,
         }

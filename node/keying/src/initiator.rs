@@ -272,14 +272,27 @@ impl Keying {
 
     /// Calls a gateway, or joins a call or an SA that is there. False if that is impossible.
     fn call_gateway(&mut self, now: Instant, flow: Flow, candidate: &Candidate) -> bool {
+        let Some(pending) = self.pending(flow) else { return false };
+        let (anew, anonymous) = (pending.anew, pending.anonymous);
+        let evidence = pending.evidence.clone();
+        self.call_with(now, flow, candidate, evidence, (anew, anonymous))
+    }
+
+    /// The same with this evidence; `anew` if only an IKE SA of our own will do, `anonymous` if
+    /// nothing need be proved.
+    pub(crate) fn call_with(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        candidate: &Candidate,
+        evidence: Vec<Answer>,
+        (anew, anonymous): (bool, bool),
+    ) -> bool {
         let gateway = candidate.gateway;
         let Some(local) = self.outer_address(now, flow, gateway) else { return false };
-        let evidence = self.pending(flow).map(|p| p.evidence.clone()).unwrap_or_default();
-        let anew = self.pending(flow).is_some_and(|pending| pending.anew);
         if !anew && let Some(ike) = self.peer_at(local, gateway, candidate) {
             return self.add_child(now, flow, ike, &evidence);
         }
-        let anonymous = self.pending(flow).is_some_and(|pending| pending.anonymous);
         let mut keys: Vec<Credential> = candidate.keys.iter().filter_map(to_ike_key).collect();
         keys.extend(anonymous.then_some(Credential::Null));
         keys.sort();

@@ -17,6 +17,7 @@ use crate::entry::{
     Asker, ChildVisitor, Entry, HISTORY, Peer, Recheck, Renewal, State, Visit, Visitor,
 };
 use crate::initiator::ports_of;
+use crate::links::Said;
 use crate::memory::Recalls;
 use crate::own::Own;
 use crate::pool::Pool;
@@ -66,6 +67,8 @@ pub enum Timer {
     Lost,
     /// A peer from before a restart is to be tried again.
     Recall,
+    /// A gateway has not answered although another could carry its flows.
+    Doubt,
 }
 
 /// What has happened since the start.
@@ -141,6 +144,9 @@ pub struct Keying {
     pub(crate) child_visitors: BTreeMap<IkeId, ChildVisitor>,
     /// Gateways that have fallen silent, and until when that counts.
     pub(crate) silent: BTreeMap<IpAddr, Instant>,
+    /// Gateways that are asked whether they live because others could carry their flows, and until
+    /// when they may answer.
+    pub(crate) doubts: BTreeMap<IkeId, Instant>,
     /// Configured connections, in the order of the file.
     pub(crate) configured: Vec<Configured>,
     pub(crate) configured_deadlines: BTreeSet<(Instant, usize)>,
@@ -154,7 +160,7 @@ pub struct Keying {
     /// Which connection a pair belongs to.
     pub(crate) joints: BTreeMap<SaId, usize>,
     /// What the data plane was last told of configured subnets.
-    pub(crate) said: BTreeMap<Subnets, (Policy, Vec<SaId>)>,
+    pub(crate) said: BTreeMap<Subnets, Said>,
     /// When the links of connections with several are asked next whether they live.
     pub(crate) pulse_at: Option<Instant>,
     /// Nothing is called any more.
@@ -188,6 +194,7 @@ impl Keying {
             clients: BTreeMap::new(),
             child_visitors: BTreeMap::new(),
             silent: BTreeMap::new(),
+            doubts: BTreeMap::new(),
             configured_deadlines: BTreeSet::new(),
             configured_calls: BTreeMap::new(),
             configured_visitors: BTreeMap::new(),
@@ -251,6 +258,7 @@ impl Keying {
                     self.ike.probe(now, ike);
                 }
             }
+            Notice::Doubtful(sa) => self.doubt(now, sa),
             Notice::PeerMoved { sa, remote } => self.ike.handle_moved(now, sa, remote),
             Notice::UnknownSpi { spi, from } => {
                 self.counters.unknown_spis += 1;
@@ -280,6 +288,7 @@ impl Keying {
                 Asker::Child(ike) => self.child_evidence(now, ike, answer),
                 Asker::Visitor(ike) => self.visitor_answered(now, ike, answer),
                 Asker::Recheck(flow) => self.recheck_answered(now, flow, answer),
+                Asker::Elsewhere(flow) => self.elsewhere_answered(now, flow, answer),
                 Asker::Connection(index) => self.connection_answered(now, index, answer),
                 Asker::ConnectionVisitor(ike) => {
                     self.connection_visitor_answered(now, ike, answer);
@@ -304,6 +313,8 @@ impl Keying {
         self.close_bare(now);
         self.close_lost(now);
         self.recall_due(now);
+        self.drain(now);
+        self.leave_silent(now);
         self.drain(now);
         if self.pulse_at.is_some_and(|at| at <= now) {
             self.pulse(now);
@@ -338,7 +349,9 @@ impl Keying {
         let lost = self.lost.front().map(|(at, _)| (*at, Timer::Lost));
         let recall = self.recalls.due().map(|at| (at, Timer::Recall));
         let pulse = self.pulse_at.map(|at| (at, Timer::Connection));
-        let own = [flow, linger, bare, connection, pulse, lost, recall].into_iter().flatten();
+        let doubt = self.doubts.values().min().map(|at| (*at, Timer::Doubt));
+        let own =
+            [flow, linger, bare, connection, pulse, lost, recall, doubt].into_iter().flatten();
         ike.into_iter().chain(own).min_by_key(|(at, _)| *at)
     }
 
@@ -468,6 +481,7 @@ impl Keying {
             Event::Ticket { ike, ticket, life } => self.ticket_given(now, ike, ticket, life),
             Event::Alive { ike } => {
                 self.link_alive(ike);
+                self.doubts.remove(&ike);
                 self.peer_alive(now, ike);
             }
             Event::Ended { ike, why } => self.ike_ended(now, ike, why),

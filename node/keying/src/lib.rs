@@ -26,6 +26,7 @@ mod anonymous;
 mod client;
 pub mod config;
 pub mod connection;
+mod elsewhere;
 mod entry;
 pub mod explain;
 pub mod group;

@@ -10,10 +10,14 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use ike::IkeId;
-use sa::{SaId, Subnets};
+use sa::{Policy, SaId, Subnets};
 
 use crate::connection::Configured;
 use crate::keying::Keying;
+
+/// What the data plane was told of a configured pair of prefixes: what happens between them, over
+/// which pairs; and which of several links live.
+pub(crate) type Said = ((Policy, Vec<SaId>), Vec<u32>);
 
 /// Finds the connections that are links beside others.
 pub(crate) fn note_siblings(configured: &mut [Configured]) {
@@ -37,6 +41,14 @@ impl Keying {
         let living: Vec<SaId> =
             of().filter(|c| !c.silent).filter_map(|c| c.carries(subnets)).collect();
         if living.is_empty() { of().filter_map(|c| c.carries(subnets)).collect() } else { living }
+    }
+
+    /// The connections between two prefixes that live: their places in the order of the
+    /// configuration.
+    pub(crate) fn links_up(&self, subnets: &Subnets) -> Vec<u32> {
+        let links = self.configured.iter().filter(|c| c.subnets.contains(subnets));
+        let lives = |c: &Configured| !c.silent && c.carries(subnets).is_some();
+        (0..).zip(links).filter(|(_, link)| lives(link)).map(|(place, _)| place).collect()
     }
 
     /// Asks every link whether it lives. One that has not answered since the last time is silent.

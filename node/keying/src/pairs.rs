@@ -484,6 +484,7 @@ impl Keying {
             self.let_in(now);
         }
         self.visits.remove(&ike);
+        self.doubts.remove(&ike);
         self.pool.release(now, ike);
         self.configured_visitors.remove(&ike);
         self.configured_visits.remove(&ike);

@@ -13,6 +13,10 @@ use crate::association::{Envelope, SaId, SaPair, Spi};
 /// longer than a slow server's think time, short enough to find a rebooted peer within 15 s.
 pub const UNANSWERED: Duration = Duration::from_secs(5);
 
+/// The same for [`Notice::Doubtful`]: where somebody else could carry the packets, asking costs a
+/// message. Longer than a round trip to anywhere.
+pub const DOUBTFUL: Duration = Duration::from_millis(700);
+
 /// What happens to packets of a prefix of which nothing else is known: how the ground lies.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Class {
@@ -110,6 +114,15 @@ pub enum Command {
         /// The pairs, at least one.
         pairs: Vec<SaId>,
     },
+    /// Which of the connections between two prefixes live: their places in the order of the
+    /// configuration. For those who watch; what happens to packets is said by the
+    /// other commands.
+    LinksUp {
+        /// The prefixes of a [`Command::SetSubnets`].
+        subnets: Subnets,
+        /// Places, counted from 0.
+        links: Vec<u32>,
+    },
     /// Forgets a configured pair of prefixes: flows and classes count again.
     ClearSubnets {
         /// The prefixes of an earlier [`Command::SetSubnets`].
@@ -180,6 +193,8 @@ pub enum Notice {
     /// Packets have gone out on this pair for [`UNANSWERED`] and none came in since the first of
     /// them: the peer may have lost the pair. Sent once until something comes in.
     Unanswered(SaId),
+    /// The same after [`DOUBTFUL`].
+    Doubtful(SaId),
     /// An *authenticated* packet came from another outer address than the envelope names.
     PeerMoved {
         /// The pair.

@@ -13,7 +13,7 @@ use sa::{Class, Flow, Policy, Ports, Prefix, Subnets};
 use super::plan::{self, BACKSTOP, GUARD, LIVE, MainRoute, Plan, Target};
 use super::policies::Policies;
 use super::routes::{Routes, Standing, is_without_ipv6};
-use super::subnets::{self, SubnetGround, Surroundings};
+use super::subnets::{self, Links, SubnetGround, Surroundings};
 use super::sysctl::{self, Sysctls};
 
 /// How long a peer that fell back to clear text after a crash of ours is not heard: at the other
@@ -163,8 +163,10 @@ pub(crate) struct Ground {
     /// Whether all classes have been set.
     settled: bool,
     protected: HashSet<Flow>,
-    /// Prefixes of configured connections, and whether they can be reached now.
-    subnets: BTreeMap<Subnets, bool>,
+    /// Prefixes of configured connections, and which of those between them are up.
+    subnets: BTreeMap<Subnets, Links>,
+    /// Those of which each connection is told of by itself.
+    linked: BTreeSet<Subnets>,
     subnet_ground: SubnetGround,
     /// Flows in the clear whose packets are to be seen by us for a while.
     watched: HashSet<Flow>,
@@ -230,6 +232,7 @@ impl Ground {
             settled: false,
             protected: HashSet::new(),
             subnets: BTreeMap::new(),
+            linked: BTreeSet::new(),
             subnet_ground,
             watched: HashSet::new(),
             lent: BTreeSet::new(),
@@ -406,12 +409,14 @@ impl Ground {
         self.base.clear();
         self.protected.clear();
         self.subnets.clear();
+        self.linked.clear();
         self.watched.clear();
     }
 
     /// Leads everything between two prefixes to the device, and keeps out what comes between them
     /// by another way; with `None` no longer. Without the device nothing passes. Whether a
-    /// connection is up shows in the metrics of its routes, for routing daemons.
+    /// connection is up shows in the metrics of its routes, for routing daemons: 50 and its place
+    /// among those between the same prefixes.
     ///
     /// # Errors
     /// If the kernel refuses a rule, a route or a policy.
@@ -420,15 +425,39 @@ impl Ground {
         subnets: Subnets,
         up: Option<bool>,
     ) -> Result<(), KernelError> {
-        let before = match up {
-            Some(up) => self.subnets.insert(subnets, up),
+        if up.is_none() {
+            self.linked.remove(&subnets);
+        }
+        let links = up.map(|up| match self.subnets.get(&subnets) {
+            Some(links) if self.linked.contains(&subnets) => links.clone(),
+            _ if up => [0].into(),
+            _ => Links::new(),
+        });
+        self.replace_links(subnets, links)
+    }
+
+    /// Says which of the connections between two prefixes are up.
+    ///
+    /// # Errors
+    /// If the kernel refuses a route.
+    pub(crate) fn set_links(&mut self, subnets: Subnets, up: &[u32]) -> Result<(), KernelError> {
+        if !self.subnets.contains_key(&subnets) {
+            return Ok(());
+        }
+        self.linked.insert(subnets);
+        self.replace_links(subnets, Some(up.iter().copied().collect()))
+    }
+
+    fn replace_links(&mut self, subnets: Subnets, links: Option<Links>) -> Result<(), KernelError> {
+        let before = match links.clone() {
+            Some(links) => self.subnets.insert(subnets, links),
             None => self.subnets.remove(&subnets),
         };
         // Until all has been said, what a predecessor left stands for it.
-        if before == up || !self.settled {
+        if before == links || !self.settled {
             return Ok(());
         }
-        if before.is_some() && up.is_some() {
+        if before.is_some() && links.is_some() {
             let around = self.config.surroundings(&self.main, &self.addresses);
             let remote = subnets.remote();
             let ground = &mut self.subnet_ground;

@@ -108,7 +108,8 @@ impl Guard {
         routes: &Plan,
     ) -> Result<(), KernelError> {
         let around = Surroundings { unattended: true, ..self.config.surroundings(main, &[]) };
-        let subnets = closed.between.iter().map(|between| (*between, false)).collect();
+        let subnets =
+            closed.between.iter().map(|between| (*between, subnets::Links::new())).collect();
         let rules = subnets::rules(&subnets, &around);
         let mut ground = SubnetGround::open(self.config.mark, self.config.subnets_table())
             .map_err(doing("reading the routing rules"))?;

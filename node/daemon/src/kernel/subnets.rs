@@ -16,12 +16,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use sa::{Prefix, Subnets};
 
 use super::plan::{self, BACKSTOP, GUARD, LIVE, MainRoute, Plan, Target};
 use super::routes::{Routes, Standing, is_without_ipv6};
 use super::rules::{LOOPBACK, MAIN, Rule, Rules, Verdict};
+
+/// Which of the connections between two prefixes are up: their places in the configuration.
+pub(super) type Links = BTreeSet<u32>;
 
 /// What the rules depend on besides the connections themselves.
 pub(super) struct Surroundings<'a> {
@@ -39,7 +43,7 @@ pub(super) struct Surroundings<'a> {
 
 /// The rules for these subnets.
 pub(super) fn rules(
-    subnets: &BTreeMap<Subnets, bool>,
+    subnets: &BTreeMap<Subnets, Links>,
     around: &Surroundings<'_>,
 ) -> BTreeSet<Rule> {
     let first = around.priority.saturating_sub(RULES);
@@ -82,9 +86,9 @@ pub(super) fn rules(
 
 /// The routes of the connections' table: everything that gets there is for the device, or for
 /// nobody.
-pub(super) fn routes(subnets: &BTreeMap<Subnets, bool>, around: &Surroundings<'_>) -> Plan {
+pub(super) fn routes(subnets: &BTreeMap<Subnets, Links>, around: &Surroundings<'_>) -> Plan {
     let mut plan = Plan::new();
-    for (between, up) in subnets {
+    for (between, links) in subnets {
         let remote = between.remote();
         let all = if remote.addr().is_ipv4() { Prefix::ALL_V4 } else { Prefix::ALL_V6 };
         plan.entry((all, LIVE)).or_insert(Target::Device { source: None });
@@ -94,9 +98,7 @@ pub(super) fn routes(subnets: &BTreeMap<Subnets, bool>, around: &Surroundings<'_
             plan.insert((remote, LIVE), device);
             plan.insert((remote, BACKSTOP), Target::Blackhole);
         }
-        if *up {
-            plan.insert((remote, UP), device);
-        }
+        plan.extend(metrics(links).map(|metric| ((remote, metric), device)));
     }
     for prefix in plan::never() {
         let same = |s: &Subnets| s.remote().addr().is_ipv4() == prefix.addr().is_ipv4();
@@ -105,6 +107,14 @@ pub(super) fn routes(subnets: &BTreeMap<Subnets, bool>, around: &Surroundings<'_
         }
     }
     plan
+}
+
+/// The metrics of the routes that show which links are up.
+fn metrics(links: &Links) -> impl Iterator<Item = u32> {
+    links
+        .iter()
+        .filter(|place| UP.contains(&(UP.start() + **place)))
+        .map(|place| UP.start() + place)
 }
 
 /// The way to a remote prefix: the device, with a source of ours if we have one in the local prefix;
@@ -297,23 +307,33 @@ impl SubnetGround {
         &mut self,
         device: u32,
         remote: Prefix,
-        subnets: &BTreeMap<Subnets, bool>,
+        subnets: &BTreeMap<Subnets, Links>,
         around: &Surroundings<'_>,
     ) -> io::Result<()> {
-        let up = subnets.iter().filter(|(between, up)| **up && between.remote() == remote);
-        let wanted = up.map(|(between, _)| target(between, around)).next_back();
-        let key = (remote, UP);
-        if self.installed_routes.get(&key) == wanted.as_ref() {
-            return Ok(());
+        let mut wanted = Plan::new();
+        for (between, links) in subnets.iter().filter(|(between, _)| between.remote() == remote) {
+            let device = target(between, around);
+            wanted.extend(metrics(links).map(|metric| ((remote, metric), device)));
         }
-        if let Some(wanted) = wanted {
-            match self.routes.put(remote, UP, wanted, device) {
-                Err(error) if is_without_ipv6(&error, &remote) => return Ok(()),
+        let mut stale = self.installed_routes.range((remote, *UP.start())..=(remote, *UP.end()));
+        let stale: Vec<_> = stale
+            .by_ref()
+            .filter(|(key, _)| !wanted.contains_key(key))
+            .map(|(key, target)| (*key, *target))
+            .collect();
+        for (key, wanted) in wanted {
+            if self.installed_routes.get(&key) == Some(&wanted) {
+                continue;
+            }
+            match self.routes.put(remote, key.1, wanted, device) {
+                Err(error) if is_without_ipv6(&error, &remote) => continue,
                 put => put?,
             }
             self.installed_routes.insert(key, wanted);
-        } else if let Some(old) = self.installed_routes.remove(&key) {
-            self.routes.delete(remote, UP, old)?;
+        }
+        for (key, old) in stale {
+            self.installed_routes.remove(&key);
+            self.routes.delete(remote, key.1, old)?;
         }
         Ok(())
     }
@@ -329,9 +349,10 @@ impl SubnetGround {
     }
 }
 
-/// Metric of the route to a remote prefix while its connection is up. It changes nothing about
-/// where packets go; it is for those who watch routes.
-const UP: u32 = 50;
+/// Metrics of the routes to a remote prefix while connections to it are up, one for each of those
+/// between the same prefixes; more than these are not shown. They change nothing about where
+/// packets go: they are for those who watch routes.
+const UP: RangeInclusive<u32> = 50..=81;
 /// Priorities before the node's own rule that belong to connections.
 const RULES: u32 = 8;
 /// Prefixes of the main table that stay local beside a connection to everywhere; a host with more
@@ -346,8 +367,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn between(local: &str, remote: &str) -> BTreeMap<Subnets, bool> {
-        [(Subnets::new(p(local), p(remote)).unwrap(), false)].into()
+    fn between(local: &str, remote: &str) -> BTreeMap<Subnets, Links> {
+        [(Subnets::new(p(local), p(remote)).unwrap(), Links::new())].into()
     }
 
     fn main(routes: &[(&str, &str)]) -> BTreeMap<Prefix, MainRoute> {
@@ -419,8 +440,10 @@ mod tests {
         }
         let own = Target::Device { source: Some(addresses[0]) };
         assert_eq!(routes.get(&(p("10.0.0.0/8"), LIVE)), Some(&own));
-        assert_eq!(routes.get(&(p("10.0.0.0/8"), UP)), None, "it is down");
-        let up = subnets.into_keys().map(|s| (s, true)).collect();
-        assert_eq!(super::routes(&up, &around).get(&(p("10.0.0.0/8"), UP)), Some(&own));
+        assert_eq!(routes.get(&(p("10.0.0.0/8"), 50)), None, "it is down");
+        let up = subnets.into_keys().map(|s| (s, Links::from([0, 2]))).collect();
+        let routes = super::routes(&up, &around);
+        let shown = |metric| routes.get(&(p("10.0.0.0/8"), metric)).copied();
+        assert_eq!([50, 51, 52].map(shown), [Some(own), None, Some(own)]);
     }
 }

@@ -597,6 +597,47 @@ fn a_connection_survives_a_link_that_goes_and_comes_back() {
     });
 }
 
+/// Each of several links shows in the metrics of routes, which change nothing else.
+#[test]
+fn each_link_that_is_up_has_a_route() {
+    in_namespace(|| async {
+        let peer = Peer::new("links");
+        uplink(&peer);
+        let (_tun, mut ground) = up();
+        let between = Subnets::new(p("192.0.2.0/25"), p("198.51.100.0/24")).unwrap();
+        ground.set_subnets(between, Some(false)).unwrap();
+        ground.settled().unwrap();
+        let shown = || {
+            let all = run("ip route show table 4323 198.51.100.0/24");
+            let metric = |line: &str| line.split("metric ").nth(1)?.trim().parse().ok();
+            let mut metrics: Vec<u32> =
+                all.lines().filter(|line| line.contains("dev ipsec0")).filter_map(metric).collect();
+            metrics.retain(|metric| *metric < 100);
+            metrics
+        };
+        assert_eq!(shown(), []);
+        ground.set_links(between, &[0, 1]).unwrap();
+        ground.set_subnets(between, Some(true)).unwrap();
+        assert_eq!(shown(), [50, 51]);
+        leads("198.51.100.7 from 192.0.2.1", "ipsec0");
+        ground.set_links(between, &[1]).unwrap();
+        assert_eq!(shown(), [51]);
+        leads("198.51.100.7 from 192.0.2.1", "ipsec0");
+        ground.refresh().unwrap();
+        assert_eq!(shown(), [51]);
+        // All silent: they go on carrying what they can, and none of them is up.
+        ground.set_links(between, &[]).unwrap();
+        ground.set_subnets(between, Some(true)).unwrap();
+        assert_eq!(shown(), []);
+        leads("198.51.100.7 from 192.0.2.1", "ipsec0");
+        ground.set_links(between, &[0, 1, 70]).unwrap();
+        assert_eq!(shown(), [50, 51], "more than can be shown are not");
+        ground.set_subnets(between, None).unwrap();
+        assert_eq!(shown(), []);
+        ground.down();
+    });
+}
+
 /// P15: what blocks clear packets of a peer that would be talked to in the clear without us ends
 /// by itself when nobody renews it; what is private stays blocked.
 #[test]

@@ -12,7 +12,7 @@ use crate::hold::Packet;
 use crate::icmp;
 use crate::offload::Offload;
 use crate::packet::{Fragment, ICMP, ICMP_V6, IP_IN_IP, IPV6, Inner, NO_NEXT_HEADER, is_holdable};
-use crate::sad::Sa;
+use crate::sad::{Sa, Silence};
 use crate::segment::Plan;
 use crate::spd::Verdict;
 use crate::{transport, whole};
@@ -159,7 +159,7 @@ impl Forwarding {
         let bytes = text + sealed * from as u64;
         let probe = sa.path.probe(now, largest).and_then(|len| probe(sa, len));
         let expiry = sa.usage.sent(now, sealed + u64::from(probe.is_some()), bytes);
-        let unanswered = sa.usage.is_unanswered(now);
+        let silence = sa.usage.silence(now);
         self.counters.sealed += sealed;
         self.counters.sealed_bytes += bytes;
         if first {
@@ -168,8 +168,10 @@ impl Forwarding {
         if let Some(probe) = probe {
             self.tell(probe);
         }
-        if unanswered {
-            self.notify(Notice::Unanswered(id));
+        match silence {
+            Some(Silence::Unanswered) => self.notify(Notice::Unanswered(id)),
+            Some(Silence::Doubtful) => self.notify(Notice::Doubtful(id)),
+            None => {}
         }
         self.expire(id, expiry);
         if sealed < parts as u64 { Err(Reason::Malformed) } else { Ok(()) }

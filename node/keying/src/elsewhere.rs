@@ -1,0 +1,91 @@
+//! A gateway falls silent, and DNS names another for the same flows (RFC 4322 §5.2): the other is
+//! called beside it, and takes over when it has answered.
+//!
+//! What everybody else's liveness takes, five seconds of traffic and a request repeated in vain, is
+//! right where nobody else could carry the packets. Here somebody can, so doubt comes early; and
+//! because the pair that there is stays until there is a better one, a mistake costs a call.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use dnskeys::{Answer, Gateway, Name, Outcome, Verdict};
+use sa::{Flow, SaId};
+
+use crate::entry::Asker;
+use crate::keying::Keying;
+
+impl Keying {
+    /// Packets go out on a pair, and for a moment nothing has come back.
+    pub(crate) fn doubt(&mut self, now: Instant, sa: SaId) {
+        let Some(pair) = self.pairs.get(&sa) else { return };
+        let (flow, ike, gateway) = (pair.flow, pair.ike, pair.envelope.remote.ip());
+        let room = self.doubts.len() < MAX_DOUBTS && !self.doubts.contains_key(&ike);
+        if room && self.current(flow) == Some(sa) && self.has_another(now, flow, gateway) {
+            self.doubts.insert(ike, now + DOUBT);
+            self.ike.probe(now, ike);
+        }
+    }
+
+    /// Whether DNS has named another gateway for a flow, and that has not been silent lately.
+    fn has_another(&self, now: Instant, flow: Flow, gateway: IpAddr) -> bool {
+        let Some(entry) = self.flows.get(&flow) else { return false };
+        let Some(answer) = entry.answer_of(&Name::reverse(flow.dst())) else { return false };
+        let Outcome::Records(set) = &answer.outcome else { return false };
+        set.gateways.iter().any(|record| match record.gateway {
+            Gateway::Address(other) => other != gateway && !self.is_silent(now, other),
+            Gateway::Own | Gateway::Name(_) => false,
+        })
+    }
+
+    fn is_silent(&self, now: Instant, gateway: IpAddr) -> bool {
+        self.silent.get(&gateway).is_some_and(|until| *until > now)
+    }
+
+    /// Looks for others in place of the gateways that have not answered in time.
+    pub(crate) fn leave_silent(&mut self, now: Instant) {
+        let late: Vec<_> =
+            self.doubts.iter().filter(|(_, at)| **at <= now).map(|(ike, _)| *ike).collect();
+        for ike in late {
+            self.doubts.remove(&ike);
+            let Some(peer) = self.peers.get(&ike) else { continue };
+            let pairs: Vec<SaId> = peer.pairs.iter().copied().collect();
+            let gateway = peer.gateway;
+            self.note_silent(now, gateway);
+            for sa in pairs {
+                let Some(flow) = self.pairs.get(&sa).map(|pair| pair.flow) else { continue };
+                if self.current(flow) == Some(sa) && self.has_another(now, flow, gateway) {
+                    // What it said may have changed meanwhile, and costs nothing if it has not.
+                    self.ask(Name::reverse(flow.dst()), Asker::Elsewhere(flow));
+                }
+            }
+        }
+    }
+
+    /// The record of a destination whose gateway is silent: the next gateway is called. Only one
+    /// whose key stands beside it; any other is found when the silent one has been given up.
+    pub(crate) fn elsewhere_answered(&mut self, now: Instant, flow: Flow, answer: &Answer) {
+        if self.current(flow).is_none() {
+            return;
+        }
+        let strict = self.group_of_flow(flow).strictness();
+        let Verdict::Negotiate { mut candidates, .. } =
+            dnskeys::decide(flow.dst(), answer, &self.config.rules, strict)
+        else {
+            return;
+        };
+        candidates.retain(|c| !c.keys.is_empty() && !self.is_silent(now, c.gateway));
+        candidates.retain(|c| !self.config.addresses.contains(&c.gateway));
+        candidates.sort_by_key(|candidate| candidate.precedence);
+        for candidate in candidates {
+            if self.call_with(now, flow, &candidate, vec![answer.clone()], (false, false)) {
+                return;
+            }
+        }
+    }
+}
+
+/// How long a gateway may take to answer before another is called as well: a round trip to
+/// anywhere, so that with [`sa::DOUBTFUL`] and the call it stays below two seconds.
+const DOUBT: Duration = Duration::from_millis(700);
+/// Gateways that are asked at once: more are asked by their own later.
+const MAX_DOUBTS: usize = 1024;
