@@ -141,7 +141,8 @@ impl Bed {
         place::ok(&west, &["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
         let start = |host: &str| {
             let mut setup = internet.setup(host);
-            setup.quiet = true;
+            // With what the flood costs in lines of the log.
+            setup.plain = true;
             setup.policies =
                 vec![("private-or-clear", "0.0.0.0/0\n::/0\n"), ("clear", "12.0.0.0/7\n")];
             // What is forwarded is from a host that we serve, as far as anybody can tell.
@@ -198,6 +199,15 @@ impl Bed {
         asked.elapsed()
     }
 
+    /// Resident memory, KiB, when it is what it was, or when nothing more can be waited for.
+    fn settled(&self, before: u64) -> u64 {
+        let (end, pid) = (Instant::now() + SETTLED, self.west.pid());
+        while resident(pid) / 1024 > before / 1024 + KEPT && Instant::now() < end {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        resident(pid)
+    }
+
     fn measure(&self, floods: &[Flood], long: Duration) -> Figures {
         let pid = self.west.pid();
         let quiet = Duration::from_secs(if long > Duration::from_secs(20) { 8 } else { 4 });
@@ -228,12 +238,15 @@ impl Bed {
             .collect::<Vec<_>>();
         let counters = self.west.status()["counters"].to_string();
         drop(flooding);
+        let left = self.west.log();
+        let logged = left.lines().count();
+        let after = self.settled(before);
         let grown = largest.saturating_sub(before) / 1024;
         let mbits = |speed: f64| (speed * 8e-6).round();
         println!(
             "{floods:?} for {seconds:.0} s: stream {} Mbit/s alone, {} beside a flood that costs \
              nothing, {} beside this one ({:.0} % and {:.0} %), at worst {}; memory {} KiB, {grown} \
-             MiB more; new peers after {served:.2?}; west's threads {load:?}; {counters}",
+             MiB more, {after} KiB a while later; {logged} lines of log; new peers after {served:.2?}; west's threads {load:?}; {counters}",
             mbits(alone),
             mbits(reference),
             mbits(mean),
@@ -242,7 +255,8 @@ impl Bed {
             mbits(worst),
             before,
         );
-        Figures { share: mean / reference, grown, served }
+        let kept = after.saturating_sub(before) / 1024;
+        Figures { share: mean / reference, grown, kept, served, logged }
     }
 }
 
@@ -252,6 +266,10 @@ struct Figures {
     share: f64,
     /// MiB.
     grown: u64,
+    /// MiB more than before, when what the flood left has had its life.
+    kept: u64,
+    /// Lines.
+    logged: usize,
     served: Vec<Duration>,
 }
 
@@ -263,13 +281,23 @@ fn run(test: &str, floods: &[Flood], seconds: u64) {
     let bed = Bed::up();
     let figures = bed.measure(floods, Duration::from_secs(given.unwrap_or(seconds)));
     assert!(figures.grown <= 64, "{} MiB more", figures.grown);
-    // An unoptimised build is many times slower, and the machine may have other work: the promise
-    // is for a release build on a machine of its own (docs/SCALE.md has the figures).
+    assert!(figures.kept <= KEPT, "{} MiB more after all was over", figures.kept);
+    // Ten a second of a kind, of which there are few, and what may come at once.
+    assert!(figures.logged < 5000, "{} lines of log", figures.logged);
+    // The promise is four fifths of what the stream has beside a flood that costs nothing, for a
+    // minute of one flood, a release build, and a machine of its own: where that is asked for. An
+    // unoptimised build is many times slower, and a machine with other work measures that.
     let optimised = !cfg!(debug_assertions);
+    let promised = optimised && given.is_some_and(|given: u64| given >= 60) && floods.len() == 1;
+    let share = match (promised, optimised) {
+        (true, _) => 0.8,
+        (false, true) => 0.5,
+        (false, false) => 0.0,
+    };
     let patience = Duration::from_secs(if optimised { 5 } else { 20 });
     assert!(!figures.served.is_empty());
     assert!(figures.served.iter().all(|took| *took < patience), "{:?}", figures.served);
-    assert!(figures.share > if optimised { 0.5 } else { 0.0 }, "{}", figures.share);
+    assert!(figures.share >= share, "{} of {share}", figures.share);
     assert!(bed.internet.ping("west", EAST[0]) && bed.internet.ping("east", WEST[1]));
 }
 
@@ -317,5 +345,10 @@ fn a_flood_of_esp_that_is_none() {
 
 /// Peers that west has not heard of.
 const STRANGERS: usize = 4;
+/// MiB that may be left of a flood: what an allocator has cut into pieces it keeps.
+const KEPT: u64 = 16;
+/// The longest life of what a flood leaves: a minute of clear text without an answer of DNS, and
+/// what is looked at before it goes.
+const SETTLED: Duration = Duration::from_secs(150);
 /// Seconds.
 const SHORT: u64 = if cfg!(debug_assertions) { 8 } else { 20 };

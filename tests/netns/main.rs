@@ -26,6 +26,7 @@ mod pcap;
 mod reconfigured;
 mod scenarios;
 mod secrets;
+mod tracking;
 mod transfer;
 mod transitions;
 mod transport;

@@ -76,7 +76,11 @@ fn the_second_gateway_takes_over() {
     let Some(report) = run("failover") else { return };
     assert_claims(
         &report,
-        &["north takes over", "nothing between west and bob in the clear, at any time"],
+        &[
+            "north takes over",
+            "within two seconds",
+            "nothing between west and bob in the clear, at any time",
+        ],
     );
 }
 
@@ -89,6 +93,8 @@ fn two_links_share_the_load_and_stand_in_for_each_other() {
         &[
             "both links carry their share",
             "alice and bob go on talking within two seconds",
+            "each link that is up has a route of its own",
+            "the dead link's route is gone",
             "and the link comes back",
         ],
     );

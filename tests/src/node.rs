@@ -34,6 +34,8 @@ pub struct Setup {
     pub log: String,
     /// It writes no trace and logs only what is wrong: for measuring.
     pub quiet: bool,
+    /// It writes no trace, and logs as it does for everybody.
+    pub plain: bool,
 }
 
 impl Setup {
@@ -51,6 +53,7 @@ impl Setup {
             policy: String::new(),
             more: String::new(),
             quiet: false,
+            plain: false,
         }
     }
 
@@ -103,7 +106,7 @@ impl Setup {
         let (binary, file) = (crate::oe_node(), self.write());
         let words = [&binary.display().to_string(), "run", "--config", &file.display().to_string()];
         let mut command = place::command(namespace, &words);
-        if !self.quiet {
+        if !self.quiet && !self.plain {
             command.env("OE_NODE_TRACE", self.directory.join("trace"));
         }
         command
@@ -117,6 +120,8 @@ impl Setup {
     pub fn start(&self, namespace: &str) -> Node {
         let mut command = self.command(namespace);
         let log_level = if self.quiet { "warn" } else { &self.log };
+        // The daemon's own default.
+        let log_level = if self.plain { "warn,oe_node=info" } else { log_level };
         let log = File::options().create(true).append(true).open(self.directory.join("log"));
         let Ok(log) = log else { panic!("log: {log:?}") };
         let Ok(copy) = log.try_clone() else { panic!("log") };

@@ -5,6 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use sa::Prefix;
+
+use super::plan::Target;
 use super::routes::Routes;
 
 /// The trap as it stands.
@@ -27,6 +30,18 @@ pub(crate) fn look(interface: &str, table: u32) -> io::Result<Looked> {
     let addresses = usable.map(|address| address.addr).collect();
     let device = routes.link(interface).ok().map(|(_, mtu)| mtu);
     Ok(Looked { addresses, device, rules: routes.count_rules()?, routes: routes.count_routes()? })
+}
+
+/// The metrics of the routes that lead to a prefix through the device, in the connections' table:
+/// below a hundred, each is a link that is up.
+pub(crate) fn metrics_to(prefix: Prefix, interface: &str, table: u32) -> io::Result<Vec<u32>> {
+    let mut routes = Routes::open(0, table + 1)?;
+    let (device, _) = routes.link(interface)?;
+    let held = routes.held(device)?;
+    let through = held
+        .iter()
+        .filter(|((to, _), target)| *to == prefix && matches!(target, Target::Device { .. }));
+    Ok(through.map(|((_, metric), _)| *metric).collect())
 }
 
 /// The address of ours that the kernel's routes give to packets of our own to this destination;

@@ -41,6 +41,6 @@ mod tests;
 pub(crate) use changes::Changes;
 pub(crate) use ground::{ClassChange, Ground, GroundConfig, KernelError, route_classes};
 pub(crate) use guard::{Closed, Guard, GuardView};
-pub(crate) use look::{Looked, look, source_towards};
+pub(crate) use look::{Looked, look, metrics_to, source_towards};
 pub(crate) use sysctl::forwards;
 pub(crate) use xfrm::{KernelPlane, XfrmConfig, XfrmGuard};

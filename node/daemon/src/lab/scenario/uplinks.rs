@@ -70,7 +70,10 @@ pub(super) fn run(
     found.captured = u64::try_from(record.packets.len()).unwrap_or(u64::MAX);
     found.missed = record.missed;
 
-    for (name, what) in [("west", "the first link dies"), ("west2", "the second link dies")] {
+    found.claim("each link that is up has a route of its own", shown(&world)? == [50, 51, 100]);
+    for (name, what, left) in
+        [("west", "the first link dies", 51), ("west2", "the second link dies", 50)]
+    {
         progress.begin(what);
         links::set_link(&world.internet.core, name, false)?;
         let gap = bob.iter().try_fold(Duration::ZERO, |gap, address| {
@@ -79,6 +82,7 @@ pub(super) fn run(
         })?;
         found.figure(what, gap);
         found.claim("alice and bob go on talking within two seconds", gap < Duration::from_secs(2));
+        found.claim("the dead link's route is gone", shown(&world)? == [left, 100]);
         links::set_link(&world.internet.core, name, true)?;
         let again = until(COMES_BACK, || Ok(states(&world)?.iter().all(|state| state == "up")))?;
         found.claim("and the link comes back", again);
@@ -107,6 +111,14 @@ fn second(router: [u8; 4], subnet: u16) -> anyhow::Result<SecondLink> {
         router: (Ipv4Addr::from(router), format!("2001:db8:{subnet:x}::1").parse()?),
         host: (Ipv4Addr::new(a, b, c, d + 1), format!("2001:db8:{subnet:x}::2").parse()?),
     })
+}
+
+/// The metrics of west's routes to bob's site.
+fn shown(world: &World) -> anyhow::Result<Vec<u32>> {
+    let bobs: sa::Prefix = "198.51.100.64/28".parse()?;
+    let ground = crate::kernel::GroundConfig::default();
+    let look = move || crate::kernel::metrics_to(bobs, &ground.interface, ground.table);
+    Ok(world.internet.named("west")?.run(look)??)
 }
 
 /// How west's connections stand.
