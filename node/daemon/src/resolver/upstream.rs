@@ -294,8 +294,9 @@ impl Upstream {
                     self.0.preferred.store(index, Ordering::Relaxed);
                     return Ok(response);
                 }
-                // Repeating helps only against loss.
+                // Repeating helps only against loss, and against who says that nobody is there.
                 Err(Failure::Timeout) => {}
+                Err(Failure::Unreachable) => said = said.or(Some(Failure::Unreachable)),
                 Err(failure) => {
                     said = said.or(Some(failure));
                     if turn + 1 >= count {
@@ -313,8 +314,10 @@ impl Upstream {
         getrandom::fill(&mut id).map_err(|_| Failure::Unreachable)?;
         message.metadata.id = u16::from_be_bytes(id);
         let octets = message.to_vec().map_err(|_| Failure::Unreachable)?;
-        let udp = tokio::time::timeout(UDP_TIMEOUT, self.over_udp(server, &octets, message)).await;
-        let response = match udp {
+        let mut refused = false;
+        let udp = self.over_udp(server, &octets, message, &mut refused);
+        let response = match tokio::time::timeout(UDP_TIMEOUT, udp).await {
+            Err(_) if refused => return Err(Failure::Unreachable),
             Err(_) => return Err(Failure::Timeout),
             Ok(Err(_)) => return Err(Failure::Unreachable),
             Ok(Ok(response)) => response,
@@ -332,12 +335,14 @@ impl Upstream {
     /// A new socket for every question, and with it a port that nobody can know beforehand. It is
     /// connected, so that the kernel takes answers from this server only, and tells us of ICMP errors
     /// about it. Those that come from the network anybody can forge who guesses the port: they are
-    /// no answer, and the real one may still come (rule 26 says the same of IKE).
+    /// no answer, and the real one may still come (rule 26 says the same of IKE). If none does,
+    /// `refused` says that there were some.
     async fn over_udp(
         &self,
         server: SocketAddr,
         octets: &[u8],
         asked: &Message,
+        refused: &mut bool,
     ) -> io::Result<DnsResponse> {
         let socket = self.socket(server, Type::DGRAM, Protocol::UDP)?;
         let any = match server {
@@ -353,7 +358,10 @@ impl Upstream {
             let len = match socket.recv(&mut buffer).await {
                 Ok(len) => len,
                 Err(error) if server.ip().is_loopback() => return Err(error),
-                Err(_) => continue,
+                Err(_) => {
+                    *refused = true;
+                    continue;
+                }
             };
             if let Some(response) = buffer.get(..len).and_then(|octets| parse(octets, asked)) {
                 return Ok(response);

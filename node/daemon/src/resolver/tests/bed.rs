@@ -271,7 +271,9 @@ fn a_dead_server_is_a_failure_and_known_answers_outlive_it() {
         let began = Instant::now();
         let answer = resolver.answer(&reverse("192.0.2.78")).await;
         assert_eq!(answer.outcome, Outcome::Failed(Failure::Unreachable));
-        assert!(began.elapsed() < Duration::from_secs(1), "refused ports are told at once");
+        // A refused port is told by ICMP, which anybody can forge: the answer is waited for.
+        let took = began.elapsed();
+        assert!((Duration::from_secs(1)..Duration::from_secs(5)).contains(&took), "{took:?}");
         assert!(answer.ttl <= Duration::from_secs(60));
 
         // Nobody at all there: silence.
