@@ -139,7 +139,7 @@ fn strongswan_gives_us_an_address() {
     }
 }
 
-/// The same with INTERNAL_IP6_ADDRESS (RFC 7296 §3.15.1).
+/// Rule 72: the same with INTERNAL_IP6_ADDRESS (RFC 7296 §3.15.1).
 #[test]
 fn strongswan_gives_us_an_ipv6_address() {
     if can_run("strongswan_gives_us_an_ipv6_address") {
