@@ -189,7 +189,7 @@ fn we_give_strongswan_an_address() {
     }
 }
 
-/// The same with INTERNAL_IP6_ADDRESS.
+/// Rule 72: the same with INTERNAL_IP6_ADDRESS.
 #[test]
 fn we_give_strongswan_an_ipv6_address() {
     if can_run("we_give_strongswan_an_ipv6_address") {
