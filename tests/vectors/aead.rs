@@ -42,6 +42,65 @@ fn run(set: TestName, provider: Provider) -> usize {
     count
 }
 
+/// The same vectors through what seals and opens IKE's own messages. An opened text ends in its padding
+/// and how much that is; a sealed one is as long as ours are, so it is its ciphertext that is known,
+/// and its ICV is for the other crate's own opening.
+fn run_ike(set: TestName) -> [usize; 3] {
+    let (mut opened, mut refused, mut sealed) = (0, 0, 0);
+    for group in TestSet::load(set).unwrap().test_groups {
+        let (number, cipher) = match (set, group.key_size) {
+            (TestName::AesGcm, 128) => ((20, Some(128)), EspCipher::Aes128Gcm16),
+            (TestName::AesGcm, 256) => ((20, Some(256)), EspCipher::Aes256Gcm16),
+            (TestName::ChaCha20Poly1305, 256) => ((28, None), EspCipher::ChaCha20Poly1305),
+            _ => continue,
+        };
+        for test in group.tests {
+            let Ok(nonce) = <[u8; 12]>::try_from(&test.nonce[..]) else { continue };
+            let ((salt, iv), aad) = (nonce.split_at(4), &test.aad[..]);
+            let keymat = [&test.key[..], salt].concat();
+            let octets = [iv, &test.ct, &test.tag].concat();
+            let text = ike::internal::open(number, &keymat, aad, &octets);
+            let good = test.result != TestResult::Invalid && test.tag.len() == 16;
+            let unpadded = test.pt.split_last().and_then(|(padding, text)| {
+                Some(text[..text.len().checked_sub(usize::from(*padding))?].to_vec())
+            });
+            let expected = unpadded.filter(|_| good);
+            assert_eq!(text, expected, "{set:?} {}", test.tc_id);
+            *(if expected.is_some() { &mut opened } else { &mut refused }) += 1;
+            let count = u64::from_be_bytes(iv.try_into().unwrap());
+            let made = ike::internal::seal(number, &keymat, count, aad, &test.pt);
+            if count == u64::MAX {
+                // The last number is never used: there would be no next.
+                assert_eq!(made, None);
+                continue;
+            }
+            let made = made.unwrap();
+            let (text, icv) = made[8..].split_at(test.pt.len() + 1);
+            assert_eq!(&made[..8], iv);
+            if good {
+                assert_eq!(text[..test.pt.len()], test.ct[..], "{set:?} {}", test.tc_id);
+                sealed += 1;
+            }
+            let provider = match cipher {
+                EspCipher::ChaCha20Poly1305 => Provider::AwsLc,
+                _ => Provider::RustCrypto,
+            };
+            let (mut text, icv) = (text.to_vec(), icv.try_into().unwrap());
+            assert!(open((provider, cipher), &test.key, nonce, aad, &mut text, icv));
+            assert_eq!(text, [&test.pt[..], &[0]].concat(), "{set:?} {}", test.tc_id);
+        }
+    }
+    [opened, refused, sealed]
+}
+
+#[test]
+fn ike_messages_of_every_aead() {
+    for set in [TestName::AesGcm, TestName::ChaCha20Poly1305] {
+        let [opened, refused, sealed] = run_ike(set);
+        assert!(opened >= 10 && refused > 50 && sealed >= 60, "{opened} {refused} {sealed}");
+    }
+}
+
 /// RUSTSEC-2023-0096: what fails its check leaves no plaintext behind, in either library.
 #[test]
 fn aes_gcm_of_both_libraries() {

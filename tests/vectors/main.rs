@@ -3,12 +3,15 @@
 //!
 //! Wycheproof calls some results "acceptable". We decide: a DigestInfo without its NULL is refused,
 //! because signatures are compared, not parsed; a key agreement that yields zero is refused (RFC
-//! 7748 §6.1); every other acceptable point is computed with, as RFC 7748 §5 wants it.
+//! 7748 §6.1), on every curve; every other acceptable point of Curve25519 is computed with, as RFC
+//! 7748 §5 wants it; compressed points of the NIST curves are refused, because RFC 5903 §7 has both
+//! coordinates.
 
 mod aead;
 mod agreement;
 mod curves;
 mod forgery;
+mod kem;
 mod keys;
 mod number;
 mod prf;

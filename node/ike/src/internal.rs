@@ -42,6 +42,39 @@ pub fn agree(group: u16, private: &[u8], peer: &[u8]) -> Option<(Vec<u8>, Option
     Some((own.public().to_vec(), own.agree(peer).ok().map(|secret| secret.to_vec())))
 }
 
+/// The common secret of a ciphertext, with a whole decapsulation key of the additional key exchange
+/// method with this number.
+#[must_use]
+pub fn decapsulate(method: u16, key: &[u8], ciphertext: &[u8]) -> Option<Vec<u8>> {
+    let method = crypto::AdditionalKe::from_number(method)?;
+    let key = crypto::Decapsulation::with_private(method, key).ok()?;
+    key.open(ciphertext).ok().map(|secret| secret.to_vec())
+}
+
+/// A ciphertext for this encapsulation key, and the common secret.
+#[must_use]
+pub fn encapsulate(method: u16, key: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let method = crypto::AdditionalKe::from_number(method)?;
+    let (ciphertext, secret) = crypto::encapsulate(method, key).ok()?;
+    Some((ciphertext, secret.to_vec()))
+}
+
+/// Seals payloads as the message with this number under a key, padding added; gives IV, ciphertext
+/// and ICV.
+#[must_use]
+pub fn seal(
+    cipher: (u16, Option<u16>),
+    keymat: &[u8],
+    number: u64,
+    aad: &[u8],
+    payloads: &[u8],
+) -> Option<Vec<u8>> {
+    let cipher = crypto::IkeCipher::AEADS.into_iter().find(|c| c.number() == cipher)?;
+    let mut message = aad.to_vec();
+    crypto::Sealer::from_number(cipher, keymat, number).ok()?.seal(&mut message, payloads).ok()?;
+    Some(message.split_off(aad.len()))
+}
+
 /// Opens what an encrypted payload holds (IV, ciphertext, ICV) with the AEAD of this number and
 /// key length; gives the payloads inside, padding removed.
 #[must_use]

@@ -22,6 +22,11 @@ impl AdditionalKe {
             Self::MlKem768 => 36,
         }
     }
+
+    /// The method of this number.
+    pub(crate) fn from_number(number: u16) -> Option<Self> {
+        (number == Self::MlKem768.number()).then_some(Self::MlKem768)
+    }
 }
 
 /// The initiator's half.
@@ -39,6 +44,13 @@ impl Decapsulation {
         let public =
             key.encapsulation_key().and_then(|k| k.key_bytes().map(|b| b.as_ref().to_vec()));
         Ok(Self { key, public: public.map_err(|_| CryptoFailure)? })
+    }
+
+    /// A key pair that was published, of which nothing but the private half is known.
+    pub(crate) fn with_private(method: AdditionalKe, key: &[u8]) -> Result<Self, CryptoFailure> {
+        let AdditionalKe::MlKem768 = method;
+        let key = DecapsulationKey::new(&ML_KEM_768, key).map_err(|_| CryptoFailure)?;
+        Ok(Self { key, public: Vec::new() })
     }
 
     /// The value for our KE payload: the encapsulation key.

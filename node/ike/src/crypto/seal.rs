@@ -110,6 +110,15 @@ impl Sealer {
         Ok(Self { key: Key::new(cipher, sk_e, sk_a)?, next_iv: 0 })
     }
 
+    /// An AEAD that has sealed so many messages already.
+    pub(crate) fn from_number(
+        cipher: IkeCipher,
+        sk_e: &[u8],
+        number: u64,
+    ) -> Result<Self, CryptoFailure> {
+        Ok(Self { next_iv: number, ..Self::new(cipher, sk_e, &[])? })
+    }
+
     /// Octets of IV, ciphertext and ICV of so many octets of payloads.
     pub(crate) fn sealed_len(&self, len: usize) -> usize {
         match self.key.cipher.integrity() {
