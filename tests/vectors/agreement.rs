@@ -41,7 +41,7 @@ fn the_nist_curves() {
     use ecdh::{TestName, TestSet};
     for (set, group, len, agrees) in [
         (TestName::EcdhSecp256r1Ecpoint, ECP_256, 32, 329),
-        (TestName::EcdhSecp384r1Ecpoint, ECP_384, 48, 780),
+        (TestName::EcdhSecp384r1Ecpoint, ECP_384, 48, 770),
         (TestName::EcdhSecp521r1Ecpoint, ECP_521, 66, 632),
     ] {
         let (mut agreed, mut refused) = (0, 0);
