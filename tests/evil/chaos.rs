@@ -9,10 +9,15 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 
 use super::peer::Evil;
-use super::victim::{EVIL, EVIL_KEY, NOBODYS_KEY, Owned, VICTIM, inner};
+use super::victim::{
+    EVIL, EVIL_KEY, HONEST, HONEST_KEY, NOBODYS_KEY, Owned, VICTIM, VICTIMS_KEY, inner,
+};
 use super::wire::{
-    AUTH, CREATE_CHILD_SA, Header, ID_I, ID_R, IKE_AUTH, IKE_SA_INIT, INFORMATIONAL, NONCE, NOTIFY,
-    Payload, RESPONSE, SA, SK, SKF, TS_I, TS_R, chain,
+    ADDITIONAL_IP4_ADDRESS, ADDITIONAL_KEY_EXCHANGE, AUTH, COOKIE2, CP, CREATE_CHILD_SA, Header,
+    ID_I, ID_R, IKE_AUTH, IKE_FOLLOWUP_KE, IKE_INTERMEDIATE, IKE_SA_INIT, INFORMATIONAL,
+    MOBIKE_SUPPORTED, NAT_DESTINATION, NAT_SOURCE, NO_ADDITIONAL_ADDRESSES, NO_NATS_ALLOWED, NONCE,
+    NOTIFY, Payload, QCD_TOKEN, RESPONSE, SA, SET_WINDOW_SIZE, SK, SKF, TICKET_LT_OPAQUE,
+    TICKET_REQUEST, TS_I, TS_R, UPDATE_SA_ADDRESSES, USE_TRANSPORT_MODE, chain,
 };
 
 /// Each victim meets so many peers, of [`STEPS`] steps each.
@@ -120,7 +125,7 @@ impl<'a> Chaos<'a> {
             let header = Header { flags: header.flags ^ 0x28, ..*header };
             self.asked.pop_front();
             let payloads = match header.exchange {
-                IKE_AUTH => self.evil.auth_payloads(inner(EVIL), inner(VICTIM)),
+                IKE_AUTH => self.auth(),
                 CREATE_CHILD_SA => self.evil.child_payloads(inner(VICTIM), inner(EVIL), false),
                 _ => vec![],
             };
@@ -133,9 +138,22 @@ impl<'a> Chaos<'a> {
         let id = self.evil.next_id;
         let (exchange, payloads) = if !self.authenticated {
             self.authenticated = true;
-            (IKE_AUTH, self.evil.auth_payloads(inner(EVIL), inner(VICTIM)))
+            (IKE_AUTH, self.auth())
         } else {
-            match self.below(8) {
+            match self.below(14) {
+                8 => {
+                    // One more host behind it: the owner is asked.
+                    let other = inner([HONEST, VICTIM][self.below(2)]);
+                    (CREATE_CHILD_SA, self.evil.child_payloads(other, inner(VICTIM), false))
+                }
+                9 => {
+                    let mut payloads = self.evil.child_payloads(inner(EVIL), inner(VICTIM), false);
+                    payloads.push(Payload::notify(0, &[], USE_TRANSPORT_MODE, &[]));
+                    (CREATE_CHILD_SA, payloads)
+                }
+                10 | 11 => (INFORMATIONAL, self.mobility()),
+                12 => (IKE_FOLLOWUP_KE, self.followup()),
+                13 => (IKE_INTERMEDIATE, self.followup()),
                 0 => (CREATE_CHILD_SA, self.evil.child_payloads(inner(EVIL), inner(VICTIM), false)),
                 1 => (CREATE_CHILD_SA, self.evil.child_payloads(inner(EVIL), inner(VICTIM), true)),
                 2 => (CREATE_CHILD_SA, self.evil.rekey_payloads()),
@@ -153,6 +171,55 @@ impl<'a> Chaos<'a> {
         };
         self.evil.next_id = id.wrapping_add(1);
         Some((self.evil.header(exchange, false, id), payloads))
+    }
+
+    /// IKE_AUTH, with some of what may stand beside it.
+    fn auth(&mut self) -> Vec<Payload> {
+        let mut payloads = self.evil.auth_payloads(inner(EVIL), inner(VICTIM));
+        for _ in 0..self.below(3) {
+            payloads.push(self.extension());
+        }
+        payloads
+    }
+
+    /// What announces or asks for something of another RFC than 7296.
+    fn extension(&mut self) -> Payload {
+        match self.below(10) {
+            0..=2 => Payload::notify(0, &[], MOBIKE_SUPPORTED, &[]),
+            3 => Payload::notify(0, &[], TICKET_REQUEST, &[]),
+            4 => Payload::notify(0, &[], QCD_TOKEN, &[7; 32]),
+            5 => Payload::notify(0, &[], USE_TRANSPORT_MODE, &[]),
+            6 => Payload::notify(0, &[], SET_WINDOW_SIZE, &[0, 0, 0, 9]),
+            7 => Payload::notify(0, &[], TICKET_LT_OPAQUE, &[0, 0, 9, 9, 1, 2, 3]),
+            // An inner address, wanted or given (RFC 7296 §3.15).
+            8 => Payload::new(CP, [1, 0, 0, 0, 0, 1, 0, 4, 10, 0, 0, 9]),
+            _ => Payload::new(CP, [2, 0, 0, 0, 0, 1, 0, 4, 10, 0, 0, 9, 0, 8, 0, 0]),
+        }
+    }
+
+    /// What MOBIKE says (RFC 4555), in an order of its own.
+    fn mobility(&mut self) -> Vec<Payload> {
+        (0..=self.below(3))
+            .map(|_| match self.below(7) {
+                0 | 1 => Payload::notify(0, &[], UPDATE_SA_ADDRESSES, &[]),
+                2 => Payload::notify(0, &[], ADDITIONAL_IP4_ADDRESS, &[203, 0, 113, 9]),
+                3 => Payload::notify(0, &[], NO_ADDITIONAL_ADDRESSES, &[]),
+                4 => Payload::notify(0, &[], NO_NATS_ALLOWED, &[0; 12]),
+                5 => {
+                    let kind = [NAT_SOURCE, NAT_DESTINATION][self.below(2)];
+                    Payload::notify(0, &[], kind, &[5; 20])
+                }
+                _ => Payload::notify(0, &[], COOKIE2, &[6; 16]),
+            })
+            .collect()
+    }
+
+    /// An additional key exchange (RFC 9370): whole, too short, or with a link to nothing.
+    fn followup(&mut self) -> Vec<Payload> {
+        let len = [0, 32, 1088, 1184][self.below(4)];
+        let ke = Payload::ke(36, &vec![u8::try_from(self.below(256)).unwrap(); len]);
+        let link = vec![1; self.below(40)];
+        vec![ke, Payload::notify(0, &[], ADDITIONAL_KEY_EXCHANGE, &link)]
     }
 
     /// Something sealed, or IKE_SA_INIT if there are no keys; mangled or not.
@@ -285,7 +352,9 @@ impl<'a> Chaos<'a> {
     /// A payload that nobody expects there.
     fn strange(&mut self) -> Payload {
         let protocol = u8::try_from(self.below(5)).unwrap();
-        match self.below(8) {
+        match self.below(10) {
+            8 => self.extension(),
+            9 => self.mobility().remove(0),
             0 => Payload::delete(protocol, 4, 2, &[0, 1, 2, 3, 0, 1, 2, 3]),
             1 => Payload::delete(1, 0, 0, &[]),
             2 => Payload::notify(protocol, &[0; 4], 16393, &[]),
@@ -302,7 +371,22 @@ impl<'a> Chaos<'a> {
         let now = self.victim.now;
         let ike = self.victim.established.keys().next_back().copied();
         let child = self.victim.children.keys().next().copied();
-        match (self.below(8), ike, child) {
+        match (self.below(12), ike, child) {
+            (8, Some(ike), _) => {
+                let moved = self.one_in(2);
+                self.victim.ike.allow_moves(ike, moved);
+            }
+            (9, Some(ike), _) => {
+                let to = [VICTIM, HONEST][self.below(2)];
+                self.victim.ike.relocate(now, ike, to);
+            }
+            (10, _, _) => {
+                let addresses = [vec![VICTIM], vec![VICTIM, HONEST]][self.below(2)].clone();
+                self.victim.ike.set_addresses(now, addresses);
+            }
+            (11, _, _) => {
+                self.victim.resume(EVIL, EVIL_KEY);
+            }
             (0, Some(ike), _) => self.victim.create_child(ike, EVIL),
             (1, Some(ike), _) => self.victim.ike.rekey_ike(now, ike),
             (2, Some(ike), _) => self.victim.ike.probe(now, ike),
@@ -326,6 +410,7 @@ impl<'a> Chaos<'a> {
                 let identity = Identity::Null;
                 self.victim.tell(need.ike, identity, PeerVerdict::Unknown);
             }
+            Some(Output::NeedChild(need)) if self.one_in(3) => self.victim.allow(&need, false),
             Some(Output::Sign(job)) if self.one_in(3) => {
                 let signature = (!self.one_in(2)).then(|| vec![9; 256]);
                 self.victim.ike.handle_signature(now, job.ike, signature);
@@ -359,9 +444,17 @@ impl<'a> Chaos<'a> {
     }
 }
 
+/// A victim that does all that can be configured.
+fn equipped(seed: u64) -> Owned {
+    let mut victim = Owned::equipped(VICTIM, VICTIMS_KEY, seed);
+    victim.knows(HONEST, HONEST_KEY);
+    victim.knows(EVIL, EVIL_KEY);
+    victim
+}
+
 /// One victim's life; how often the evil were established with it, and had children.
 pub(crate) fn life(seed: u64, calls: bool) -> [usize; 2] {
-    let mut victim = Owned::victim(seed);
+    let mut victim = if seed % 3 == 0 { Owned::victim(seed) } else { equipped(seed) };
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     for _ in 0..PEERS {
         // Half of them have the key that their name stands for.
@@ -406,7 +499,7 @@ pub(crate) fn life(seed: u64, calls: bool) -> [usize; 2] {
 pub(crate) fn scripted(input: &[u8]) -> usize {
     let [head, script @ ..] = input else { return 0 };
     let (calls, entitled) = (head & 1 != 0, head & 2 != 0);
-    let mut victim = Owned::victim(7);
+    let mut victim = if head & 4 == 0 { Owned::victim(7) } else { equipped(7) };
     let key = if entitled { EVIL_KEY } else { NOBODYS_KEY };
     let evil = Evil::new(EVIL, key, !calls, ChaCha20Rng::seed_from_u64(8));
     let choices = Choices::Script(script.iter().copied().collect());

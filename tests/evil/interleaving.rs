@@ -3,7 +3,7 @@
 //! verb; time, forwards and back. Whatever it is, every input is taken, what is installed has been
 //! granted, every table has an end, and going down leaves nothing.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ike::{Identity, IkeId, Output, PeerVerdict};
@@ -17,6 +17,8 @@ use crate::victim::{HONEST, HONEST_KEY, NOBODYS_KEY, Owned, VICTIM, VICTIMS_KEY,
 #[derive(Clone, Debug)]
 enum Op {
     Call(bool),
+    /// With a ticket, if there is one.
+    Resume(bool),
     Deliver(Index),
     Repeat(Index),
     Lose(Index),
@@ -27,6 +29,8 @@ enum Op {
     Answer(bool),
     Verdict(bool, u8),
     Signature(bool, u8),
+    /// No to one more child.
+    Refuse(bool),
     /// A verdict and a signature for an SA that did not ask.
     Unasked(bool, u8),
     Verb(bool, u8, u8),
@@ -40,6 +44,7 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         2 => any::<bool>().prop_map(Op::Call),
+        2 => any::<bool>().prop_map(Op::Resume),
         12 => any::<Index>().prop_map(Op::Deliver),
         3 => any::<Index>().prop_map(Op::Repeat),
         2 => any::<Index>().prop_map(Op::Lose),
@@ -49,6 +54,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => any::<bool>().prop_map(Op::Answer),
         1 => (any::<bool>(), any::<u8>()).prop_map(|(who, how)| Op::Verdict(who, how)),
         1 => (any::<bool>(), any::<u8>()).prop_map(|(who, how)| Op::Signature(who, how)),
+        1 => any::<bool>().prop_map(Op::Refuse),
         1 => (any::<bool>(), any::<u8>()).prop_map(|(who, which)| Op::Unasked(who, which)),
         8 => (any::<bool>(), any::<u8>(), any::<u8>())
             .prop_map(|(who, which, id)| Op::Verb(who, which, id)),
@@ -65,8 +71,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut a = Owned::new(VICTIM, VICTIMS_KEY, 1);
-        let mut b = Owned::new(HONEST, HONEST_KEY, 2);
+        let mut a = Owned::equipped(VICTIM, VICTIMS_KEY, 1);
+        let mut b = Owned::equipped(HONEST, HONEST_KEY, 2);
         a.knows(HONEST, HONEST_KEY);
         b.knows(VICTIM, VICTIMS_KEY);
         b.now = a.now;
@@ -114,6 +120,10 @@ impl World {
                 let (peer, key) = if who { (VICTIM, VICTIMS_KEY) } else { (HONEST, HONEST_KEY) };
                 self.owned[usize::from(who)].call(peer, key);
             }
+            Op::Resume(who) => {
+                let (peer, key) = if who { (VICTIM, VICTIMS_KEY) } else { (HONEST, HONEST_KEY) };
+                self.owned[usize::from(who)].resume(peer, key);
+            }
             Op::Deliver(which) if !self.wire.is_empty() => {
                 let transmit = self.wire.remove(which.index(self.wire.len()));
                 self.deliver(&transmit, transmit.local);
@@ -138,6 +148,7 @@ impl World {
             Op::Answer(who) => self.owned[usize::from(who)].answer(),
             Op::Verdict(who, how) => verdict(&mut self.owned[usize::from(who)], how),
             Op::Signature(who, how) => signature(&mut self.owned[usize::from(who)], how),
+            Op::Refuse(who) => refuse(&mut self.owned[usize::from(who)]),
             Op::Unasked(who, which) => unasked(&mut self.owned[usize::from(who)], which),
             Op::Verb(who, which, id) => {
                 let peer = if who { VICTIM } else { HONEST };
@@ -162,6 +173,13 @@ impl World {
         self.owned.iter_mut().for_each(Owned::after);
         self.collect();
     }
+}
+
+/// An address that either may move to.
+const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 77));
+
+fn own(peer: IpAddr) -> IpAddr {
+    if peer == VICTIM { HONEST } else { VICTIM }
 }
 
 /// Answers who the peer is in a way that a confused owner might.
@@ -203,10 +221,18 @@ fn signature(owned: &mut Owned, how: u8) {
     owned.ike.handle_signature(owned.now, job.ike, octets);
 }
 
+fn refuse(owned: &mut Owned) {
+    let at = owned.waiting.iter().position(|question| matches!(question, Output::NeedChild(_)));
+    if let Some(Output::NeedChild(need)) = at.and_then(|at| owned.waiting.remove(at)) {
+        owned.allow(&need, false);
+    }
+}
+
 fn unasked(owned: &mut Owned, which: u8) {
     let ike = IkeId(u64::from(which % 16));
     let asks = owned.waiting.iter().any(|question| match question {
         Output::NeedPeer(need) => need.ike == ike,
+        Output::NeedChild(need) => need.ike == ike,
         Output::Sign(job) => job.ike == ike,
         _ => false,
     });
@@ -214,20 +240,37 @@ fn unasked(owned: &mut Owned, which: u8) {
         let grants = vec![grant(HONEST_KEY, VICTIM, HONEST), grant(VICTIMS_KEY, HONEST, VICTIM)];
         let verdict = PeerVerdict::Known { identity: Identity::Null, grants };
         owned.ike.handle_peer(owned.now, ike, verdict);
+        owned.ike.handle_child(owned.now, ike, true);
         owned.ike.handle_signature(owned.now, ike, Some(vec![1; 256]));
     }
 }
 
 /// Every verb, for SAs that are there and for some that are not.
-fn verb(owned: &mut Owned, which: u8, id: u8, peer: std::net::IpAddr) {
+fn verb(owned: &mut Owned, which: u8, id: u8, peer: IpAddr) {
     let now = owned.now;
     let pick = usize::from(id / 2);
     let some = owned.established.keys().nth(pick % owned.established.len().max(1)).copied();
     let ike = some.filter(|_| id.is_multiple_of(2)).unwrap_or_else(|| IkeId(u64::from(id)));
     let some = owned.children.keys().nth(pick % owned.children.len().max(1)).copied();
     let child = some.filter(|_| id.is_multiple_of(2)).unwrap_or_else(|| SaId(u64::from(id)));
-    match which % 12 {
+    let addresses = [vec![own(peer)], vec![], vec![ELSEWHERE], vec![ELSEWHERE, own(peer)]];
+    match which % 20 {
         0 | 1 => owned.create_child(ike, peer),
+        12 | 13 => owned.create_child_beyond(ike, IpAddr::from([10, 0, 1, id % 8])),
+        14 => owned.ike.set_addresses(now, addresses[pick % addresses.len()].clone()),
+        15 => owned.ike.relocate(now, ike, if id & 2 == 0 { ELSEWHERE } else { own(peer) }),
+        16 => owned.ike.allow_moves(ike, id & 2 == 0),
+        17 => {
+            owned.ike.withdraw(now, ike);
+        }
+        18 => {
+            let spi = sa::Spi::new(256 + u32::from(id)).unwrap();
+            owned.ike.handle_unknown_spi(now, spi, own(peer), peer);
+        }
+        19 => {
+            let keys = (0..id % 4).map(|n| [n + 3; 32].into()).collect::<Vec<_>>();
+            owned.ike.set_ticket_keys(&keys);
+        }
         2 | 3 => owned.ike.rekey_child(now, child),
         4 | 5 => owned.ike.rekey_ike(now, ike),
         6 => owned.ike.probe(now, ike),
@@ -253,7 +296,11 @@ proptest! {
             world.happen(op);
         }
         // They end up speaking to each other, if they are let.
-        world.owned.iter_mut().for_each(|owned| owned.pass(Duration::from_secs(300)));
+        for (owned, addr) in world.owned.iter_mut().zip([VICTIM, HONEST]) {
+            owned.ike.set_addresses(owned.now, vec![addr]);
+            owned.after();
+            owned.pass(Duration::from_secs(300));
+        }
         world.wire.clear();
         world.settle();
         world.owned[0].serves_the_honest();

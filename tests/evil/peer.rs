@@ -140,6 +140,8 @@ pub(crate) struct Evil {
     pub(crate) esp_spi: [u8; 4],
     /// Which of the caller's proposals it answers with.
     number: u8,
+    /// What its headers say.
+    pub(crate) version: u8,
 }
 
 impl Evil {
@@ -168,6 +170,7 @@ impl Evil {
             next_id: u32::from(initiator),
             esp_spi: [0, 1, 2, 3],
             number: 1,
+            version: 0x20,
         }
     }
 
@@ -210,7 +213,8 @@ impl Evil {
             id: 0,
         };
         let (first, body) = chain(payloads);
-        let octets = header.write(first, &body);
+        let mut octets = header.write(first, &body);
+        octets[17] = self.version;
         if self.initiator {
             self.request.clone_from(&octets);
         } else {
@@ -398,6 +402,7 @@ impl Evil {
         let whole = body.len() + 8 + text.len() + 16;
         let mut out = header.write(outermost, &vec![0; whole]);
         out.truncate(28);
+        out[17] = self.version;
         out.extend_from_slice(&body);
         self.iv += 1;
         let iv = self.iv.to_be_bytes();

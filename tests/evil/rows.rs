@@ -8,7 +8,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 
 use crate::peer::{ESP_SUITE, Evil, IKE_SUITE};
-use crate::victim::{EVIL, EVIL_KEY, HONEST, NOBODYS_KEY, Owned, VICTIM, inner};
+use crate::victim::{EVIL, EVIL_KEY, HONEST, NOBODYS_KEY, Owned, VICTIM, VICTIMS_KEY, inner};
 use crate::wire::{
     AUTH, CREATE_CHILD_SA, Header, ID_I, ID_R, IKE_AUTH, IKE_INTERMEDIATE, IKE_SA_INIT,
     INFORMATIONAL, KE, NONCE, Payload, RESPONSE, SA, SK, SKF, TS_I, TS_R, chain, split,
@@ -126,6 +126,120 @@ fn every_length_of_every_message() {
     victim.serves_the_honest();
 }
 
+/// CVE-2013-4564: and every length of every answer that we wait for, and of every request that
+/// comes under the keys.
+#[test]
+fn every_length_of_every_answer() {
+    let mut victim = Owned::victim(1);
+    let mut evil = peer(EVIL_KEY, false);
+    victim.call(EVIL, EVIL_KEY);
+    assert!(evil.read_init(&victim.said()[0]));
+    let response = evil.init(&evil.init_payloads());
+    let spoilt = |victim: &mut Owned, whole: &[u8]| {
+        for len in 0..whole.len() {
+            victim.hear(EVIL, &whole[..len]);
+            victim.hear(EVIL, &cut(whole, len));
+            let mut longer = whole.to_vec();
+            longer[24..28].copy_from_slice(&u32::try_from(len).unwrap().to_be_bytes());
+            victim.hear(EVIL, &longer);
+            assert!(victim.said().is_empty(), "{len} octets were answered");
+        }
+    };
+    spoilt(&mut victim, &response);
+    assert!(victim.events.is_empty(), "{:?}", victim.events);
+    victim.hear(EVIL, &response);
+    let request = victim.said().remove(0);
+    assert!(evil.open(&request).is_some());
+    let payloads = evil.auth_payloads(inner(EVIL), inner(VICTIM));
+    let auth = evil.seal(evil.header(IKE_AUTH, true, 1), &payloads);
+    spoilt(&mut victim, &auth);
+    assert!(victim.established.is_empty());
+    victim.hear(EVIL, &auth);
+    assert_eq!((victim.established.len(), victim.children.len()), (1, 1));
+    // Once there are keys for both: a request, and the answer to a question of ours.
+    let request = evil.child_payloads(inner(EVIL), inner(VICTIM), false);
+    let request = evil.seal(evil.header(CREATE_CHILD_SA, false, 0), &request);
+    spoilt(&mut victim, &request);
+    victim.hear(EVIL, &request);
+    assert_eq!(victim.said().len(), 1);
+    victim.ike.probe(victim.now, *victim.established.keys().next().unwrap());
+    victim.after();
+    assert_eq!(victim.said().len(), 1);
+    let alive = evil.seal(evil.header(INFORMATIONAL, true, 2), &[]);
+    spoilt(&mut victim, &alive);
+    let is_alive = |victim: &Owned| victim.events.iter().any(|e| matches!(e, Event::Alive { .. }));
+    assert!(!is_alive(&victim));
+    victim.hear(EVIL, &alive);
+    assert!(is_alive(&victim));
+    victim.serves_the_honest();
+}
+
+/// RFC 7296 §2.5: a later minor version is ignored on receipt, from the first message to the last, and
+/// what we send has ours.
+#[test]
+fn a_later_minor_version_is_none_of_our_business() {
+    for minor in [0x21, 0x2f] {
+        let mut victim = Owned::victim(25);
+        let mut evil = peer(EVIL_KEY, true);
+        evil.version = minor;
+        let request = evil.init(&evil.init_payloads());
+        assert_eq!(request[17], minor);
+        victim.hear(EVIL, &request);
+        let answer = victim.said().remove(0);
+        assert_eq!(answer[17], 0x20);
+        assert!(evil.read_init(&answer));
+        for (exchange, payloads) in
+            [(IKE_AUTH, evil.auth_payloads(inner(EVIL), inner(VICTIM))), (INFORMATIONAL, vec![])]
+        {
+            let header = evil.header(exchange, false, evil.next_id);
+            evil.next_id += 1;
+            let octets = evil.seal(header, &payloads);
+            victim.hear(EVIL, &octets);
+            let answer = victim.said().remove(0);
+            assert_eq!(answer[17], 0x20);
+            assert!(evil.open(&answer).is_some());
+        }
+        assert_eq!((victim.established.len(), victim.children.len()), (1, 1), "{minor:#x}");
+    }
+}
+
+/// RFC 7296 §2.3: a window is one message unless its owner says otherwise, and nobody has to use more.
+/// We never say otherwise, and whatever a peer says, we ask one thing at a time and answer its requests
+/// in their order.
+#[test]
+fn a_window_is_one_message_whatever_is_announced() {
+    const SET_WINDOW_SIZE: u16 = 16385;
+    for size in [0, 1, 2, 64, u32::MAX] {
+        let mut victim = Owned::victim(26);
+        let mut evil = keyed(&mut victim, EVIL_KEY);
+        let announced = Payload::notify(0, &[], SET_WINDOW_SIZE, &size.to_be_bytes());
+        let mut payloads = evil.auth_payloads(inner(EVIL), inner(VICTIM));
+        payloads.push(announced.clone());
+        let answers = ask(&mut victim, &mut evil, IKE_AUTH, &payloads);
+        assert!(!notifies(&answers).contains(&SET_WINDOW_SIZE), "{size}");
+        assert_eq!((victim.established.len(), victim.children.len()), (1, 1), "{size}");
+        let answers = ask(&mut victim, &mut evil, INFORMATIONAL, &[announced]);
+        assert_eq!((answers.len(), notifies(&answers)), (1, vec![]), "{size}");
+        // Three wishes, one question.
+        let ike = *victim.established.keys().next().unwrap();
+        let child = *victim.children.keys().next().unwrap();
+        victim.ike.probe(victim.now, ike);
+        victim.ike.rekey_child(victim.now, child);
+        victim.ike.rekey_ike(victim.now, ike);
+        victim.after();
+        let asked = victim.said();
+        assert_eq!(asked.len(), 1, "{size}");
+        // The peer's own second request before its first: not taken, and then taken in its turn.
+        let first = evil.seal(evil.header(INFORMATIONAL, false, 3), &[]);
+        let second = evil.seal(evil.header(INFORMATIONAL, false, 4), &[]);
+        victim.hear(EVIL, &second);
+        assert!(victim.said().is_empty(), "{size}");
+        victim.hear(EVIL, &first);
+        victim.hear(EVIL, &second);
+        assert_eq!(victim.said().len(), 2, "{size}");
+    }
+}
+
 /// CVE-2013-6467, CVE-2013-6466, CVE-2014-2037: IKE_SA_INIT with one or two payloads missing,
 /// renumbered or in another order, as caller and as called.
 #[test]
@@ -183,7 +297,16 @@ fn first_messages_without_what_they_need() {
 /// all ones, off the curve, of small order or of another length, leave nothing behind.
 #[test]
 fn values_that_are_no_public_values() {
-    for (group, len) in [(31_u16, 32_usize), (19, 64), (20, 96)] {
+    // Octets of a public value and of a private one.
+    for (group, len, private) in [
+        (31_u16, 32_usize, 32),
+        (19, 64, 32),
+        (20, 96, 48),
+        (21, 132, 66),
+        (14, 256, 40),
+        (15, 384, 52),
+        (16, 512, 60),
+    ] {
         let mut values = vec![vec![0; len]];
         values.extend([0, 1, len - 1, len + 1, 4096].map(|len| vec![9; len]));
         if group == 31 {
@@ -192,11 +315,15 @@ fn values_that_are_no_public_values() {
             values.push([&[0xec][..], &[0xff; 30], &[0x7f]].concat());
             values.push([&[0xed][..], &[0xff; 30], &[0x7f]].concat());
             values.push([&[0xee][..], &[0xff; 30], &[0x7f]].concat());
+        } else if group < 19 {
+            // One, and more than the modulus (RFC 6989 §2.1).
+            values.extend([[&vec![0; len - 1][..], &[1]].concat(), vec![0xff; len]]);
         } else {
             values.extend([vec![0xff; len], vec![4; len]]);
         }
+        let compatible = |config: &mut ike::Config| config.compatibility = true;
         for value in values {
-            let mut victim = Owned::victim(3);
+            let mut victim = Owned::with(VICTIM, VICTIMS_KEY, 3, compatible);
             let mut evil = peer(EVIL_KEY, true);
             let suite = [IKE_SUITE[0], IKE_SUITE[1], (4, group, 0)];
             let mut payloads = evil.init_payloads();
@@ -207,6 +334,16 @@ fn values_that_are_no_public_values() {
             assert!(victim.said().len() <= 1);
             nothing_came_of_it(&victim);
         }
+        // It is the value and not the group: one that is good brings an answer.
+        let mut victim = Owned::with(VICTIM, VICTIMS_KEY, 3, compatible);
+        let mut evil = peer(EVIL_KEY, true);
+        let mut payloads = evil.init_payloads();
+        payloads[0] = Payload::proposal(1, &[], &[IKE_SUITE[0], IKE_SUITE[1], (4, group, 0)]);
+        let (good, _) = ike::internal::agree(group, &vec![1; private], &[]).unwrap();
+        payloads[1] = Payload::ke(group, &good);
+        let octets = evil.init(&payloads);
+        victim.hear(EVIL, &octets);
+        assert_eq!(victim.ike.half_open(), 1, "group {group}");
     }
     // As the one who is called: the answer is dropped, and a better one is taken.
     for value in [vec![0; 32], vec![], vec![9; 31], vec![9; 33]] {

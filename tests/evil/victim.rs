@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ike::{
     Assigned, Child, ChildRequest, Config, Datagram, Event, Grant, Identity, Ike, IkeId, Initiate,
-    Output, PeerVerdict, Transmit,
+    NeedChild, Output, PeerVerdict, Ticket, Transmit,
 };
 use sa::{Mode, SaId, TrafficSelector};
 
@@ -66,6 +66,8 @@ pub(crate) struct Owned {
     pub(crate) established: BTreeMap<IkeId, Identity>,
     pub(crate) children: BTreeMap<SaId, Child>,
     pub(crate) events: Vec<Event>,
+    /// What it was given to come back with.
+    pub(crate) tickets: Vec<Ticket>,
     /// Questions not answered yet.
     pub(crate) waiting: VecDeque<Output>,
     /// Answer them at once.
@@ -86,9 +88,29 @@ impl Owned {
     }
 
     pub(crate) fn new(addr: IpAddr, key: usize, seed: u64) -> Self {
+        Self::with(addr, key, seed, |_| {})
+    }
+
+    /// One that gives tickets and takes them, and knows what it has lost.
+    pub(crate) fn equipped(addr: IpAddr, key: usize, seed: u64) -> Self {
+        Self::with(addr, key, seed, |config| {
+            config.resumption = true;
+            config.ticket_keys = vec![[3; 32].into()];
+            config.token_secret = Some([4; 32].into());
+            config.started = Duration::from_secs(1_800_000_000);
+        })
+    }
+
+    pub(crate) fn with(
+        addr: IpAddr,
+        key: usize,
+        seed: u64,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut octets = [7; 32];
         octets[..8].copy_from_slice(&seed.to_be_bytes());
         let mut config = Config::new(public(key));
+        change(&mut config);
         config.half_open_limit = 24;
         config.cookie_threshold = 8;
         let limit = config.half_open_limit;
@@ -104,6 +126,7 @@ impl Owned {
             established: BTreeMap::new(),
             children: BTreeMap::new(),
             events: Vec::new(),
+            tickets: Vec::new(),
             waiting: VecDeque::new(),
             prompt: true,
             sent: VecDeque::new(),
@@ -123,7 +146,30 @@ impl Owned {
 
     /// Calls.
     pub(crate) fn call(&mut self, peer: IpAddr, key: usize) -> IkeId {
-        let initiate = Initiate {
+        let initiate = self.initiate(peer, key);
+        let ike = self.ike.initiate(self.now, initiate);
+        self.expects(ike, peer);
+        ike
+    }
+
+    /// Calls with what it was given last; whether it had anything.
+    pub(crate) fn resume(&mut self, peer: IpAddr, key: usize) -> bool {
+        let Some(ticket) = self.tickets.pop() else { return false };
+        let initiate = self.initiate(peer, key);
+        let ike = self.ike.resume(self.now, initiate, &ticket, public(key));
+        self.expects(ike, peer);
+        true
+    }
+
+    fn expects(&mut self, ike: IkeId, peer: IpAddr) {
+        let identity = Identity::Address(peer);
+        let expected = Expected { identity, remote: host(peer), local: host(self.addr) };
+        self.expected.insert(ike, expected);
+        self.after();
+    }
+
+    fn initiate(&self, peer: IpAddr, key: usize) -> Initiate {
+        Initiate {
             local: self.addr,
             remote: peer,
             identity: Identity::Address(self.addr),
@@ -131,13 +177,7 @@ impl Owned {
             keys: vec![public(key).into()],
             child: self.wish(peer),
             ask_address: None,
-        };
-        let ike = self.ike.initiate(self.now, initiate);
-        let identity = Identity::Address(peer);
-        let expected = Expected { identity, remote: host(peer), local: host(self.addr) };
-        self.expected.insert(ike, expected);
-        self.after();
-        ike
+        }
     }
 
     fn wish(&self, peer: IpAddr) -> ChildRequest {
@@ -146,7 +186,18 @@ impl Owned {
 
     /// Asks for another child, which is to authorise it as well.
     pub(crate) fn create_child(&mut self, ike: IkeId, peer: IpAddr) {
-        let wish = self.wish(peer);
+        self.create(ike, self.wish(peer));
+    }
+
+    /// Asks for a child to another host behind the peer.
+    pub(crate) fn create_child_beyond(&mut self, ike: IkeId, beyond: IpAddr) {
+        self.create(
+            ike,
+            ChildRequest { remote: vec![TrafficSelector::host(beyond)], ..self.wish(beyond) },
+        );
+    }
+
+    fn create(&mut self, ike: IkeId, wish: ChildRequest) {
         if let Some(expected) = self.expected.get_mut(&ike) {
             expected.remote.extend(&wish.remote);
             expected.local.extend(&wish.local);
@@ -210,12 +261,22 @@ impl Owned {
                     self.verdicts.get(&need.identity).cloned().unwrap_or(PeerVerdict::Unknown);
                 self.tell(need.ike, need.identity, verdict);
             }
+            Some(Output::NeedChild(need)) => self.allow(&need, true),
             Some(Output::Sign(job)) => {
                 let signature = sign(self.key, job.scheme, &job.octets);
                 self.ike.handle_signature(self.now, job.ike, Some(signature));
             }
             _ => {}
         }
+    }
+
+    /// Says whether an established peer may have one more child.
+    pub(crate) fn allow(&mut self, need: &NeedChild, allowed: bool) {
+        if let Some(expected) = self.expected.get_mut(&need.ike).filter(|_| allowed) {
+            expected.remote.extend(&need.remote_selectors);
+            expected.local.extend(&need.local_selectors);
+        }
+        self.ike.handle_child(self.now, need.ike, allowed);
     }
 
     /// Gives this verdict on whoever says to be `identity`.
@@ -256,6 +317,10 @@ impl Owned {
                 assert!(self.children.values().all(|c| c.ike != *ike), "children go first");
                 self.established.remove(ike);
                 self.expected.remove(ike);
+            }
+            Event::Ticket { ike, ticket, .. } => {
+                assert!(self.established.contains_key(ike), "a ticket before authority");
+                self.tickets.push(ticket.clone());
             }
             Event::Moved { ike, .. } => {
                 assert!(self.established.contains_key(ike), "moved before authority");
@@ -339,6 +404,7 @@ impl Owned {
                 Output::NeedPeer(need) => {
                     self.ike.handle_peer(self.now, need.ike, PeerVerdict::Unknown);
                 }
+                Output::NeedChild(need) => self.ike.handle_child(self.now, need.ike, true),
                 Output::Sign(job) => self.ike.handle_signature(self.now, job.ike, Some(vec![0])),
                 _ => {}
             }

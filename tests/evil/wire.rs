@@ -14,6 +14,7 @@ pub(crate) const DELETE: u8 = 42;
 pub(crate) const TS_I: u8 = 44;
 pub(crate) const TS_R: u8 = 45;
 pub(crate) const SK: u8 = 46;
+pub(crate) const CP: u8 = 47;
 pub(crate) const SKF: u8 = 53;
 
 pub(crate) const IKE_SA_INIT: u8 = 34;
@@ -21,11 +22,26 @@ pub(crate) const IKE_AUTH: u8 = 35;
 pub(crate) const CREATE_CHILD_SA: u8 = 36;
 pub(crate) const INFORMATIONAL: u8 = 37;
 pub(crate) const IKE_INTERMEDIATE: u8 = 43;
+pub(crate) const IKE_FOLLOWUP_KE: u8 = 44;
 
 pub(crate) const INITIATOR: u8 = 0x08;
 pub(crate) const RESPONSE: u8 = 0x20;
 
+pub(crate) const SET_WINDOW_SIZE: u16 = 16385;
+pub(crate) const NAT_SOURCE: u16 = 16388;
+pub(crate) const NAT_DESTINATION: u16 = 16389;
+pub(crate) const USE_TRANSPORT_MODE: u16 = 16391;
 pub(crate) const REKEY_SA: u16 = 16393;
+pub(crate) const MOBIKE_SUPPORTED: u16 = 16396;
+pub(crate) const ADDITIONAL_IP4_ADDRESS: u16 = 16397;
+pub(crate) const NO_ADDITIONAL_ADDRESSES: u16 = 16399;
+pub(crate) const UPDATE_SA_ADDRESSES: u16 = 16400;
+pub(crate) const COOKIE2: u16 = 16401;
+pub(crate) const NO_NATS_ALLOWED: u16 = 16402;
+pub(crate) const TICKET_LT_OPAQUE: u16 = 16409;
+pub(crate) const TICKET_REQUEST: u16 = 16410;
+pub(crate) const QCD_TOKEN: u16 = 16419;
+pub(crate) const ADDITIONAL_KEY_EXCHANGE: u16 = 16441;
 pub(crate) const SIGNATURE_HASH_ALGORITHMS: u16 = 16431;
 pub(crate) const FRAGMENTATION_SUPPORTED: u16 = 16430;
 
