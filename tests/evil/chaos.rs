@@ -452,8 +452,9 @@ fn equipped(seed: u64) -> Owned {
     victim
 }
 
-/// One victim's life; how often the evil were established with it, and had children.
-pub(crate) fn life(seed: u64, calls: bool) -> [usize; 2] {
+/// One victim's life; how often the evil were established with it, had children, asked for one more
+/// host, moved, and gave tickets.
+pub(crate) fn life(seed: u64, calls: bool) -> [usize; 5] {
     let mut victim = if seed % 3 == 0 { Owned::victim(seed) } else { equipped(seed) };
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     for _ in 0..PEERS {
@@ -484,8 +485,14 @@ pub(crate) fn life(seed: u64, calls: bool) -> [usize; 2] {
             assert_eq!(victim.times_established(), before, "established without the key");
         }
     }
-    let children = victim.events.iter().filter(|e| matches!(e, Event::ChildUp(_))).count();
-    let outcome = [victim.times_established(), children];
+    let count = |of: fn(&Event) -> bool| victim.events.iter().filter(|event| of(event)).count();
+    let outcome = [
+        victim.times_established(),
+        count(|event| matches!(event, Event::ChildUp(_))),
+        victim.children_asked,
+        count(|event| matches!(event, Event::Moved { .. })),
+        count(|event| matches!(event, Event::Ticket { .. })),
+    ];
     assert!(!format!("{:?}", victim.ike).is_empty());
     victim.serves_the_honest();
     victim.pass(Duration::from_secs(200));

@@ -10,18 +10,22 @@ const VICTIMS: u64 = 150;
 fn lives(calls: bool) {
     let victims = std::env::var("OE_NODE_EVIL_VICTIMS").ok().and_then(|n| n.parse().ok());
     let victims = victims.unwrap_or(VICTIMS);
-    let mut sum = [0, 0];
+    let mut sum = [0; 5];
     for seed in 0..victims {
         match catch_unwind(AssertUnwindSafe(|| life(seed, calls))) {
-            Ok([established, children]) => sum = [sum[0] + established, sum[1] + children],
+            Ok(one) => sum.iter_mut().zip(one).for_each(|(sum, one)| *sum += one),
             Err(_) => panic!("seed {seed}, calls {calls}"),
         }
     }
     // Otherwise nothing was tried.
     let least = usize::try_from(victims).unwrap();
     assert!(sum[0] >= least && sum[1] >= least, "{sum:?} of {victims}");
+    assert!(sum[2] >= least / 10 && sum[3] >= least / 50, "{sum:?} of {victims}");
+    assert!(!calls || sum[4] >= least / 20, "{sum:?} of {victims}");
     if std::env::var_os("OE_NODE_EVIL_VICTIMS").is_some() {
-        println!("{victims} victims: {} established, {} children", sum[0], sum[1]);
+        println!(
+            "{victims} victims: established, children, asked for one more, moved, tickets: {sum:?}"
+        );
     }
 }
 

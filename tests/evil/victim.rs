@@ -68,6 +68,8 @@ pub(crate) struct Owned {
     pub(crate) events: Vec<Event>,
     /// What it was given to come back with.
     pub(crate) tickets: Vec<Ticket>,
+    /// How often it was asked for one more child.
+    pub(crate) children_asked: usize,
     /// Questions not answered yet.
     pub(crate) waiting: VecDeque<Output>,
     /// Answer them at once.
@@ -127,6 +129,7 @@ impl Owned {
             children: BTreeMap::new(),
             events: Vec::new(),
             tickets: Vec::new(),
+            children_asked: 0,
             waiting: VecDeque::new(),
             prompt: true,
             sent: VecDeque::new(),
@@ -234,6 +237,7 @@ impl Owned {
                 Output::Transmit(transmit) => self.sent.push_back(transmit),
                 Output::Event(event) => self.note(event),
                 question => {
+                    self.children_asked += usize::from(matches!(question, Output::NeedChild(_)));
                     self.waiting.push_back(question);
                     if self.prompt {
                         self.answer();
