@@ -29,6 +29,8 @@ enum Op {
     Answer(bool),
     Verdict(bool, u8),
     Signature(bool, u8),
+    /// One more host behind the other, and the request arrives.
+    Beyond(bool, u8),
     /// No to one more child.
     Refuse(bool),
     /// A verdict and a signature for an SA that did not ask.
@@ -54,7 +56,8 @@ fn op() -> impl Strategy<Value = Op> {
         8 => any::<bool>().prop_map(Op::Answer),
         1 => (any::<bool>(), any::<u8>()).prop_map(|(who, how)| Op::Verdict(who, how)),
         1 => (any::<bool>(), any::<u8>()).prop_map(|(who, how)| Op::Signature(who, how)),
-        1 => any::<bool>().prop_map(Op::Refuse),
+        3 => (any::<bool>(), any::<u8>()).prop_map(|(who, which)| Op::Beyond(who, which)),
+        2 => any::<bool>().prop_map(Op::Refuse),
         1 => (any::<bool>(), any::<u8>()).prop_map(|(who, which)| Op::Unasked(who, which)),
         8 => (any::<bool>(), any::<u8>(), any::<u8>())
             .prop_map(|(who, which, id)| Op::Verb(who, which, id)),
@@ -148,6 +151,16 @@ impl World {
             Op::Answer(who) => self.owned[usize::from(who)].answer(),
             Op::Verdict(who, how) => verdict(&mut self.owned[usize::from(who)], how),
             Op::Signature(who, how) => signature(&mut self.owned[usize::from(who)], how),
+            Op::Beyond(who, which) => {
+                let owned = &mut self.owned[usize::from(who)];
+                let Some(ike) = owned.established.keys().next_back().copied() else { return };
+                owned.create_child_beyond(ike, IpAddr::from([10, 0, 1, which % 8]));
+                owned.after();
+                self.collect();
+                for transmit in std::mem::take(&mut self.wire) {
+                    self.deliver(&transmit, transmit.local);
+                }
+            }
             Op::Refuse(who) => refuse(&mut self.owned[usize::from(who)]),
             Op::Unasked(who, which) => unasked(&mut self.owned[usize::from(who)], which),
             Op::Verb(who, which, id) => {
@@ -289,9 +302,12 @@ proptest! {
     /// CVE-2011-3380, CVE-2011-4073, CVE-2014-2338, gotatun 0.3.0: whatever is cancelled, doubled,
     /// late or out of order, at every point where the machine waits.
     #[test]
-    fn whatever_happens(ops in proptest::collection::vec(op(), 1..60)) {
+    fn whatever_happens(begun: bool, ops in proptest::collection::vec(op(), 1..60)) {
         let mut world = World::new();
         world.happen(Op::Call(false));
+        if begun {
+            world.happen(Op::Settle);
+        }
         for op in ops {
             world.happen(op);
         }
