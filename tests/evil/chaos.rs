@@ -455,7 +455,7 @@ fn equipped(seed: u64) -> Owned {
 /// One victim's life; how often the evil were established with it, had children, asked for one more
 /// host, moved, and gave tickets.
 pub(crate) fn life(seed: u64, calls: bool) -> [usize; 5] {
-    let mut victim = if seed % 3 == 0 { Owned::victim(seed) } else { equipped(seed) };
+    let mut victim = if seed.is_multiple_of(3) { Owned::victim(seed) } else { equipped(seed) };
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     for _ in 0..PEERS {
         // Half of them have the key that their name stands for.

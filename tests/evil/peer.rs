@@ -142,6 +142,8 @@ pub(crate) struct Evil {
     number: u8,
     /// What its headers say.
     pub(crate) version: u8,
+    /// The common secret and SKEYSEED of the last key exchange.
+    agreed: Vec<Vec<u8>>,
 }
 
 impl Evil {
@@ -171,6 +173,7 @@ impl Evil {
             esp_spi: [0, 1, 2, 3],
             number: 1,
             version: 0x20,
+            agreed: Vec::new(),
         }
     }
 
@@ -242,6 +245,7 @@ impl Evil {
         let nonces = self.nonces(nonce);
         let seed = prf(&nonces, &[&secret]);
         self.keys = Some(Keys::expand(&seed, &nonces, self.spi_i, self.spi_r));
+        self.agreed = vec![secret, seed];
         true
     }
 
@@ -287,7 +291,8 @@ impl Evil {
         let (first, second) = keymat.split_at(36);
         let esp = [&first[..32], &second[..32]].map(<[u8]>::to_vec);
         let ends = [&sk_ei[..32], &sk_er[..32]].map(<[u8]>::to_vec);
-        [vec![self.private.clone(), sk_d, sk_pi, sk_pr], ends.to_vec(), esp.to_vec()].concat()
+        let signing = vec![self.private.clone(), sk_d, sk_pi, sk_pr];
+        [signing, ends.to_vec(), esp.to_vec(), self.agreed.clone()].concat()
     }
 
     /// What AUTH signs (RFC 7296 §2.15).
@@ -356,6 +361,7 @@ impl Evil {
         self.initiator = true;
         self.next_id = 0;
         self.keys = Some(Keys::expand(&seed, &nonces, self.spi_i, self.spi_r));
+        self.agreed = vec![secret, seed];
         true
     }
 

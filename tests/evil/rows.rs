@@ -15,6 +15,7 @@ use crate::wire::{
 };
 
 const NO_PROPOSAL_CHOSEN: u16 = 14;
+const AUTHENTICATION_FAILED: u16 = 24;
 const UNSUPPORTED_CRITICAL_PAYLOAD: u16 = 1;
 
 fn peer(key: usize, calls: bool) -> Evil {
@@ -997,6 +998,73 @@ fn who_misbehaves_is_told_and_forgotten() {
     assert!(matches!(ended, Some(End::Misbehaved(_))), "{ended:?}");
     assert_eq!(victim.ike.len(), 0);
     victim.serves_the_honest();
+}
+
+/// CVE-2025-62291: a responder that asks for EAP instead of proving who it is, with
+/// failures of MSCHAPv2 whose lengths lie, gets nothing.
+#[test]
+fn eap_is_not_spoken() {
+    const EAP: u8 = 48;
+    for (code, len, size, with_auth) in [
+        (1_u8, 4_u16, 4_u8, false),
+        (1, 5, 1, true),
+        (4, 0, 0, false),
+        (1, 65_535, 255, true),
+        (3, 4, 4, false),
+    ] {
+        let mut victim = Owned::victim(28);
+        let mut evil = called(&mut victim, NOBODYS_KEY);
+        assert!(!victim.said().is_empty());
+        let [l0, l1] = len.to_be_bytes();
+        // Type 26, its own code 4: a failure.
+        let eap = Payload::new(EAP, [code, 1, l0, l1, 26, 4, 1, 0, size, b'E']);
+        let mut payloads = evil.auth_payloads(inner(EVIL), inner(VICTIM));
+        payloads.truncate(if with_auth { 2 } else { 1 });
+        payloads.push(eap);
+        let octets = evil.seal(evil.header(IKE_AUTH, true, 1), &payloads);
+        victim.hear(EVIL, &octets);
+        victim.pass(Duration::from_secs(60));
+        assert!(victim.established.is_empty() && victim.children.is_empty(), "{code} {len}");
+        victim.serves_the_honest();
+    }
+}
+
+/// CVE-2013-2944: keys that make the library fail, not say no: points that are on no curve, with
+/// signatures that look like some, in IKE_AUTH. What is not a plain yes is a no.
+#[test]
+fn a_library_that_fails_says_no() {
+    use ike::PublicKey;
+    // ecdsa-with-SHA256, -384, -512 and Ed25519, as RFC 7427 wants them before the signature.
+    let ecdsa = |hash| vec![12, 0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, hash];
+    let ed25519 = vec![7, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70];
+    let der = vec![0x30, 6, 2, 1, 1, 2, 1, 1];
+    let cases: Vec<(PublicKey, Vec<u8>, Vec<u8>)> = vec![
+        (PublicKey::EcdsaP256([9; 64]), ecdsa(2), der.clone()),
+        (PublicKey::EcdsaP256([0; 64]), ecdsa(3), der.clone()),
+        (PublicKey::EcdsaP384([9; 96]), ecdsa(3), der.clone()),
+        (PublicKey::EcdsaP384([0; 96]), ecdsa(4), der),
+        // y = 2 is no point's.
+        (
+            PublicKey::Ed25519(std::array::from_fn(|at| if at == 0 { 2 } else { 0 })),
+            ed25519,
+            vec![0; 64],
+        ),
+    ];
+    for (key, identifier, signature) in cases {
+        let mut victim = Owned::victim(27);
+        let mut grant = crate::victim::grant(EVIL_KEY, VICTIM, EVIL);
+        grant.key = key.clone().into();
+        let identity = Identity::Address(VICTIM);
+        let verdict = ike::PeerVerdict::Known { identity, grants: vec![grant] };
+        victim.verdicts.insert(Identity::Address(EVIL), verdict);
+        let mut evil = keyed(&mut victim, EVIL_KEY);
+        let mut payloads = evil.auth_payloads(inner(EVIL), inner(VICTIM));
+        payloads[1] = Payload::new(AUTH, [&[14, 0, 0, 0][..], &identifier, &signature].concat());
+        let answers = ask(&mut victim, &mut evil, IKE_AUTH, &payloads);
+        assert_eq!(notifies(&answers), [AUTHENTICATION_FAILED], "{key:?}");
+        assert!(victim.established.is_empty() && victim.children.is_empty());
+        victim.goes_down_clean();
+    }
 }
 
 /// What a secret could look like in a text: hexadecimal, base64, or as Rust prints octets.

@@ -4,18 +4,23 @@ use dnskeys::{Outcome, Security};
 use keying::{Groups, KeptTicket};
 
 use crate::net::{Link, Net};
-use crate::node::seconds;
+use crate::node::{Host, TestKey, seconds};
 use crate::{EAST, WEST, ip, west_and_east};
 
 const KEYS: [[u8; 32]; 2] = [[1; 32], [2; 32]];
 
 /// Starts a node anew; the ticket key is what its disk has kept, and what else is given to it.
 fn start(net: &mut Net, host: usize, kept: &[KeptTicket]) {
+    start_as(net, host, host, kept);
+}
+
+/// The same with any of the keys.
+fn start_as(net: &mut Net, host: usize, key: usize, kept: &[KeptTicket]) {
     let (seed, now) = (net.seed(), net.now);
-    net.hosts[host].start(host, Groups::packetdefault(), seed, now, |config| {
+    net.hosts[host].start(key, Groups::packetdefault(), seed, now, |config| {
         config.ike.resumption = true;
-        config.ike.ticket_keys = vec![KEYS[host].into()];
-        config.ike.token_secret = Some(KEYS[host].into());
+        config.ike.ticket_keys = vec![KEYS[key % 2].into()];
+        config.ike.token_secret = Some(KEYS[key % 2].into());
         config.ike.started = std::time::Duration::from_secs(1_800_000_000);
     });
     let node = net.hosts[host].node.as_mut().unwrap();
@@ -95,4 +100,52 @@ fn what_is_told_is_what_is_there() {
     let kept = tickets(&net, 0);
     assert_eq!((told[0].gateway, told[0].key), (kept[0].gateway, kept[0].key));
     assert_eq!(told[0].ticket, kept[0].ticket);
+}
+
+/// P16: a gateway with a thousand peers restarts. Each of them has a ticket, and whether it is the
+/// gateway that takes them up again or they that call, nobody signs anything.
+#[test]
+fn a_thousand_peers_are_back_without_a_signature() {
+    const PEERS: usize = 1000;
+    let mut net = Net::new(7, Link::default());
+    let gateway = "198.51.100.12";
+    let peer = |n: usize| format!("10.1.{}.{}", n / 250, n % 250 + 1);
+    for n in 0..=PEERS {
+        let addr = if n == 0 { gateway.to_owned() } else { peer(n - 1) };
+        // Keys take long to make, and nobody here compares two peers'.
+        let key = if n == 0 { 0 } else { 1 + n % 3 };
+        net.add(Host::plain(&addr));
+        net.dns.publish(ip(&addr), ip(&addr), Some(TestKey::nth(key).dns()), Security::Secure);
+        start_as(&mut net, n, key, &[]);
+    }
+    for n in 0..PEERS {
+        net.send(0, ip(&peer(n)), "ping first");
+        // A node calls so many at once and no more.
+        if n % 20 == 19 {
+            net.run(seconds(2));
+        }
+    }
+    net.run(seconds(60));
+    let pongs = |net: &Net, word: &str| {
+        let word = format!("pong {word}");
+        net.hosts[0].inbox.iter().filter(|(_, text)| *text == word).count()
+    };
+    assert_eq!(pongs(&net, "first"), PEERS);
+    let kept = tickets(&net, 0);
+    assert_eq!(kept.len(), PEERS);
+    let before = net.signatures;
+    assert_eq!(before, 2 * PEERS);
+    start_as(&mut net, 0, 0, &kept);
+    for n in 0..PEERS {
+        net.send(0, ip(&peer(n)), "ping again");
+        if n % 20 == 19 {
+            net.run(seconds(2));
+        }
+    }
+    net.run(seconds(60));
+    assert_eq!(pongs(&net, "again"), PEERS);
+    assert_eq!(net.signatures, before, "a thousand peers back");
+    for n in 0..PEERS {
+        assert_eq!(net.clear_between(ip(gateway), ip(&peer(n))), 0);
+    }
 }

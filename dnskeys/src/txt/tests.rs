@@ -195,7 +195,8 @@ fn malformed_text() {
     }
 }
 
-/// The lengths at which CVE-2013-2052 and its relatives struck, each within a millisecond.
+/// The lengths at which CVE-2013-2052, CVE-2013-2053 and CVE-2013-2054 struck, one in each of three
+/// descendants of one function, each within a millisecond.
 #[test]
 fn hostile_lengths() {
     for len in [0, 1, 63, 64, 252, 253, 254, 255, 256, 4096, 65535] {

@@ -330,6 +330,30 @@ const MAX_GRAVES: usize = 256;
 mod tests {
     use super::*;
 
+    /// gotatun 0.3.0: SPIs tell nothing of what was before them, are never reserved ones, and never
+    /// twice. Each bit of ten thousand is a coin's toss: 5000, with a deviation of 50.
+    #[test]
+    fn spis_are_random() {
+        let mut shared =
+            Shared::new(crate::tests::config(0), ChaCha20Rng::from_seed([2; 32]), Instant::now());
+        let esp: Vec<u64> = (0..10_000).map(|_| u64::from(shared.fresh_esp_spi().get())).collect();
+        let ike: Vec<u64> = (0..10_000).map(|n| shared.fresh_ike_spi(IkeId(n))).collect();
+        for (spis, bits) in [(&esp, 32), (&ike, 64)] {
+            let distinct: std::collections::BTreeSet<_> = spis.iter().collect();
+            assert_eq!(distinct.len(), spis.len());
+            assert!(spis.iter().all(|spi| *spi > 255));
+            for bit in 0..bits {
+                let set = spis.iter().filter(|spi| *spi >> bit & 1 == 1).count();
+                assert!((4700..5300).contains(&set), "bit {bit} of {bits}: {set}");
+                let steps = spis.windows(2).filter(|w| (w[0] ^ w[1]) >> bit & 1 == 1).count();
+                assert!((4700..5300).contains(&steps), "bit {bit} of {bits}: {steps} changes");
+            }
+        }
+        let mut other =
+            Shared::new(crate::tests::config(0), ChaCha20Rng::from_seed([3; 32]), Instant::now());
+        assert!((0..100).all(|_| !esp.contains(&u64::from(other.fresh_esp_spi().get()))));
+    }
+
     /// P13.
     #[test]
     fn who_has_a_prefix_does_not_take_all_the_room() {

@@ -167,11 +167,11 @@ impl EspCipher {
 /// The key material of one direction: key, then salt or the HMAC's key. Wiped when dropped, never
 /// printed.
 ///
-/// The wipe is a plain overwrite behind an optimisation barrier: this crate knows only `std`.
+/// The wipe is a plain overwrite behind an optimisation barrier: this crate knows only `std`. In a box,
+/// because whatever is moved leaves its octets where it was.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EspKey {
-    octets: [u8; MAX_KEYMAT],
-    len: usize,
+    octets: Box<[u8]>,
     /// Octets of the cipher's own key.
     split: usize,
 }
@@ -183,10 +183,7 @@ impl EspKey {
         if octets.len() != cipher.keymat_len() {
             return None;
         }
-        let (len, split) = (octets.len(), cipher.key_len());
-        let mut key = Self { octets: [0; MAX_KEYMAT], len, split };
-        key.octets.get_mut(..len)?.copy_from_slice(octets);
-        Some(key)
+        Some(Self { octets: octets.into(), split: cipher.key_len() })
     }
 
     /// The cipher's key.
@@ -198,7 +195,7 @@ impl EspKey {
     /// What comes after it: an AEAD's salt, or the HMAC's key.
     #[must_use]
     pub fn rest(&self) -> &[u8] {
-        self.octets.get(self.split..self.len).unwrap_or(&[])
+        self.octets.get(self.split..).unwrap_or(&[])
     }
 
     /// The four octets of salt that start an AEAD's nonce.
@@ -214,7 +211,7 @@ impl EspKey {
 
 impl Drop for EspKey {
     fn drop(&mut self) {
-        self.octets = [0; MAX_KEYMAT];
+        self.octets.fill(0);
         std::hint::black_box(&mut self.octets);
     }
 }
@@ -227,8 +224,6 @@ impl fmt::Debug for EspKey {
 
 /// RFC 4106 §4, RFC 7634 §2.
 const SALT_LEN: usize = 4;
-/// AES-256-CBC with `HMAC_SHA2_512_256`.
-const MAX_KEYMAT: usize = 32 + 64;
 
 /// Where the outer packets go, and what they are wrapped in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -259,13 +259,17 @@ mod tests {
     const CLOSED: Class = Class::Trap { fail_closed: true };
     const OPEN: Class = Class::Trap { fail_closed: false };
 
-    /// CVE-2023-35838.
+    /// CVE-2023-35838, CVE-2023-36671, CVE-2023-36672, CVE-2023-36673, CVE-2024-3661: whatever a
+    /// DHCP server says is near, or behind another gateway, is trapped like everything else, and no
+    /// peer's address is exempt.
     #[test]
     fn a_prefix_is_trapped_where_it_can_be_reached() {
         let main = BTreeMap::from([
             route("0.0.0.0/0", "192.0.2.1", Some("192.0.2.254")),
             route("192.0.2.0/24", "192.0.2.1", None),
             route("10.5.0.0/16", "10.5.0.1", None),
+            // Option 121 (RFC 3442).
+            route("128.0.0.0/1", "10.5.0.1", Some("10.5.0.254")),
         ]);
         let classes = BTreeMap::from([(p("0.0.0.0/0"), OPEN), (p("::/0"), CLOSED)]);
         let plan = plan(&classes, &main, &[ip("192.0.2.1")], &[]);
@@ -273,7 +277,10 @@ mod tests {
         assert_eq!(at("0.0.0.0/0", LIVE), device("192.0.2.1"));
         assert_eq!(at("0.0.0.0/0", BACKSTOP), None, "private-or-clear fails open");
         assert_eq!(at("10.5.0.0/16", LIVE), device("10.5.0.1"), "another source");
-        assert_eq!(at("192.0.2.0/24", LIVE), None, "the same source as around it");
+        assert_eq!(at("128.0.0.0/1", LIVE), device("10.5.0.1"), "another way");
+        assert_eq!(at("192.0.2.0/24", LIVE), device("192.0.2.1"), "another source than around it");
+        let thrown = plan.iter().filter(|(_, target)| **target == Target::Throw);
+        assert!(thrown.clone().all(|((prefix, _), _)| !prefix.contains(ip("203.0.113.7"))));
         assert_eq!(at("192.0.2.254/32", LIVE), Some(Target::Throw), "the gateway");
         assert_eq!(at("192.0.2.1/32", LIVE), Some(Target::Throw), "our own address");
         assert_eq!(at("224.0.0.0/4", LIVE), Some(Target::Throw));

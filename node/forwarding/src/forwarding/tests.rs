@@ -622,11 +622,15 @@ fn silence_is_reported_once_and_only_if_we_speak() {
     assert_eq!([60, 4, 1, 1].map(|s| told(&mut a, s)), [0, 0, 1, 0]);
 }
 
-/// CVE-2024-26861.
+/// CVE-2024-26861, CVE-2024-26950, CVE-2024-26951: nor is what is gone told of.
 #[test]
 fn a_removed_pair_leaves_its_flows_on_hold() {
     let (mut a, _) = both();
     a.command(Command::RemoveSa(SaId(1)));
+    a.outputs();
+    a.command(Command::AskUse(SaId(1)));
+    a.command(Command::RemoveSa(SaId(1)));
+    assert_eq!(a.notices(), []);
     assert!(a.send(&udp(A, B, (1, 2), b"x")).is_empty());
     assert_eq!(a.notices().len(), 1);
     // A policy that names no pair at all must not leak either.

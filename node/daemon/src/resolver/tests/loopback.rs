@@ -192,7 +192,7 @@ async fn the_truth_is_taken_as_it_is() {
     assert_eq!((absent.outcome, absent.security), (Outcome::NoName, Security::Secure));
 }
 
-/// CVE-2017-15107.
+/// CVE-2017-15107, CVE-2023-7008.
 #[tokio::test]
 async fn what_was_stripped_is_bogus_and_never_merely_unsigned() {
     let strippers: [Lie; 5] = [
@@ -305,7 +305,7 @@ async fn the_next_server_is_asked_if_one_fails() {
     }
 }
 
-/// RUSTSEC-2026-0106.
+/// RUSTSEC-2026-0106, CVE-2025-40778, CVE-2025-11411.
 #[tokio::test]
 async fn answers_to_other_questions_are_not_heard() {
     let lie: Lie = |_, answer| {
@@ -324,7 +324,7 @@ async fn answers_to_other_questions_are_not_heard() {
     assert_eq!(absent.outcome, Outcome::NoName);
 }
 
-/// RUSTSEC-2026-0106.
+/// RUSTSEC-2026-0106, CVE-2025-40778, CVE-2025-11411.
 #[tokio::test]
 async fn records_of_other_owners_are_not_used() {
     // The unsigned name's answer comes with a signed record of somebody else, and nothing else.
