@@ -88,7 +88,7 @@ fn life(watch: bool) -> Vec<(String, Vec<u8>)> {
     assert!(evil.read_init(&victim.said()[0]));
     learn(&evil, "first");
     let payloads = evil.auth_payloads(inner(EVIL), inner(VICTIM));
-    let mut ask = |victim: &mut Owned, evil: &mut Evil, exchange, payloads: &[Payload]| {
+    let ask = |victim: &mut Owned, evil: &mut Evil, exchange, payloads: &[Payload]| {
         let header = evil.header(exchange, false, evil.next_id);
         evil.next_id += 1;
         let octets = evil.seal(header, payloads);
