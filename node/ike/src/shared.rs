@@ -339,7 +339,7 @@ mod tests {
         let esp: Vec<u64> = (0..10_000).map(|_| u64::from(shared.fresh_esp_spi().get())).collect();
         let ike: Vec<u64> = (0..10_000).map(|n| shared.fresh_ike_spi(IkeId(n))).collect();
         for (spis, bits) in [(&esp, 32), (&ike, 64)] {
-            let distinct: std::collections::BTreeSet<_> = spis.iter().collect();
+            let distinct: BTreeSet<_> = spis.iter().collect();
             assert_eq!(distinct.len(), spis.len());
             assert!(spis.iter().all(|spi| *spi > 255));
             for bit in 0..bits {
