@@ -73,11 +73,31 @@ impl Backend {
         }
     }
 
-    /// All that there was to say has been said: the packet thread is woken once for all of it.
+    /// All that there was to say has been said: the packet thread is woken once for all of it, if any
+    /// of it cannot wait until a packet wakes it.
     pub(crate) fn ordered(&mut self) {
         match self {
             Self::Userspace { plane, .. } => plane.wake(),
             Self::Xfrm(_) => {}
+        }
+    }
+
+    /// As [`Self::ordered`], and nothing can wait: somebody waits for an answer.
+    pub(crate) fn ordered_at_once(&mut self) {
+        match self {
+            Self::Userspace { plane, .. } => plane.wake_at_once(),
+            Self::Xfrm(_) => {}
+        }
+    }
+
+    /// Whether nothing has come up that [`Self::next`] would return at once.
+    pub(crate) fn is_quiet(&self) -> bool {
+        match self {
+            Self::Userspace { plane, .. } => {
+                plane.notices.is_empty() && plane.acquires.is_empty() && plane.datagrams.is_empty()
+            }
+            // It is not known.
+            Self::Xfrm(_) => false,
         }
     }
 
@@ -164,21 +184,32 @@ impl Backend {
         }
     }
 
-    /// When [`Self::renew`] is due.
-    pub(crate) fn renewal_due(&self) -> Option<Instant> {
+    /// When [`Self::handle_timeout`] is due.
+    pub(crate) fn due(&self) -> Option<Instant> {
         match self {
-            Self::Userspace { ground, .. } => ground.renewal_due(),
+            Self::Userspace { plane, ground } => {
+                [plane.due(), ground.renewal_due()].into_iter().flatten().min()
+            }
             Self::Xfrm(_) => None,
         }
     }
 
-    /// Renews what ends by itself when we are gone.
+    /// Renews what ends by itself when we are gone, and has the packet thread look at what it was told
+    /// while it slept.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub(crate) fn renew(&mut self) -> Result<(), KernelError> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<(), KernelError> {
         match self {
-            Self::Userspace { ground, .. } => ground.renew(),
+            Self::Userspace { plane, ground } => {
+                if plane.due().is_some_and(|due| due <= now) {
+                    plane.wake_at_once();
+                }
+                match ground.renewal_due() {
+                    Some(due) if due <= now => ground.renew(),
+                    _ => Ok(()),
+                }
+            }
             Self::Xfrm(_) => Ok(()),
         }
     }

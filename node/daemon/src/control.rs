@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -99,41 +100,55 @@ impl Drop for Control {
     }
 }
 
+/// Serves one client: a line for each of its lines, until it hangs up or asks for events, which is
+/// all that it gets from then on.
 async fn serve(
     stream: UnixStream,
     requests: &mpsc::Sender<Asked>,
     events: &broadcast::Sender<String>,
 ) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
     let mut line = String::new();
-    BufReader::new(read.take(MAX_REQUEST)).read_line(&mut line).await?;
-    match serde_json::from_str(&line) {
-        Ok(Request::Events) => {
-            let mut events = events.subscribe();
-            write.write_all(b"{\"event\":\"listening\"}\n").await?;
-            loop {
-                match events.recv().await {
-                    Ok(event) => write.write_all(event.as_bytes()).await?,
-                    Err(broadcast::error::RecvError::Lagged(lost)) => {
-                        let note = json!({ "event": "lost", "detail": { "events": lost } });
-                        write.write_all(format!("{note}\n").as_bytes()).await?;
-                    }
-                    Err(broadcast::error::RecvError::Closed) => return Ok(()),
-                }
+    loop {
+        line.clear();
+        if (&mut read).take(MAX_REQUEST).read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        match serde_json::from_str(&line) {
+            Ok(Request::Events) => return tell(write, events.subscribe()).await,
+            Ok(request) => {
+                let (answer, answered) = oneshot::channel();
+                let gone = json!({ "error": "the daemon is stopping" });
+                let answer = match requests.send((request, answer)).await {
+                    Ok(()) => answered.await.unwrap_or(gone),
+                    Err(_) => gone,
+                };
+                write.write_all(format!("{answer}\n").as_bytes()).await?;
+            }
+            // Where its next line begins nobody knows.
+            Err(why) => {
+                let answer = json!({ "error": format!("not a request: {why}") });
+                return write.write_all(format!("{answer}\n").as_bytes()).await;
             }
         }
-        Ok(request) => {
-            let (answer, answered) = oneshot::channel();
-            let gone = json!({ "error": "the daemon is stopping" });
-            let answer = match requests.send((request, answer)).await {
-                Ok(()) => answered.await.unwrap_or(gone),
-                Err(_) => gone,
-            };
-            write.write_all(format!("{answer}\n").as_bytes()).await
-        }
-        Err(why) => {
-            let answer = json!({ "error": format!("not a request: {why}") });
-            write.write_all(format!("{answer}\n").as_bytes()).await
+    }
+}
+
+/// Tells a client of every event.
+async fn tell(
+    mut write: OwnedWriteHalf,
+    mut events: broadcast::Receiver<String>,
+) -> std::io::Result<()> {
+    write.write_all(b"{\"event\":\"listening\"}\n").await?;
+    loop {
+        match events.recv().await {
+            Ok(event) => write.write_all(event.as_bytes()).await?,
+            Err(broadcast::error::RecvError::Lagged(lost)) => {
+                let note = json!({ "event": "lost", "detail": { "events": lost } });
+                write.write_all(format!("{note}\n").as_bytes()).await?;
+            }
+            Err(broadcast::error::RecvError::Closed) => return Ok(()),
         }
     }
 }

@@ -128,7 +128,13 @@ async fn start(
     }
     warn_of_forwarding(config);
     tracing::info!("running on {}", config.node.interface);
-    let served = node.serve(remembered, answers, signatures, requests, signals).await;
+    // A task of its own: what wakes the future that the runtime blocks on goes through the kernel, even
+    // from this thread.
+    let loop_of_its_own = tokio::spawn(async move {
+        let served = node.serve(remembered, answers, signatures, requests, signals).await;
+        (served, node)
+    });
+    let (served, node) = loop_of_its_own.await.context("the main loop")?;
     match served {
         Ok(()) => node.backend.stop(),
         // Somebody asked for the end of the one, and nobody for the other.
@@ -209,7 +215,7 @@ impl Node {
         for turn in 1_usize.. {
             self.carry_out_all();
             self.answer_looks();
-            if turn.is_multiple_of(TURNS) {
+            if turn.is_multiple_of(TURNS) && !self.backend.is_quiet() {
                 // As long as there is something to do nobody else has a turn on this thread, and the
                 // sockets of those who ask us are not looked at.
                 tokio::task::yield_now().await;
@@ -260,7 +266,7 @@ impl Node {
     fn due(&self) -> Instant {
         let keying = self.keying.poll_timeout().map(|(at, _)| at);
         let look = self.looks.front().map(|look| look.until);
-        let all = [keying, look, self.memory.due(), self.backend.renewal_due()];
+        let all = [keying, look, self.memory.due(), self.backend.due()];
         all.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + IDLE)
     }
 
@@ -272,8 +278,8 @@ impl Node {
         if is_due(self.memory.due()) {
             self.memory.write(self.remembered());
         }
-        if is_due(self.backend.renewal_due())
-            && let Err(error) = self.backend.renew()
+        if is_due(self.backend.due())
+            && let Err(error) = self.backend.handle_timeout(now)
         {
             tracing::error!("{error}");
         }
@@ -371,7 +377,11 @@ impl Node {
                     let _ = answers.send(resolver.answer(&name).await).await;
                 });
             }
-            Output::Sign(job) => self.signers.sign(job),
+            Output::Sign(job) => {
+                if let Some((ike, signature)) = self.signers.sign(job) {
+                    self.keying.handle_signature(Instant::now(), ike, signature);
+                }
+            }
             Output::Report(report) => {
                 if let What::Keyed { .. } | What::Expired = report.what {
                     self.memory.touch();
@@ -525,7 +535,7 @@ impl Node {
             awaited += usize::from(matches!(output, Output::Command(Command::AskUse(_))));
             self.carry_out(output);
         }
-        self.backend.ordered();
+        self.backend.ordered_at_once();
         let until = Instant::now() + USE_PATIENCE;
         self.looks.push_back(Look { request, answer, awaited, until });
     }

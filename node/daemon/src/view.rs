@@ -461,6 +461,7 @@ fn keying_counters(keying: &Keying) -> Value {
         "denied": c.denied,
         "downgrades": c.downgrades,
         "over_budget": c.over_budget,
+        "signatures": c.signatures,
         "unknown_spis": c.unknown_spis,
     })
 }

@@ -263,6 +263,12 @@ impl Shared {
         life - life / 1000 * (self.rng.next_u32() % 100)
     }
 
+    /// When an SA that was made of a ticket is to have a key exchange of its own.
+    pub(crate) fn a_moment_after(&mut self, now: Instant) -> Instant {
+        let spread = u32::try_from(RESUMED_SPREAD.as_millis()).unwrap_or(u32::MAX);
+        now + RESUMED_LEAST + Duration::from_millis((self.rng.next_u32() % spread).into())
+    }
+
     /// When to try again what could not be done now.
     pub(crate) fn soon(&mut self, now: Instant) -> Instant {
         now + RETRY_LEAST + Duration::from_millis(u64::from(self.rng.next_u32() % 2000))
@@ -317,6 +323,10 @@ fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
 const MAX_PER_PREFIX: usize = crate::node::MAX_PEERINGS / 4;
 /// In opportunism every stranger can authenticate. A NAT may have many honest ones behind it.
 const MAX_PER_ADDRESS: usize = 256;
+/// Who comes back with a thousand tickets has the packets of a thousand peers to care for first; the
+/// key exchanges follow when that is done, and not at the same moment.
+const RESUMED_LEAST: Duration = Duration::from_secs(5);
+const RESUMED_SPREAD: Duration = Duration::from_secs(20);
 /// RFC 7296 §2.25 leaves the time open; long enough for the other's exchange to end.
 const RETRY_LEAST: Duration = Duration::from_millis(500);
 /// What stands before an IKE message in a packet: headers of IPv6 and UDP, and the non-ESP marker.

@@ -98,6 +98,8 @@ pub struct Counters {
     pub downgrades: u64,
     /// Flows turned away because too many were pending.
     pub over_budget: u64,
+    /// Signatures of ours that were asked for.
+    pub signatures: u64,
     /// ESP packets with an SPI that nobody knew (hints, forgeable).
     pub unknown_spis: u64,
 }
@@ -435,7 +437,10 @@ impl Keying {
                 ike::Output::Transmit(transmit) => {
                     self.outputs.push_back(Output::Transmit(transmit));
                 }
-                ike::Output::Sign(sign) => self.outputs.push_back(Output::Sign(sign)),
+                ike::Output::Sign(sign) => {
+                    self.counters.signatures += 1;
+                    self.outputs.push_back(Output::Sign(sign));
+                }
                 ike::Output::NeedPeer(need) => self.visited(now, need),
                 ike::Output::NeedChild(need) => self.child_wanted(now, need),
                 ike::Output::Event(event) => self.ike_event(now, event),

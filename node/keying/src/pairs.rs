@@ -461,7 +461,7 @@ impl Keying {
     /// Removes the replaced pairs whose last packets have arrived by now.
     pub(crate) fn remove_lingering(&mut self, now: Instant) {
         while let Some((at, sa)) = self.lingering.front().copied() {
-            if at > now {
+            if at > now + TOGETHER {
                 break;
             }
             self.lingering.pop_front();
@@ -597,6 +597,8 @@ pub(crate) const CROSSING: Duration = Duration::from_secs(30);
 pub(crate) const MIN_PROOF: Duration = Duration::from_secs(60);
 /// How long a replaced pair still receives: longer than any packet is under way.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
+/// Who is removed takes along who would be this much later.
+const TOGETHER: Duration = Duration::from_millis(200);
 /// Replaced pairs that still receive, at once; more are removed at once.
 pub(crate) const MAX_LINGERING: usize = 4096;
 /// How long packets that wait go on waiting for a sign that the peer has our answer: longer than

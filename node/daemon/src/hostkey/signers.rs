@@ -1,8 +1,12 @@
-//! Signing, on threads of its own: the one operation of a handshake that takes as long as all
-//! others together, and that the main loop must not wait for, nor for the processor it takes.
+//! Signing: the one operation of a handshake that takes as long as all others together. It is done on
+//! threads of its own, because the main loop must wait neither for it nor for the processor it takes.
+//!
+//! A call that comes alone is signed for at once, where it is known to be quick: to wake a thread and
+//! to be woken by it costs more than is won when there is nothing else to do.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -13,7 +17,10 @@ pub(crate) type Signed = (ike::IkeId, Option<Vec<u8>>);
 
 /// A few threads and one queue. They end when this is dropped.
 pub(crate) struct Signers {
+    key: Arc<HostKey>,
     queue: Arc<Queue>,
+    /// Until then nothing is signed by who asks, so that it has the most of its time for others.
+    busy_until: Option<Instant>,
 }
 
 struct Queue {
@@ -27,6 +34,10 @@ struct Jobs {
     /// Calls of our own: somebody here waits for them.
     ours: VecDeque<ike::Sign>,
     strangers: VecDeque<ike::Sign>,
+    /// Jobs that wait or are at work.
+    unfinished: usize,
+    /// What the last one took; nobody knows before.
+    cost: Option<Duration>,
     ended: bool,
 }
 
@@ -38,7 +49,7 @@ impl Signers {
     pub(crate) fn start(key: HostKey, signed: &UnboundedSender<Signed>) -> std::io::Result<Self> {
         let key = Arc::new(key);
         let queue = Arc::new(Queue { jobs: Mutex::default(), more: Condvar::new() });
-        let signers = Self { queue: Arc::clone(&queue) };
+        let signers = Self { key: Arc::clone(&key), queue: Arc::clone(&queue), busy_until: None };
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..processors.saturating_sub(1).clamp(1, MAX_THREADS) {
             let (key, queue, signed) = (Arc::clone(&key), Arc::clone(&queue), signed.clone());
@@ -46,7 +57,9 @@ impl Signers {
                 crate::userspace::give_way();
                 super::warm_up();
                 while let Some(job) = queue.next() {
+                    let began = Instant::now();
                     let signature = key.sign(job.scheme, &job.octets).ok();
+                    queue.done(began.elapsed());
                     if signed.send((job.ike, signature)).is_err() {
                         return;
                     }
@@ -56,9 +69,21 @@ impl Signers {
         Ok(signers)
     }
 
-    /// Has something signed.
-    pub(crate) fn sign(&self, job: ike::Sign) {
+    /// Has something signed: at once if that is quick and nothing else is to be signed, which is then
+    /// returned; else by one of the threads.
+    pub(crate) fn sign(&mut self, job: ike::Sign) -> Option<Signed> {
         let mut jobs = self.queue.lock();
+        let quick = jobs.cost.is_some_and(|cost| cost <= QUICK);
+        let now = Instant::now();
+        if quick && jobs.unfinished == 0 && self.busy_until.is_none_or(|until| until <= now) {
+            drop(jobs);
+            let signature = self.key.sign(job.scheme, &job.octets).ok();
+            let cost = now.elapsed();
+            self.queue.lock().cost = Some(cost);
+            self.busy_until = Some(now + cost * SHARE);
+            return Some((job.ike, signature));
+        }
+        jobs.unfinished += 1;
         if job.stranger {
             jobs.strangers.push_back(job);
         } else {
@@ -66,6 +91,7 @@ impl Signers {
         }
         drop(jobs);
         self.queue.more.notify_one();
+        None
     }
 }
 
@@ -91,6 +117,12 @@ impl Queue {
         }
     }
 
+    fn done(&self, cost: Duration) {
+        let mut jobs = self.lock();
+        jobs.unfinished = jobs.unfinished.saturating_sub(1);
+        jobs.cost = Some(cost);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Jobs> {
         // Consistent between any two statements.
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
@@ -99,3 +131,8 @@ impl Queue {
 
 /// More signatures at once than this are a flood of strangers, who can wait.
 const MAX_THREADS: usize = 8;
+/// The main loop does not stand still for longer: a fiftieth of what a request on the control socket
+/// may wait.
+const QUICK: Duration = Duration::from_micros(400);
+/// Of the main loop's time one part in so many goes into signatures of its own.
+const SHARE: u32 = 3;

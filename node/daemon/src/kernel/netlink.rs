@@ -13,6 +13,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
+use socket2::SockFilter;
 use zeroize::Zeroizing;
 
 /// The kernel answers at once; what takes longer is lost, and must not hang the daemon.
@@ -27,6 +28,15 @@ const ACKNOWLEDGEMENT: usize = 4096;
 
 /// Octets of `struct nlmsghdr`.
 const HEADER: usize = 16;
+
+/// `nlmsg_pid` in it.
+const PORT_AT: u32 = 12;
+
+/// Instructions of classic BPF (linux/bpf_common.h): `BPF_LD | BPF_W | BPF_ABS`,
+/// `BPF_JMP | BPF_JEQ | BPF_K`, `BPF_RET | BPF_K`.
+const LOAD_WORD: u16 = 0x20;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
 
 /// The first message type that belongs to a family.
 const NLMSG_MIN_TYPE: u16 = 0x10;
@@ -204,6 +214,24 @@ impl<T: Family> Events<T> {
             socket.add_membership(*group)?;
         }
         Ok(events)
+    }
+
+    /// From now on the kernel keeps back the events of what was changed from these ports: nobody is
+    /// woken for them.
+    ///
+    /// # Errors
+    /// If it does not take the filter; everything comes then.
+    pub(super) fn leave_out(&self, ports: &[u32]) -> io::Result<()> {
+        // Classic BPF: the load is in the network's order, the field in this machine's.
+        let load = SockFilter::new(LOAD_WORD, 0, 0, PORT_AT);
+        let mut filter = vec![load];
+        for (left, port) in (0..ports.len()).rev().zip(ports) {
+            let drop = u8::try_from(left + 1).map_err(io::Error::other)?;
+            filter.push(SockFilter::new(JUMP_IF_EQUAL, drop, 0, u32::from_be(*port)));
+        }
+        filter.push(SockFilter::new(RETURN, 0, 0, u32::MAX));
+        filter.push(SockFilter::new(RETURN, 0, 0, 0));
+        socket2::SockRef::from(self.socket.socket_ref()).attach_filter(&filter)
     }
 
     /// Waits for the next events; `None` stands for "some were lost".

@@ -257,6 +257,7 @@ fn changes_of_others_are_followed() {
         // Duplicate detection of link-local addresses is still being told.
         while tokio::time::timeout(Duration::from_secs(2), changes.next()).await.is_ok() {}
         ground.set_host(ip("192.0.2.78"), Some(Host::Pass)).unwrap();
+        assert!(changes.is_silent(), "the kernel keeps our own routes to itself");
         let own = tokio::time::timeout(Duration::from_millis(300), changes.next()).await;
         assert!(own.is_err(), "our own routes are no news");
         ground.down();

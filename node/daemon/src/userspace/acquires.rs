@@ -64,6 +64,11 @@ impl Acquires {
         None
     }
 
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
     /// The next one if there is one now.
     #[cfg(test)]
     pub(crate) fn try_next(&mut self) -> Option<Notice> {

@@ -70,6 +70,11 @@ impl Lanes {
         }
     }
 
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lanes.iter().all(mpsc::Receiver::is_empty)
+    }
+
     /// The next datagram if there is one now.
     #[cfg(test)]
     pub(crate) fn try_next(&mut self) -> Option<Datagram> {

@@ -1,17 +1,18 @@
 //! The packet thread: waits for the device, the sockets and commands, and carries octets between
 //! them and [`Forwarding`]. It decides nothing.
 
+use std::cell::Cell;
 use std::io::{ErrorKind, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as sync_mpsc};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use forwarding::{Batch, Delivery, Forwarding, Offload, Outer, Output, Provider, To, Write};
-use sa::{Command, Notice};
+use sa::{Command, Notice, Policy};
 use tokio::sync::mpsc;
 
 use super::acquires::{self, Acquires};
@@ -65,6 +66,10 @@ pub(crate) struct Plane {
     /// Who does the cryptography.
     pub(crate) provider: Provider,
     thread: Thread,
+    /// An order was given that the thread is to be woken for.
+    urgent: Cell<bool>,
+    /// When the thread is to have seen the orders that could wait.
+    seen_by: Cell<Option<Instant>>,
 }
 
 /// A snapshot of what was counted.
@@ -144,19 +149,42 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
     let provider = config.forwarding.provider;
     let ordered = AtomicBool::new(false);
     let thread = Thread { commands, wake, ordered, sockets, counters, join: Some(join) };
-    Ok(Plane { notices, acquires, datagrams, provider, thread })
+    let (urgent, seen_by) = (Cell::new(false), Cell::new(None));
+    Ok(Plane { notices, acquires, datagrams, provider, thread, urgent, seen_by })
 }
 
 impl Plane {
     /// Gives an order; orders are obeyed in sequence, before what comes in after them is looked at.
     /// A thread that sleeps is not woken for it until [`Self::wake`].
     pub(crate) fn command(&self, command: Command) {
+        let waits = can_wait(&command);
         self.thread.order(Order::Obey(command));
+        if waits {
+            if self.seen_by.get().is_none() {
+                self.seen_by.set(Some(Instant::now() + PATIENCE));
+            }
+        } else {
+            self.urgent.set(true);
+        }
+    }
+
+    /// Wakes the thread, if there are orders that change something for packets it holds.
+    pub(crate) fn wake(&self) {
+        if self.urgent.get() {
+            self.wake_at_once();
+        }
     }
 
     /// Wakes the thread, if there are orders that it may not have seen.
-    pub(crate) fn wake(&self) {
+    pub(crate) fn wake_at_once(&self) {
+        self.urgent.set(false);
+        self.seen_by.set(None);
         self.thread.wake();
+    }
+
+    /// When [`Self::wake_at_once`] is due for the orders that could wait.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.seen_by.get()
     }
 
     /// Sends an IKE message from `local` (the port chooses the socket; an unspecified address
@@ -184,6 +212,22 @@ impl Plane {
     /// Ends the thread and waits for it; the device is gone afterwards.
     pub(crate) fn stop(self) {
         drop(self);
+    }
+}
+
+/// Whether it is enough that an order is obeyed before the next packet is looked at: it says what
+/// becomes of packets to come and releases none. What is left of the others is done soon, too: keys
+/// of pairs that are gone are not to lie about.
+fn can_wait(command: &Command) -> bool {
+    match command {
+        Command::AddSa(_) | Command::MoveSa { .. } | Command::RemoveSa(_) | Command::AskUse(_) => {
+            true
+        }
+        Command::SetPolicy { policy, .. } | Command::SetSubnets { policy, .. } => {
+            *policy == Policy::Hold
+        }
+        Command::ClearPolicy { .. } | Command::ClearSubnets { .. } => true,
+        _ => false,
     }
 }
 
@@ -369,6 +413,8 @@ impl Worker {
             let Ok(received) = sys::receive(socket.fd(), &mut self.arena) else { break };
             self.obey();
             let now = Instant::now();
+            // Seldom is there a second message where one of IKE's was.
+            let mut more = false;
             let local = socket.local(received.local);
             let outer = Outer { remote: received.remote, tos: received.tos, udp: true };
             let stride = received.stride.max(1);
@@ -382,16 +428,22 @@ impl Worker {
                     }
                     // Too short for an SPI: a NAT keepalive (RFC 3948 §2.3), or nothing.
                     [] | [_] | [_, _] | [_, _, _] => {}
-                    _ => self.forwarding.incoming(
-                        now,
-                        &outer,
-                        &mut self.arena,
-                        range,
-                        &mut self.delivery,
-                    ),
+                    _ => {
+                        more = true;
+                        self.forwarding.incoming(
+                            now,
+                            &outer,
+                            &mut self.arena,
+                            range,
+                            &mut self.delivery,
+                        );
+                    }
                 }
             }
             self.deliver();
+            if !more {
+                break;
+            }
         }
     }
 
@@ -525,6 +577,8 @@ const MARKER: [u8; 4] = [0; 4];
 const DEVICE_READ: usize = 10 + 65_536;
 /// Receives from one socket before the others get their turn: 16 times 64 kB.
 const ROUNDS: usize = 16;
+/// How long orders that can wait do so at most: keys of pairs that are gone are wiped then.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Notices that may wait for the control plane, which is asked again about what is lost.
 const NOTICES: usize = 4096;
 /// Numbers of descriptors.

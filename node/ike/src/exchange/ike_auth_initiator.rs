@@ -8,7 +8,7 @@ use sa::{Mode, Spi, TrafficSelector};
 use crate::api::{
     Credential, End, Event, Identity, Initiate, Output, Sign, SignatureScheme, Ticket,
 };
-use crate::child::{NewChild, Standing, child_up};
+use crate::child::{NewChild, child_up};
 use crate::crypto::{EspOffer, child_keys, confirm_esp, offer_esp, write_auth};
 use crate::established::{Authority, Established, Founding};
 use crate::exchange::authentication::{Claim, Prepared, Proof};
@@ -267,10 +267,9 @@ fn establish(
     }
     if resumed.is_some() {
         // With key exchanges of their own they are as good as new.
-        turn.link.ask(turn.now, Ask::RekeyIke);
-        for (id, child) in &mut established.children {
-            child.standing = Standing::Rekeying;
-            turn.link.ask(turn.now, Ask::RekeyChild(*id));
+        established.rekey_at = turn.shared.a_moment_after(turn.now);
+        for child in established.children.values_mut() {
+            child.rekey_at = turn.shared.a_moment_after(turn.now);
         }
     }
     established.pump(turn);

@@ -3,8 +3,8 @@
 //!
 //! It replaces signatures, never authority: the owner is asked who the peer is, and what it may
 //! have, as for any stranger, and only a grant for the very key that was proved then is taken. What
-//! comes of it is as secret as the ticket was kept; so its maker rekeys the new IKE SA at once, with
-//! a fresh key exchange.
+//! comes of it is as secret as the ticket was kept; so its maker rekeys it before long, with fresh
+//! key exchanges.
 
 use std::mem;
 use std::time::{Duration, Instant};

@@ -17,7 +17,7 @@ use tests::key::TestKey;
 use tests::pairbed::PairBed;
 use tests::place;
 
-use crate::ours::ask;
+use crate::ours::Control;
 
 /// What a load is made of.
 #[derive(clap::Args, Clone, Debug)]
@@ -143,9 +143,10 @@ fn ranks(mut waits: Vec<Duration>) -> Value {
 /// Asks on the control socket again and again; how long each answer took.
 fn ask_on(control: &Path, over: &AtomicBool) -> io::Result<Vec<Duration>> {
     let mut waits = Vec::new();
+    let mut control = Control::connect(control)?;
     while !over.load(Ordering::Relaxed) {
         let began = Instant::now();
-        ask(control, r#"{"request":"explain","address":"203.0.113.9"}"#)?;
+        control.ask(r#"{"request":"explain","address":"203.0.113.9"}"#)?;
         waits.push(began.elapsed());
         std::thread::sleep(Duration::from_millis(5));
     }
