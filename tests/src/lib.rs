@@ -64,7 +64,8 @@ pub fn skipped(test: &str, why: Option<String>) -> bool {
     true
 }
 
-/// The same for what nobody can install, as a feature of the kernel: it fails nowhere. Where
+/// The same for what nobody here can install, as a feature of the kernel or packages of a mirror that
+/// does not answer: it fails nowhere. Where
 /// `OE_SKIPPED` names a file, that has the list.
 pub fn absent(test: &str, why: &str) {
     // Straight to the descriptor: the test harness swallows what a passing test prints.
