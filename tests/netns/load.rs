@@ -29,14 +29,19 @@ fn hundreds_of_handshakes_stall_nobody() {
     let of = |what: &str, rank: &str| figures[what][rank].as_f64().unwrap();
     assert!(figures["handshakes_per_second"].as_f64().unwrap() > 5.0, "{figures:#}");
     assert!(of("control", "count") >= 20.0 && of("rekey", "count") >= 20.0, "{figures:#}");
-    // Nineteen of twenty wait for no more than 20 ms, and for what the machine itself takes to wake
-    // the four who have a part in it: both ends, each for its own socket and for its own work.
-    let late = of("machine", "p95_ms");
+    // Half of them wait for no more than 20 ms beyond what they wait without strangers, and nineteen
+    // of twenty for no more than that and eight times what they do without: a busy machine, on which
+    // the strangers' own work is done as well, takes its part.
     for what in ["control", "rekey"] {
-        let alone = of(&format!("{what}_alone"), "p95_ms");
-        let bound = BOUND_MS + alone + 4.0 * late;
-        let waits = of(what, "p95_ms");
-        assert!(waits < bound, "{what}: {waits:.1} ms, the bound is {bound:.1}: {figures:#}");
+        let alone = format!("{what}_alone");
+        for (rank, allowed) in [("p50_ms", 1.0), ("p95_ms", 8.0)] {
+            let bound = BOUND_MS + allowed * of(&alone, rank);
+            let waits = of(what, rank);
+            assert!(
+                waits < bound,
+                "{what}, {rank}: {waits:.1}, the bound is {bound:.1}: {figures:#}"
+            );
+        }
     }
 }
 
