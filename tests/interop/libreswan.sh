@@ -68,6 +68,8 @@ U
 
 # node ENCAPSULATION [LINES FOR POLICY]: oe-node in a
 node() {
+  # Whom it remembers it would call at once.
+  rm -rf $DIR/state
   cat >$DIR/oe-node.toml <<T
 [node]
 key = "$DIR/host.key"
@@ -91,8 +93,34 @@ T
 
 status() { "$OE" status --json --config $DIR/oe-node.toml; }
 
-# keyed TRUST: waits until libreswan's address is encrypted to. An emulated libreswan on a busy
-# machine may take longer to answer than a call lasts: then it is called again.
+# how often we have called, and have been called with success
+calls() {
+  status | python3 -c "
+import json,sys
+c = json.load(sys.stdin)['counters']['keying']
+print(c['calls'], c['visitors_accepted'])"
+}
+
+# called STORY CALLER BEFORE: since those counts only this side has called
+called() {
+  set -- "$1" "$2" $3 $(calls)
+  case $2 in
+  a) [ "$5" -gt "$3" ] && [ "$6" -eq "$4" ] ;;
+  b) [ "$5" -eq "$3" ] && [ "$6" -gt "$4" ] ;;
+  esac || fail "$1" "$2 was to call; calls and visits before: $3 $4, after: $5 $6"
+}
+
+# once a: one packet of that side's, which calls
+once() {
+  case $1 in
+  a) ip netns exec a ping -n -c 1 -W 10 $IPB ;;
+  b) ip netns exec b ping -n -c 1 -W 10 $IPA ;;
+  tun) whack b --name tun --initiate ;;
+  esac >/dev/null 2>&1
+}
+
+# keyed TRUST WHO: waits until libreswan's address is encrypted to. An emulated libreswan on a busy
+# machine may take longer to answer than a call lasts: then it calls again.
 keyed() {
   for i in $(seq 25); do
     S=$(status)
@@ -105,7 +133,7 @@ sys.exit(1)" 2>/dev/null
     case $? in
     0) return 0 ;;
     2) "$OE" forget --config $DIR/oe-node.toml $IPB >/dev/null 2>&1
-       ip netns exec a ping -n -c 1 -W 10 $IPB >/dev/null 2>&1 ;;
+       once ${2:-a} ;;
     esac
     sleep 0.5
   done
@@ -154,14 +182,17 @@ configured() { # STORY ENCAPSULATION: both keys written down at libreswan's side
     "${T}right=$IPA" "${T}rightrsasigkey=0s${OEKEY##* }" "${T}auto=add"
   node "$2"
   there >$DIR/ping || true
-  keyed dnssec || fail "$1" "we call: not keyed"
+  keyed dnssec a || fail "$1" "we call: not keyed"
+  called "$1" a "0 0"
   capture "host $IPB"
   there | grep -q " 0% packet loss" || fail "$1" "we call: loss"
   whack b --trafficstatus | cut -c1-200
   grep -hoE "authenticated using [A-Za-z0-9 _-]*" /tmp/pluto-b.log | sort | uniq -c
   whack b --name tun --terminate >/dev/null; sleep 2
+  BEFORE=$(calls)
   whack b --name tun --initiate | cut -c1-160
-  keyed dnssec || fail "$1" "libreswan calls: not keyed"
+  keyed dnssec tun || fail "$1" "libreswan calls: not keyed"
+  called "$1" b "$BEFORE"
   back | grep -q " 0% packet loss" || fail "$1" "libreswan calls: loss"
   protected "$1"; stop; say "$1: ok"
 }
@@ -172,7 +203,8 @@ ipseckey() { # both sides find the other's key in the reverse zone
     opportunistic "${T}authby=rsasig" "${T}leftrsasigkey=$(cat /etc/ipsec-b/pub)" "${T}rightrsasigkey=%dnsondemand"
     node auto
     if [ $caller = a ]; then there >$DIR/ping; else back >$DIR/ping; fi
-    keyed dnssec || fail ipseckey "$caller calls: not keyed"
+    keyed dnssec $caller || fail ipseckey "$caller calls: not keyed"
+    called ipseckey $caller "0 0"
     capture "host $IPB"
     there | grep -q " 0% packet loss" || fail ipseckey "$caller calls: loss"
     back | grep -q " 0% packet loss" || fail ipseckey "$caller calls: loss back"
@@ -188,9 +220,11 @@ null() { # nobody publishes anything, and both are content with that
     opportunistic "${T}authby=null" "${T}leftid=%null" "${T}rightid=%null"
     node auto 'null-auth = "call"'
     if [ $caller = a ]; then there >$DIR/ping; else back >$DIR/ping; fi
-    keyed anonymous || fail null "$caller calls: not keyed"
+    keyed anonymous $caller || fail null "$caller calls: not keyed"
+    called null $caller "0 0"
     capture "host $IPB"
     there | grep -q " 0% packet loss" || fail null "$caller calls: loss"
+    back | grep -q " 0% packet loss" || fail null "$caller calls: loss back"
     whack b --trafficstatus | cut -c1-200
     protected null; stop
   done
@@ -270,7 +304,8 @@ asked() { # libreswan calls whom it has by configuration, in transport mode; we 
   node auto
   capture "host $IPB and host $IPA"
   whack b --name host --initiate | cut -c1-160
-  keyed dnssec || fail asked "not keyed"
+  keyed dnssec b || fail asked "not keyed"
+  called asked b "0 0"
   kernel asked "libreswan calls" transport; both asked "libreswan calls"
   whack b --name host --rekey-ipsec | cut -c1-160; sleep 3
   kernel asked rekeyed transport; both asked rekeyed
