@@ -223,4 +223,4 @@ fn claims(report: &MeshReport) -> Vec<Claim> {
 /// For the last pair of the largest mesh on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// For nodes to drop what they have twice.
-const SETTLE: Duration = Duration::from_secs(3);
+const SETTLE: Duration = Duration::from_secs(10);
