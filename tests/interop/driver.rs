@@ -350,7 +350,9 @@ impl Driver {
         let _ = socket.send_to(&octets, transmit.remote);
     }
 
-    /// Somebody sees our IKE_SA_INIT request and is faster than the peer.
+    /// Somebody sees our IKE_SA_INIT request, and is heard before the peer. The peer does answer
+    /// that request first: two of strongSwan's threads would otherwise race for which of two
+    /// requests it answers.
     fn forge(&mut self, request: &Transmit) {
         const COOKIE: u16 = 16390;
         let Some((spi, [.., exchange, flags])) = request
@@ -370,6 +372,7 @@ impl Driver {
         octets.extend(COOKIE.to_be_bytes());
         octets.extend([0xf0, 0, 0, self.forgeries]);
         println!("Forged");
+        std::thread::sleep(Duration::from_millis(100));
         let (local, remote) = (request.local, request.remote);
         self.ike.handle_datagram(Instant::now(), Datagram { local, remote, octets: &octets });
     }

@@ -316,10 +316,8 @@ fn a_gateway_that_answers_and_refuses_is_not_the_last() {
     assert_eq!(peers.len(), 1, "{peers:#?}");
 }
 
-/// Two gateways in order of precedence: the second is called when the first does not answer, and
-/// takes over when the first falls silent.
-#[test]
-fn the_second_gateway_takes_over() {
+/// Alice behind one gateway, and Bob behind two in order of precedence.
+fn bob_behind_two() -> Net {
     let mut net = Net::new(9, Link::default());
     gateway(&mut net, WEST, 0, &[ALICE]);
     gateway(&mut net, EAST, 1, &[BOB]);
@@ -327,6 +325,14 @@ fn the_second_gateway_takes_over() {
     net.dns.publish(ip(ALICE), ip(WEST), key(0), Security::Secure);
     let both = records(&[(10, ip(EAST), key(1)), (20, ip(EAST_2), key(2))]);
     net.dns.set(ip(BOB), Security::Secure, Outcome::Records(both));
+    net
+}
+
+/// Two gateways in order of precedence: the second is called when the first does not answer, and
+/// takes over when the first falls silent.
+#[test]
+fn the_second_gateway_takes_over() {
+    let mut net = bob_behind_two();
     send(&mut net, 0, ALICE, BOB, "ping first");
     net.run(seconds(2));
     assert!(heard(&net, 1, "ping first"), "the stronger precedence is called");
@@ -349,13 +355,7 @@ fn the_second_gateway_takes_over() {
 /// Who only listens is not left for another gateway, and neither is one that answers late.
 #[test]
 fn a_gateway_that_lives_is_not_left() {
-    let mut net = Net::new(9, Link::default());
-    gateway(&mut net, WEST, 0, &[ALICE]);
-    gateway(&mut net, EAST, 1, &[BOB]);
-    gateway(&mut net, EAST_2, 2, &[BOB]);
-    net.dns.publish(ip(ALICE), ip(WEST), key(0), Security::Secure);
-    let both = records(&[(10, ip(EAST), key(1)), (20, ip(EAST_2), key(2))]);
-    net.dns.set(ip(BOB), Security::Secure, Outcome::Records(both));
+    let mut net = bob_behind_two();
     for n in 0..200 {
         send(&mut net, 0, ALICE, BOB, &format!("listen {n}"));
         net.run(Duration::from_millis(100));
