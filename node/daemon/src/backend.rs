@@ -1,10 +1,11 @@
 //! The data plane that the configuration names, as the main loop sees it: our own with its ground
 //! in the kernel's routing, or the kernel's.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use sa::{Command, Notice, Policy, Prefix};
+use sa::{Command, Notice, Policy, Prefix, Subnets};
 
 use crate::config::{self, Config};
 use crate::kernel::{ClassChange, Ground, KernelError, KernelPlane};
@@ -16,9 +17,11 @@ pub(crate) enum Backend {
     /// Ours, over a TUN device.
     Userspace {
         /// The packet path.
-        plane: Plane,
+        plane: Box<Plane>,
         /// The routes that lead to it.
         ground: Box<Ground>,
+        /// What is to be told of links.
+        links: LinkNews,
     },
     /// The kernel's.
     Xfrm(Box<KernelPlane>),
@@ -40,9 +43,10 @@ impl Backend {
     pub(crate) fn start(config: &Config) -> anyhow::Result<Self> {
         Ok(match config.node.backend {
             config::Backend::Userspace => {
-                let plane = userspace::start(view::plane_config(config)?)?;
+                let mut plane = userspace::start(view::plane_config(config)?)?;
+                plane.listen()?;
                 let ground = Box::new(Ground::up(view::ground_config(config))?);
-                Self::Userspace { plane, ground }
+                Self::Userspace { plane: Box::new(plane), ground, links: LinkNews::default() }
             }
             config::Backend::Xfrm => {
                 Self::Xfrm(Box::new(KernelPlane::start(view::xfrm_config(config))?))
@@ -107,11 +111,17 @@ impl Backend {
     /// If the kernel refuses.
     pub(crate) fn obey(&mut self, command: Command) -> Result<(), KernelError> {
         match self {
-            Self::Userspace { plane, ground } if adds(&command) => {
+            Self::Userspace { links, .. }
+                if let Command::LinksUp { subnets, links: up } = command =>
+            {
+                links.put(Instant::now(), subnets, up);
+                Ok(())
+            }
+            Self::Userspace { plane, ground, .. } if adds(&command) => {
                 plane.command(command.clone());
                 lay(ground, &command)
             }
-            Self::Userspace { plane, ground } => {
+            Self::Userspace { plane, ground, .. } => {
                 let done = lay(ground, &command);
                 plane.command(command);
                 done
@@ -127,7 +137,7 @@ impl Backend {
     /// If the kernel refuses.
     pub(crate) fn change_classes(&mut self, changes: &[ClassChange]) -> Result<(), KernelError> {
         match self {
-            Self::Userspace { plane, ground } => {
+            Self::Userspace { plane, ground, .. } => {
                 let (gone, new): (Vec<_>, Vec<_>) =
                     changes.iter().partition(|(_, _, class)| class.is_none());
                 let command = |(prefix, ports, class): &ClassChange| {
@@ -187,28 +197,35 @@ impl Backend {
     /// When [`Self::handle_timeout`] is due.
     pub(crate) fn due(&self) -> Option<Instant> {
         match self {
-            Self::Userspace { plane, ground } => {
-                [plane.due(), ground.renewal_due()].into_iter().flatten().min()
+            Self::Userspace { plane, ground, links } => {
+                [plane.due(), ground.renewal_due(), links.due].into_iter().flatten().min()
             }
             Self::Xfrm(_) => None,
         }
     }
 
-    /// Renews what ends by itself when we are gone, and has the packet thread look at what it was told
-    /// while it slept.
+    /// Renews what ends by itself when we are gone, has the packet thread look at what it was told
+    /// while it slept, and shows which links are up.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<(), KernelError> {
         match self {
-            Self::Userspace { plane, ground } => {
+            Self::Userspace { plane, ground, links } => {
                 if plane.due().is_some_and(|due| due <= now) {
                     plane.wake_at_once();
                 }
-                match ground.renewal_due() {
-                    Some(due) if due <= now => ground.renew(),
-                    _ => Ok(()),
+                // One that the kernel refuses does not keep the others from it.
+                let mut done = Ok(());
+                for (between, up) in links.take_due(now) {
+                    let shown = ground.set_links(between, &up);
+                    done = done.and(shown);
                 }
+                if ground.renewal_due().is_some_and(|due| due <= now) {
+                    let renewed = ground.renew();
+                    done = done.and(renewed);
+                }
+                done
             }
             Self::Xfrm(_) => Ok(()),
         }
@@ -301,7 +318,7 @@ impl Backend {
     /// Ends it and leaves nothing behind.
     pub(crate) fn stop(self) {
         match self {
-            Self::Userspace { plane, mut ground } => {
+            Self::Userspace { plane, mut ground, .. } => {
                 // The device goes first, so that nothing is trapped that nobody would answer for.
                 plane.stop();
                 ground.down();
@@ -313,7 +330,7 @@ impl Backend {
     /// Ends it by an error: what policy closes stays closed until the next start, as after a crash.
     pub(crate) fn abandon(self) {
         match self {
-            Self::Userspace { plane, mut ground } => {
+            Self::Userspace { plane, mut ground, .. } => {
                 plane.stop();
                 ground.abandon();
             }
@@ -325,7 +342,7 @@ impl Backend {
     /// Ends a start that failed before [`Self::settled`]: leaves what it found.
     pub(crate) fn undo(self) {
         match self {
-            Self::Userspace { plane, mut ground } => {
+            Self::Userspace { plane, mut ground, .. } => {
                 plane.stop();
                 ground.undo();
             }
@@ -343,6 +360,33 @@ fn adds(command: &Command) -> bool {
     }
 }
 
+/// Which links are up, for those who watch the routes that show it: what comes and goes within a
+/// moment is nothing to tell them, and each change costs the kernel a route.
+#[derive(Debug, Default)]
+pub(crate) struct LinkNews {
+    news: BTreeMap<Subnets, Vec<u32>>,
+    due: Option<Instant>,
+}
+
+impl LinkNews {
+    fn put(&mut self, now: Instant, between: Subnets, up: Vec<u32>) {
+        self.news.insert(between, up);
+        self.due.get_or_insert(now + DAMPING);
+    }
+
+    fn take_due(&mut self, now: Instant) -> BTreeMap<Subnets, Vec<u32>> {
+        if self.due.is_none_or(|due| due > now) {
+            return BTreeMap::new();
+        }
+        self.due = None;
+        std::mem::take(&mut self.news)
+    }
+}
+
+/// How long what becomes of links is waited for before it is shown: little beside the second that a
+/// link which falls silent takes to be noticed.
+const DAMPING: Duration = Duration::from_millis(100);
+
 /// What a command means for routes and inbound policies. Where the packet path releases what it
 /// holds, they change before.
 fn lay(ground: &mut Ground, command: &Command) -> Result<(), KernelError> {
@@ -352,12 +396,12 @@ fn lay(ground: &mut Ground, command: &Command) -> Result<(), KernelError> {
         // Nothing was laid for it.
         Command::ReleaseFlow { .. } => Ok(()),
         Command::SetSubnets { subnets, policy } => {
-            let up = matches!(policy, Policy::Encrypt(_));
-            ground.set_subnets(*subnets, (*policy != Policy::Pass).then_some(up))
+            ground.set_subnets(*subnets, *policy != Policy::Pass)
         }
-        Command::ShareSubnets { subnets, .. } => ground.set_subnets(*subnets, Some(true)),
-        Command::LinksUp { subnets, links } => ground.set_links(*subnets, links),
-        Command::ClearSubnets { subnets } => ground.set_subnets(*subnets, None),
+        Command::ShareSubnets { subnets, .. } => ground.set_subnets(*subnets, true),
+        Command::ClearSubnets { subnets } => ground.set_subnets(*subnets, false),
+        // It has time: see `LinkNews`.
+        Command::LinksUp { .. } => Ok(()),
         Command::WatchFlow(flow) => ground.watch(*flow),
         // The main loop gives them all at once: see `Backend::change_classes`.
         Command::SetClass { .. }

@@ -165,8 +165,6 @@ pub(crate) struct Ground {
     protected: HashSet<Flow>,
     /// Prefixes of configured connections, and which of those between them are up.
     subnets: BTreeMap<Subnets, Links>,
-    /// Those of which each connection is told of by itself.
-    linked: BTreeSet<Subnets>,
     subnet_ground: SubnetGround,
     /// Flows in the clear whose packets are to be seen by us for a while.
     watched: HashSet<Flow>,
@@ -232,7 +230,6 @@ impl Ground {
             settled: false,
             protected: HashSet::new(),
             subnets: BTreeMap::new(),
-            linked: BTreeSet::new(),
             subnet_ground,
             watched: HashSet::new(),
             lent: BTreeSet::new(),
@@ -409,34 +406,25 @@ impl Ground {
         self.base.clear();
         self.protected.clear();
         self.subnets.clear();
-        self.linked.clear();
         self.watched.clear();
     }
 
     /// Leads everything between two prefixes to the device, and keeps out what comes between them
-    /// by another way; with `None` no longer. Without the device nothing passes. Whether a
-    /// connection is up shows in the metrics of its routes, for routing daemons: 50 and its place
-    /// among those between the same prefixes.
+    /// by another way; or no longer. Without the device nothing passes.
     ///
     /// # Errors
     /// If the kernel refuses a rule, a route or a policy.
     pub(crate) fn set_subnets(
         &mut self,
         subnets: Subnets,
-        up: Option<bool>,
+        wanted: bool,
     ) -> Result<(), KernelError> {
-        if up.is_none() {
-            self.linked.remove(&subnets);
-        }
-        let links = up.map(|up| match self.subnets.get(&subnets) {
-            Some(links) if self.linked.contains(&subnets) => links.clone(),
-            _ if up => [0].into(),
-            _ => Links::new(),
-        });
-        self.replace_links(subnets, links)
+        let links = self.subnets.get(&subnets).cloned().unwrap_or_default();
+        self.replace_links(subnets, wanted.then_some(links))
     }
 
-    /// Says which of the connections between two prefixes are up.
+    /// Says which of the connections between two prefixes are up. That shows in the metrics of
+    /// routes, for routing daemons: 50 and the place among those between the same prefixes.
     ///
     /// # Errors
     /// If the kernel refuses a route.
@@ -444,7 +432,6 @@ impl Ground {
         if !self.subnets.contains_key(&subnets) {
             return Ok(());
         }
-        self.linked.insert(subnets);
         self.replace_links(subnets, Some(up.iter().copied().collect()))
     }
 

@@ -1,7 +1,7 @@
 //! The ground in real namespaces, as `ip` and packets see it.
 
 use std::net::{IpAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sa::{Class, Flow, Policy, Ports, Prefix, SaId, Subnets};
 
@@ -69,6 +69,17 @@ fn up() -> (Tun, Ground) {
 /// Where a packet for this destination goes.
 fn way(dst: &str) -> String {
     try_run(&format!("ip route get {dst}")).1.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Closes the device, and waits until it is gone: what other tests start has all our descriptors
+/// for a moment.
+fn unplug(tun: Tun) {
+    drop(tun);
+    let end = Instant::now() + Duration::from_secs(10);
+    while try_run("ip link show ipsec0").0 {
+        assert!(Instant::now() < end, "the device stays");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 #[track_caller]
@@ -164,7 +175,7 @@ fn prefixes_and_destinations_go_where_policy_says() {
         ground.set_classes(&[(p("::/0"), None)]).unwrap();
         leads("2001:db8:9::7", "up0");
         ground.down();
-        drop(tun);
+        unplug(tun);
         assert_eq!(state(), before);
     });
 }
@@ -192,7 +203,7 @@ fn without_the_daemon_private_is_closed_and_the_rest_open() {
 
         // SIGKILL: nothing of ours runs any more.
         std::mem::forget(ground);
-        drop(tun);
+        unplug(tun);
         for dst in private {
             refused(dst);
             leads(&format!("{dst} mark {MARK}"), "up0");
@@ -213,7 +224,7 @@ fn without_the_daemon_private_is_closed_and_the_rest_open() {
         assert!(run("ip rule").contains("not from all fwmark 0x4322 lookup 4322"));
         assert!(!run("ip route show table 4322").contains("blackhole"));
         ground.down();
-        drop(tun);
+        unplug(tun);
         assert_eq!(state(), before);
     });
 }
@@ -366,7 +377,7 @@ fn a_protected_peer_is_not_heard_in_the_clear() {
         ground.protect(Flow::new(ip("2001:db8:1::1"), ip("2001:db8:1::2")).unwrap()).unwrap();
         assert!(run("ip xfrm policy").contains("action block"));
         ground.down();
-        drop(tun);
+        unplug(tun);
         assert_eq!(state(), before);
     });
 }
@@ -416,9 +427,9 @@ fn a_protected_peer_of_a_host_behind_us_is_not_heard_in_the_clear() {
             assert!(!ping(), "{them} is protected");
             assert_eq!(echoes(&behind, host.contains(':')), heard, "{them} was heard");
             tun.write(&echo_request(them, host));
-            let end = std::time::Instant::now() + Duration::from_secs(10);
+            let end = Instant::now() + Duration::from_secs(10);
             while echoes(&behind, host.contains(':')) == heard {
-                assert!(std::time::Instant::now() < end, "{them}: out of the tunnel");
+                assert!(Instant::now() < end, "{them}: out of the tunnel");
                 std::thread::sleep(Duration::from_millis(20));
             }
             ground.unprotect(flow).unwrap();
@@ -446,7 +457,7 @@ fn ipv6_may_be_switched_off() {
         ground.set_classes(&[(Prefix::ALL_V6, Some(CLOSED))]).unwrap();
         trapped("198.51.100.7", "192.0.2.1");
         ground.down();
-        drop(tun);
+        unplug(tun);
         assert_eq!(state(), before);
     });
 }
@@ -469,7 +480,7 @@ fn a_strict_reverse_path_filter_does_not_deafen_us() {
         peer.run(&format!("python3 -c {UDP_TO_500} 192.0.2.1"));
         assert!(ike.recv(&mut [0; 16]).is_ok());
         ground.down();
-        drop(tun);
+        unplug(tun);
         assert_eq!(state(), before);
     });
 }
@@ -522,7 +533,7 @@ fn what_a_predecessor_kept_closed_stays_closed_until_the_classes_are_set() {
         ground.set_classes(&[(p("2001:db8:77::/48"), Some(CLOSED))]).unwrap();
         // Killed: the device goes, and nothing is undone.
         std::mem::forget(ground);
-        drop(tun);
+        unplug(tun);
         let closed = |dst: &str| {
             way(dst).contains("blackhole") || !try_run(&format!("ip route get {dst}")).0
         };
@@ -586,7 +597,8 @@ fn a_connection_survives_a_link_that_goes_and_comes_back() {
         let (_tun, mut ground) = up();
         ground.settled().unwrap();
         let between = Subnets::new(p("192.0.2.1/32"), p("198.51.100.0/24")).unwrap();
-        ground.set_subnets(between, Some(true)).unwrap();
+        ground.set_subnets(between, true).unwrap();
+        ground.set_links(between, &[0]).unwrap();
         leads("198.51.100.7 from 192.0.2.1", "ipsec0");
         run("ip link set ipsec0 down");
         run("ip link set ipsec0 up");
@@ -606,7 +618,7 @@ fn each_link_that_is_up_has_a_route() {
         uplink(&peer);
         let (_tun, mut ground) = up();
         let between = Subnets::new(p("192.0.2.0/25"), p("198.51.100.0/24")).unwrap();
-        ground.set_subnets(between, Some(false)).unwrap();
+        ground.set_subnets(between, true).unwrap();
         ground.settled().unwrap();
         let shown = || {
             let all = run("ip route show table 4323 198.51.100.0/24");
@@ -618,7 +630,7 @@ fn each_link_that_is_up_has_a_route() {
         };
         assert!(shown().is_empty());
         ground.set_links(between, &[0, 1]).unwrap();
-        ground.set_subnets(between, Some(true)).unwrap();
+        ground.set_subnets(between, true).unwrap();
         assert_eq!(shown(), [50, 51]);
         leads("198.51.100.7 from 192.0.2.1", "ipsec0");
         ground.set_links(between, &[1]).unwrap();
@@ -628,12 +640,12 @@ fn each_link_that_is_up_has_a_route() {
         assert_eq!(shown(), [51]);
         // All silent: they go on carrying what they can, and none of them is up.
         ground.set_links(between, &[]).unwrap();
-        ground.set_subnets(between, Some(true)).unwrap();
+        ground.set_subnets(between, true).unwrap();
         assert!(shown().is_empty());
         leads("198.51.100.7 from 192.0.2.1", "ipsec0");
         ground.set_links(between, &[0, 1, 70]).unwrap();
         assert_eq!(shown(), [50, 51], "more than can be shown are not");
-        ground.set_subnets(between, None).unwrap();
+        ground.set_subnets(between, false).unwrap();
         assert!(shown().is_empty());
         ground.down();
     });
@@ -658,10 +670,10 @@ fn blocks_fail_as_their_class_does() {
         }
         let blocked = |dst: &str| run("ip xfrm policy").contains(&format!("src {dst}/32"));
         // Renewed in time, both stand for longer than a life.
-        let end = std::time::Instant::now() + 2 * life;
-        while std::time::Instant::now() < end {
+        let end = Instant::now() + 2 * life;
+        while Instant::now() < end {
             let due = ground.renewal_due().unwrap();
-            std::thread::sleep(due.saturating_duration_since(std::time::Instant::now()));
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
             ground.renew().unwrap();
             assert!(blocked("198.51.100.7") && blocked("203.0.113.7"));
         }
@@ -709,7 +721,7 @@ fn leases_are_renewed_past_the_trap() {
             }
         }
         // As long as there is a device, a daemon is taken to run.
-        drop(tun);
+        unplug(tun);
         Guard::open(GroundConfig::default()).unwrap().down().unwrap();
         assert!(!run("ip rule").contains("432"));
         assert!(!run("ip -6 rule").contains("432"));
@@ -765,10 +777,10 @@ fn what_a_crash_left_goes_with_the_guard() {
             [("192.0.2.1/32", "198.51.100.0/24"), ("2001:db8:1::/64", "2001:db8:77::/48")]
         {
             let between = Subnets::new(p(local), p(remote)).unwrap();
-            ground.set_subnets(between, Some(true)).unwrap();
+            ground.set_subnets(between, true).unwrap();
         }
         ground.set_guard(true).unwrap();
-        drop(tun);
+        unplug(tun);
         ground.abandon();
         drop(ground);
         refused("198.51.100.7 from 192.0.2.1");
@@ -836,14 +848,14 @@ fn the_guard_closes_connections_and_opens_what_is_behind_us() {
             let mut ground = Ground::up(config.clone()).unwrap();
             ground.set_classes(&[(p("10.0.0.0/8"), Some(CLOSED))]).unwrap();
             for subnets in between {
-                ground.set_subnets(subnets, Some(true)).unwrap();
+                ground.set_subnets(subnets, true).unwrap();
             }
             ground.settled().unwrap();
             leads("198.51.100.7 from 192.0.2.1", "ipsec0");
             leads("2001:db8:77::7 from 2001:db8:1::1", "ipsec0");
             leads("10.6.0.7", "ipsec0");
             leads("10.5.0.7", "up0");
-            drop(tun);
+            unplug(tun);
             if crash {
                 ground.abandon();
             } else {
@@ -882,10 +894,10 @@ fn a_connection_between_two_hosts_takes_over_what_protects_them() {
         ground.set_policy(flow, Some(Policy::Encrypt(SaId(1)))).unwrap();
         assert!(blocked());
         let between = Subnets::new(p("192.0.2.1/32"), p("192.0.2.2/32")).unwrap();
-        ground.set_subnets(between, Some(true)).unwrap();
+        ground.set_subnets(between, true).unwrap();
         ground.set_policy(flow, None).unwrap();
         assert!(blocked(), "{}", run("ip xfrm policy"));
-        ground.set_subnets(between, None).unwrap();
+        ground.set_subnets(between, false).unwrap();
         assert!(!blocked());
         ground.down();
     });
@@ -907,7 +919,7 @@ fn routes_of_others_stay() {
         ground.settled().unwrap();
         refused("203.0.113.9");
         assert!(!ground.is_guarded(), "no guard of ours");
-        drop(tun);
+        unplug(tun);
         ground.down();
         assert_eq!(state(), before);
         Guard::open(GroundConfig::default()).unwrap().down().unwrap();
@@ -928,7 +940,7 @@ fn only_an_orderly_end_opens_what_was_closed() {
         let flow = Flow::new(ip("192.0.2.1"), ip("203.0.113.7")).unwrap();
         ground.set_policy(flow, Some(Policy::Encrypt(SaId(1)))).unwrap();
         ground.settled().unwrap();
-        drop(tun);
+        unplug(tun);
         ground.abandon();
         drop(ground);
         let closed = || {
@@ -1002,7 +1014,7 @@ fn a_connection_to_everywhere_follows_what_is_near() {
         let classes = [Prefix::ALL_V4, Prefix::ALL_V6].map(|all| (all, Some(Class::Pass)));
         ground.set_classes(&classes).unwrap();
         for subnets in between {
-            ground.set_subnets(subnets, Some(true)).unwrap();
+            ground.set_subnets(subnets, true).unwrap();
         }
         ground.settled().unwrap();
         let protected = |from: &str| leads(&format!("198.51.100.7{from}"), "ipsec0");
@@ -1031,7 +1043,7 @@ fn a_connection_to_everywhere_follows_what_is_near() {
         }
         assert!(way("198.51.100.7").contains("src 203.0.113.1"), "{}", way("198.51.100.7"));
         leads("192.0.2.77", "up0");
-        drop(tun);
+        unplug(tun);
         ground.down();
         outside();
         refused("198.51.100.7");
@@ -1053,19 +1065,19 @@ fn many_rules_are_laid_in_one_go() {
         let https = Ports::new(6, 0, 443).unwrap();
         let prefix = |n: u32| p(&format!("10.{}.{}.0/24", n / 256, n % 256));
         let rules: Vec<ClassChange> = (0..1000).map(|n| (prefix(n), https, Some(CLOSED))).collect();
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         ground.change_classes(&rules).unwrap();
         let remote = |n: u32| p(&format!("172.16.{n}.0/24"));
         for n in 0..100 {
             let between = Subnets::new(p("192.0.2.1/32"), remote(n)).unwrap();
-            ground.set_subnets(between, Some(false)).unwrap();
+            ground.set_subnets(between, true).unwrap();
         }
         ground.settled().unwrap();
         // Planned one by one they took half a minute where this takes a second.
         assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
         leads("10.3.7.9", "ipsec0");
         leads("172.16.99.1", "ipsec0");
-        drop(tun);
+        unplug(tun);
         refused("10.3.7.9");
         ground.down();
     });

@@ -5,9 +5,15 @@
 //! calls of our own. What a datagram is can be told from its header, which nobody has
 //! authenticated: who lies there gains a place in a queue, where it is dropped for its SPI.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
+
+use super::post::Post;
 
 /// An IKE datagram: our address, the sender's, the message without the non-ESP marker.
 pub(crate) type Datagram = (SocketAddr, SocketAddr, Vec<u8>);
@@ -19,67 +25,130 @@ pub(crate) struct Entry {
 }
 
 /// Where they come out.
-#[derive(Debug)]
 pub(crate) struct Lanes {
-    lanes: [mpsc::Receiver<Datagram>; LANES],
+    lanes: [Queue; LANES],
     turn: usize,
+    /// Sockets that are read here.
+    post: Option<Post>,
+    /// Read, and found its lane full.
+    lost: u64,
+}
+
+/// What waits in one lane.
+struct Queue {
+    /// From others.
+    inbox: mpsc::Receiver<Datagram>,
+    /// From sockets that are read here.
+    read: VecDeque<Datagram>,
 }
 
 /// An entry and its other end.
 pub(crate) fn lanes() -> (Entry, Lanes) {
     let (a, b, c) = (mpsc::channel(ROOM), mpsc::channel(ROOM), mpsc::channel(ROOM));
-    (Entry { lanes: [a.0, b.0, c.0] }, Lanes { lanes: [a.1, b.1, c.1], turn: 0 })
+    let lanes = [a.1, b.1, c.1].map(|inbox| Queue { inbox, read: VecDeque::new() });
+    (Entry { lanes: [a.0, b.0, c.0] }, Lanes { lanes, turn: 0, post: None, lost: 0 })
 }
 
 impl Entry {
     /// Puts a datagram in; false if its lane is full. It is lost then, as it might have been on
     /// the way, and IKE repeats itself.
     pub(crate) fn put(&self, datagram: Datagram) -> bool {
-        let [known, authenticating, strangers] = &self.lanes;
-        let lane = match lane(&datagram.2) {
-            Lane::Known => known,
-            Lane::Authenticating => authenticating,
-            Lane::Strangers => strangers,
-        };
-        lane.try_send(datagram).is_ok()
+        let lane = self.lanes.get(lane(&datagram.2).place());
+        lane.is_some_and(|lane| lane.try_send(datagram).is_ok())
     }
 }
 
 impl Lanes {
+    /// Reads these sockets, too.
+    pub(super) fn reading(self, post: Post) -> Self {
+        Self { post: Some(post), ..self }
+    }
+
+    /// From now on [`Self::next`] hears of what comes to the sockets. Must be called inside a
+    /// runtime.
+    ///
+    /// # Errors
+    /// If the runtime cannot watch a socket.
+    pub(super) fn watch(&mut self) -> io::Result<()> {
+        self.post.as_mut().map_or(Ok(()), Post::watch)
+    }
+
     /// The next datagram; `None` when every entry is gone. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<Datagram> {
-        self.turn = self.turn.wrapping_add(1);
-        let [known, authenticating, strangers] = &mut self.lanes;
-        if self.turn.is_multiple_of(OTHERS_TURN) {
-            let half_way = (self.turn / OTHERS_TURN).is_multiple_of(2);
-            let (first, second) = if half_way {
-                (&mut *authenticating, &mut *strangers)
-            } else {
-                (&mut *strangers, &mut *authenticating)
-            };
-            if let Ok(datagram) = first.try_recv().or_else(|_| second.try_recv()) {
-                return Some(datagram);
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Datagram>> {
+        loop {
+            let (lanes, lost) = (&mut self.lanes, &mut self.lost);
+            let mut take = |datagram| *lost += u64::from(!sort(lanes, datagram));
+            let read = self.post.as_mut().map(|post| post.poll(cx, &mut take));
+            let mut ended = 0;
+            for place in order(self.turn + 1) {
+                let Some(queue) = self.lanes.get_mut(place) else { continue };
+                let next = match queue.read.pop_front() {
+                    Some(datagram) => Poll::Ready(Some(datagram)),
+                    None => queue.inbox.poll_recv(cx),
+                };
+                match next {
+                    Poll::Ready(Some(datagram)) => {
+                        self.turn = self.turn.wrapping_add(1);
+                        return Poll::Ready(Some(datagram));
+                    }
+                    Poll::Ready(None) => ended += 1,
+                    Poll::Pending => {}
+                }
+            }
+            if ended == LANES {
+                return Poll::Ready(None);
+            }
+            // What has been read was nothing for us, and there may be more of it.
+            if !read.is_some_and(|read| read.is_ready()) {
+                return Poll::Pending;
             }
         }
-        tokio::select! {
-            biased;
-            Some(datagram) = known.recv() => Some(datagram),
-            Some(datagram) = authenticating.recv() => Some(datagram),
-            Some(datagram) = strangers.recv() => Some(datagram),
-            else => None,
-        }
+    }
+
+    /// Datagrams that were read from sockets and lost, because too many waited.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.lanes.iter().all(mpsc::Receiver::is_empty)
+        self.lanes.iter().all(|queue| queue.inbox.is_empty() && queue.read.is_empty())
     }
 
     /// The next datagram if there is one now.
     #[cfg(test)]
     pub(crate) fn try_next(&mut self) -> Option<Datagram> {
-        self.lanes.iter_mut().find_map(|lane| lane.try_recv().ok())
+        let lanes = &mut self.lanes;
+        if let Some(post) = &mut self.post {
+            post.take_now(&mut |datagram| assert!(sort(lanes, datagram)));
+        }
+        let next =
+            |queue: &mut Queue| queue.read.pop_front().or_else(|| queue.inbox.try_recv().ok());
+        self.lanes.iter_mut().find_map(next)
     }
+}
+
+/// The lanes in the order of their turn.
+fn order(turn: usize) -> [usize; LANES] {
+    if !turn.is_multiple_of(OTHERS_TURN) {
+        [0, 1, 2]
+    } else if (turn / OTHERS_TURN).is_multiple_of(2) {
+        [1, 2, 0]
+    } else {
+        [2, 1, 0]
+    }
+}
+
+/// Puts what was read in its lane; false if that is full.
+fn sort(lanes: &mut [Queue; LANES], datagram: Datagram) -> bool {
+    let queue = lanes.get_mut(lane(&datagram.2).place());
+    let Some(queue) = queue.filter(|queue| queue.read.len() < ROOM) else { return false };
+    queue.read.push_back(datagram);
+    true
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,6 +159,16 @@ enum Lane {
     Authenticating,
     /// New, or nothing of IKE's.
     Strangers,
+}
+
+impl Lane {
+    fn place(self) -> usize {
+        match self {
+            Self::Known => 0,
+            Self::Authenticating => 1,
+            Self::Strangers => 2,
+        }
+    }
 }
 
 /// By exchange type and flags (RFC 7296 §3.1).
@@ -165,6 +244,16 @@ mod tests {
         assert_eq!(lane(&datagram(IKE_INTERMEDIATE, 0x08).2), Lane::Authenticating);
         assert_eq!(lane(&[]), Lane::Strangers);
         assert_eq!(lane(&[0xff]), Lane::Strangers);
+    }
+
+    #[test]
+    fn what_is_read_has_as_much_room() {
+        let (_entry, mut lanes) = lanes();
+        let strangers = (0..=ROOM).filter(|_| sort(&mut lanes.lanes, datagram(34, 0x08)));
+        assert_eq!(strangers.count(), ROOM);
+        assert!(sort(&mut lanes.lanes, datagram(INFORMATIONAL, 0)));
+        assert!(!lanes.is_empty());
+        assert_eq!(lanes.try_next().unwrap().2[18], INFORMATIONAL);
     }
 
     #[test]

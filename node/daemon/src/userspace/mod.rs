@@ -7,11 +7,16 @@
 mod acquires;
 mod gather;
 mod lanes;
+mod later;
 mod plane;
+mod post;
 mod provider;
+mod rest;
 mod sockets;
+mod strays;
 mod sys;
 mod tun;
+mod worker;
 
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,10 @@ use super::sys;
 
 /// All sockets of one plane. Sending takes `&self`, from any thread.
 pub(super) struct Sockets {
+    /// Of ESP in UDP: one of the two sockets that share its port.
     udp: Vec<Udp>,
+    /// Of IKE: the other one, and the port that has nothing but IKE.
+    ike: Vec<Udp>,
     esp: Vec<Raw>,
     clear: Vec<Raw>,
     /// Where "too big" messages arrive.
@@ -34,7 +37,7 @@ pub(super) struct Udp {
     socket: Socket,
     /// The wildcard address, or the one that was configured.
     address: SocketAddr,
-    /// ESP arrives here too, and IKE behind a marker (RFC 3948 §2.2); otherwise IKE only.
+    /// ESP arrives at this port, and IKE behind a marker (RFC 3948 §2.2); otherwise IKE only.
     pub(super) natt: bool,
 }
 
@@ -63,6 +66,7 @@ impl Sockets {
         let listen = if wanted.listen.is_empty() { &any[..] } else { wanted.listen };
         let mut sockets = Self {
             udp: Vec::new(),
+            ike: Vec::new(),
             esp: Vec::new(),
             clear: Vec::new(),
             icmp: Vec::new(),
@@ -70,14 +74,19 @@ impl Sockets {
             refused: AtomicU64::new(0),
         };
         for address in listen {
-            for (port, natt) in [(wanted.ike_port, false), (wanted.natt_port, true)] {
-                let address = SocketAddr::new(*address, port);
-                let socket = udp(address, wanted.mark);
-                let what = format!("UDP port {port} of {}", address.ip());
-                let Some(socket) = unless_missing(socket, address.ip(), &what)? else { continue };
-                let address = socket.local_addr()?.as_socket().unwrap_or(address);
-                sockets.udp.push(Udp { socket, address, natt });
-            }
+            let port = |port| SocketAddr::new(*address, port);
+            let opened = |opened, port| {
+                unless_missing(opened, *address, &format!("UDP port {port} of {address}"))
+            };
+            let ike = opened(udp(port(wanted.ike_port), wanted.mark), wanted.ike_port)?;
+            sockets.ike.extend(ike.map(|socket| Udp::new(socket, false)).transpose()?);
+            let esp = udp(port(wanted.natt_port), wanted.mark);
+            let Some(esp) = opened(esp, wanted.natt_port)? else { continue };
+            let esp = Udp::new(esp, true)?;
+            let marked = marked(&esp, wanted.mark)
+                .with_context(|| format!("sharing UDP port {} of {address}", wanted.natt_port))?;
+            sockets.ike.push(Udp::new(marked, true)?);
+            sockets.udp.push(esp);
         }
         anyhow::ensure!(!sockets.udp.is_empty(), "there is no address to listen on");
         for address in any {
@@ -100,8 +109,14 @@ impl Sockets {
         Ok(sockets)
     }
 
+    /// Those of ESP in UDP. What has been joined with ESP may be IKE.
     pub(super) fn udp(&self) -> &[Udp] {
         &self.udp
+    }
+
+    /// Those of IKE. What has been joined with IKE may be ESP.
+    pub(super) fn ike(&self) -> &[Udp] {
+        &self.ike
     }
 
     pub(super) fn esp(&self) -> &[Raw] {
@@ -119,7 +134,7 @@ impl Sockets {
 
     /// Sends one datagram from an address of ours.
     pub(super) fn transmit(&self, local: SocketAddr, remote: SocketAddr, octets: &[u8]) {
-        let Some(socket) = self.speaking_from(local, remote.is_ipv4()) else {
+        let Some(socket) = speaking_from(&self.ike, local, remote.is_ipv4()) else {
             return self.refuse(1);
         };
         let sent = retry(socket.fd(), || {
@@ -146,7 +161,7 @@ impl Sockets {
                 octets.chunks(segment.max(1)),
             ));
         }
-        let Some(socket) = self.speaking_from(to.local, to.remote.is_ipv4()) else {
+        let Some(socket) = speaking_from(&self.udp, to.local, to.remote.is_ipv4()) else {
             return self.refuse(count);
         };
         let size = u16::try_from(segment).ok().filter(|_| count > 1);
@@ -174,14 +189,14 @@ impl Sockets {
     pub(super) fn send_probe(&self, to: &Envelope, octets: &[u8]) -> io::Result<()> {
         let is_v4 = to.remote.is_ipv4();
         let (fd, remote) = if to.udp {
-            let udp = self.speaking_from(to.local, is_v4).ok_or(io::ErrorKind::NotFound)?;
+            let udp = speaking_from(&self.udp, to.local, is_v4).ok_or(io::ErrorKind::NotFound)?;
             (udp.fd(), to.remote)
         } else {
             let raw = self.esp.iter().find(|raw| raw.is_v4 == is_v4);
             let raw = raw.ok_or(io::ErrorKind::NotFound)?;
             (raw.fd(), SocketAddr::new(to.remote.ip(), 0))
         };
-        // For this one packet. Should an IKE message slip out at the same time, it is repeated.
+        // For this one packet.
         fragmentation(fd, is_v4, false)?;
         let sent = sys::send(fd, remote, source(to.local.ip()), 0, octets, None);
         fragmentation(fd, is_v4, true)?;
@@ -200,25 +215,35 @@ impl Sockets {
         }
     }
 
-    /// The socket that speaks from `local`, or the one of the same port that speaks from any.
-    fn speaking_from(&self, local: SocketAddr, is_v4: bool) -> Option<&Udp> {
-        let exact = |udp: &&Udp| udp.address == local;
-        let any = |udp: &&Udp| {
-            udp.address.ip().is_unspecified()
-                && udp.address.is_ipv4() == is_v4
-                && udp.address.port() == local.port()
-        };
-        self.udp.iter().find(exact).or_else(|| self.udp.iter().find(any))
-    }
-
     fn refuse(&self, packets: usize) {
         self.refused.fetch_add(packets as u64, Ordering::Relaxed);
     }
 }
 
+/// The socket that speaks from `local`, or the one of the same port that speaks from any.
+fn speaking_from(sockets: &[Udp], local: SocketAddr, is_v4: bool) -> Option<&Udp> {
+    let exact = |udp: &&Udp| udp.address == local;
+    let any = |udp: &&Udp| {
+        udp.address.ip().is_unspecified()
+            && udp.address.is_ipv4() == is_v4
+            && udp.address.port() == local.port()
+    };
+    sockets.iter().find(exact).or_else(|| sockets.iter().find(any))
+}
+
 impl Udp {
+    fn new(socket: Socket, natt: bool) -> io::Result<Self> {
+        let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { socket, address, natt })
+    }
+
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// Another descriptor of it.
+    pub(super) fn another(&self) -> io::Result<Socket> {
+        self.socket.try_clone()
     }
 
     /// Where a datagram with this destination address was sent to.
@@ -251,19 +276,38 @@ fn source(address: IpAddr) -> Option<IpAddr> {
 }
 
 fn udp(address: SocketAddr, mark: u32) -> io::Result<Socket> {
-    let socket = Socket::new(domain(address.is_ipv4()), Type::DGRAM, Some(Protocol::UDP))?;
-    prepare(&socket, address.is_ipv4(), mark)?;
+    let socket = unbound(address.is_ipv4(), mark)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// A socket beside `esp` that gets what begins with the non-ESP marker: IKE goes straight to who
+/// reads IKE, and a flood of it fills no queue of ESP.
+///
+/// The first of the two was bound without sharing its port, so that nobody has it but we.
+fn marked(esp: &Udp, mark: u32) -> io::Result<Socket> {
+    let socket = unbound(esp.address.is_ipv4(), mark)?;
+    esp.socket.set_reuse_port(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&esp.address.into())?;
+    sys::second_takes_marked(socket.as_fd())?;
+    Ok(socket)
+}
+
+fn unbound(is_v4: bool, mark: u32) -> io::Result<Socket> {
+    let socket = Socket::new(domain(is_v4), Type::DGRAM, Some(Protocol::UDP))?;
+    prepare(&socket, is_v4, mark)?;
     let fd = socket.as_fd();
-    if address.is_ipv4() {
+    if is_v4 {
         sys::set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
         sys::set_option(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
     } else {
         socket.set_only_v6(true)?;
         sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
     }
-    // Without it every packet is received singly: slower, not wrong (before Linux 5.0).
+    // Without it every packet is received singly: slower, not wrong (before Linux 5.0). Of two that
+    // share a port both want it: any of them is asked before it is known whose the packet is.
     let _ = sys::set_option(fd, libc::SOL_UDP, sys::UDP_GRO, 1);
-    socket.bind(&address.into())?;
     Ok(socket)
 }
 

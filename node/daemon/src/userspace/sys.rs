@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use libc::c_int;
+use socket2::Socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// A datagram, or several of one sender that the kernel has joined (UDP_GRO).
 #[derive(Clone, Copy, Debug)]
@@ -217,6 +220,45 @@ pub(super) fn set_octets(
         unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), len) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// A socket whose runtime says when there is something to receive. Must be called inside one.
+pub(super) fn watch(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: the socket owns its descriptor, always gives the same, and is closed after the
+    // registration that it goes into has ended.
+    let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    watched.map_err(io::Error::from)
+}
+
+/// Of two sockets of one port the second gets datagrams that begin with four octets of zero, and the
+/// first all others (SO_ATTACH_REUSEPORT_CBPF, socket(7)).
+pub(super) fn second_takes_marked(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let step = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+    // The program sees the datagram behind its UDP header. One that is shorter than what is loaded
+    // ends it, with 0.
+    let mut program =
+        [step(LOAD_WORD, 0, 0), step(JUMP_IF_EQUAL, 1, 0), step(RETURN, 0, 1), step(RETURN, 0, 0)];
+    let len = libc::c_ushort::try_from(program.len()).unwrap_or(0);
+    let whole = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    let size = libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).unwrap_or(0);
+    let name = libc::SO_ATTACH_REUSEPORT_CBPF;
+    // SAFETY: the program outlives the call, its length and its size are given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            name,
+            (&raw const whole).cast(),
+            size,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Instructions of classic BPF (linux/bpf_common.h): `BPF_LD | BPF_W | BPF_ABS`,
+/// `BPF_JMP | BPF_JEQ | BPF_K`, `BPF_RET | BPF_K`.
+const LOAD_WORD: u16 = 0x20;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
 
 /// A set of descriptors to wait for, each with a number.
 pub(super) struct Epoll(OwnedFd);

@@ -520,6 +520,41 @@ fn ike_and_esp_share_a_port() {
     nodes[1].notice(|n| matches!(n, Notice::UnknownSpi { spi, .. } if spi.get() == 0x0909_0909));
 }
 
+/// The kernel joins what one sender sends before it knows whose it is: IKE that lies behind ESP, and
+/// ESP behind IKE, both find where they belong.
+#[test]
+fn what_was_joined_is_sorted() {
+    let Some(mut nodes) = two("join", true) else { return };
+    let to = SocketAddr::new(ip(B[0]), 4500);
+    let socket = inside(&nodes[0].namespace, || {
+        let socket = UdpSocket::bind((A[0], 0)).unwrap();
+        socket2::SockRef::from(&socket).set_mark(MARK).unwrap();
+        socket
+    });
+    let from = socket.local_addr().unwrap();
+    let ike = |n: u8| [&[0; 4][..], &[n; 40]].concat();
+    let esp = |n: u8| vec![n; 44];
+    for (n, joined) in [
+        (1, [ike(1), esp(0x11), ike(1), esp(0x12)].concat()),
+        (2, [esp(0x21), ike(2), esp(0x22), ike(2)].concat()),
+    ] {
+        sys::send(socket.as_fd(), to, None, 0, &joined, Some(44)).unwrap();
+        let end = Instant::now() + Duration::from_secs(3);
+        let (mut messages, mut spis) = (Vec::new(), Vec::new());
+        while messages.len() < 2 || spis.len() < 2 {
+            assert!(Instant::now() < end, "{n}: {messages:?} {spis:?}");
+            messages.extend(nodes[1].plane.datagrams.try_next());
+            if let Ok(Notice::UnknownSpi { spi, .. }) = nodes[1].plane.notices.try_recv() {
+                spis.push(spi.get());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(messages, vec![(to, from, vec![n; 40]); 2]);
+        let spi = |low: u32| (u32::from(n) << 4 | low) * 0x0101_0101;
+        assert_eq!(spis, [spi(1), spi(2)]);
+    }
+}
+
 #[test]
 fn it_works_without_ipv6() {
     let Some(nodes) = two("no6", false) else { return };

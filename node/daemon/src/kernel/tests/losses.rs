@@ -26,7 +26,7 @@ fn what_others_remove_is_put_back() {
         ];
         ground.set_classes(&classes).unwrap();
         let between = Subnets::new(p("192.0.2.0/25"), p("198.51.100.0/24")).unwrap();
-        ground.set_subnets(between, Some(true)).unwrap();
+        ground.set_subnets(between, true).unwrap();
         ground.settled().unwrap();
         ground.set_host(ip("198.18.0.7"), Some(Host::Deny)).unwrap();
         let mut changes = Changes::watch(4322).unwrap();
@@ -107,7 +107,7 @@ fn blocks_that_others_flush_are_put_back() {
         let classes = [(Prefix::ALL_V4, Some(OPEN)), (p("203.0.113.0/24"), Some(CLOSED))];
         ground.set_classes(&classes).unwrap();
         let between = Subnets::new(p("192.0.2.0/25"), p("198.51.100.0/24")).unwrap();
-        ground.set_subnets(between, Some(true)).unwrap();
+        ground.set_subnets(between, true).unwrap();
         ground.settled().unwrap();
         for dst in ["203.0.113.7", "198.18.0.7"] {
             let flow = Flow::new(ip("192.0.2.1"), ip(dst)).unwrap();
