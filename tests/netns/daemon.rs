@@ -14,7 +14,7 @@ use crate::binary::{self, Ended};
 use crate::internet::{DNS, EAST, Internet, PATIENCE, WEST, assert_same, can_run};
 
 /// Runs a node that is expected to refuse.
-fn refused(internet: &Internet, file: &Path) -> Ended {
+pub(crate) fn refused(internet: &Internet, file: &Path) -> Ended {
     let binary = tests::oe_node().display().to_string();
     let words = [&binary, "run", "--config", &file.display().to_string()];
     let mut command = place::command(&internet.namespace("west"), &words);
@@ -23,7 +23,7 @@ fn refused(internet: &Internet, file: &Path) -> Ended {
 
 /// One line of error with all of these words in it, and exit code 1.
 #[track_caller]
-fn assert_one_line(ended: &Ended, words: &[&str]) {
+pub(crate) fn assert_one_line(ended: &Ended, words: &[&str]) {
     assert_eq!(ended.code, 1, "{ended:?}");
     assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
     assert!(ended.stderr.starts_with("oe-node: "), "{ended:?}");

@@ -16,6 +16,7 @@ mod guard;
 mod hardening;
 mod icmp;
 mod internet;
+mod keyfile;
 mod lab;
 mod leaks;
 mod leftovers;

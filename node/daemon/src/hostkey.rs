@@ -1,8 +1,8 @@
 //! The host's key: made, kept in a file that nobody else can read, and used to sign (RFC 7427). It
 //! never decrypts.
 
+mod kept;
 mod pair;
-
 mod signers;
 
 use std::fmt;
@@ -29,6 +29,7 @@ use zeroize::Zeroizing;
 
 use crate::whole;
 
+pub(crate) use kept::{announce, load_or_make, warning};
 pub(crate) use signers::{Signed, Signers};
 
 /// The host key, ready to sign. Wiped when dropped, never printed.
@@ -81,6 +82,14 @@ pub(crate) enum HostKeyError {
     /// There is none.
     #[error("{}: no such file; make a key with: oe-node keygen", .0.display())]
     Missing(PathBuf),
+    /// There is none any more.
+    #[error("{}: no such file, and a node has run here with one ({} tells): put it back, or make another, which has to be published anew, with: oe-node keygen --key-file {}", path.display(), trace.display(), path.display())]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// What only a node that had a key makes.
+        trace: PathBuf,
+    },
     /// There is one already.
     #[error("{}: already there, and never overwritten: move it away first if it is no longer published", .0.display())]
     Exists(PathBuf),

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use crate::backend::{Backend, Input};
 use crate::config::{self, Config};
 use crate::control::{Asked, Control, Request};
-use crate::hostkey::{HostKey, Signed, Signers};
+use crate::hostkey::{self, HostKey, Signed, Signers};
 use crate::kernel::{self, Changes, ClassChange};
 use crate::memory::Memory;
 use crate::notify::Notify;
@@ -33,10 +33,10 @@ fn run_as_told(config: &Config) -> anyhow::Result<()> {
     crate::log::start();
     userspace::forbid_dumps();
     // Beside what has to be done first, and over before anybody is told that we run.
-    let warm = std::thread::spawn(crate::hostkey::warm_up);
+    let warm = std::thread::spawn(hostkey::warm_up);
     let groups = config.groups()?;
     let connections = config.connections()?;
-    let (key, made) = view::host_key(config)?;
+    let (key, made) = hostkey::load_or_make(config)?;
     // One thread for the main loop, so that what wakes it need not wake another first; and one for
     // DNS, whose signatures take longer to verify than the loop may stand still.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -85,7 +85,7 @@ async fn start(
     changes.disregard(backend.ports());
     let addresses = reachable(&backend);
     if made {
-        view::announce_key(&key, &config.key_file(), &addresses);
+        hostkey::announce(&key, &config.key_file(), &addresses);
     }
     let usable = config.check_pool_against(backend.local_addresses());
     let configured = usable
@@ -486,6 +486,7 @@ impl Node {
         let (groups, connections) = (config.groups()?, config.connections()?);
         config.check_pool_against(self.backend.local_addresses())?;
         let restart = self.config.restart_for(&new);
+        let warning = hostkey::warning(&new, self.signers.public());
         let now = Instant::now();
         if config.serve != self.config.serve {
             if let Err(error) = self.backend.set_served(config.served()) {
@@ -512,6 +513,9 @@ impl Node {
         if !restart.is_empty() {
             tracing::warn!("changed, and in force after a restart only: {}", restart.join(", "));
         }
+        if let Some(warning) = &warning {
+            tracing::warn!("{warning}");
+        }
         Ok(serde_json::json!({
             "changed": done.changed,
             "removed": done.removed,
@@ -520,6 +524,7 @@ impl Node {
             "connections_gone": done.connections_gone,
             "leases_ended": done.leases_ended,
             "restart": restart,
+            "warning": warning,
         }))
     }
 

@@ -47,6 +47,8 @@ pub(crate) fn ticket_keys(directory: &Path) -> Vec<NodeSecret> {
     keys
 }
 
+/// What the tokens are made with. Whoever has run has made it.
+pub(crate) const CRASH: &str = "crash.secret";
 const TICKETS: &str = "ticket.secret";
 /// How long a key seals.
 const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -1,7 +1,6 @@
 //! From the configuration to the machines' own, and from their words to people's.
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
@@ -10,43 +9,10 @@ use serde_json::{Value, json};
 
 use crate::backend::Backend;
 use crate::config::{Backend as Plane, Config, Encapsulation, Mobike};
-use crate::hostkey::{Bits, HostKey};
+use crate::hostkey::HostKey;
 use crate::kernel::{GroundConfig, XfrmConfig};
 use crate::resolver::ResolverConfig;
 use crate::userspace;
-
-/// The host key, and whether it had to be made: the first start does.
-pub(crate) fn host_key(config: &Config) -> anyhow::Result<(HostKey, bool)> {
-    let file = config.key_file();
-    if std::fs::symlink_metadata(&file).is_ok() {
-        return Ok((HostKey::load(&file).context("node.key")?, false));
-    }
-    if let Some(directory) = file.parent() {
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("node.key: {}", directory.display()))?;
-    }
-    let key = HostKey::generate(Bits::default())?;
-    key.save(&file).context("node.key")?;
-    Ok((key, true))
-}
-
-/// What to publish, in the reverse zones of these addresses, so that others encrypt to us.
-pub(crate) fn announce_key(key: &HostKey, file: &Path, addresses: &[IpAddr]) {
-    tracing::info!(
-        "made the host key {} (key id {}); publish these records:",
-        file.display(),
-        key.public().key_id()
-    );
-    for address in addresses.iter().filter(|a| is_reachable(**a)) {
-        let mut records = Vec::new();
-        let gateway = dnskeys::TxtGateway::Address(*address);
-        // Writing to memory cannot fail.
-        let _ = crate::commands::write_records(&mut records, gateway, key.public());
-        for line in String::from_utf8_lossy(&records).lines() {
-            tracing::info!("{}", line.replace('\t', " "));
-        }
-    }
-}
 
 /// Whether somebody elsewhere can talk to this address of ours.
 pub(crate) fn is_reachable(address: IpAddr) -> bool {
@@ -163,7 +129,7 @@ pub(crate) fn keying_config(
             started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             ticket_keys: ticket_keys(config),
             resumption: config.ike.resumption,
-            token_secret: crate::secret::load_or_make(&config.node.state_dir, "crash.secret"),
+            token_secret: crate::secret::load_or_make(&config.node.state_dir, crate::secret::CRASH),
             retransmit_tries: config.node.retransmissions,
             ike_life: Duration::from_secs(config.ike.ike_life.into()),
             child_life: Duration::from_secs(config.ike.child_life.into()),

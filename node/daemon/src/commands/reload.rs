@@ -18,7 +18,8 @@ const LONG: &str = "Policy groups, [policy] directory and packetdefault, [[group
 [[connection]], [[extrude]], [[borrow]] and [pool] are followed at once: what has not changed keeps \
 its pairs, and nothing is open in between. Whoever has an address that is not in the pool any more \
 loses it, is told so, and may ask for another. Of all other keys it is said which have changed and wait for \
-a restart. A file with an error changes nothing.";
+a restart. A file with an error changes nothing. The host key's file is looked at: if it is gone, cannot \
+be used or has another key, that is said, and the key in use stays until a restart.";
 
 /// Runs the command.
 pub(crate) fn main(args: Args) -> ExitCode {
@@ -50,6 +51,9 @@ fn text(done: &Value) -> String {
     if !keys.is_empty() {
         text.push_str(&format!("in force after a restart only: {}\n", keys.join(", ")));
     }
+    if let Some(warning) = done.get("warning").and_then(Value::as_str) {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
     text
 }
 
@@ -68,9 +72,11 @@ mod tests {
         done["connections_gone"] = 1.into();
         done["leases_ended"] = 3.into();
         done["restart"] = serde_json::json!(["node.mark", "ike.mobike"]);
+        done["warning"] = "node.key: gone".into();
         let more = "0 connections new, 1 gone\n\
             3 leases ended\n\
-            in force after a restart only: node.mark, ike.mobike\n";
+            in force after a restart only: node.mark, ike.mobike\n\
+            warning: node.key: gone\n";
         assert_eq!(text(&done), format!("{plain}{more}"));
     }
 }

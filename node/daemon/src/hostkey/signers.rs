@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use dnskeys::PublicKey;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::HostKey;
@@ -67,6 +68,11 @@ impl Signers {
             })?;
         }
         Ok(signers)
+    }
+
+    /// The public half of what is signed with.
+    pub(crate) fn public(&self) -> &PublicKey {
+        self.key.public()
     }
 
     /// Has something signed: at once if that is quick and nothing else is to be signed, which is then
