@@ -8,13 +8,13 @@ use ike::{Event, Identity, Output, PeerVerdict};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 
-use super::peer::Evil;
+use super::peer::{Evil, Manners, Proof};
 use super::victim::{
     EVIL, EVIL_KEY, HONEST, HONEST_KEY, NOBODYS_KEY, Owned, VICTIM, VICTIMS_KEY, inner,
 };
 use super::wire::{
     ADDITIONAL_IP4_ADDRESS, ADDITIONAL_KEY_EXCHANGE, AUTH, COOKIE2, CP, CREATE_CHILD_SA, Header,
-    ID_I, ID_R, IKE_AUTH, IKE_FOLLOWUP_KE, IKE_INTERMEDIATE, IKE_SA_INIT, INFORMATIONAL,
+    ID_I, ID_R, IKE_AUTH, IKE_FOLLOWUP_KE, IKE_INTERMEDIATE, IKE_SESSION_RESUME, INFORMATIONAL,
     MOBIKE_SUPPORTED, NAT_DESTINATION, NAT_SOURCE, NO_ADDITIONAL_ADDRESSES, NO_NATS_ALLOWED, NONCE,
     NOTIFY, Payload, QCD_TOKEN, RESPONSE, SA, SET_WINDOW_SIZE, SK, SKF, TICKET_LT_OPAQUE,
     TICKET_REQUEST, TS_I, TS_R, UPDATE_SA_ADDRESSES, USE_TRANSPORT_MODE, chain,
@@ -58,7 +58,7 @@ impl<'a> Chaos<'a> {
             cookie: None,
         };
         if calls {
-            chaos.victim.call(EVIL, EVIL_KEY);
+            chaos.victim.call_by(EVIL, chaos.evil.manners, EVIL_KEY);
             chaos.listen();
         }
         chaos
@@ -98,15 +98,24 @@ impl<'a> Chaos<'a> {
             }
             let octets = transmit.octets;
             let Some((header, first)) = Header::read(&octets) else { continue };
-            if let Some((header, payloads)) = self.evil.open(&octets) {
+            if let Some((header, payloads)) = self.evil.take(&octets) {
+                self.evil.keep_ticket(&payloads);
                 if header.flags & RESPONSE == 0 {
                     self.asked.push_back((header, payloads));
+                } else if header.exchange == IKE_INTERMEDIATE {
+                    self.evil.take_kem(header, &payloads);
                 } else if payloads.iter().any(|p| p.kind == SA)
                     && header.exchange == CREATE_CHILD_SA
                 {
                     self.evil.rekeyed(&payloads);
                 }
-            } else if header.exchange == IKE_SA_INIT && !self.evil.is_keyed() {
+            } else if header.exchange == IKE_SESSION_RESUME && header.flags & RESPONSE == 0 {
+                let payloads = super::wire::split(first, &octets[28..]);
+                if self.evil.taken_back(header, &payloads) && self.evil.read_init(&octets) {
+                    (self.authenticated, self.called_back) = (false, false);
+                    self.asked.clear();
+                }
+            } else if header.exchange == self.evil.first_exchange() && !self.evil.is_keyed() {
                 let response = header.flags & RESPONSE != 0;
                 if response == self.evil.initiator && !self.evil.read_init(&octets) {
                     let payloads = super::wire::split(first, &octets[28..]);
@@ -121,11 +130,12 @@ impl<'a> Chaos<'a> {
 
     /// What an honest peer might say now.
     fn honest(&mut self) -> Option<(Header, Vec<Payload>)> {
-        if let Some((header, _)) = self.asked.front().filter(|_| self.evil.is_keyed()) {
-            let header = Header { flags: header.flags ^ 0x28, ..*header };
-            self.asked.pop_front();
+        let asked = self.evil.is_keyed().then(|| self.asked.pop_front()).flatten();
+        if let Some((asked, theirs)) = asked {
+            let header = Header { flags: asked.flags ^ 0x28, ..asked };
             let payloads = match header.exchange {
                 IKE_AUTH => self.auth(),
+                IKE_INTERMEDIATE => self.evil.answer_kem(asked, &theirs),
                 CREATE_CHILD_SA => self.evil.child_payloads(inner(VICTIM), inner(EVIL), false),
                 _ => vec![],
             };
@@ -136,7 +146,10 @@ impl<'a> Chaos<'a> {
             return None;
         }
         let id = self.evil.next_id;
-        let (exchange, payloads) = if !self.authenticated {
+        // Most make the second key exchange before they say who they are.
+        let (exchange, payloads) = if self.evil.owes_kem() && !self.one_in(8) {
+            (IKE_INTERMEDIATE, self.evil.kem_payloads())
+        } else if !self.authenticated {
             self.authenticated = true;
             (IKE_AUTH, self.auth())
         } else {
@@ -425,7 +438,20 @@ impl<'a> Chaos<'a> {
         self.listen();
     }
 
+    /// Who called comes back with the ticket that it was given; who was called is called with its own.
+    fn come_back(&mut self) {
+        if self.evil.initiator && self.evil.come_back() {
+            (self.authenticated, self.cookie) = (false, None);
+            self.asked.clear();
+        } else if !self.evil.initiator && self.victim.resume(EVIL, EVIL_KEY) {
+            self.listen();
+        }
+    }
+
     fn step(&mut self) {
+        if self.evil.manners.returns && self.authenticated && self.one_in(3) {
+            self.come_back();
+        }
         match self.below(16) {
             0..=5 => self.speak(false),
             6..=8 => self.speak(true),
@@ -452,17 +478,38 @@ fn equipped(seed: u64) -> Owned {
     victim
 }
 
+/// What a number makes of a peer; 0 is one that signs.
+fn manners(number: u8) -> Manners {
+    let proof = [Proof::Signature, Proof::Secret, Proof::Nothing, Proof::Signature];
+    Manners {
+        proof: proof[usize::from(number & 3)],
+        quantum: number & 4 != 0,
+        returns: number & 8 != 0,
+    }
+}
+
+/// Whether it is believed who it says it is: who proves nothing says nothing.
+fn introduce(victim: &mut Owned, manners: Manners) {
+    victim.knows(EVIL, EVIL_KEY);
+    victim.knows_by(EVIL, manners, EVIL_KEY);
+}
+
 /// One victim's life; how often the evil were established with it, had children, asked for one more
-/// host, moved, and gave tickets.
-pub(crate) fn life(seed: u64, calls: bool) -> [usize; 5] {
+/// host, moved, and gave tickets; and how many of them came in by a secret, as nobody, with ML-KEM, and
+/// once more with a ticket.
+pub(crate) fn life(seed: u64, calls: bool) -> [usize; 9] {
     let mut victim = if seed.is_multiple_of(3) { Owned::victim(seed) } else { equipped(seed) };
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    let mut ways = [0; 4];
     for _ in 0..PEERS {
         // Half of them have the key that their name stands for.
         let entitled = rng.next_u32() % 2 == 0;
         let key = if entitled { EVIL_KEY } else { NOBODYS_KEY };
         let own = ChaCha20Rng::seed_from_u64(rng.next_u64());
-        let evil = Evil::new(EVIL, key, !calls, own);
+        let manners = manners(u8::try_from(rng.next_u32() % 16).unwrap());
+        let entitled = entitled || manners.proof == Proof::Nothing;
+        let evil = Evil::new(EVIL, key, !calls, own).with(manners);
+        introduce(&mut victim, manners);
         // What the last one left open is settled.
         victim.prompt = true;
         while !victim.waiting.is_empty() {
@@ -481,17 +528,29 @@ pub(crate) fn life(seed: u64, calls: bool) -> [usize; 5] {
         for _ in 0..STEPS {
             chaos.step();
         }
-        if !entitled {
-            assert_eq!(victim.times_established(), before, "established without the key");
-        }
+        let evil = chaos.evil;
+        let times = victim.times_established() - before;
+        assert!(entitled || times == 0, "established without the key");
+        let came = [
+            times > 0 && manners.proof == Proof::Secret,
+            times > 0 && manners.proof == Proof::Nothing,
+            times > 0 && evil.is_strengthened(),
+            times > 1 && evil.returned,
+        ];
+        ways.iter_mut().zip(came).for_each(|(sum, came)| *sum += usize::from(came));
     }
     let count = |of: fn(&Event) -> bool| victim.events.iter().filter(|event| of(event)).count();
+    let [secret, nobody, strong, again] = ways;
     let outcome = [
         victim.times_established(),
         count(|event| matches!(event, Event::ChildUp(_))),
         victim.children_asked,
         count(|event| matches!(event, Event::Moved { .. })),
         count(|event| matches!(event, Event::Ticket { .. })),
+        secret,
+        nobody,
+        strong,
+        again,
     ];
     assert!(!format!("{:?}", victim.ike).is_empty());
     victim.serves_the_honest();
@@ -501,14 +560,17 @@ pub(crate) fn life(seed: u64, calls: bool) -> [usize; 5] {
     outcome
 }
 
-/// One peer whose every choice stands in `input`; the first octet says who calls and whether the
-/// peer has the key that its name stands for. Gives how often it was established.
+/// One peer whose every choice stands in `input`; the first octet says who calls, whether the peer has
+/// the key that its name stands for, and what it is like. Gives how often it was established.
 pub(crate) fn scripted(input: &[u8]) -> usize {
     let [head, script @ ..] = input else { return 0 };
     let (calls, entitled) = (head & 1 != 0, head & 2 != 0);
     let mut victim = if head & 4 == 0 { Owned::victim(7) } else { equipped(7) };
     let key = if entitled { EVIL_KEY } else { NOBODYS_KEY };
-    let evil = Evil::new(EVIL, key, !calls, ChaCha20Rng::seed_from_u64(8));
+    let manners = manners(head >> 3 & 15);
+    let entitled = entitled || manners.proof == Proof::Nothing;
+    let evil = Evil::new(EVIL, key, !calls, ChaCha20Rng::seed_from_u64(8)).with(manners);
+    introduce(&mut victim, manners);
     let choices = Choices::Script(script.iter().copied().collect());
     let mut chaos = Chaos::begin(choices, &mut victim, evil, calls);
     for _ in 0..2 * STEPS {

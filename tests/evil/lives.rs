@@ -10,7 +10,7 @@ const VICTIMS: u64 = 150;
 fn lives(calls: bool) {
     let victims = std::env::var("OE_NODE_EVIL_VICTIMS").ok().and_then(|n| n.parse().ok());
     let victims = victims.unwrap_or(VICTIMS);
-    let mut sum = [0; 5];
+    let mut sum = [0; 9];
     for seed in 0..victims {
         match catch_unwind(AssertUnwindSafe(|| life(seed, calls))) {
             Ok(one) => sum.iter_mut().zip(one).for_each(|(sum, one)| *sum += one),
@@ -21,10 +21,14 @@ fn lives(calls: bool) {
     let least = usize::try_from(victims).unwrap();
     assert!(sum[0] >= least && sum[1] >= least, "{sum:?} of {victims}");
     assert!(sum[2] >= least / 10 && sum[3] >= least / 50, "{sum:?} of {victims}");
+    let [secret, nobody, strong, again] = [sum[5], sum[6], sum[7], sum[8]];
+    assert!(secret >= least / 8 && nobody >= least / 4, "{sum:?} of {victims}");
+    assert!(strong >= least / 4 && again >= least / 50, "{sum:?} of {victims}");
     assert!(!calls || sum[4] >= least / 20, "{sum:?} of {victims}");
     if std::env::var_os("OE_NODE_EVIL_VICTIMS").is_some() {
         println!(
-            "{victims} victims: established, children, asked for one more, moved, tickets: {sum:?}"
+            "{victims} victims: established, children, asked for one more, moved, tickets; by secret, \
+             as nobody, with ML-KEM, back with a ticket: {sum:?}"
         );
     }
 }

@@ -5,6 +5,7 @@
 //! shared with ours: `wire` writes whatever can be written, `peer` has the keys, `victim` holds the
 //! machine under attack to its promises. `chaos` lets peers do what they like in both roles and `lives`
 //! seeds thousands of them,
+//! `states` goes the ways in that are longer than two exchanges or have no signature,
 //! `rows` are the advisories of docs/THREATS.md one by one, `interleaving` is property tests over
 //! the owner's verbs.
 
@@ -15,5 +16,6 @@ mod interleaving;
 mod lives;
 mod peer;
 mod rows;
+mod states;
 mod victim;
 mod wire;

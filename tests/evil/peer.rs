@@ -1,6 +1,9 @@
 //! The peer itself: its keys are right (RFC 7296 §2.13 to §2.17), its manners are whatever a test
 //! makes them.
 
+#[path = "manners.rs"]
+mod manners;
+
 use std::net::IpAddr;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -13,9 +16,13 @@ use ike::{PublicKey, SignatureScheme};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng as _;
 
+use manners::Progress;
+pub(crate) use manners::{Manners, Proof};
+
 use super::wire::{
-    AUTH, FRAGMENTATION_SUPPORTED, Header, ID_I, ID_R, IKE_SA_INIT, INITIATOR, KE, NONCE, Payload,
-    REKEY_SA, RESPONSE, SA, SIGNATURE_HASH_ALGORITHMS, SK, SKF, TS_I, TS_R, chain, split,
+    AUTH, FRAGMENTATION_SUPPORTED, Header, ID_I, ID_R, IKE_SA_INIT, IKE_SESSION_RESUME, INITIATOR,
+    KE, NONCE, Payload, REKEY_SA, RESPONSE, SA, SIGNATURE_HASH_ALGORITHMS, SK, SKF, TS_I, TS_R,
+    chain, split,
 };
 
 /// Somebody's RSA key pair; made once for each process.
@@ -97,24 +104,6 @@ impl Keys {
     }
 }
 
-/// The first proposal that has one key exchange and no more (RFC 9370 numbers others from 6 on).
-fn plain_proposal(mut sa: &[u8]) -> Option<u8> {
-    while let [_, _, l0, l1, number, _, spi, _, ..] = *sa {
-        let len = usize::from(u16::from_be_bytes([l0, l1]));
-        let mut transforms = sa.get(8 + usize::from(spi)..len)?;
-        let mut plain = true;
-        while let [_, _, l0, l1, kind, ..] = *transforms {
-            plain &= kind < 6;
-            transforms = transforms.get(usize::from(u16::from_be_bytes([l0, l1])).max(1)..)?;
-        }
-        if plain {
-            return Some(number);
-        }
-        sa = sa.get(len..)?;
-    }
-    None
-}
-
 /// A peer, from its first message on.
 pub(crate) struct Evil {
     rng: ChaCha20Rng,
@@ -144,6 +133,16 @@ pub(crate) struct Evil {
     pub(crate) version: u8,
     /// The common secret and SKEYSEED of the last key exchange.
     agreed: Vec<Vec<u8>>,
+    pub(crate) manners: Manners,
+    /// Both want ML-KEM.
+    quantum: bool,
+    progress: Progress,
+    /// What it can come back with: the ticket, and SK_d of the SA in which it was given.
+    ticket: Option<(Vec<u8>, Vec<u8>)>,
+    /// SK_d of the SA in which it gave its own.
+    given: Option<Vec<u8>>,
+    /// It had keys that were made of earlier ones.
+    pub(crate) returned: bool,
 }
 
 impl Evil {
@@ -174,7 +173,20 @@ impl Evil {
             number: 1,
             version: 0x20,
             agreed: Vec::new(),
+            manners: Manners::default(),
+            quantum: false,
+            progress: Progress::default(),
+            ticket: None,
+            given: None,
+            returned: false,
         }
+    }
+
+    /// The same with these manners.
+    pub(crate) fn with(mut self, manners: Manners) -> Self {
+        self.manners = manners;
+        self.quantum = manners.quantum && self.initiator;
+        self
     }
 
     pub(crate) fn is_keyed(&self) -> bool {
@@ -192,26 +204,29 @@ impl Evil {
         agreement::agree(&private, peer, (), |secret| Ok(secret.to_vec())).ok()
     }
 
-    /// SA, KE, Nonce, and what it announces.
+    /// SA, KE, Nonce, and what it announces; for who comes back, Nonce and ticket.
     pub(crate) fn init_payloads(&self) -> Vec<Payload> {
-        let mut suite = Payload::proposal(1, &[], &IKE_SUITE);
-        suite.body[4] = self.number;
-        vec![
-            suite,
+        if self.progress.resumed.is_some() {
+            return self.resume_payloads();
+        }
+        let mut payloads = vec![
+            self.suite(),
             Payload::ke(GROUP, &Self::public_of(&self.private)),
             Payload::new(NONCE, self.nonce.clone()),
             Payload::notify(0, &[], FRAGMENTATION_SUPPORTED, &[]),
             Payload::notify(0, &[], SIGNATURE_HASH_ALGORITHMS, &[0, 2, 0, 3, 0, 4]),
-        ]
+        ];
+        payloads.extend(self.announcements());
+        payloads
     }
 
-    /// IKE_SA_INIT of these payloads, remembered as its own.
+    /// IKE_SA_INIT (or IKE_SESSION_RESUME) of these payloads, remembered as its own.
     pub(crate) fn init(&mut self, payloads: &[Payload]) -> Vec<u8> {
         let flags = if self.initiator { INITIATOR } else { RESPONSE };
         let header = Header {
             spi_i: self.spi_i,
             spi_r: if self.initiator { 0 } else { self.spi_r },
-            exchange: IKE_SA_INIT,
+            exchange: self.first_exchange(),
             flags,
             id: 0,
         };
@@ -226,14 +241,31 @@ impl Evil {
         octets
     }
 
-    /// Takes the other's IKE_SA_INIT; whether there are keys now.
+    /// How a handshake of its begins.
+    pub(crate) fn first_exchange(&self) -> u8 {
+        if self.progress.resumed.is_some() { IKE_SESSION_RESUME } else { IKE_SA_INIT }
+    }
+
+    /// Takes the other's IKE_SA_INIT (or IKE_SESSION_RESUME); whether there are keys now.
     pub(crate) fn read_init(&mut self, octets: &[u8]) -> bool {
         let Some((header, first)) = Header::read(octets) else { return false };
         let payloads = split(first, &octets[28..]);
         let of = |kind| payloads.iter().find(|p| p.kind == kind).map(|p| p.body.as_slice());
-        let (Some(ke), Some(nonce), Some(sa)) = (of(KE), of(NONCE), of(SA)) else { return false };
-        self.number = plain_proposal(sa).unwrap_or(1);
-        let Some(secret) = Self::agree(&self.private, &ke[4..]) else { return false };
+        let Some(nonce) = of(NONCE) else { return false };
+        let secret = if self.progress.resumed.is_some() {
+            Vec::new()
+        } else {
+            let (Some(ke), Some(sa)) = (of(KE), of(SA)) else { return false };
+            if !self.initiator {
+                let strong = manners::proposal_with(sa, true).filter(|_| self.manners.quantum);
+                self.quantum = strong.is_some();
+                self.number = strong.or_else(|| manners::proposal_with(sa, false)).unwrap_or(1);
+            } else if manners::proposal_with(sa, true).is_none() {
+                self.quantum = false;
+            }
+            let Some(secret) = Self::agree(&self.private, &ke[4..]) else { return false };
+            secret
+        };
         self.peer_nonce = nonce.to_vec();
         if self.initiator {
             self.spi_r = header.spi_r;
@@ -243,7 +275,13 @@ impl Evil {
             self.request = octets.to_vec();
         }
         let nonces = self.nonces(nonce);
-        let seed = prf(&nonces, &[&secret]);
+        let seed = match &self.progress.resumed {
+            Some(sk_d) => {
+                self.returned = true;
+                prf(sk_d, &[b"Resumption", &nonces])
+            }
+            None => prf(&nonces, &[&secret]),
+        };
         self.keys = Some(Keys::expand(&seed, &nonces, self.spi_i, self.spi_r));
         self.agreed = vec![secret, seed];
         true
@@ -254,20 +292,23 @@ impl Evil {
     }
 
     /// ID, AUTH, SA, TSi, TSr: what makes an IKE SA of it and a child for `own` and `peer`.
-    pub(crate) fn auth_payloads(&self, own: IpAddr, peer: IpAddr) -> Vec<Payload> {
+    pub(crate) fn auth_payloads(&mut self, own: IpAddr, peer: IpAddr) -> Vec<Payload> {
         let id = match self.addr {
+            _ if self.manners.proof == Proof::Nothing => Payload::id(self.id_kind(), 13, &[]),
             IpAddr::V4(a) => Payload::id(self.id_kind(), 1, &a.octets()),
             IpAddr::V6(a) => Payload::id(self.id_kind(), 5, &a.octets()),
         };
         let auth = self.auth(&id.body);
         let (ts_i, ts_r) = if self.initiator { (own, peer) } else { (peer, own) };
-        vec![
+        let mut payloads = vec![
             id,
             auth,
             Payload::proposal(3, &self.esp_spi, &ESP_SUITE),
             Payload::selector(TS_I, ts_i),
             Payload::selector(TS_R, ts_r),
-        ]
+        ];
+        payloads.extend(self.about_tickets());
+        payloads
     }
 
     fn id_kind(&self) -> u8 {
@@ -276,7 +317,11 @@ impl Evil {
 
     /// AUTH over an identification payload's body.
     pub(crate) fn auth(&self, id: &[u8]) -> Payload {
-        let signature = sign(self.key, SignatureScheme::RsaPkcs1Sha256, &self.signed(id));
+        let signed = self.signed(id);
+        if let Some(auth) = self.unsigned(&signed) {
+            return auth;
+        }
+        let signature = sign(self.key, SignatureScheme::RsaPkcs1Sha256, &signed);
         Payload::new(AUTH, [&[14, 0, 0, 0][..], &PKCS1_SHA256, &signature].concat())
     }
 
@@ -295,7 +340,7 @@ impl Evil {
         [signing, ends.to_vec(), esp.to_vec(), self.agreed.clone()].concat()
     }
 
-    /// What AUTH signs (RFC 7296 §2.15).
+    /// What AUTH signs (RFC 7296 §2.15, RFC 9242 §3.3.2).
     fn signed(&self, id: &[u8]) -> Vec<u8> {
         let keys = self.keys.as_ref().unwrap();
         let (message, key) = if self.initiator {
@@ -303,7 +348,7 @@ impl Evil {
         } else {
             (&self.response, &keys.sk_pr)
         };
-        [message, &self.peer_nonce[..], &prf(key, &[id])].concat()
+        [message, &self.peer_nonce[..], &prf(key, &[id]), &self.covered()].concat()
     }
 
     /// A new child, or the replacement of the one with this SPI of its.
@@ -373,6 +418,7 @@ impl Evil {
 
     /// Payloads in an encrypted payload under this header.
     pub(crate) fn seal(&mut self, header: Header, payloads: &[Payload]) -> Vec<u8> {
+        self.cover(header, payloads);
         let (first, plaintext) = chain(payloads);
         self.seal_octets(header, SK, first, None, &plaintext, &[])
     }
@@ -427,6 +473,7 @@ impl Evil {
         payloads: &[Payload],
         size: usize,
     ) -> Vec<Vec<u8>> {
+        self.cover(header, payloads);
         let (first, plaintext) = chain(payloads);
         let chunks: Vec<&[u8]> = plaintext.chunks(size.max(1)).collect();
         let total = u16::try_from(chunks.len()).unwrap();
@@ -442,16 +489,7 @@ impl Evil {
     /// Opens a message of the other's, if it is one and not a fragment.
     pub(crate) fn open(&self, octets: &[u8]) -> Option<(Header, Vec<Payload>)> {
         let (header, outermost) = Header::read(octets)?;
-        let keys = self.keys.as_ref().filter(|_| outermost == SK)?;
-        let (key, salt) = if self.initiator { &keys.sk_er } else { &keys.sk_ei }.split_at(32);
-        let (aad, rest) = octets.split_at_checked(32)?;
-        let (iv, text) = rest.split_at_checked(8)?;
-        let nonce = Nonce::try_assume_unique_for_key(&[salt, iv].concat()).ok()?;
-        let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap());
-        let mut text = text.to_vec();
-        let plaintext = cipher.open_in_place(nonce, Aad::from(aad), &mut text).ok()?;
-        let (padding, plaintext) = plaintext.split_last()?;
-        let plaintext = &plaintext[..plaintext.len() - usize::from(*padding)];
-        Some((header, split(aad[28], plaintext)))
+        let plaintext = self.decrypt(octets, 32).filter(|_| outermost == SK)?;
+        Some((header, split(octets[28], &plaintext)))
     }
 }

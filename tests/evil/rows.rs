@@ -514,7 +514,7 @@ fn any_exchange_before_authentication() {
 #[test]
 fn success_that_nobody_has_earned() {
     let mut victim = Owned::victim(8);
-    let evil = called(&mut victim, NOBODYS_KEY);
+    let mut evil = called(&mut victim, NOBODYS_KEY);
     victim.said();
     let all = evil.auth_payloads(inner(EVIL), inner(VICTIM));
     for without in [vec![], vec![ID_R], vec![AUTH], vec![ID_R, AUTH]] {

@@ -7,12 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ike::{
-    Assigned, Child, ChildRequest, Config, Datagram, Event, Grant, Identity, Ike, IkeId, Initiate,
-    NeedChild, Output, PeerVerdict, Ticket, Transmit,
+    Assigned, Child, ChildRequest, Config, Credential, Datagram, Event, Grant, Identity, Ike,
+    IkeId, Initiate, NeedChild, Output, PeerVerdict, Ticket, Transmit,
 };
 use sa::{Mode, SaId, TrafficSelector};
 
-use super::peer::{public, sign};
+use super::peer::{Manners, Proof, public, sign};
 
 pub(crate) const VICTIM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 pub(crate) const HONEST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 3));
@@ -38,12 +38,24 @@ fn host(outer: IpAddr) -> Vec<TrafficSelector> {
 
 /// A grant for whom this key proves.
 pub(crate) fn grant(key: usize, own: IpAddr, peer: IpAddr) -> Grant {
+    grant_by(public(key).into(), own, peer)
+}
+
+fn grant_by(key: Credential, own: IpAddr, peer: IpAddr) -> Grant {
     Grant {
-        key: public(key).into(),
+        key,
         remote: host(peer),
         local: host(own),
         transport: false,
         assigned: Assigned::Nothing,
+    }
+}
+
+/// Who both are to each other: who proves nothing has no name.
+fn names(manners: Manners, own: IpAddr, peer: IpAddr) -> (Identity, Identity) {
+    match manners.proof {
+        Proof::Nothing => (Identity::Null, Identity::Null),
+        Proof::Signature | Proof::Secret => (Identity::Address(own), Identity::Address(peer)),
     }
 }
 
@@ -147,11 +159,25 @@ impl Owned {
         self.verdicts.insert(Identity::Address(peer), verdict);
     }
 
+    /// Whom it knows otherwise than by a key: by a secret, or as nobody at all.
+    pub(crate) fn knows_by(&mut self, peer: IpAddr, manners: Manners, key: usize) {
+        let (own, peers) = names(manners, self.addr, peer);
+        let grants = vec![grant_by(manners.credential(key), self.addr, peer)];
+        self.verdicts.insert(peers, PeerVerdict::Known { identity: own, grants });
+    }
+
     /// Calls.
     pub(crate) fn call(&mut self, peer: IpAddr, key: usize) -> IkeId {
-        let initiate = self.initiate(peer, key);
+        self.call_by(peer, Manners::default(), key)
+    }
+
+    /// Calls somebody who proves it in this way.
+    pub(crate) fn call_by(&mut self, peer: IpAddr, manners: Manners, key: usize) -> IkeId {
+        let (identity, peers) = names(manners, self.addr, peer);
+        let keys = vec![manners.credential(key)];
+        let initiate = Initiate { identity, peer: peers.clone(), keys, ..self.initiate(peer, key) };
         let ike = self.ike.initiate(self.now, initiate);
-        self.expects(ike, peer);
+        self.expects(ike, peer, peers);
         ike
     }
 
@@ -160,12 +186,11 @@ impl Owned {
         let Some(ticket) = self.tickets.pop() else { return false };
         let initiate = self.initiate(peer, key);
         let ike = self.ike.resume(self.now, initiate, &ticket, public(key));
-        self.expects(ike, peer);
+        self.expects(ike, peer, Identity::Address(peer));
         true
     }
 
-    fn expects(&mut self, ike: IkeId, peer: IpAddr) {
-        let identity = Identity::Address(peer);
+    fn expects(&mut self, ike: IkeId, peer: IpAddr, identity: Identity) {
         let expected = Expected { identity, remote: host(peer), local: host(self.addr) };
         self.expected.insert(ike, expected);
         self.after();

@@ -21,6 +21,7 @@ pub(crate) const IKE_SA_INIT: u8 = 34;
 pub(crate) const IKE_AUTH: u8 = 35;
 pub(crate) const CREATE_CHILD_SA: u8 = 36;
 pub(crate) const INFORMATIONAL: u8 = 37;
+pub(crate) const IKE_SESSION_RESUME: u8 = 38;
 pub(crate) const IKE_INTERMEDIATE: u8 = 43;
 pub(crate) const IKE_FOLLOWUP_KE: u8 = 44;
 
@@ -40,6 +41,7 @@ pub(crate) const COOKIE2: u16 = 16401;
 pub(crate) const NO_NATS_ALLOWED: u16 = 16402;
 pub(crate) const TICKET_LT_OPAQUE: u16 = 16409;
 pub(crate) const TICKET_REQUEST: u16 = 16410;
+pub(crate) const TICKET_OPAQUE: u16 = 16413;
 pub(crate) const QCD_TOKEN: u16 = 16419;
 pub(crate) const ADDITIONAL_KEY_EXCHANGE: u16 = 16441;
 pub(crate) const SIGNATURE_HASH_ALGORITHMS: u16 = 16431;
