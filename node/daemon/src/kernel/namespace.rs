@@ -66,6 +66,21 @@ pub(crate) fn try_run(line: &str) -> (bool, String) {
     (output.status.success(), text)
 }
 
+/// A loaded machine takes its time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks until there is an answer.
+pub(crate) fn await_some<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "still waiting: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Whether every one of these programs is installed; says which is not.
 pub(crate) fn has(programs: &[&str]) -> bool {
     for program in programs {
@@ -96,6 +111,14 @@ impl Peer {
         run(&format!("ip link add {near} type veth peer name {far} netns {}", self.0));
         run(&format!("ip link set {near} up"));
         self.run(&format!("ip link set {far} up"));
+        // The kernel finds out by and by, and its routes say so until then.
+        await_some(&format!("{near} is up"), || {
+            let both = [
+                run(&format!("ip -o link show {near}")),
+                self.run(&format!("ip -o link show {far}")),
+            ];
+            both.iter().all(|link| link.contains("state UP")).then_some(())
+        });
     }
 
     pub(crate) fn run(&self, line: &str) -> String {
@@ -121,7 +144,10 @@ impl Drop for Peer {
 }
 
 /// A TUN device that is gone when it is dropped, as the daemon's is when it dies.
-pub(crate) struct Tun(File);
+pub(crate) struct Tun {
+    file: Option<File>,
+    name: String,
+}
 
 impl Tun {
     pub(crate) fn open(name: &str) -> Self {
@@ -136,24 +162,54 @@ impl Tun {
         assert_eq!(result, 0, "TUNSETIFF: {}", std::io::Error::last_os_error());
         // SAFETY: the descriptor is open; only its status flags change.
         unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
-        Self(file)
+        Self { file: Some(file), name: name.to_owned() }
     }
 
     pub(crate) fn write(&mut self, packet: &[u8]) {
-        self.0.write_all(packet).unwrap();
+        self.file.as_mut().unwrap().write_all(packet).unwrap();
     }
 
-    /// The next packet that `wanted` accepts, if one comes within half a second.
+    /// The next packet that `wanted` accepts.
     pub(crate) fn read(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
-        let end = Instant::now() + Duration::from_millis(500);
+        self.read_within(PATIENCE, wanted)
+    }
+
+    /// Whether none comes that `wanted` accepts.
+    pub(crate) fn is_silent(&mut self, wanted: impl Fn(&[u8]) -> bool) -> bool {
+        self.read_within(Duration::from_millis(500), wanted).is_none()
+    }
+
+    fn read_within(
+        &mut self,
+        patience: Duration,
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> Option<Vec<u8>> {
+        let end = Instant::now() + patience;
         let mut buffer = [0; 2048];
         while Instant::now() < end {
-            match self.0.read(&mut buffer) {
+            match self.file.as_mut().unwrap().read(&mut buffer) {
                 Ok(len) if wanted(&buffer[..len]) => return Some(buffer[..len].to_vec()),
                 Ok(_) => {}
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),
             }
         }
         None
+    }
+}
+
+impl Drop for Tun {
+    fn drop(&mut self) {
+        self.file = None;
+        // Processes that other tests are starting have a copy of the descriptor until they are another
+        // program, and the device stays as long.
+        let end = Instant::now() + PATIENCE;
+        let line = format!("{}:", self.name);
+        let is_there = || {
+            let devices = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+            devices.lines().any(|device| device.trim_start().starts_with(&line))
+        };
+        while is_there() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }

@@ -13,7 +13,7 @@ use sa::{
 };
 
 use super::{Config, Plane, start, sys};
-use crate::kernel::namespace::{absent, has, run, skipped, try_run};
+use crate::kernel::namespace::{PATIENCE, absent, await_some, has, run, skipped, try_run};
 
 const MARK: u32 = 0x0e5;
 const A: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -165,9 +165,9 @@ impl Node {
         run(&format!("ip netns exec {} ping -W 5 {more} {to}", self.namespace))
     }
 
-    /// The next notice that is wanted; others are skipped. Panics after three seconds.
+    /// The next notice that is wanted; others are skipped. Panics if none comes.
     fn notice(&mut self, wanted: impl Fn(&Notice) -> bool) -> Notice {
-        let end = Instant::now() + Duration::from_secs(3);
+        let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             let next = self.plane.notices.try_recv();
             match next.or_else(|why| self.plane.acquires.try_next().ok_or(why)) {
@@ -208,8 +208,7 @@ fn tcp_echo(nodes: &[Node; 2], to: &str, octets: usize) {
             stream.write_all(&received).unwrap();
         });
         let mut stream =
-            inside(&a.namespace, || TcpStream::connect_timeout(&address, Duration::from_secs(5)))
-                .unwrap();
+            inside(&a.namespace, || TcpStream::connect_timeout(&address, PATIENCE)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut writer = stream.try_clone().unwrap();
         scope.spawn(move || {
@@ -225,10 +224,12 @@ fn tcp_echo(nodes: &[Node; 2], to: &str, octets: usize) {
 fn went_through(nodes: &[Node; 2], at_least: u64) {
     for node in nodes {
         // The thread publishes when it goes to sleep.
-        std::thread::sleep(Duration::from_millis(50));
-        let counters = node.plane.counters();
+        let counters = await_some("its counters", || {
+            let counters = node.plane.counters();
+            let fwd = counters.forwarding;
+            (fwd.sealed >= at_least && fwd.opened >= at_least).then_some(counters)
+        });
         let fwd = counters.forwarding;
-        assert!(fwd.sealed >= at_least && fwd.opened >= at_least, "{counters:?}");
         assert_eq!((fwd.passed, fwd.unauthentic, fwd.replayed), (0, 0, 0), "{counters:?}");
         assert_eq!((fwd.inner_selector, fwd.inner_owner), (0, 0), "{counters:?}");
         assert_eq!((counters.send_refused, counters.device_malformed), (0, 0), "{counters:?}");
@@ -295,8 +296,10 @@ fn no_packet_is_lost_while_keys_are_asked_for() {
         assert!(ok, "{output}");
     }
     nodes[1].notice(|n| *n == Notice::FirstPacket(SaId(1)));
-    std::thread::sleep(Duration::from_millis(50));
-    let counters = nodes[0].plane.counters().forwarding;
+    let counters = await_some("all four are counted", || {
+        let counters = nodes[0].plane.counters().forwarding;
+        (counters.released >= 4).then_some(counters)
+    });
     assert_eq!((counters.released, counters.hold_expired), (4, 0), "{counters:?}");
 }
 
@@ -454,9 +457,10 @@ fn datagrams_of_any_size_are_survived() {
         }
     }
     nodes[0].ping(B[0], "-c 1");
-    std::thread::sleep(Duration::from_millis(50));
-    let counters = nodes[1].plane.counters().forwarding;
-    assert!(counters.unauthentic > 100 && counters.opened >= 1, "{counters:?}");
+    await_some("they are counted", || {
+        let counters = nodes[1].plane.counters().forwarding;
+        (counters.unauthentic > 100 && counters.opened >= 1).then_some(())
+    });
 }
 
 /// A Linux kernel at the other end seals whole datagrams and leaves it to IP to cut them up: not even
@@ -502,7 +506,7 @@ fn ike_and_esp_share_a_port() {
             // A keepalive, and something too short: neither is IKE.
             nodes[0].plane.transmit(from, address(B[family], 4500), false, &[0xff]);
             nodes[0].plane.transmit(from, to, marker, b"an IKE message");
-            let end = Instant::now() + Duration::from_secs(3);
+            let end = Instant::now() + PATIENCE;
             let received = loop {
                 assert!(Instant::now() < end, "nothing on {to}");
                 match nodes[1].plane.datagrams.try_next() {

@@ -59,7 +59,7 @@ fn what_others_remove_is_put_back() {
                 run("ip rule add pref 32766 lookup main");
                 run("ip rule add pref 32767 lookup default");
             }
-            let told = tokio::time::timeout(Duration::from_secs(2), changes.next()).await;
+            let told = tokio::time::timeout(PATIENCE, changes.next()).await;
             told.unwrap_or_else(|_| panic!("{deed}: nothing was told")).unwrap();
             ground.refresh().unwrap();
             assert_eq!(sorted(), before, "{deed}");

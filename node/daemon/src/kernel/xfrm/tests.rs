@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use sa::{EspCipher, EspKey, Limits, Mode, SaId, SaPair, Spi, TrafficSelector, Trust};
 
 use super::super::guard::Closed;
-use super::super::namespace::{Peer, absent, has, in_namespace, run, try_run};
+use super::super::namespace::{PATIENCE, Peer, absent, has, in_namespace, run, try_run};
 use super::*;
 
 const OPEN: Class = Class::Trap { fail_closed: false };
@@ -94,8 +94,7 @@ fn send(dst: &str, text: &str, mark: Option<u32>) {
 
 /// The next notice that concerns a flow.
 async fn acquired(xfrm: &mut Xfrm) -> Flow {
-    let wait = Duration::from_secs(2);
-    match tokio::time::timeout(wait, xfrm.notice()).await {
+    match tokio::time::timeout(SOON, xfrm.notice()).await {
         Ok(Notice::Acquire { flow, protocol: 17, ports: (_, 7) }) => flow,
         other => panic!("{other:?}"),
     }
@@ -117,7 +116,7 @@ fn held() -> Xfrm {
     xfrm
 }
 
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = PATIENCE;
 const NEVER: Duration = Duration::from_millis(300);
 
 #[test]
