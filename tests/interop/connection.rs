@@ -200,6 +200,49 @@ fn strongswan_narrows_to_what_serves_the_packet() {
     scene.assert_nothing_in_clear();
 }
 
+/// RFC 7296 §2.9: strongSwan grants one port of what we ask for, which no connection of ours can be
+/// cut to: nothing is sent, encrypted or in the clear, whoever calls, and we say why.
+#[test]
+fn a_connection_that_is_granted_one_port_carries_nothing_and_says_so() {
+    if !can_run("a_connection_that_is_granted_one_port_carries_nothing_and_says_so") {
+        return;
+    }
+    let granted = ["child:local_ts=10.2.0.1[udp/7777]", "child:remote_ts=10.1.0.1[udp]"];
+    let scene = Scene::up("trap", &granted);
+    let send = || {
+        let west = scene.rig.namespace("west");
+        for port in [7777, 7778] {
+            let line = format!("echo must-not-be-seen > /dev/udp/{EAST_IN}/{port}");
+            let _ = place::run(&west, &["bash", "-c", &line]);
+        }
+        assert!(!place::run(&west, &["ping", "-n", "-c", "1", "-W", "1", EAST_IN]).0);
+    };
+    for we_call in [true, false] {
+        if we_call {
+            send();
+        } else {
+            scene.rig.control(&["term"]);
+            scene.node.await_connection("net", "idle");
+            let said = scene.rig.control(&["init"]);
+            assert!(said.contains("initiate completed successfully"), "{said}");
+        }
+        scene.node.await_connection("net", "up");
+        scene.node.await_happened("connection-narrowed", if we_call { 1 } else { 2 });
+        send();
+    }
+    scene.rig.expect_log("TS 10.2.0.1/32[udp/7777] === 10.1.0.1/32[udp]");
+    let log = scene.node.log();
+    let line = log.lines().find(|line| line.contains("so that it carries nothing"));
+    let line = line.unwrap_or_else(|| panic!("{log}"));
+    for words in ["WARN", "connection net", "10.2.0.1[17/7777-7777]", "10.1.0.1[17/0-65535]"] {
+        assert!(line.contains(words), "no {words:?}: {line}");
+    }
+    let up = scene.node.connection("net");
+    assert_eq!((&up["packets_out"], &up["pairs"]), (&0.into(), &1.into()), "{up}");
+    let inner = scene.wire.packets("net 10.0.0.0/8");
+    assert!(inner.is_empty(), "in the clear: {inner:#?}");
+}
+
 const SECRET: &str = "correct horse battery staple";
 
 /// A connection whose proof is this secret, in a file; strongSwan has `SECRET`.

@@ -95,6 +95,25 @@ fn rsa_with_every_hash() {
     }
 }
 
+/// SHA-512 where we call as well: what fits a key that is longer than 7680 bits, by itself.
+#[test]
+fn a_key_that_wants_sha_512() {
+    if !can_run("a_key_that_wants_sha_512") {
+        return;
+    }
+    let options = ["local:auth=ike:rsa/pss-sha512", "remote:auth=ike:rsa/pss-sha512"];
+    let rig = rig("7688", "3072", &options);
+    let mut ours = rig.ours(&[]);
+    both_ways(&rig, &mut ours);
+    assert_eq!(ours.count("Sign RsaPssSha512"), 2);
+    let pss = "RSA_EMSA_PSS_SHA2_512_SALT_64";
+    rig.expect_log_times(
+        &format!("authentication of '192.0.2.2' (myself) with {pss} successful"),
+        2,
+    );
+    rig.expect_log_times(&format!("'192.0.2.1' with {pss} successful"), 2);
+}
+
 /// CVE-2020-16088: what strongSwan signs with is not what we expect of it.
 #[test]
 fn a_key_of_another_kind_is_refused() {

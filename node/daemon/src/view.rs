@@ -538,10 +538,10 @@ fn name_and_detail(what: &What) -> (&'static str, Value) {
         What::ConnectionCalling { name, gateway } => {
             ("connection-calling", json!({ "connection": name, "gateway": gateway.to_string() }))
         }
-        What::ConnectionUp { name, sa, gateway } => (
-            "connection-up",
-            json!({ "connection": name, "pair": sa.0, "gateway": gateway.to_string() }),
-        ),
+        What::ConnectionUp { name, sa, gateway } => ("connection-up", up(name, *sa, *gateway)),
+        What::ConnectionNarrowed { name, local, remote, carries } => {
+            ("connection-narrowed", narrowed(name, local, remote, *carries))
+        }
         What::ConnectionDown { name, why } => {
             ("connection-down", json!({ "connection": name, "reason": why.to_string() }))
         }
@@ -563,42 +563,42 @@ fn name_and_detail(what: &What) -> (&'static str, Value) {
     }
 }
 
-/// A transition as one log line. Only what changes a flow's treatment is worth INFO.
-pub(crate) fn log(report: &Report) {
-    // Most are for DEBUG, and nobody listens.
-    let change = matches!(
-        &report.what,
-        What::Keyed { .. } | What::ClearText(_) | What::Denied(_) | What::NoLongerAuthorized(_)
-    );
-    let heard = if change {
-        tracing::enabled!(tracing::Level::INFO)
-    } else {
-        tracing::enabled!(tracing::Level::DEBUG)
-    };
-    if !heard {
-        return;
-    }
-    let (name, detail) = name_and_detail(&report.what);
-    let far = report.flow.map_or_else(|| "-".to_owned(), |flow| flow.dst().to_string());
-    match &report.what {
+/// What carries a connection.
+fn up(name: &str, sa: sa::SaId, gateway: IpAddr) -> Value {
+    json!({ "connection": name, "pair": sa.0, "gateway": gateway.to_string() })
+}
+
+/// What a peer grants a connection.
+fn narrowed(
+    name: &str,
+    local: &[sa::TrafficSelector],
+    remote: &[sa::TrafficSelector],
+    carries: bool,
+) -> Value {
+    let shown =
+        |all: &[sa::TrafficSelector]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+    json!({
+        "connection": name, "local": shown(local), "remote": shown(remote), "carries": carries,
+    })
+}
+
+/// At which level a transition is logged. Only what changes a flow's treatment is worth INFO.
+fn level(what: &What) -> tracing::Level {
+    match what {
+        What::OwnRecord { .. } | What::ConnectionNarrowed { .. } => tracing::Level::WARN,
         What::Keyed { .. }
         | What::Moved { .. }
         | What::ClearText(_)
         | What::Denied(_)
-        | What::NoLongerAuthorized(_) => {
-            tracing::info!("{far}: {name} {detail}");
-        }
-        What::ConnectionUp { .. } | What::ConnectionDown { .. } | What::ConnectionFailed { .. } => {
-            tracing::info!("{name} {detail}");
-        }
-        What::OwnRecord { address, why } => tracing::warn!(
-            "{address}: our own record: {why}; who asks DNS before talking to us will refuse us \
-             (oe-node verify --ip {address} says what to publish)"
-        ),
-        // As often as strangers like: counted, and not worth a line each.
-        What::Lent { .. } => tracing::debug!("{name} {detail}"),
-        What::Refused { .. } => tracing::debug!("{name} {detail}"),
-        What::Trapped
+        | What::NoLongerAuthorized(_)
+        | What::ConnectionUp { .. }
+        | What::ConnectionDown { .. }
+        | What::ConnectionFailed { .. } => tracing::Level::INFO,
+        // Of lent addresses and refusals there are as many as strangers like: counted, and not worth a
+        // line each.
+        What::Lent { .. }
+        | What::Refused { .. }
+        | What::Trapped
         | What::Recalled
         | What::DnsAnswer { .. }
         | What::Calling { .. }
@@ -610,7 +610,40 @@ pub(crate) fn log(report: &Report) {
         | What::PairClosed { .. }
         | What::GatewayEnded { .. }
         | What::StillClear(_)
-        | What::Expired => tracing::debug!("{far}: {name} {detail}"),
+        | What::Expired => tracing::Level::DEBUG,
+    }
+}
+
+/// A transition as one log line.
+pub(crate) fn log(report: &Report) {
+    // Most are for DEBUG, and nobody listens.
+    let level = level(&report.what);
+    let heard = match level {
+        tracing::Level::WARN => tracing::enabled!(tracing::Level::WARN),
+        tracing::Level::INFO => tracing::enabled!(tracing::Level::INFO),
+        _ => tracing::enabled!(tracing::Level::DEBUG),
+    };
+    if !heard {
+        return;
+    }
+    let (name, detail) = name_and_detail(&report.what);
+    let far = report.flow.map_or_else(|| "-".to_owned(), |flow| flow.dst().to_string());
+    match &report.what {
+        What::OwnRecord { address, why } => tracing::warn!(
+            "{address}: our own record: {why}; who asks DNS before talking to us will refuse us \
+             (oe-node verify --ip {address} says what to publish)"
+        ),
+        What::ConnectionNarrowed { name, carries, .. } => tracing::warn!(
+            "connection {name}: the peer grants single protocols or ports, of which nothing is sent: \
+             connections are made of whole subnets{}; {detail}",
+            if *carries { "" } else { ", and of those it grants none, so that it carries nothing" }
+        ),
+        What::ConnectionUp { .. } | What::ConnectionDown { .. } | What::ConnectionFailed { .. } => {
+            tracing::info!("{name} {detail}");
+        }
+        What::Lent { .. } | What::Refused { .. } => tracing::debug!("{name} {detail}"),
+        _ if level == tracing::Level::INFO => tracing::info!("{far}: {name} {detail}"),
+        _ => tracing::debug!("{far}: {name} {detail}"),
     }
 }
 
@@ -621,6 +654,45 @@ const NEWCOMERS_OF_PROCESSOR: u32 = 128;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is logged at the level that a node logs at by itself.
+    #[test]
+    fn what_a_person_should_hear_is_heard_by_default() {
+        use std::io::{Read as _, Seek as _};
+        let path = std::env::temp_dir().join(format!("oe-view-{}", std::process::id()));
+        let file = || std::fs::OpenOptions::new().read(true).append(true).create(true).open(&path);
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter("warn,oe_node=info")
+            .with_writer(std::sync::Mutex::new(file().unwrap()))
+            .finish();
+        let (name, gateway) = ("net".to_owned(), "192.0.2.2".parse().unwrap());
+        let why = || keying::Why::NoLocalAddress;
+        tracing::subscriber::with_default(subscriber, || {
+            for what in [
+                What::ConnectionUp { name: name.clone(), sa: sa::SaId(1), gateway },
+                What::ConnectionFailed { name: name.clone(), why: why() },
+                What::ConnectionDown { name: name.clone(), why: why() },
+                What::ConnectionNarrowed {
+                    name: name.clone(),
+                    local: vec![],
+                    remote: vec![sa::TrafficSelector::host(gateway)],
+                    carries: false,
+                },
+                What::OwnRecord { address: gateway, why: dnskeys::Refusal::NoRecord },
+                What::Denied(why()),
+                What::ConnectionCalling { name, gateway },
+            ] {
+                log(&Report { flow: None, what });
+            }
+        });
+        let (mut text, mut written) = (String::new(), file().unwrap());
+        written.rewind().unwrap();
+        written.read_to_string(&mut text).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let levels = |of| text.lines().filter(|line| line.contains(of)).count();
+        assert_eq!((levels(" INFO "), levels(" WARN "), text.lines().count()), (4, 2, 6), "{text}");
+        assert!(text.contains("192.0.2.2") && text.contains("it carries nothing"), "{text}");
+    }
 
     /// P7: `status` and events say of a pair that nobody signed for that it is `unauthenticated`, and
     /// no two kinds of trust are called the same.

@@ -671,6 +671,14 @@ impl Keying {
             self.pulse_at.get_or_insert(now + crate::links::PULSE);
         }
         self.report_connection(now, index, |name| What::ConnectionUp { name, sa: id, gateway });
+        if let Some((local, remote, carries)) = self.cut_to_ports(index) {
+            self.report_connection(now, index, |name| What::ConnectionNarrowed {
+                name,
+                local,
+                remote,
+                carries,
+            });
+        }
     }
 
     /// Two pairs for one connection, of which neither replaces the other: calls that crossed are

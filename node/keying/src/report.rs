@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use dnskeys::{Answer, Name, Outcome, Reason, Refusal, Security};
 use ike::{End, Identity};
-use sa::{Flow, SaId, Trust, Use};
+use sa::{Flow, SaId, TrafficSelector, Trust, Use};
 
 /// One transition, with what it rests on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -109,6 +109,18 @@ pub enum What {
         sa: SaId,
         /// The peer's outer address.
         gateway: IpAddr,
+    },
+    /// The pair of a configured connection is for single protocols or ports also or only, because the
+    /// peer grants no more: packets of those are not sent, as connections are made of whole subnets.
+    ConnectionNarrowed {
+        /// The connection.
+        name: String,
+        /// What is granted on our side.
+        local: Vec<TrafficSelector>,
+        /// What is granted on the peer's.
+        remote: Vec<TrafficSelector>,
+        /// Whether the connection carries anything at all.
+        carries: bool,
     },
     /// A configured connection has lost its last pair.
     ConnectionDown {

@@ -187,7 +187,7 @@ impl Tun {
         let end = Instant::now() + patience;
         let mut buffer = [0; 2048];
         while Instant::now() < end {
-            match self.file.as_mut().unwrap().read(&mut buffer) {
+            match self.file.as_mut()?.read(&mut buffer) {
                 Ok(len) if wanted(&buffer[..len]) => return Some(buffer[..len].to_vec()),
                 Ok(_) => {}
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),
