@@ -192,14 +192,16 @@ fn nobody_walks_around_the_trap() {
             let _ = place::run(&namespace, &[&nobody[..], &["bash", "-c", &send]].concat());
             let _ = place::run(&namespace, &["bash", "-c", &send]);
         }
-        let marked = ["ping", family, "-n", "-c", "1", "-W", "1", "-m", "17186", target];
-        let (_, said) = place::run(&namespace, &[&nobody[..], &marked].concat());
+        let marked = |patience: &'static str| {
+            ["ping", family, "-n", "-c", "1", "-W", patience, "-m", "17186", target]
+        };
+        let (_, said) = place::run(&namespace, &[&nobody[..], &marked("1")].concat());
         assert!(said.contains("not permitted") || said.contains("mark"), "{said}");
         node.await_state(target, "deny");
         let got_out = wire.packets(&to(target));
         assert!(got_out.is_empty(), "{got_out:#?}");
         // Root can, which also shows that the capture would have seen it.
-        let (answered, said) = place::run(&namespace, &marked);
+        let (answered, said) = place::run(&namespace, &marked("8"));
         assert!(answered, "{said}");
         wire.await_packets(&to(target));
     }
