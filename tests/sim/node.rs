@@ -306,7 +306,8 @@ impl Host {
             }
             Command::AddSa(pair) => {
                 let host = |selectors: &[sa::TrafficSelector]| selectors.first()?.as_host();
-                let ends = host(&pair.local).zip(host(&pair.remote));
+                let near = pair.translation.map(|t| t.own()).or_else(|| host(&pair.local));
+                let ends = near.zip(host(&pair.remote));
                 node.fresh.extend(ends.and_then(|(near, far)| Flow::new(near, far)));
             }
             Command::MoveSa { .. } | Command::RemoveSa(_) | Command::AskUse(_) => {}
@@ -363,10 +364,18 @@ impl Node {
     }
 
     /// Flows that go in the clear although a pair of theirs is received on since last asked: who
-    /// answers what comes out of it would answer in the clear.
+    /// answers what comes out of it would answer in the clear. That a class leads them to the plane
+    /// is not enough: the kernel excepts hosts behind a gateway, and gateways on the link.
     pub(crate) fn open_beside_a_pair(&mut self) -> Vec<Flow> {
         let fresh = std::mem::take(&mut self.fresh);
-        fresh.into_iter().filter(|flow| matches!(self.way(*flow), Way::Clear)).collect()
+        fresh.into_iter().filter(|flow| self.is_open(*flow)).collect()
+    }
+
+    fn is_open(&self, flow: Flow) -> bool {
+        let said = self.policies.get(&flow.dst()).into_iter().flat_map(|of| of.keys());
+        let known = said.into_iter().any(|(src, _)| *src == flow.src())
+            || self.subnets.iter().any(|subnets| subnets.contains(&flow));
+        !known || matches!(self.way(flow), Way::Clear)
     }
 
     /// Whether what comes to a flow's near end in the clear is refused.

@@ -81,8 +81,10 @@ impl Keying {
         self.set_movable(ike);
         let rekeys = child.rekeys;
         let clear = self.goes_clear(flow);
-        if clear {
-            // From here on its packets can be opened; what answers them must not go as before.
+        if clear || self.current(flow).is_none() {
+            // From here on its packets can be opened; what answers them must not go as before. Where
+            // nothing has been said of the flow it may go anywhere: a group's class leads it to us, but
+            // hosts behind us and gateways on the link are excepted from that.
             self.set_policy(flow, Policy::Hold);
         }
         let pair = SaPair { translation, ..self.pair_for(child, trust) };
