@@ -132,8 +132,8 @@ fn a_winner_that_never_arrived_loses() {
 fn fell_silent(net: &Net) -> bool {
     let reports = net.hosts.iter().filter_map(|host| host.node.as_ref()).flat_map(|n| &n.reports);
     reports.into_iter().any(|report| {
-        let gateway = keying::Why::Gateway(ike::End::Timeout);
-        report.what == keying::What::ClearText(gateway)
+        let why = keying::Why::Gateway(ike::End::Timeout);
+        report.what == keying::What::ClearText { why, downgraded: true }
     })
 }
 

@@ -143,13 +143,16 @@ pub(crate) fn keying_config(
 
 /// The whole state as one document.
 pub(crate) fn status(keying: &Keying, plane: &Backend, now: Instant) -> Value {
-    let destinations: Vec<Value> = keying.destinations(now).iter().map(destination).collect();
+    let all = keying.destinations(now);
+    let downgraded = downgraded(&all);
+    let destinations: Vec<Value> = all.iter().map(destination).collect();
     let connections: Vec<Value> = keying.connections(now).iter().map(connection).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "connections": connections,
         "guard": plane.is_guarded(),
         "destinations": destinations,
+        "downgraded": downgraded,
         "leases": keying.leases().iter().map(lease).collect::<Vec<Value>>(),
         "plane": { "backend": plane.name(), "cryptography": plane.cryptography() },
         "counters": {
@@ -157,6 +160,12 @@ pub(crate) fn status(keying: &Keying, plane: &Backend, now: Instant) -> Value {
             "plane": plane_counters(plane),
         },
     })
+}
+
+/// How many are in the clear although they can be encrypted to, and for how long the first has been.
+fn downgraded(destinations: &[keying::Destination]) -> Value {
+    let since = destinations.iter().filter_map(|d| d.downgraded);
+    json!({ "destinations": since.clone().count(), "since_s": since.max().map(seconds) })
 }
 
 /// An address of the pool that somebody has, or had last.
@@ -363,6 +372,7 @@ fn destination(d: &keying::Destination) -> Value {
         "identity": d.identity.as_ref().map(identity),
         "known_as": d.known_as.map(|a| a.to_string()),
         "reason": d.reason.map(|why| why.to_string()),
+        "downgraded_since_s": d.downgraded.map(seconds),
         "since_s": seconds(d.since),
         "expires_s": d.expires.map(seconds),
         "spi_in": d.spi_in.map(|spi| spi.to_string()),
@@ -466,6 +476,14 @@ pub(crate) fn event(report: &Report) -> String {
     format!("{line}\n")
 }
 
+fn in_clear(why: keying::Why, downgraded: bool) -> Value {
+    let mut detail = json!({ "reason": why.to_string() });
+    if downgraded && let Some(members) = detail.as_object_mut() {
+        members.insert("downgraded".to_owned(), true.into());
+    }
+    detail
+}
+
 fn lent(address: IpAddr, holder: &ike::Identity, remote: IpAddr) -> Value {
     json!({
         "address": address.to_string(),
@@ -524,7 +542,7 @@ fn name_and_detail(what: &What) -> (&'static str, Value) {
                 "bytes_out": used.bytes_out,
             }),
         ),
-        What::StillClear(why) => ("still-clear", json!({ "reason": why.to_string() })),
+        What::StillClear { why, downgraded } => ("still-clear", in_clear(*why, *downgraded)),
         What::OwnRecord { address, why } => {
             ("own-record", json!({ "address": address.to_string(), "reason": why.to_string() }))
         }
@@ -532,7 +550,7 @@ fn name_and_detail(what: &What) -> (&'static str, Value) {
         What::NoLongerAuthorized(why) => {
             ("no-longer-authorized", json!({ "reason": why.to_string() }))
         }
-        What::ClearText(why) => ("clear", json!({ "reason": why.to_string() })),
+        What::ClearText { why, downgraded } => ("clear", in_clear(*why, *downgraded)),
         What::Denied(why) => ("deny", json!({ "reason": why.to_string() })),
         What::Expired => ("expired", Value::Null),
         What::ConnectionCalling { name, gateway } => {
@@ -585,10 +603,12 @@ fn narrowed(
 /// At which level a transition is logged. Only what changes a flow's treatment is worth INFO.
 fn level(what: &What) -> tracing::Level {
     match what {
-        What::OwnRecord { .. } | What::ConnectionNarrowed { .. } => tracing::Level::WARN,
+        What::OwnRecord { .. }
+        | What::ConnectionNarrowed { .. }
+        | What::ClearText { downgraded: true, .. } => tracing::Level::WARN,
         What::Keyed { .. }
         | What::Moved { .. }
-        | What::ClearText(_)
+        | What::ClearText { .. }
         | What::Denied(_)
         | What::NoLongerAuthorized(_)
         | What::ConnectionUp { .. }
@@ -609,7 +629,7 @@ fn level(what: &What) -> tracing::Level {
         | What::PairDropped { .. }
         | What::PairClosed { .. }
         | What::GatewayEnded { .. }
-        | What::StillClear(_)
+        | What::StillClear { .. }
         | What::Expired => tracing::Level::DEBUG,
     }
 }
@@ -629,6 +649,10 @@ pub(crate) fn log(report: &Report) {
     let (name, detail) = name_and_detail(&report.what);
     let far = report.flow.map_or_else(|| "-".to_owned(), |flow| flow.dst().to_string());
     match &report.what {
+        What::ClearText { why, downgraded: true } => tracing::warn!(
+            "{far}: downgraded: in the clear, although it can be encrypted to: {why} (oe-node \
+             explain {far})"
+        ),
         What::OwnRecord { address, why } => tracing::warn!(
             "{address}: our own record: {why}; who asks DNS before talking to us will refuse us \
              (oe-node verify --ip {address} says what to publish)"
@@ -724,6 +748,7 @@ mod tests {
             identity: None,
             known_as: None,
             reason: None,
+            downgraded: None,
             since: Duration::ZERO,
             expires: None,
             spi_in: None,
@@ -733,6 +758,33 @@ mod tests {
             key_exchange: None,
             pairs: 1,
             used: sa::Use::default(),
+        }
+    }
+
+    /// Attack A15.
+    /// P2: a destination that is kept in the clear shows as such, is counted apart, and its
+    /// event says so.
+    #[test]
+    fn a_downgrade_is_shown_and_told() {
+        let why = keying::Why::Gateway(ike::End::Timeout);
+        let of = |downgraded: Option<u64>| keying::Destination {
+            state: keying::StateName::ClearText,
+            reason: Some(why),
+            downgraded: downgraded.map(Duration::from_secs),
+            ..a_destination()
+        };
+        assert_eq!(destination(&of(Some(90)))["downgraded_since_s"], 90.0);
+        assert!(destination(&of(None))["downgraded_since_s"].is_null());
+        let all = downgraded(&[of(Some(90)), of(None), of(Some(7200))]);
+        assert_eq!(all, json!({ "destinations": 2, "since_s": 7200.0 }));
+        assert_eq!(downgraded(&[of(None)]), json!({ "destinations": 0, "since_s": null }));
+        for downgraded in [true, false] {
+            let what = What::ClearText { why, downgraded };
+            let event = event(&Report { flow: None, what });
+            let event: Value = serde_json::from_str(&event).unwrap();
+            assert_eq!(event["event"], "clear");
+            assert_eq!(event["detail"]["reason"], "gateway did not answer");
+            assert_eq!(event["detail"].get("downgraded").is_some(), downgraded);
         }
     }
 

@@ -23,7 +23,7 @@ impl Keying {
                 let life = self.config.lives.short;
                 let why = Why::Dns(dnskeys::Reason::DnsFailed);
                 match entry.group.strictness() {
-                    dnskeys::Strictness::Permissive => self.go_clear(now, flow, why, life),
+                    dnskeys::Strictness::Permissive => self.dns_failed(now, flow, why, life, false),
                     dnskeys::Strictness::Paranoid => self.go_deny(now, flow, why, life),
                 }
             }
@@ -68,10 +68,9 @@ impl Keying {
             Renewal::Settled | Renewal::Watched => self.expire(now, flow),
             // DNS has not answered.
             Renewal::Asked => {
-                self.counters.downgrades += 1;
                 let why = Why::Dns(dnskeys::Reason::DnsFailed);
                 let life = self.config.lives.short;
-                self.stay_clear(now, flow, why, life);
+                self.dns_failed(now, flow, why, life, true);
             }
             Renewal::Calling(_) => self.out_of_patience(now, flow),
         }
@@ -104,7 +103,8 @@ impl Keying {
         entry.renewal = Renewal::Settled;
         entry.state = State::ClearText(why);
         self.set_deadline(flow, Some(now + life));
-        self.report(now, Some(flow), What::StillClear(why));
+        let downgraded = self.is_downgraded(flow);
+        self.report(now, Some(flow), What::StillClear { why, downgraded });
     }
 
     /// Looks at a keyed flow: settles what waits, drops what should be gone, asks for its use.

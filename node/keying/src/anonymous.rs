@@ -42,8 +42,10 @@ impl Keying {
     pub(crate) fn nobody_there(&mut self, now: Instant, flow: Flow, renewed: bool, life: Duration) {
         let why = Why::Dns(Reason::NoRecord);
         match self.group_of_flow(flow).strictness() {
-            Strictness::Permissive if renewed => self.stay_clear(now, flow, why, life),
-            Strictness::Permissive => self.go_clear(now, flow, why, life),
+            Strictness::Permissive => {
+                self.nothing_published(flow);
+                self.clear_text(now, flow, why, life, renewed);
+            }
             Strictness::Paranoid => self.go_deny(now, flow, why, life),
         }
     }

@@ -180,6 +180,9 @@ impl Keying {
             (_, Refusal::Bogus | Refusal::Malformed) | (Strictness::Paranoid, _) => {
                 self.go_deny(now, flow, why_not, life);
             }
+            (Strictness::Permissive, Refusal::DnsFailed) => {
+                self.dns_failed(now, flow, why_not, life, false);
+            }
             (Strictness::Permissive, _) => self.go_clear(now, flow, why_not, life),
         }
     }

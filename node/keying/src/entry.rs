@@ -28,6 +28,9 @@ pub(crate) struct Entry {
     pub(crate) renewal: Renewal,
     /// What happened to it besides, oldest first; bounded by [`HISTORY`].
     pub(crate) history: VecDeque<(Instant, What)>,
+    /// Since when it has been going in the clear although its destination can do better; kept while
+    /// it is asked and called again.
+    pub(crate) downgraded: Option<Instant>,
     /// It comes from memory, and no packet waits for it.
     pub(crate) recalled: Option<Recall>,
 }
@@ -58,6 +61,11 @@ impl Entry {
             self.answers.push((now, answer.clone()));
         }
         None
+    }
+
+    /// Since when it is in the clear although its destination can do better; not while it is held.
+    pub(crate) fn downgraded_in_clear(&self) -> Option<Instant> {
+        self.downgraded.filter(|_| matches!(self.state, State::ClearText(_)))
     }
 
     /// What DNS said of this name.

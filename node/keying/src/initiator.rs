@@ -151,16 +151,14 @@ impl Keying {
                 let pending = anonymous::pending(flow, answer, now + self.life(life));
                 self.negotiate(now, flow, pending, renewed, unchanged);
             }
+            Verdict::Clear { reason: Reason::DnsFailed, life } => {
+                let (why, life) = (Why::Dns(Reason::DnsFailed), self.life(life));
+                self.dns_failed(now, flow, why, life, renewed);
+            }
             Verdict::Clear { reason, life } => {
-                if reason == Reason::DnsFailed && !self.nobody_waits(flow) {
-                    self.counters.downgrades += 1;
-                }
                 let life = self.life(life);
-                if renewed {
-                    self.stay_clear(now, flow, Why::Dns(reason), life);
-                } else {
-                    self.go_clear(now, flow, Why::Dns(reason), life);
-                }
+                self.nothing_published(flow);
+                self.clear_text(now, flow, Why::Dns(reason), life, renewed);
             }
             Verdict::Deny { reason, life } => {
                 let life = self.life(life);
@@ -570,16 +568,7 @@ impl Keying {
         }
         let insist = secure && self.config.when_advertised == WhenAdvertised::Insist;
         match strict {
-            Strictness::Permissive if !insist => {
-                if secure && !self.nobody_waits(flow) {
-                    self.counters.downgrades += 1;
-                }
-                if renewed {
-                    self.stay_clear(now, flow, why, life);
-                } else {
-                    self.go_clear(now, flow, why, life);
-                }
-            }
+            Strictness::Permissive if !insist => self.fall_back(now, flow, why, life, renewed),
             Strictness::Permissive | Strictness::Paranoid => self.go_deny(now, flow, why, life),
         }
     }
@@ -591,7 +580,8 @@ impl Keying {
         self.counters.clear += 1;
         self.enter(now, flow, State::ClearText(why), Some(now + life));
         self.set_policy(flow, Policy::Pass);
-        self.report(now, Some(flow), What::ClearText(why));
+        let downgraded = self.is_downgraded(flow);
+        self.report(now, Some(flow), What::ClearText { why, downgraded });
     }
 
     pub(crate) fn go_deny(&mut self, now: Instant, flow: Flow, why: Why, life: Duration) {

@@ -13,6 +13,7 @@ use sa::{Class, Command, Flow, Notice, Policy, Ports, Prefix, SaId, Subnets};
 use crate::client::Standing;
 use crate::config::Config;
 use crate::connection::Configured;
+use crate::downgrade::Capable;
 use crate::entry::{
     Asker, ChildVisitor, Entry, HISTORY, Peer, Recheck, Renewal, State, Visit, Visitor,
 };
@@ -94,7 +95,8 @@ pub struct Counters {
     pub clear: u64,
     /// Flows that were denied.
     pub denied: u64,
-    /// Flows in the clear although a secure record exists, or because DNS failed.
+    /// Times that a flow fell back to clear text because something failed or did not answer: DNS, or
+    /// the gateways that its destination's records name.
     pub downgrades: u64,
     /// Flows turned away because too many were pending.
     pub over_budget: u64,
@@ -131,6 +133,8 @@ pub struct Keying {
     pub(crate) bare: VecDeque<(Instant, IkeId)>,
     /// Flows whose fate is open: DNS is asked or a gateway called.
     pub(crate) undecided: Undecided,
+    /// Destinations that could be encrypted to.
+    pub(crate) capable: Capable,
     pub(crate) pairs: Pairs,
     /// What strangers see of our addresses.
     pub(crate) own: BTreeMap<IpAddr, Own>,
@@ -220,6 +224,7 @@ impl Keying {
             lost: VecDeque::new(),
             bare: VecDeque::new(),
             undecided: Undecided::default(),
+            capable: Capable::default(),
             pairs: Pairs::default(),
             own: BTreeMap::new(),
             parted: BTreeMap::new(),
@@ -398,6 +403,7 @@ impl Keying {
         for flow in flows {
             self.close_flow(now, flow);
         }
+        self.capable.forget(dst);
         self.drain(now);
     }
 
@@ -593,6 +599,7 @@ impl Keying {
             answers: Vec::new(),
             renewal: Renewal::Settled,
             history: VecDeque::new(),
+            downgraded: None,
             recalled: None,
         };
         let entry = self.flows.entry(flow).or_insert_with(|| Box::new(new()));
@@ -611,6 +618,7 @@ impl Keying {
         entry.state = state;
         entry.renewal = Renewal::Settled;
         entry.since = now;
+        self.note_state(flow);
         self.set_deadline(flow, deadline);
     }
 

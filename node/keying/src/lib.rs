@@ -16,6 +16,7 @@
 //! - [`responder`]: a stranger calls (RFC 4322 §3.3).
 //! - [`pairs`]: pairs of SAs come and go; calls that crossed are settled.
 //! - [`ageing`]: what ends by time (RFC 4322 §3.2.7, §3.4).
+//! - `downgrade`: who is in the clear although it could be encrypted to.
 //! - [`memory`]: peers from before a restart.
 //! - `reload`: new groups and connections for a running node. [`uplinks`]: new addresses. [`resumption`]: old acquaintances.
 //! - [`status`], [`explain`]: what a person is shown. [`report`]: what is logged.
@@ -26,6 +27,7 @@ mod anonymous;
 mod client;
 pub mod config;
 pub mod connection;
+mod downgrade;
 mod elsewhere;
 mod entry;
 pub mod explain;

@@ -80,6 +80,7 @@ impl Keying {
     pub fn handle_memory(&mut self, now: Instant, peers: impl IntoIterator<Item = Remembered>) {
         let mut at = now;
         for (count, peer) in (1..).zip(peers.into_iter().take(MAX_REMEMBERED)) {
+            self.note_remembered(&peer);
             self.recalls.put(at, Recall { peer, tries: 0 });
             if count % AT_ONCE == 0 {
                 at += PACE;

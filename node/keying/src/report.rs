@@ -87,9 +87,19 @@ pub enum What {
     /// The records behind a pair are gone or changed.
     NoLongerAuthorized(Refusal),
     /// The flow goes in the clear.
-    ClearText(Why),
-    /// Asked again, the answer is the same: the flow stays in the clear, for this reason now.
-    StillClear(Why),
+    ClearText {
+        /// Why.
+        why: Why,
+        /// Although its destination can do better, as far as anybody knows.
+        downgraded: bool,
+    },
+    /// Asked again, the answer is the same: the flow stays in the clear.
+    StillClear {
+        /// For this reason now.
+        why: Why,
+        /// As above.
+        downgraded: bool,
+    },
     /// The flow goes nowhere.
     Denied(Why),
     /// The flow is forgotten: its next packet starts anew.

@@ -63,6 +63,10 @@ pub struct Destination {
     pub known_as: Option<IpAddr>,
     /// Why it is clear or denied.
     pub reason: Option<Why>,
+    /// For how long it has been in the clear although it can be encrypted to, as far as anybody
+    /// knows: its records name a gateway, or it had a pair before, and something failed or did not
+    /// answer. `None` if nobody could do better, or if it is not in the clear.
+    pub downgraded: Option<Duration>,
     /// How long it has been so.
     pub since: Duration,
     /// When it will be looked at again.
@@ -154,6 +158,7 @@ impl Keying {
                     .map(|inside| inside.src())
                     .filter(|src| *src != flow.src()),
                 reason,
+                downgraded: entry.downgraded_in_clear().map(|at| now.saturating_duration_since(at)),
                 since: now.saturating_duration_since(entry.since),
                 expires: entry.deadline.map(|at| at.saturating_duration_since(now)),
                 spi_in: pair.map(|pair| pair.spi_in),

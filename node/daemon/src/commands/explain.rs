@@ -152,6 +152,10 @@ fn state(text: &mut String, d: &Value) {
             line(text, label, &super::cell(d.get(key)));
         }
     }
+    if let Some(since) = d.get("downgraded_since_s").and_then(Value::as_f64) {
+        let said = "it can be encrypted to, as far as anybody knows";
+        line(text, "downgraded", &format!("for {since:.0} s: {said}"));
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,12 @@ use crate::control::Request;
 
 /// Arguments of `oe-node status`.
 #[derive(clap::Args)]
+#[command(
+    after_help = "A destination is called downgraded for as long as it has been in the clear although \
+                  it can be encrypted to, as far as anybody knows: its records name a gateway, or it \
+                  had a pair before, and something fails or does not answer. That is what somebody \
+                  who drops UDP 500 and 4500 or DNS looks like, and what an outage looks like."
+)]
 pub(crate) struct Args {
     #[command(flatten)]
     daemon: super::Daemon,
@@ -57,6 +63,10 @@ fn column(key: &str, object: &Value) -> String {
         ("since_s", seconds) => {
             format!("{:.0} s", seconds.and_then(Value::as_f64).unwrap_or_default())
         }
+        ("reason", why) => match object.get("downgraded_since_s").and_then(Value::as_f64) {
+            Some(since) => format!("{}; downgraded for {since:.0} s", super::cell(why)),
+            None => super::cell(why),
+        },
         (_, Some(Value::Array(list))) => {
             let cells: Vec<String> = list.iter().map(|one| super::cell(Some(one))).collect();
             cells.join(", ")
@@ -78,6 +88,7 @@ fn table(answer: &Value) -> String {
     if destinations.is_empty() {
         text.push_str("no destination has been talked to yet\n");
     }
+    text.push_str(&downgraded(answer));
     let leases = answer.get("leases").and_then(Value::as_array).unwrap_or(&none);
     if !leases.is_empty() {
         text.push('\n');
@@ -93,6 +104,17 @@ fn table(answer: &Value) -> String {
         }
     }
     text
+}
+
+/// How many destinations are kept in the clear, on a line.
+fn downgraded(answer: &Value) -> String {
+    let count = answer.pointer("/downgraded/destinations").and_then(Value::as_u64);
+    let since = answer.pointer("/downgraded/since_s").and_then(Value::as_f64);
+    let (Some(count), Some(since)) = (count, since) else { return String::new() };
+    format!(
+        "\n{count} in the clear that can be encrypted to, as far as anybody knows; the first for \
+         {since:.0} s\n"
+    )
 }
 
 /// What is not zero, on one line.
@@ -120,7 +142,12 @@ mod tests {
                 { "destination": "198.51.100.7", "group": "private", "state": "deny",
                   "trust": "none", "gateway": null, "since_s": 0.2, "bytes_in": 0, "bytes_out": 0,
                   "reason": "no key record in DNS" },
+                { "destination": "198.51.100.8", "group": "private-or-clear",
+                  "state": "clear-text", "trust": "none", "gateway": null, "since_s": 0.2,
+                  "bytes_in": 0, "bytes_out": 0, "reason": "gateway did not answer",
+                  "downgraded_since_s": 90.2 },
             ],
+            "downgraded": { "destinations": 1, "since_s": 90.2 },
             "leases": [
                 { "address": "10.99.0.1", "identity": "@alice.example", "used": true },
             ],
@@ -133,8 +160,10 @@ mod tests {
         let text = table(&answer);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("DESTINATION   GROUP             STATE"), "{text}");
-        assert!(lines[1].contains("keyed  dnssec  192.0.2.12  12 s"), "{text}");
+        assert!(lines[1].contains("keyed       dnssec  192.0.2.12  12 s"), "{text}");
         assert!(lines[2].ends_with("no key record in DNS"), "{text}");
+        assert!(lines[3].ends_with("gateway did not answer; downgraded for 90 s"), "{text}");
+        assert!(lines[5].starts_with("1 in the clear that can be encrypted to"), "{text}");
         assert!(text.contains("10.99.0.1  @alice.example  true"), "{text}");
         assert!(text.contains("calls 1, trapped 2") && !text.contains("clear 0"), "{text}");
         assert!(text.contains("packets: path-narrowed 1, sealed 7\n"), "{text}");

@@ -210,6 +210,13 @@ fn running(facts: &MachineFacts) -> Check {
             let known = status.get("destinations").and_then(Value::as_array).map_or(0, Vec::len);
             let mut check = Check::new(text, Status::Ok)
                 .with([Note::info(format!("{known} destinations known"))]);
+            let downgraded = status.pointer("/downgraded/destinations").and_then(Value::as_u64);
+            if let Some(downgraded @ 1..) = downgraded {
+                check.notes.push(Note::weak(
+                    format!("{downgraded} destinations in the clear that can be encrypted to"),
+                    "see which and why: oe-node status",
+                ));
+            }
             let downgrades = status.pointer("/counters/keying/downgrades").and_then(Value::as_u64);
             if let Some(downgrades @ 1..) = downgrades {
                 check.notes.push(Note::weak(

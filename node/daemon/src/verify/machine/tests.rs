@@ -157,6 +157,14 @@ fn what_can_be_wrong_with_a_machine() {
             "3 times a destination went clear",
             Verdict::Well,
         ),
+        (
+            MachineFacts {
+                daemon: Ok(json!({ "downgraded": { "destinations": 2, "since_s": 90.0 } })),
+                ..facts()
+            },
+            "2 destinations in the clear that can be encrypted to",
+            Verdict::Well,
+        ),
         (MachineFacts { devices: 2, ..facts() }, "right for a host", Verdict::Well),
         (MachineFacts { public: false, ..facts() }, "strangers cannot call it", Verdict::Well),
         (
