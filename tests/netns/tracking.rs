@@ -62,7 +62,11 @@ fn what_a_gateway_translates_is_its_own() {
     if !can_run(test) || tests::skipped(test, tests::missing(&["nft"])) {
         return;
     }
-    for rule in ["ip saddr 10.5.0.0/24 masquerade", "ip saddr 10.5.0.0/24 snat to 192.0.2.11"] {
+    for rule in [
+        "ip saddr 10.5.0.0/24 masquerade",
+        "ip saddr 10.5.0.0/24 snat to 192.0.2.11",
+        "oifname { eth0, ipsec0 } masquerade",
+    ] {
         let site = Site::up(rule);
         let wire = site.internet.capture("west");
         assert!(place::ping(&site.inner, EAST[0]), "{rule}: the first packet");
@@ -75,4 +79,69 @@ fn what_a_gateway_translates_is_its_own() {
         let clear = wire.packets("icmp and src host 10.5.0.2");
         assert!(clear.is_empty(), "{rule}: untranslated {clear:#?}");
     }
+}
+
+/// P2. Somebody whom nobody serves sends through west to a destination that west itself has not talked
+/// to. What becomes of his packets says nothing of west's own: they are held, and leave encrypted.
+#[test]
+fn what_passes_through_opens_nothing_for_our_own() {
+    let test = "what_passes_through_opens_nothing_for_our_own";
+    if !can_run(test) || tests::skipped(test, tests::missing(&["nft"])) {
+        return;
+    }
+    let site = Site::up("ip saddr 10.99.0.0/24 masquerade");
+    let west = site.internet.namespace("west");
+    let wire = site.internet.capture("west");
+    for _ in 0..2 {
+        assert!(!place::run(&site.inner, &["ping", "-n", "-c", "1", "-W", "1", EAST[0]]).0);
+    }
+    assert!(!wire.packets("icmp and src host 10.5.0.2").is_empty(), "they went as they came");
+    assert!(place::ping(&west, EAST[0]));
+    wire.await_esp();
+    let clear = wire.packets("icmp and src host 192.0.2.11");
+    assert!(clear.is_empty(), "{clear:#?}");
+}
+
+/// Rule 71, P1. A host that nobody serves, behind a rule that translates for one device. Its first
+/// packet comes to us untranslated; from then on it passes as if there were no node, whatever it talks
+/// to, as long as no policy closes anything: then it is led to us again, and what is closed stays so.
+#[test]
+fn who_is_not_served_passes_where_nothing_is_closed() {
+    let test = "who_is_not_served_passes_where_nothing_is_closed";
+    if !can_run(test) || tests::skipped(test, tests::missing(&["nft"])) {
+        return;
+    }
+    let site = Site::up("oifname eth0 masquerade");
+    let west = site.internet.namespace("west");
+    let gateway = "192.0.2.1";
+    let once =
+        |target: &str| place::run(&site.inner, &["ping", "-n", "-c", "1", "-W", "2", target]).0;
+    assert!(!once(DNS[0]), "the first comes to us, and leaves untranslated");
+    // Another connection, to whom it has talked and to whom it has not; and the answers find back.
+    for target in [DNS[0], gateway, DNS[0]] {
+        assert!(once(target), "{target}");
+    }
+    let rules = place::run(&west, &["ip", "rule"]).1;
+    assert!(rules.contains("from 10.5.0.2 goto 4323"), "{rules}");
+    assert!(rules.contains("4323:\tfrom all nop"), "{rules}");
+    assert!(rules.contains("from all iif lo goto 4321"), "{rules}");
+    // West's own are led to us as ever.
+    let wire = site.internet.capture("west");
+    assert!(place::ping(&west, EAST[0]));
+    wire.await_esp();
+    let clear = wire.packets("icmp and src host 192.0.2.11");
+    assert!(clear.is_empty(), "{clear:#?}");
+    // Once something is closed, nobody passes unseen.
+    drop(wire);
+    let mut setup = site.internet.setup("west");
+    setup.policies = vec![("private-or-clear", "0.0.0.0/0\n"), ("private", "203.0.113.0/24\n")];
+    let _ = setup.write();
+    let answer = site.nodes[0].ask(r#"{"request":"reload"}"#);
+    assert!(answer.get("error").is_none(), "{answer}");
+    let rules = place::run(&west, &["ip", "rule"]).1;
+    assert!(!rules.contains("goto 4323") && !rules.contains("nop"), "{rules}");
+    let wire = site.internet.capture("west");
+    assert!(!once(DNS[0]) && !once(DNS[0]));
+    let leaked = wire.packets("icmp and dst host 203.0.113.53");
+    assert!(leaked.is_empty(), "{leaked:#?}");
 }

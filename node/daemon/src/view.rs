@@ -315,7 +315,9 @@ fn advice(e: &keying::Explanation) -> Option<String> {
         (_, Why::NoPool | Why::NotAsked | Why::PoolExhausted) => {
             "see [pool] in the configuration".to_owned()
         }
-        (_, Why::NotServed) => "list the source's subnet in a [[serve]] table".to_owned(),
+        (_, Why::NotServed) => "list the source's subnet in a [[serve]] table, or name our device \
+                                in the rule that translates it (docs/GATEWAYS.md)"
+            .to_owned(),
         (_, Why::Dns(Reason::Bogus | Reason::Malformed)) => format!(
             "its zone is broken: oe-node verify --ip {address} says where; group clear overrides"
         ),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use sa::{Class, Flow, Policy, Ports, Prefix, Subnets};
 
+use super::passing::{Near, Passing};
 use super::plan::{self, BACKSTOP, GUARD, LIVE, MainRoute, Plan, Target};
 use super::policies::Policies;
 use super::routes::{Routes, Standing, is_without_ipv6};
@@ -168,6 +169,8 @@ pub(crate) struct Ground {
     subnet_ground: SubnetGround,
     /// Flows in the clear whose packets are to be seen by us for a while.
     watched: HashSet<Flow>,
+    /// Hosts that nobody serves, and whose packets pass through here.
+    passing: Passing,
     /// Our IPv6 addresses, which the device has too.
     lent: BTreeSet<Ipv6Addr>,
     addresses: Vec<IpAddr>,
@@ -232,6 +235,7 @@ impl Ground {
             subnets: BTreeMap::new(),
             subnet_ground,
             watched: HashSet::new(),
+            passing: Passing::default(),
             lent: BTreeSet::new(),
             addresses: Vec::new(),
         };
@@ -407,6 +411,7 @@ impl Ground {
         self.protected.clear();
         self.subnets.clear();
         self.watched.clear();
+        self.passing = Passing::default();
     }
 
     /// Leads everything between two prefixes to the device, and keeps out what comes between them
@@ -469,7 +474,8 @@ impl Ground {
 
     fn follow_subnets(&mut self) -> Result<(), KernelError> {
         let around = self.config.surroundings(&self.main, &self.addresses);
-        let rules = subnets::rules(&self.subnets, &around);
+        let mut rules = subnets::rules(&self.subnets, &around);
+        rules.extend(self.passing.rules(self.config.priority, &self.config.served));
         let mut routes = subnets::routes(&self.subnets, &around);
         if self.guarded {
             routes.extend(subnets::guard_routes(self.subnets.keys().copied()));
@@ -496,12 +502,13 @@ impl Ground {
             self.look_for_guard()?;
         }
         change(&mut self.classes, changes);
-        let mut excepted = Ok(());
+        let mut excepted = self.stop_passing();
         for (prefix, ports, class) in changes.iter().filter(|(_, ports, _)| !ports.is_any()) {
             let done = self.change_port_class(*prefix, *ports, *class);
             excepted = excepted.and(done);
         }
-        self.follow().and(excepted)
+        let stopped = self.stop_passing();
+        self.follow().and(stopped).and(excepted)
     }
 
     /// Other hosts are behind us now: packets for them are not to be trapped.
@@ -510,7 +517,60 @@ impl Ground {
     /// If the kernel refuses a route.
     pub(crate) fn set_served(&mut self, served: Vec<Prefix>) -> Result<(), KernelError> {
         self.config.served = served;
-        self.follow()
+        let passing = self.stop_passing().and_then(|()| self.follow_passing());
+        self.follow().and(passing)
+    }
+
+    /// Whether what comes from an address is for us to decide about: our own, and that of hosts
+    /// which we serve.
+    fn is_ours(&self, src: IpAddr) -> bool {
+        self.addresses.contains(&src) || self.config.served.iter().any(|p| p.contains(src))
+    }
+
+    /// A packet passes through here from somebody who is neither ourselves nor served: what it has in
+    /// common with others to come is its near end, which the main table knows better than by its
+    /// default route. Without one there is no telling.
+    fn let_pass(&mut self, flow: Flow) -> Result<(), KernelError> {
+        let near = |addr: IpAddr| {
+            (1..=Prefix::host(addr).len()).any(|len| {
+                let prefix = Prefix::new(addr, len).ok();
+                prefix.and_then(|p| self.main.get(&p)).is_some_and(|route| route.unicast)
+            })
+        };
+        let end = match (near(flow.src()), near(flow.dst())) {
+            (_, true) => Near::Destination(flow.dst()),
+            (true, false) => Near::Source(flow.src()),
+            (false, false) => return Ok(()),
+        };
+        let closed = self.is_anything_closed(flow.src().is_ipv6());
+        if closed || !self.passing.add(end) { Ok(()) } else { self.follow_passing() }
+    }
+
+    /// Nobody passes any more who is ours by now, or in whose family something is to stay closed.
+    fn stop_passing(&mut self) -> Result<(), KernelError> {
+        let closed = [false, true].map(|v6| self.is_anything_closed(v6));
+        let mut passing = std::mem::take(&mut self.passing);
+        let keep = |addr: &IpAddr| {
+            let [v4, v6] = closed;
+            !self.is_ours(*addr) && !(if addr.is_ipv6() { v6 } else { v4 })
+        };
+        let fewer = passing.retain(keep);
+        self.passing = passing;
+        if fewer { self.follow_passing() } else { Ok(()) }
+    }
+
+    fn follow_passing(&mut self) -> Result<(), KernelError> {
+        if self.settled { self.follow_subnets() } else { Ok(()) }
+    }
+
+    /// Whether any destination of a family is to be closed, to single ports at least.
+    fn is_anything_closed(&self, v6: bool) -> bool {
+        let whole = self.classes.iter().map(|(prefix, class)| (prefix, class));
+        let ports = self.port_classes.iter().map(|((prefix, _), class)| (prefix, class));
+        whole.chain(ports).any(|(prefix, class)| {
+            prefix.addr().is_ipv6() == v6
+                && matches!(class, Class::Block | Class::Trap { fail_closed: true })
+        })
     }
 
     fn change_port_class(
@@ -579,6 +639,9 @@ impl Ground {
             self.protect(flow)?;
         }
         self.set_host(flow.dst(), self.host_for(flow.dst()))?;
+        if policy == Some(Policy::Pass) && !self.is_ours(flow.src()) {
+            self.let_pass(flow)?;
+        }
         match policy {
             Some(Policy::Pass) | None => self.unprotect(flow),
             Some(Policy::Hold | Policy::Deny | Policy::Encrypt(_)) => Ok(()),
@@ -599,9 +662,13 @@ impl Ground {
         self.set_host(dst, self.host_for(dst))
     }
 
-    /// The route that a destination needs of its own.
+    /// The route that a destination needs of its own. What becomes of packets from somewhere else is
+    /// decided by where they come from, and says nothing of ours to the same destination.
     fn host_for(&self, dst: IpAddr) -> Option<Host> {
         let flows = self.flows.get(&dst)?;
+        if !flows.keys().any(|(src, _)| self.is_ours(*src)) {
+            return None;
+        }
         let watched = |(src, ports): &(IpAddr, Ports)| {
             let flow = Flow::new(*src, dst).map(|flow| flow.with_ports(*ports));
             flow.is_some_and(|flow| self.watched.contains(&flow))
@@ -611,7 +678,8 @@ impl Ground {
         }
         // What is said of single ports says nothing of the others.
         let all = |wanted| {
-            flows.iter().all(|((_, ports), policy)| ports.is_any() && *policy == wanted)
+            let mut ours = flows.iter().filter(|((src, _), _)| self.is_ours(*src));
+            ours.all(|((_, ports), policy)| ports.is_any() && *policy == wanted)
                 && !self.minds_ports(dst)
         };
         if all(Policy::Pass) {
@@ -767,7 +835,8 @@ impl Ground {
             .map_err(doing("reading the main routing table"))?;
         self.look_for_lent(&all);
         self.lend()?;
-        let followed = self.follow_subnets();
+        let stopped = self.stop_passing();
+        let followed = self.follow_subnets().and(stopped);
         self.follow().and(followed)
     }
 

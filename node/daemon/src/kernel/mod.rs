@@ -23,6 +23,7 @@ mod ground;
 mod guard;
 mod look;
 mod netlink;
+mod passing;
 mod plan;
 mod policies;
 mod renewals;

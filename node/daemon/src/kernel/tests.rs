@@ -501,6 +501,11 @@ fn flows_to_one_destination_share_its_route() {
         let flow = |src: &str| Flow::new(ip(src), ip("198.51.100.9")).unwrap();
         let route = || run("ip route show table 4322 198.51.100.9");
         let keyed = Policy::Encrypt(SaId(1));
+        for policy in [Policy::Pass, Policy::Deny] {
+            ground.set_policy(flow("192.0.2.5"), Some(policy)).unwrap();
+            assert_eq!(route(), "", "nobody's packets say nothing of ours");
+        }
+        ground.set_served(vec![p("192.0.2.4/30")]).unwrap();
         ground.set_policy(flow("192.0.2.1"), Some(keyed)).unwrap();
         ground.set_policy(flow("192.0.2.5"), Some(Policy::Pass)).unwrap();
         assert_eq!(route(), "", "one is keyed: no throw");
