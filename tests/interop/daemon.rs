@@ -155,6 +155,7 @@ fn zones(rig: &Rig) -> Vec<(&'static str, Vec<[String; 2]>)> {
     ]
 }
 
+/// P20.
 #[test]
 fn the_first_packet_makes_a_pair_and_arrives() {
     if !can_run("the_first_packet_makes_a_pair_and_arrives") {
@@ -171,6 +172,7 @@ fn the_first_packet_makes_a_pair_and_arrives() {
     scene.assert_nothing_in_clear();
 }
 
+/// P20.
 #[test]
 fn strongswan_calls_a_node_that_does_not_know_it() {
     if !can_run("strongswan_calls_a_node_that_does_not_know_it") {
@@ -187,6 +189,7 @@ fn strongswan_calls_a_node_that_does_not_know_it() {
     scene.assert_nothing_in_clear();
 }
 
+/// P20.
 #[test]
 fn either_signature_scheme_and_key_size() {
     if !can_run("either_signature_scheme_and_key_size") {

@@ -107,6 +107,7 @@ fn tell(test: &str, stories: &[&str]) {
     assert!(output.status.success(), "{}", output.status);
 }
 
+/// P20.
 #[test]
 fn libreswan_agrees() {
     tell("libreswan_agrees", &STORIES);

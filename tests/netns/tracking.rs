@@ -52,6 +52,7 @@ impl Site {
     }
 }
 
+/// Attack A48.
 /// Rule 71. What a gateway translates whichever device it leaves by is its own when it comes to us:
 /// it is encrypted as that, and what goes in the clear finds its way back too, if only from the
 /// second packet on: the kernel, which has seen the first before we held it, gives that another
@@ -81,7 +82,8 @@ fn what_a_gateway_translates_is_its_own() {
     }
 }
 
-/// P2. Somebody whom nobody serves sends through west to a destination that west itself has not talked
+/// Attack A48.
+/// P2: somebody whom nobody serves sends through west to a destination that west itself has not talked
 /// to. What becomes of his packets says nothing of west's own: they are held, and leave encrypted.
 #[test]
 fn what_passes_through_opens_nothing_for_our_own() {
@@ -102,6 +104,7 @@ fn what_passes_through_opens_nothing_for_our_own() {
     assert!(clear.is_empty(), "{clear:#?}");
 }
 
+/// Attack A48.
 /// Rule 71, P1. A host that nobody serves, behind a rule that translates for one device. Its first
 /// packet comes to us untranslated; from then on it passes as if there were no node, whatever it talks
 /// to, as long as no policy closes anything: then it is led to us again, and what is closed stays so.
