@@ -20,6 +20,8 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::answer::Answer;
+
 /// What can be asked.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
@@ -50,7 +52,7 @@ pub(crate) enum Request {
 }
 
 /// A request on its way to the main loop, and where its answer goes.
-pub(crate) type Asked = (Request, oneshot::Sender<Value>);
+pub(crate) type Asked = (Request, oneshot::Sender<Answer>);
 
 /// The listening socket; removed when dropped.
 pub(crate) struct Control {
@@ -119,12 +121,12 @@ async fn serve(
             Ok(Request::Events) => return tell(write, events.subscribe()).await,
             Ok(request) => {
                 let (answer, answered) = oneshot::channel();
-                let gone = json!({ "error": "the daemon is stopping" });
+                let gone = || json!({ "error": "the daemon is stopping" }).into();
                 let answer = match requests.send((request, answer)).await {
-                    Ok(()) => answered.await.unwrap_or(gone),
-                    Err(_) => gone,
+                    Ok(()) => answered.await.unwrap_or_else(|_| gone()),
+                    Err(_) => gone(),
                 };
-                write.write_all(format!("{answer}\n").as_bytes()).await?;
+                answer.write(&mut write).await?;
             }
             // Where its next line begins nobody knows.
             Err(why) => {
@@ -247,7 +249,7 @@ mod tests {
         let control = runtime.block_on(async { Control::listen(&path, requests, events) }).unwrap();
         runtime.spawn(async move {
             while let Some((request, answer)) = asked.recv().await {
-                let _ = answer.send(json!({ "asked": format!("{request:?}") }));
+                let _ = answer.send(json!({ "asked": format!("{request:?}") }).into());
             }
         });
         let long = vec![b'x'; 1 << 20];

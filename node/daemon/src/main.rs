@@ -4,6 +4,7 @@
 //! clock, the system's randomness. What it decides by itself is nothing; it carries what the pure
 //! crates say.
 
+mod answer;
 mod backend;
 mod commands;
 mod config;

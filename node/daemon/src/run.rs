@@ -11,6 +11,7 @@ use sa::{Command, Notice, Ports};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
+use crate::answer::Answer;
 use crate::backend::{Backend, Input};
 use crate::config::{self, Config};
 use crate::control::{Asked, Control, Request};
@@ -187,7 +188,7 @@ struct Node {
 /// A request that wants to see how pairs are used, which only the packet path knows.
 struct Look {
     request: Request,
-    answer: oneshot::Sender<serde_json::Value>,
+    answer: oneshot::Sender<Answer>,
     /// Pairs whose counters have not come yet.
     awaited: usize,
     /// It is answered then with what there is.
@@ -443,19 +444,19 @@ impl Node {
         }
     }
 
-    fn request(&mut self, request: Request, answer: oneshot::Sender<serde_json::Value>) {
+    fn request(&mut self, request: Request, answer: oneshot::Sender<Answer>) {
         if let Request::Status | Request::Explain { .. } = request {
             return self.look(request, answer);
         }
         let _ = answer.send(self.answer(request));
     }
 
-    fn answer(&mut self, request: Request) -> serde_json::Value {
+    fn answer(&mut self, request: Request) -> Answer {
         let now = Instant::now();
         match request {
-            Request::Status => view::status(&self.keying, &self.backend, now),
+            Request::Status => return view::status(&self.keying, &self.backend, now),
             Request::Explain { address } => view::explanation(&self.keying.explain(now, address)),
-            Request::Peers => view::peers(&self.keying, now),
+            Request::Peers => return view::peers(&self.keying, now),
             Request::Reload => self.reload(),
             Request::Guard { up } => match self.backend.set_guard(up) {
                 Ok(()) => serde_json::json!({ "guard": up }),
@@ -469,6 +470,7 @@ impl Node {
             // Served by the socket itself.
             Request::Events => serde_json::Value::Null,
         }
+        .into()
     }
 
     /// Reads the configuration and the policy groups anew; whatever is wrong with them leaves the
@@ -530,7 +532,7 @@ impl Node {
 
     /// Counters live in the packet path: asks for them. The answer waits for them a moment, and
     /// the loop goes on meanwhile.
-    fn look(&mut self, request: Request, answer: oneshot::Sender<serde_json::Value>) {
+    fn look(&mut self, request: Request, answer: oneshot::Sender<Answer>) {
         match request {
             Request::Explain { address } => self.keying.ask_use_to(address),
             _ => self.keying.ask_use(),

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use keying::{Keying, Report, What};
 use serde_json::{Value, json};
 
+use crate::answer::Answer;
 use crate::backend::Backend;
 use crate::config::{Backend as Plane, Config, Encapsulation, Mobike};
 use crate::hostkey::HostKey;
@@ -142,16 +143,14 @@ pub(crate) fn keying_config(
 }
 
 /// The whole state as one document.
-pub(crate) fn status(keying: &Keying, plane: &Backend, now: Instant) -> Value {
-    let all = keying.destinations(now);
-    let downgraded = downgraded(&all);
-    let destinations: Vec<Value> = all.iter().map(destination).collect();
+pub(crate) fn status(keying: &Keying, plane: &Backend, now: Instant) -> Answer {
+    let destinations = keying.destinations(now);
+    let downgraded = downgraded(&destinations);
     let connections: Vec<Value> = keying.connections(now).iter().map(connection).collect();
-    json!({
+    let rest = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "connections": connections,
         "guard": plane.is_guarded(),
-        "destinations": destinations,
         "downgraded": downgraded,
         "leases": keying.leases().iter().map(lease).collect::<Vec<Value>>(),
         "plane": { "backend": plane.name(), "cryptography": plane.cryptography() },
@@ -159,7 +158,8 @@ pub(crate) fn status(keying: &Keying, plane: &Backend, now: Instant) -> Value {
             "keying": keying_counters(keying),
             "plane": plane_counters(plane),
         },
-    })
+    });
+    Answer::with_list("destinations", destinations, destination, rest)
 }
 
 /// How many are in the clear although they can be encrypted to, and for how long the first has been.
@@ -178,25 +178,22 @@ fn lease(lease: &keying::LeaseView) -> Value {
 }
 
 /// The peers as one document.
-pub(crate) fn peers(keying: &Keying, now: Instant) -> Value {
-    let peers: Vec<Value> = keying
-        .peers(now)
-        .iter()
-        .map(|peer| {
-            let speaks_for: Vec<String> = peer.speaks_for.iter().map(IpAddr::to_string).collect();
-            json!({
-                "identity": identity(&peer.identity),
-                "gateway": peer.gateway.map(|a| a.to_string()),
-                "connection": peer.connection,
-                "called_by": if peer.initiator { "us" } else { "them" },
-                "since_s": seconds(peer.since),
-                "speaks_for": speaks_for,
-                "pairs": peer.pairs,
-                "key_exchange": peer.key_exchange,
-            })
-        })
-        .collect();
-    json!({ "peers": peers })
+pub(crate) fn peers(keying: &Keying, now: Instant) -> Answer {
+    Answer::with_list("peers", keying.peers(now), peer, json!({}))
+}
+
+fn peer(peer: &keying::PeerView) -> Value {
+    let speaks_for: Vec<String> = peer.speaks_for.iter().map(IpAddr::to_string).collect();
+    json!({
+        "identity": identity(&peer.identity),
+        "gateway": peer.gateway.map(|a| a.to_string()),
+        "connection": peer.connection,
+        "called_by": if peer.initiator { "us" } else { "them" },
+        "since_s": seconds(peer.since),
+        "speaks_for": speaks_for,
+        "pairs": peer.pairs,
+        "key_exchange": peer.key_exchange,
+    })
 }
 
 /// Why an address is treated as it is.

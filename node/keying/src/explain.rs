@@ -146,11 +146,7 @@ impl Keying {
             gateways: entry.map(|(_, entry)| gateways(&entry.history)).unwrap_or_default(),
             own: own.chain(clients).collect(),
             next,
-            destinations: self
-                .destinations(now)
-                .into_iter()
-                .filter(|d| d.destination == address)
-                .collect(),
+            destinations: self.destinations_to(now, address),
             history: history.into_iter().map(|(at, what)| (ago(at), what)).collect(),
         }
     }

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ike::Identity;
-use sa::{EspCipher, Spi, Trust, Use};
+use sa::{EspCipher, Flow, Spi, Trust, Use};
 
-use crate::entry::State;
+use crate::entry::{Entry, State};
 use crate::group::Group;
 use crate::keying::Keying;
 use crate::report::Why;
@@ -131,45 +131,48 @@ impl Keying {
     /// Every destination, in order of address.
     #[must_use]
     pub fn destinations(&self, now: Instant) -> Vec<Destination> {
-        let mut pairs_of = std::collections::BTreeMap::<_, usize>::new();
-        for pair in self.pairs.values() {
-            *pairs_of.entry(pair.flow).or_default() += 1;
-        }
-        let describe = |(flow, entry): (&sa::Flow, &crate::entry::Entry)| {
-            let (state, reason, pair) = match &entry.state {
-                State::PotentialOe => (StateName::PotentialOe, None, None),
-                State::PendingOe(_) => (StateName::PendingOe, None, None),
-                State::Keyed { current, .. } => (StateName::Keyed, None, self.pairs.get(current)),
-                State::ClearText(why) => (StateName::ClearText, Some(*why), None),
-                State::Deny(why) => (StateName::Deny, Some(*why), None),
-            };
-            let peer = pair.and_then(|pair| self.peers.get(&pair.ike));
-            Destination {
-                source: flow.src(),
-                destination: flow.dst(),
-                ports: flow.ports(),
-                group: entry.group,
-                state,
-                trust: pair.map(|pair| pair.trust),
-                gateway: self.gateway_of(*flow),
-                identity: peer.map(|peer| peer.identity.clone()),
-                known_as: peer
-                    .and_then(|peer| peer.inside(*flow))
-                    .map(|inside| inside.src())
-                    .filter(|src| *src != flow.src()),
-                reason,
-                downgraded: entry.downgraded_in_clear().map(|at| now.saturating_duration_since(at)),
-                since: now.saturating_duration_since(entry.since),
-                expires: entry.deadline.map(|at| at.saturating_duration_since(now)),
-                spi_in: pair.map(|pair| pair.spi_in),
-                spi_out: pair.map(|pair| pair.spi_out),
-                cipher: pair.map(|pair| pair.cipher),
-                mode: pair.map(|pair| pair.mode),
-                key_exchange: pair.and_then(|pair| self.ike.key_exchange(pair.ike)),
-                pairs: pairs_of.get(flow).copied().unwrap_or_default(),
-                used: pair.map(|pair| pair.used).unwrap_or_default(),
-            }
+        self.flows.iter().map(|(flow, entry)| self.describe(now, *flow, entry)).collect()
+    }
+
+    /// The same of one address, for each source that has talked to it.
+    pub(crate) fn destinations_to(&self, now: Instant, address: IpAddr) -> Vec<Destination> {
+        let to = self.flows.iter().filter(|(flow, _)| flow.dst() == address);
+        to.map(|(flow, entry)| self.describe(now, *flow, entry)).collect()
+    }
+
+    fn describe(&self, now: Instant, flow: Flow, entry: &Entry) -> Destination {
+        let (state, reason, pair) = match &entry.state {
+            State::PotentialOe => (StateName::PotentialOe, None, None),
+            State::PendingOe(_) => (StateName::PendingOe, None, None),
+            State::Keyed { current, .. } => (StateName::Keyed, None, self.pairs.get(current)),
+            State::ClearText(why) => (StateName::ClearText, Some(*why), None),
+            State::Deny(why) => (StateName::Deny, Some(*why), None),
         };
-        self.flows.iter().map(|(flow, entry)| (flow, &**entry)).map(describe).collect()
+        let peer = pair.and_then(|pair| self.peers.get(&pair.ike));
+        Destination {
+            source: flow.src(),
+            destination: flow.dst(),
+            ports: flow.ports(),
+            group: entry.group,
+            state,
+            trust: pair.map(|pair| pair.trust),
+            gateway: self.gateway_of(flow),
+            identity: peer.map(|peer| peer.identity.clone()),
+            known_as: peer
+                .and_then(|peer| peer.inside(flow))
+                .map(|inside| inside.src())
+                .filter(|src| *src != flow.src()),
+            reason,
+            downgraded: entry.downgraded_in_clear().map(|at| now.saturating_duration_since(at)),
+            since: now.saturating_duration_since(entry.since),
+            expires: entry.deadline.map(|at| at.saturating_duration_since(now)),
+            spi_in: pair.map(|pair| pair.spi_in),
+            spi_out: pair.map(|pair| pair.spi_out),
+            cipher: pair.map(|pair| pair.cipher),
+            mode: pair.map(|pair| pair.mode),
+            key_exchange: pair.and_then(|pair| self.ike.key_exchange(pair.ike)),
+            pairs: self.pairs_of(flow).count(),
+            used: pair.map(|pair| pair.used).unwrap_or_default(),
+        }
     }
 }

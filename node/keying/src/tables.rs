@@ -159,10 +159,6 @@ impl Pairs {
         self.by_id.keys()
     }
 
-    pub(crate) fn values(&self) -> impl Iterator<Item = &Pair> {
-        self.by_id.values().map(|pair| &**pair)
-    }
-
     /// The pairs of a flow, the oldest first.
     pub(crate) fn of(&self, flow: Flow) -> impl Iterator<Item = (SaId, &Pair)> {
         let range = (flow, SaId(0))..=(flow, SaId(u64::MAX));

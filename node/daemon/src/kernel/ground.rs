@@ -565,7 +565,7 @@ impl Ground {
 
     /// Whether any destination of a family is to be closed, to single ports at least.
     fn is_anything_closed(&self, v6: bool) -> bool {
-        let whole = self.classes.iter().map(|(prefix, class)| (prefix, class));
+        let whole = self.classes.iter();
         let ports = self.port_classes.iter().map(|((prefix, _), class)| (prefix, class));
         whole.chain(ports).any(|(prefix, class)| {
             prefix.addr().is_ipv6() == v6
