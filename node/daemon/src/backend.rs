@@ -121,7 +121,10 @@ impl Backend {
                 plane.command(command.clone());
                 lay(ground, &command)
             }
-            Self::Userspace { plane, ground, .. } => {
+            Self::Userspace { plane, ground, links } => {
+                if let Command::ClearSubnets { subnets } = &command {
+                    links.news.remove(subnets);
+                }
                 let done = lay(ground, &command);
                 plane.command(command);
                 done

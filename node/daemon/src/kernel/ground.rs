@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use sa::{Class, Flow, Policy, Ports, Prefix, Subnets};
 
-use super::passing::{Near, Passing};
 use super::plan::{self, BACKSTOP, GUARD, LIVE, MainRoute, Plan, Target};
 use super::policies::Policies;
 use super::routes::{Routes, Standing, is_without_ipv6};
@@ -169,8 +168,6 @@ pub(crate) struct Ground {
     subnet_ground: SubnetGround,
     /// Flows in the clear whose packets are to be seen by us for a while.
     watched: HashSet<Flow>,
-    /// Hosts that nobody serves, and whose packets pass through here.
-    passing: Passing,
     /// Our IPv6 addresses, which the device has too.
     lent: BTreeSet<Ipv6Addr>,
     addresses: Vec<IpAddr>,
@@ -235,7 +232,6 @@ impl Ground {
             subnets: BTreeMap::new(),
             subnet_ground,
             watched: HashSet::new(),
-            passing: Passing::default(),
             lent: BTreeSet::new(),
             addresses: Vec::new(),
         };
@@ -411,7 +407,6 @@ impl Ground {
         self.protected.clear();
         self.subnets.clear();
         self.watched.clear();
-        self.passing = Passing::default();
     }
 
     /// Leads everything between two prefixes to the device, and keeps out what comes between them
@@ -474,8 +469,7 @@ impl Ground {
 
     fn follow_subnets(&mut self) -> Result<(), KernelError> {
         let around = self.config.surroundings(&self.main, &self.addresses);
-        let mut rules = subnets::rules(&self.subnets, &around);
-        rules.extend(self.passing.rules(self.config.priority, &self.config.served));
+        let rules = subnets::rules(&self.subnets, &around);
         let mut routes = subnets::routes(&self.subnets, &around);
         if self.guarded {
             routes.extend(subnets::guard_routes(self.subnets.keys().copied()));
@@ -502,13 +496,12 @@ impl Ground {
             self.look_for_guard()?;
         }
         change(&mut self.classes, changes);
-        let mut excepted = self.stop_passing();
+        let mut excepted = Ok(());
         for (prefix, ports, class) in changes.iter().filter(|(_, ports, _)| !ports.is_any()) {
             let done = self.change_port_class(*prefix, *ports, *class);
             excepted = excepted.and(done);
         }
-        let stopped = self.stop_passing();
-        self.follow().and(stopped).and(excepted)
+        self.follow().and(excepted)
     }
 
     /// Other hosts are behind us now: packets for them are not to be trapped.
@@ -517,60 +510,13 @@ impl Ground {
     /// If the kernel refuses a route.
     pub(crate) fn set_served(&mut self, served: Vec<Prefix>) -> Result<(), KernelError> {
         self.config.served = served;
-        let passing = self.stop_passing().and_then(|()| self.follow_passing());
-        self.follow().and(passing)
+        self.follow()
     }
 
     /// Whether what comes from an address is for us to decide about: our own, and that of hosts
     /// which we serve.
     fn is_ours(&self, src: IpAddr) -> bool {
         self.addresses.contains(&src) || self.config.served.iter().any(|p| p.contains(src))
-    }
-
-    /// A packet passes through here from somebody who is neither ourselves nor served: what it has in
-    /// common with others to come is its near end, which the main table knows better than by its
-    /// default route. Without one there is no telling.
-    fn let_pass(&mut self, flow: Flow) -> Result<(), KernelError> {
-        let near = |addr: IpAddr| {
-            (1..=Prefix::host(addr).len()).any(|len| {
-                let prefix = Prefix::new(addr, len).ok();
-                prefix.and_then(|p| self.main.get(&p)).is_some_and(|route| route.unicast)
-            })
-        };
-        let end = match (near(flow.src()), near(flow.dst())) {
-            (_, true) => Near::Destination(flow.dst()),
-            (true, false) => Near::Source(flow.src()),
-            (false, false) => return Ok(()),
-        };
-        let closed = self.is_anything_closed(flow.src().is_ipv6());
-        if closed || !self.passing.add(end) { Ok(()) } else { self.follow_passing() }
-    }
-
-    /// Nobody passes any more who is ours by now, or in whose family something is to stay closed.
-    fn stop_passing(&mut self) -> Result<(), KernelError> {
-        let closed = [false, true].map(|v6| self.is_anything_closed(v6));
-        let mut passing = std::mem::take(&mut self.passing);
-        let keep = |addr: &IpAddr| {
-            let [v4, v6] = closed;
-            !self.is_ours(*addr) && !(if addr.is_ipv6() { v6 } else { v4 })
-        };
-        let fewer = passing.retain(keep);
-        self.passing = passing;
-        if fewer { self.follow_passing() } else { Ok(()) }
-    }
-
-    fn follow_passing(&mut self) -> Result<(), KernelError> {
-        if self.settled { self.follow_subnets() } else { Ok(()) }
-    }
-
-    /// Whether any destination of a family is to be closed, to single ports at least.
-    fn is_anything_closed(&self, v6: bool) -> bool {
-        let whole = self.classes.iter();
-        let ports = self.port_classes.iter().map(|((prefix, _), class)| (prefix, class));
-        whole.chain(ports).any(|(prefix, class)| {
-            prefix.addr().is_ipv6() == v6
-                && matches!(class, Class::Block | Class::Trap { fail_closed: true })
-        })
     }
 
     fn change_port_class(
@@ -639,9 +585,6 @@ impl Ground {
             self.protect(flow)?;
         }
         self.set_host(flow.dst(), self.host_for(flow.dst()))?;
-        if policy == Some(Policy::Pass) && !self.is_ours(flow.src()) {
-            self.let_pass(flow)?;
-        }
         match policy {
             Some(Policy::Pass) | None => self.unprotect(flow),
             Some(Policy::Hold | Policy::Deny | Policy::Encrypt(_)) => Ok(()),
@@ -662,13 +605,9 @@ impl Ground {
         self.set_host(dst, self.host_for(dst))
     }
 
-    /// The route that a destination needs of its own. What becomes of packets from somewhere else is
-    /// decided by where they come from, and says nothing of ours to the same destination.
+    /// The route that a destination needs of its own.
     fn host_for(&self, dst: IpAddr) -> Option<Host> {
         let flows = self.flows.get(&dst)?;
-        if !flows.keys().any(|(src, _)| self.is_ours(*src)) {
-            return None;
-        }
         let watched = |(src, ports): &(IpAddr, Ports)| {
             let flow = Flow::new(*src, dst).map(|flow| flow.with_ports(*ports));
             flow.is_some_and(|flow| self.watched.contains(&flow))
@@ -676,10 +615,11 @@ impl Ground {
         if !self.watched.is_empty() && flows.keys().any(watched) {
             return None;
         }
-        // What is said of single ports says nothing of the others.
+        // What becomes of packets of somebody whom we do not serve is decided by where they come from,
+        // and opens and closes nothing for ours; what is said of single ports says nothing of others.
         let all = |wanted| {
-            let mut ours = flows.iter().filter(|((src, _), _)| self.is_ours(*src));
-            ours.all(|((_, ports), policy)| ports.is_any() && *policy == wanted)
+            flows.iter().all(|((_, ports), policy)| ports.is_any() && *policy == wanted)
+                && flows.keys().any(|(src, _)| self.is_ours(*src))
                 && !self.minds_ports(dst)
         };
         if all(Policy::Pass) {
@@ -835,8 +775,7 @@ impl Ground {
             .map_err(doing("reading the main routing table"))?;
         self.look_for_lent(&all);
         self.lend()?;
-        let stopped = self.stop_passing();
-        let followed = self.follow_subnets().and(stopped);
+        let followed = self.follow_subnets();
         self.follow().and(followed)
     }
 

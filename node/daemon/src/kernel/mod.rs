@@ -23,7 +23,6 @@ mod ground;
 mod guard;
 mod look;
 mod netlink;
-mod passing;
 mod plan;
 mod policies;
 mod renewals;

@@ -507,7 +507,7 @@ fn dhcp_rule(family: AddressFamily, priority: u32) -> RuleMessage {
 }
 
 /// The priority of what is looked at before.
-pub(super) const fn before(priority: u32) -> u32 {
+const fn before(priority: u32) -> u32 {
     priority.saturating_sub(1)
 }
 

@@ -55,8 +55,6 @@ pub(super) enum Verdict {
     Blackhole,
     /// Go on with the rules of this priority.
     Goto(u32),
-    /// Go on with the next rule: a place to go to.
-    Nothing,
 }
 
 impl Rule {
@@ -122,7 +120,6 @@ impl Rule {
                 attributes.push(RuleAttribute::Goto(priority));
                 RuleAction::Goto
             }
-            Verdict::Nothing => RuleAction::Nop,
         };
         message
     }
@@ -136,7 +133,6 @@ impl Rule {
                 RuleAction::ToTable => Verdict::Lookup(message.header.table.into()),
                 RuleAction::Blackhole => Verdict::Blackhole,
                 RuleAction::Goto => Verdict::Goto(0),
-                RuleAction::Nop => Verdict::Nothing,
                 _ => return None,
             },
         );

@@ -353,8 +353,8 @@ impl SubnetGround {
 /// between the same prefixes; more than these are not shown. They change nothing about where
 /// packets go: they are for those who watch routes.
 const UP: RangeInclusive<u32> = 50..=81;
-/// Priorities before the node's own rule: of connections, and two of [`super::passing`].
-const RULES: u32 = 9;
+/// Priorities before the node's own rule that belong to connections.
+const RULES: u32 = 8;
 /// Prefixes of the main table that stay local beside a connection to everywhere; a host with more
 /// routes than this knows the Internet, and has no use for a default route.
 const MAX_STAYING: usize = 256;
@@ -405,12 +405,12 @@ mod tests {
         assert_eq!(led(&all, 4323, 4322), known);
         let has = |rule: Rule| assert!(rules.contains(&rule), "{rule:?} is not in {rules:#?}");
         let lent = p("203.0.113.0/28");
-        has(Rule::new(4315, false, Verdict::Lookup(4323)).from(lent));
-        has(Rule::new(4314, false, Verdict::LookupSpecific(MAIN)).from(lent));
-        has(Rule::new(4314, false, Verdict::Lookup(MAIN)).from(p("10.0.0.0/24")).to(lent));
-        has(Rule::new(4318, false, Verdict::Blackhole).to(lent));
+        has(Rule::new(4316, false, Verdict::Lookup(4323)).from(lent));
+        has(Rule::new(4315, false, Verdict::LookupSpecific(MAIN)).from(lent));
+        has(Rule::new(4315, false, Verdict::Lookup(MAIN)).from(p("10.0.0.0/24")).to(lent));
+        has(Rule::new(4319, false, Verdict::Blackhole).to(lent));
         // What this host sends of itself has an address of its own.
-        assert!(!rules.iter().any(|r| r.priority == 4315 && r.interface.is_some()));
+        assert!(!rules.iter().any(|r| r.priority == 4316 && r.interface.is_some()));
         let routes = routes(&between("203.0.113.0/28", "0.0.0.0/0"), &around);
         let device = Target::Device { source: None };
         assert_eq!(routes.get(&(Prefix::ALL_V4, LIVE)), Some(&device));
@@ -427,10 +427,10 @@ mod tests {
         let around = around(&main, &addresses);
         let subnets = between("10.1.0.0/16", "10.0.0.0/8");
         let rules = rules(&subnets, &around);
-        let stays = Rule::new(4314, false, Verdict::Lookup(MAIN)).from(p("10.1.0.0/16"));
+        let stays = Rule::new(4315, false, Verdict::Lookup(MAIN)).from(p("10.1.0.0/16"));
         assert!(rules.contains(&stays.to(p("10.1.0.0/16"))), "{rules:#?}");
         let routes = routes(&subnets, &around);
-        let unbound = Rule::new(4315, false, Verdict::Lookup(4323)).to(p("10.0.0.0/8")).by("lo");
+        let unbound = Rule::new(4316, false, Verdict::Lookup(4323)).to(p("10.0.0.0/8")).by("lo");
         let away: [IpAddr; 0] = [];
         for (addresses, unattended, led) in
             [(&addresses[..], false, true), (&away[..], false, false), (&away[..], true, true)]

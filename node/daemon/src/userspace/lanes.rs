@@ -111,7 +111,7 @@ impl Lanes {
 
     /// Datagrams that were read from sockets and lost, because too many waited.
     pub(super) fn lost(&self) -> u64 {
-        self.lost
+        self.lost + self.post.as_ref().map_or(0, Post::lost)
     }
 
     /// Whether nothing waits.

@@ -37,8 +37,8 @@ impl Later {
     }
 }
 
-/// How long a notice waits: a pair that a peer has begun to use takes over from its predecessor
-/// that much later, and the predecessor works until then.
+/// How long a notice waits while no packets are held: a pair that a peer has begun to use takes over
+/// from its predecessor that much later, and the predecessor works until then.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// As many are not kept waiting: they need room, and a wake-up is cheap for so many.
 const MANY: usize = 256;

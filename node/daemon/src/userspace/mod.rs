@@ -1,8 +1,9 @@
 //! The data plane in user space: our forwarding plane between a TUN device and sockets.
 //!
-//! [`start`] opens everything and hands it to one thread of its own; the async runtime never
-//! touches a packet. What the rest of the daemon sees is [`Plane`]: commands and IKE datagrams in,
-//! notices and IKE datagrams out. Addresses, routes and rules are the `kernel` module's.
+//! [`start`] opens everything and hands packets to one thread of their own; the async runtime reads
+//! IKE's sockets and opens none. What the rest of the daemon sees is [`Plane`]: commands and IKE
+//! datagrams in, notices and IKE datagrams out. Addresses, routes and rules are the `kernel`
+//! module's.
 
 mod acquires;
 mod gather;

@@ -38,6 +38,11 @@ impl Post {
         Ok(())
     }
 
+    /// Packets of ESP that were lost here.
+    pub(super) fn lost(&self) -> u64 {
+        self.strays.lost()
+    }
+
     /// Takes in what has come, up to a bound; `Pending` when there is nothing.
     pub(super) fn poll(
         &mut self,

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering, fence};
 pub(super) enum Resting {
     /// It works, and looks for orders before it sleeps.
     Awake,
-    /// It sleeps and holds no packets; what wakes it is a packet, and before it looks at that it
-    /// looks for orders.
+    /// It sleeps and holds no packets; before it looks at the next packet it looks for orders.
     Empty,
     /// It sleeps over packets that somebody has to decide about.
     Holding,

@@ -122,7 +122,9 @@ impl Worker {
             }
             self.forwarding.handle_timeout(now);
             self.drain();
-            for notice in self.later.take_due(now) {
+            // What came in may be what packets that are held since then wait for.
+            let told = if self.is_holding() { self.later.take() } else { self.later.take_due(now) };
+            for notice in told {
                 self.notify(notice);
             }
             self.publish();
@@ -262,6 +264,7 @@ impl Worker {
     /// Opens what came joined with IKE.
     fn receive_strays(&mut self) {
         while let Ok(stray) = self.strays.try_recv() {
+            self.obey();
             let outer = Outer { remote: stray.remote, tos: stray.tos, udp: true };
             let range = 0..stray.octets.len();
             let Some(place) = self.arena.get_mut(range.clone()) else { continue };
