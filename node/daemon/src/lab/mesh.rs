@@ -52,6 +52,8 @@ pub(crate) struct MeshReport {
     pub(crate) tunnels: usize,
     /// SA pairs beyond one for each pair of addresses, at the end.
     pub(crate) duplicates: usize,
+    /// From the first packet of all until there were none; `None` if some are left.
+    pub(crate) settled_ms: Option<f64>,
     /// Packets between nodes that could be read.
     pub(crate) clear: usize,
     /// Packets the capture has seen.
@@ -76,15 +78,18 @@ pub(crate) fn run(
     internet.start_nodes(Bits::Rsa3072, progress)?;
     let capture = internet.watch(&[], pcap)?;
     progress.begin("everybody talks to everybody");
+    let began = Instant::now();
     let sweeps = talk(&internet)?;
     progress.begin("waiting for duplicates to go");
     let (held_pairs, duplicates) = settle(&internet)?;
+    let settled_ms = (duplicates == 0).then(|| ms(began.elapsed()));
     let record = capture.finish().context("the capture failed")?;
     progress.finish();
     let mut report = summarize(&internet, &sweeps, &record);
     report.unprivileged = footing == Footing::UserNamespace;
     report.tunnels = held_pairs;
     report.duplicates = duplicates;
+    report.settled_ms = settled_ms;
     report.claims = claims(&report);
     report.held = report.claims.iter().all(|claim| claim.held);
     report.took_ms = ms(start.elapsed());
@@ -202,6 +207,7 @@ fn summarize(internet: &Internet, sweeps: &[Sweep], record: &Record) -> MeshRepo
         tunnels_seen: spis.len().div_ceil(2),
         tunnels: 0,
         duplicates: 0,
+        settled_ms: None,
         clear,
         captured: u64::try_from(record.packets.len()).unwrap_or(u64::MAX),
         missed: record.missed,

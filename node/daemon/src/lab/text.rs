@@ -111,6 +111,10 @@ pub(crate) fn mesh(report: &MeshReport, style: Style) -> String {
         "tunnels left / duplicates among them",
         format!("{} / {}", report.tunnels, report.duplicates),
     );
+    row(
+        "time until there were no duplicates",
+        report.settled_ms.map_or_else(|| "never".to_owned(), |ms| format!("{ms:.0} ms")),
+    );
     row("packets in clear", report.clear.to_string());
     text.push('\n');
     for claim in &report.claims {
