@@ -112,7 +112,7 @@ fn ml_kem_goes_into_every_rekey() {
 #[test]
 fn both_rekey_at_once_with_ml_kem() {
     let Some(charon) = can_run("both_rekey_at_once_with_ml_kem") else { return };
-    let rig = rig(charon, &[HYBRID, HYBRID_CHILD, "retrans=1.1,1.2,8"]);
+    let rig = rig(charon, &[HYBRID, HYBRID_CHILD, "retrans=1.1,1.2,8", "mobike=no"]);
     let mut ours = rig.ours(&[("TOKENS", "no")]);
     ours.tell("initiate");
     ours.expect("ChildUp");

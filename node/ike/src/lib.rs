@@ -71,6 +71,6 @@ mod ticket;
 
 pub use api::*;
 pub use half_open::prefix as source_prefix;
-pub use message::InvalidMessage;
+pub use message::{InvalidMessage, MAX_MESSAGE};
 pub use node::Ike;
 pub use shared::Counters;

@@ -50,10 +50,10 @@ pub(crate) fn lanes() -> (Entry, Lanes) {
 }
 
 impl Entry {
-    /// Puts a datagram in; false if its lane is full. It is lost then, as it might have been on
-    /// the way, and IKE repeats itself.
+    /// Puts a datagram in; false if its lane is full, or it is longer than any message. It is lost
+    /// then, as it might have been on the way, and IKE repeats itself.
     pub(crate) fn put(&self, datagram: Datagram) -> bool {
-        let lane = self.lanes.get(lane(&datagram.2).place());
+        let lane = self.lanes.get(lane(&datagram.2).place()).filter(|_| fits(&datagram));
         lane.is_some_and(|lane| lane.try_send(datagram).is_ok())
     }
 }
@@ -143,12 +143,18 @@ fn order(turn: usize) -> [usize; LANES] {
     }
 }
 
-/// Puts what was read in its lane; false if that is full.
+/// Puts what was read in its lane; false if that is full, or it is longer than any message.
 fn sort(lanes: &mut [Queue; LANES], datagram: Datagram) -> bool {
     let queue = lanes.get_mut(lane(&datagram.2).place());
-    let Some(queue) = queue.filter(|queue| queue.read.len() < ROOM) else { return false };
+    let fits = |queue: &&mut Queue| queue.read.len() < ROOM && fits(&datagram);
+    let Some(queue) = queue.filter(fits) else { return false };
     queue.read.push_back(datagram);
     true
+}
+
+/// Whether anybody would look at it: what waits here is bounded in number, and so in octets.
+fn fits(datagram: &Datagram) -> bool {
+    datagram.2.len() <= ike::MAX_MESSAGE
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -251,6 +257,9 @@ mod tests {
         let (_entry, mut lanes) = lanes();
         let strangers = (0..=ROOM).filter(|_| sort(&mut lanes.lanes, datagram(34, 0x08)));
         assert_eq!(strangers.count(), ROOM);
+        let mut longest = datagram(INFORMATIONAL, 0);
+        longest.2.resize(ike::MAX_MESSAGE + 1, 0);
+        assert!(!sort(&mut lanes.lanes, longest));
         assert!(sort(&mut lanes.lanes, datagram(INFORMATIONAL, 0)));
         assert!(!lanes.is_empty());
         assert_eq!(lanes.try_next().unwrap().2[18], INFORMATIONAL);

@@ -186,5 +186,6 @@ const VERSION: u8 = 0x20;
 const INITIATOR: u8 = 0x08;
 const RESPONSE: u8 = 0x20;
 
-/// strongSwan's bound too. RSA keys of 8192 bits make messages of 2 kB.
-pub(crate) const MAX_MESSAGE: usize = 10_000;
+/// Octets of the longest message that is looked at; strongSwan's bound too. RSA keys of 8192 bits make
+/// messages of 2 kB.
+pub const MAX_MESSAGE: usize = 10_000;
