@@ -555,7 +555,7 @@ fn people_can_ask_and_change_things() {
     assert!(got_out.is_empty(), "{got_out:?}");
     assert!(internet.ping("west", EAST[1]), "the other family is not blocked");
 
-    events.signal("INT");
+    events.signal("TERM");
     let _ = events.wait(PATIENCE);
     let heard = fs::read_to_string(&told).unwrap();
     let heard: Vec<Value> = heard.lines().map(|l| serde_json::from_str(l).unwrap()).collect();

@@ -228,6 +228,12 @@ impl Forwarding {
         }
     }
 
+    /// A pair will be removed as soon as all sockets have been looked at: what came on it before is
+    /// still taken, and what comes on others is judged as if it had gone.
+    pub fn leave(&mut self, sa: SaId) {
+        self.sad.leave(sa);
+    }
+
     /// The next thing to do on behalf of the plane, in order, until `None`.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()

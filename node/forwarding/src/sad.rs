@@ -198,6 +198,8 @@ pub(crate) struct Sad {
 struct Owner {
     sa: SaId,
     configured: bool,
+    /// It may go on, and stands in nobody's way.
+    leaving: bool,
 }
 
 /// Why a pair was not added.
@@ -265,7 +267,7 @@ impl Sad {
             configured: pair.trust == Trust::Configured,
             admitted: None,
         });
-        self.own(&prefixes, Owner { sa: sa.id, configured: sa.configured });
+        self.own(&prefixes, Owner { sa: sa.id, configured: sa.configured, leaving: false });
         let slot = self.free.pop().unwrap_or(self.pairs.len());
         self.by_spi.insert(sa.spi_in, slot);
         self.by_id.insert(sa.id.0, slot);
@@ -274,6 +276,18 @@ impl Sad {
             None => self.pairs.push(Some(sa)),
         }
         Ok(())
+    }
+
+    /// A pair is about to be removed: what its peer has sent on it is taken for a last time, and others
+    /// have the addresses already.
+    pub(crate) fn leave(&mut self, id: SaId) {
+        let Some(sa) = self.get_mut(id) else { return };
+        let prefixes = prefixes(&sa.remote.0);
+        self.generation += 1;
+        for prefix in prefixes {
+            let owners = self.owners.get_mut(&prefix).into_iter().flatten();
+            owners.filter(|owner| owner.sa == id).for_each(|owner| owner.leaving = true);
+        }
     }
 
     /// Removes a pair; its keys are wiped as they drop.
@@ -405,7 +419,11 @@ impl Inbound<'_> {
             return Err(Reason::InnerSelector);
         }
         match self.owners.longest(src) {
-            Some(owners) if !owners.iter().any(|o| o.sa == sa.id) => Err(Reason::InnerOwner),
+            Some(owners)
+                if owners.iter().any(|o| !o.leaving) && !owners.iter().any(|o| o.sa == sa.id) =>
+            {
+                Err(Reason::InnerOwner)
+            }
             _ => Ok(()),
         }
     }
@@ -418,9 +436,14 @@ fn may_send(owners: &PrefixTable<Vec<Owner>>, id: SaId, addr: IpAddr) -> bool {
     for (prefix, owners) in owners.matches(addr) {
         for owner in owners {
             let claim = Some((owner.configured, prefix.len()));
-            best = best.max(claim);
             if owner.sa == id {
                 own = own.max(claim);
+            }
+            if owner.sa == id && owner.leaving {
+                return true;
+            }
+            if !owner.leaving {
+                best = best.max(claim);
             }
         }
     }

@@ -153,6 +153,7 @@ impl Worker {
             match self.orders.try_recv() {
                 Ok(Order::Obey(Command::RemoveSa(sa))) => {
                     any = true;
+                    self.forwarding.leave(sa);
                     self.leaving.push(sa);
                 }
                 Ok(Order::Obey(command)) => {

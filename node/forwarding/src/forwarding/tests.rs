@@ -396,6 +396,29 @@ fn configured_beats_opportunistic_whatever_the_lengths() {
     assert_eq!(b.receive(&sealed), [packet]);
 }
 
+/// What was sent on a pair before it was deleted arrives, and it stands in nobody's way meanwhile.
+#[test]
+fn a_pair_that_leaves_has_no_claim_and_is_still_heard() {
+    let mut configured = pair(1, &["192.0.2.0/24"], &["198.51.100.7"]);
+    configured.trust = Trust::Configured;
+    let (mut a, mut b) = both_with(configured);
+    let next = pair(2, &["192.0.2.77"], &["198.51.100.7"]);
+    b.command(Command::AddSa(Box::new(mirrored(&next))));
+    a.command(Command::AddSa(Box::new(next)));
+    let packet = udp("192.0.2.77", B, (1, 2), b"x");
+    let mut sent_on = |number| {
+        a.encrypt("192.0.2.77", B, number);
+        esp(a.send(&packet))
+    };
+    let (early, late, old, last) = (sent_on(2), sent_on(2), sent_on(1), sent_on(1));
+    assert!(b.receive(&early).is_empty(), "the configured one has the claim");
+    b.fwd.leave(SaId(1));
+    assert_eq!(b.receive(&late), [packet.clone()]);
+    assert_eq!(b.receive(&old), [packet.clone()]);
+    b.command(Command::RemoveSa(SaId(1)));
+    assert!(b.receive(&last).is_empty());
+}
+
 /// Rule 56.
 #[test]
 fn old_and_new_pair_work_side_by_side_in_a_rekey() {
