@@ -202,14 +202,14 @@ impl Drop for Tun {
         self.file = None;
         // Processes that other tests are starting have a copy of the descriptor until they are another
         // program, and the device stays as long.
-        let end = Instant::now() + PATIENCE;
         let line = format!("{}:", self.name);
-        let is_there = || {
+        let is_gone = || {
             let devices = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
-            devices.lines().any(|device| device.trim_start().starts_with(&line))
+            !devices.lines().any(|device| device.trim_start().starts_with(&line))
         };
-        while is_there() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(5));
+        // A test that has failed already has said why.
+        if !std::thread::panicking() {
+            await_some("the device goes", || is_gone().then_some(()));
         }
     }
 }

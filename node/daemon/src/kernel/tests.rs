@@ -71,17 +71,6 @@ fn way(dst: &str) -> String {
     try_run(&format!("ip route get {dst}")).1.lines().next().unwrap_or_default().to_owned()
 }
 
-/// Closes the device, and waits until it is gone: what other tests start has all our descriptors
-/// for a moment.
-fn unplug(tun: Tun) {
-    drop(tun);
-    let end = Instant::now() + Duration::from_secs(10);
-    while try_run("ip link show ipsec0").0 {
-        assert!(Instant::now() < end, "the device stays");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 #[track_caller]
 fn leads(dst: &str, device: &str) {
     assert!(way(dst).contains(&format!("dev {device} ")), "{dst} to {device}: {}", way(dst));
@@ -175,7 +164,7 @@ fn prefixes_and_destinations_go_where_policy_says() {
         ground.set_classes(&[(p("::/0"), None)]).unwrap();
         leads("2001:db8:9::7", "up0");
         ground.down();
-        unplug(tun);
+        drop(tun);
         assert_eq!(state(), before);
     });
 }
@@ -203,7 +192,7 @@ fn without_the_daemon_private_is_closed_and_the_rest_open() {
 
         // SIGKILL: nothing of ours runs any more.
         std::mem::forget(ground);
-        unplug(tun);
+        drop(tun);
         for dst in private {
             refused(dst);
             leads(&format!("{dst} mark {MARK}"), "up0");
@@ -224,7 +213,7 @@ fn without_the_daemon_private_is_closed_and_the_rest_open() {
         assert!(run("ip rule").contains("not from all fwmark 0x4322 lookup 4322"));
         assert!(!run("ip route show table 4322").contains("blackhole"));
         ground.down();
-        unplug(tun);
+        drop(tun);
         assert_eq!(state(), before);
     });
 }
@@ -377,7 +366,7 @@ fn a_protected_peer_is_not_heard_in_the_clear() {
         ground.protect(Flow::new(ip("2001:db8:1::1"), ip("2001:db8:1::2")).unwrap()).unwrap();
         assert!(run("ip xfrm policy").contains("action block"));
         ground.down();
-        unplug(tun);
+        drop(tun);
         assert_eq!(state(), before);
     });
 }
@@ -457,7 +446,7 @@ fn ipv6_may_be_switched_off() {
         ground.set_classes(&[(Prefix::ALL_V6, Some(CLOSED))]).unwrap();
         trapped("198.51.100.7", "192.0.2.1");
         ground.down();
-        unplug(tun);
+        drop(tun);
         assert_eq!(state(), before);
     });
 }
@@ -480,7 +469,7 @@ fn a_strict_reverse_path_filter_does_not_deafen_us() {
         peer.run(&format!("python3 -c {UDP_TO_500} 192.0.2.1"));
         assert!(ike.recv(&mut [0; 16]).is_ok());
         ground.down();
-        unplug(tun);
+        drop(tun);
         assert_eq!(state(), before);
     });
 }
@@ -538,7 +527,7 @@ fn what_a_predecessor_kept_closed_stays_closed_until_the_classes_are_set() {
         ground.set_classes(&[(p("2001:db8:77::/48"), Some(CLOSED))]).unwrap();
         // Killed: the device goes, and nothing is undone.
         std::mem::forget(ground);
-        unplug(tun);
+        drop(tun);
         let closed = |dst: &str| {
             way(dst).contains("blackhole") || !try_run(&format!("ip route get {dst}")).0
         };
@@ -726,7 +715,7 @@ fn leases_are_renewed_past_the_trap() {
             }
         }
         // As long as there is a device, a daemon is taken to run.
-        unplug(tun);
+        drop(tun);
         Guard::open(GroundConfig::default()).unwrap().down().unwrap();
         assert!(!run("ip rule").contains("432"));
         assert!(!run("ip -6 rule").contains("432"));
@@ -785,7 +774,7 @@ fn what_a_crash_left_goes_with_the_guard() {
             ground.set_subnets(between, true).unwrap();
         }
         ground.set_guard(true).unwrap();
-        unplug(tun);
+        drop(tun);
         ground.abandon();
         drop(ground);
         refused("198.51.100.7 from 192.0.2.1");
@@ -860,7 +849,7 @@ fn the_guard_closes_connections_and_opens_what_is_behind_us() {
             leads("2001:db8:77::7 from 2001:db8:1::1", "ipsec0");
             leads("10.6.0.7", "ipsec0");
             leads("10.5.0.7", "up0");
-            unplug(tun);
+            drop(tun);
             if crash {
                 ground.abandon();
             } else {
@@ -924,7 +913,7 @@ fn routes_of_others_stay() {
         ground.settled().unwrap();
         refused("203.0.113.9");
         assert!(!ground.is_guarded(), "no guard of ours");
-        unplug(tun);
+        drop(tun);
         ground.down();
         assert_eq!(state(), before);
         Guard::open(GroundConfig::default()).unwrap().down().unwrap();
@@ -945,7 +934,7 @@ fn only_an_orderly_end_opens_what_was_closed() {
         let flow = Flow::new(ip("192.0.2.1"), ip("203.0.113.7")).unwrap();
         ground.set_policy(flow, Some(Policy::Encrypt(SaId(1)))).unwrap();
         ground.settled().unwrap();
-        unplug(tun);
+        drop(tun);
         ground.abandon();
         drop(ground);
         let closed = || {
@@ -1048,7 +1037,7 @@ fn a_connection_to_everywhere_follows_what_is_near() {
         }
         assert!(way("198.51.100.7").contains("src 203.0.113.1"), "{}", way("198.51.100.7"));
         leads("192.0.2.77", "up0");
-        unplug(tun);
+        drop(tun);
         ground.down();
         outside();
         refused("198.51.100.7");
@@ -1082,7 +1071,7 @@ fn many_rules_are_laid_in_one_go() {
         assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
         leads("10.3.7.9", "ipsec0");
         leads("172.16.99.1", "ipsec0");
-        unplug(tun);
+        drop(tun);
         refused("10.3.7.9");
         ground.down();
     });
