@@ -332,7 +332,20 @@ fn bob_behind_two() -> Net {
 /// takes over when the first falls silent.
 #[test]
 fn the_second_gateway_takes_over() {
+    takes_over(bob_behind_two());
+}
+
+/// Rule 20. The same where the record names the gateways alone, and they publish their keys
+/// themselves.
+#[test]
+fn the_second_gateway_takes_over_with_a_key_of_its_own() {
     let mut net = bob_behind_two();
+    let both = records(&[(10, ip(EAST), None), (20, ip(EAST_2), None)]);
+    net.dns.set(ip(BOB), Security::Secure, Outcome::Records(both));
+    takes_over(net);
+}
+
+fn takes_over(mut net: Net) {
     send(&mut net, 0, ALICE, BOB, "ping first");
     net.run(seconds(2));
     assert!(heard(&net, 1, "ping first"), "the stronger precedence is called");

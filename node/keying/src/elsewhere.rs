@@ -8,10 +8,11 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use dnskeys::{Answer, Gateway, Name, Outcome, Verdict};
+use dnskeys::{Answer, Candidate, Gateway, Name, Outcome, Speaker, Verdict};
 use sa::{Flow, SaId};
 
 use crate::entry::Asker;
+use crate::initiator::keys_of;
 use crate::keying::Keying;
 
 impl Keying {
@@ -61,26 +62,52 @@ impl Keying {
         }
     }
 
-    /// The record of a destination whose gateway is silent: the next gateway is called. Only one
-    /// whose key stands beside it; any other is found when the silent one has been given up.
+    /// The record of a destination whose gateway is silent, or of another gateway that it names
+    /// without a key: the next gateway is called.
     pub(crate) fn elsewhere_answered(&mut self, now: Instant, flow: Flow, answer: &Answer) {
         if self.current(flow).is_none() {
             return;
         }
-        let strict = self.group_of_flow(flow).strictness();
-        let Verdict::Negotiate { mut candidates, .. } =
-            dnskeys::decide(flow.dst(), answer, &self.config.rules, strict)
-        else {
-            return;
-        };
-        candidates.retain(|c| !c.keys.is_empty() && !self.is_silent(now, c.gateway));
-        candidates.retain(|c| !self.config.addresses.contains(&c.gateway));
-        candidates.sort_by_key(|candidate| candidate.precedence);
-        for candidate in candidates {
-            if self.call_with(now, flow, &candidate, vec![answer.clone()], (false, false)) {
+        let Some(entry) = self.flows.get_mut(&flow) else { return };
+        entry.said(now, answer);
+        let destination = Name::reverse(flow.dst());
+        let Some(record) = entry.answer_of(&destination).cloned() else { return };
+        let mut candidates = self.elsewhere(now, flow, &record);
+        if answer.owner != destination {
+            // Those before it have been tried.
+            let at = candidates.iter().position(|c| Name::reverse(c.gateway) == answer.owner);
+            let Some(candidate) = at.and_then(|at| candidates.drain(..=at).next_back()) else {
+                return;
+            };
+            let keys = keys_of(answer, &Speaker::Address(candidate.gateway));
+            let candidate = Candidate { keys, ..candidate };
+            let evidence = vec![record.clone(), answer.clone()];
+            if self.call_with(now, flow, &candidate, evidence, (false, false)) {
                 return;
             }
         }
+        for candidate in candidates {
+            if candidate.keys.is_empty() {
+                return self.ask(Name::reverse(candidate.gateway), Asker::Elsewhere(flow));
+            }
+            if self.call_with(now, flow, &candidate, vec![record.clone()], (false, false)) {
+                return;
+            }
+        }
+    }
+
+    /// The gateways of a destination that have not been silent lately, in their order.
+    fn elsewhere(&self, now: Instant, flow: Flow, record: &Answer) -> Vec<Candidate> {
+        let strict = self.group_of_flow(flow).strictness();
+        let Verdict::Negotiate { mut candidates, .. } =
+            dnskeys::decide(flow.dst(), record, &self.config.rules, strict)
+        else {
+            return Vec::new();
+        };
+        candidates.retain(|c| !self.is_silent(now, c.gateway));
+        candidates.retain(|c| !self.config.addresses.contains(&c.gateway));
+        candidates.sort_by_key(|candidate| candidate.precedence);
+        candidates
     }
 }
 
