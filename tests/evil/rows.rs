@@ -940,22 +940,21 @@ fn answers_that_come_too_late() {
         let mut evil = keyed(&mut victim, EVIL_KEY);
         let payloads = evil.auth_payloads(inner(EVIL), inner(VICTIM));
         ask(&mut victim, &mut evil, IKE_AUTH, &payloads);
-        let Some(Output::NeedPeer(need)) = victim.waiting.front().cloned() else {
-            panic!("it asks first")
-        };
+        let Some(Output::NeedPeer(need)) = victim.waiting.front() else { panic!("it asks first") };
+        let ike = need.ike;
         if late > 0 {
             victim.answer();
             victim.after();
             assert!(matches!(victim.waiting[0], Output::Sign(_)));
         }
         match late {
-            2 => victim.ike.close(victim.now, need.ike),
+            2 => victim.ike.close(victim.now, ike),
             _ => victim.pass(Duration::from_secs(60)),
         }
         victim.after();
         assert_eq!(victim.ike.len(), 0);
         victim.answer();
-        victim.ike.handle_signature(victim.now, need.ike, Some(vec![1; 256]));
+        victim.ike.handle_signature(victim.now, ike, Some(vec![1; 256]));
         victim.after();
         assert!(victim.established.is_empty() && victim.children.is_empty());
         let ended = victim.events.iter().filter(|e| matches!(e, Event::Ended { .. })).count();
@@ -1029,15 +1028,18 @@ fn eap_is_not_spoken() {
     }
 }
 
-/// CVE-2013-2944: keys that make the library fail, not say no: points that are on no curve, with
-/// signatures that look like some, in IKE_AUTH. What is not a plain yes is a no.
+/// CVE-2013-2944: keys that make the library fail, not say no: points that are on no curve, numbers
+/// that are no modulus, with signatures that look like some, in IKE_AUTH of who calls and of who
+/// was called. What is not a plain yes is a no.
 #[test]
 fn a_library_that_fails_says_no() {
     use ike::PublicKey;
     // ecdsa-with-SHA256, -384, -512 and Ed25519, as RFC 7427 wants them before the signature.
     let ecdsa = |hash| vec![12, 0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, hash];
     let ed25519 = vec![7, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70];
+    let pkcs1 = vec![15, 0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 11, 5, 0];
     let der = vec![0x30, 6, 2, 1, 1, 2, 1, 1];
+    let even = [vec![0xff; 255], vec![0xfe]].concat();
     let cases: Vec<(PublicKey, Vec<u8>, Vec<u8>)> = vec![
         (PublicKey::EcdsaP256([9; 64]), ecdsa(2), der.clone()),
         (PublicKey::EcdsaP256([0; 64]), ecdsa(3), der.clone()),
@@ -1049,8 +1051,27 @@ fn a_library_that_fails_says_no() {
             ed25519,
             vec![0; 64],
         ),
+        (PublicKey::Rsa { exponent: vec![3], modulus: even }, pkcs1.clone(), vec![1; 256]),
+        (PublicKey::Rsa { exponent: vec![], modulus: vec![0xff; 256] }, pkcs1, vec![1; 256]),
     ];
     for (key, identifier, signature) in cases {
+        let auth = || Payload::new(AUTH, [&[14, 0, 0, 0][..], &identifier, &signature].concat());
+        let mut victim = Owned::victim(27);
+        let mut evil = peer(EVIL_KEY, false);
+        victim.call_holder(EVIL, key.clone().into());
+        assert!(evil.read_init(&victim.said()[0]));
+        let response = evil.init(&evil.init_payloads());
+        victim.hear(EVIL, &response);
+        assert!(!victim.said().is_empty());
+        let mut payloads = evil.auth_payloads(inner(EVIL), inner(VICTIM));
+        payloads[1] = auth();
+        let octets = evil.seal(evil.header(IKE_AUTH, true, 1), &payloads);
+        victim.hear(EVIL, &octets);
+        let ended = |e: &Event| matches!(e, Event::Ended { why: End::AuthenticationFailed, .. });
+        assert!(victim.events.iter().any(ended), "{key:?}");
+        assert!(victim.established.is_empty() && victim.children.is_empty());
+        victim.goes_down_clean();
+
         let mut victim = Owned::victim(27);
         let mut grant = crate::victim::grant(EVIL_KEY, VICTIM, EVIL);
         grant.key = key.clone().into();
@@ -1059,7 +1080,7 @@ fn a_library_that_fails_says_no() {
         victim.verdicts.insert(Identity::Address(EVIL), verdict);
         let mut evil = keyed(&mut victim, EVIL_KEY);
         let mut payloads = evil.auth_payloads(inner(EVIL), inner(VICTIM));
-        payloads[1] = Payload::new(AUTH, [&[14, 0, 0, 0][..], &identifier, &signature].concat());
+        payloads[1] = auth();
         let answers = ask(&mut victim, &mut evil, IKE_AUTH, &payloads);
         assert_eq!(notifies(&answers), [AUTHENTICATION_FAILED], "{key:?}");
         assert!(victim.established.is_empty() && victim.children.is_empty());

@@ -173,9 +173,28 @@ impl Owned {
 
     /// Calls somebody who proves it in this way.
     pub(crate) fn call_by(&mut self, peer: IpAddr, manners: Manners, key: usize) -> IkeId {
-        let (identity, peers) = names(manners, self.addr, peer);
-        let keys = vec![manners.credential(key)];
-        let initiate = Initiate { identity, peer: peers.clone(), keys, ..self.initiate(peer, key) };
+        let names = names(manners, self.addr, peer);
+        self.call_whom(peer, names, manners.credential(key))
+    }
+
+    /// Calls somebody who is to prove it with this.
+    pub(crate) fn call_holder(&mut self, peer: IpAddr, credential: Credential) -> IkeId {
+        let names = names(Manners::default(), self.addr, peer);
+        self.call_whom(peer, names, credential)
+    }
+
+    fn call_whom(
+        &mut self,
+        peer: IpAddr,
+        (identity, peers): (Identity, Identity),
+        credential: Credential,
+    ) -> IkeId {
+        let initiate = Initiate {
+            identity,
+            peer: peers.clone(),
+            keys: vec![credential],
+            ..self.initiate(peer, EVIL_KEY)
+        };
         let ike = self.ike.initiate(self.now, initiate);
         self.expects(ike, peer, peers);
         ike
@@ -322,10 +341,10 @@ impl Owned {
 
     fn note(&mut self, event: Event) {
         match &event {
-            Event::Established { ike, identity, .. } => {
+            Event::Established { ike, peer, .. } => {
                 let expected = self.expected.get(ike).expect("established without a verdict");
-                assert_eq!(*identity, expected.identity, "established as somebody else");
-                let again = self.established.insert(*ike, identity.clone());
+                assert_eq!(*peer.identity(), expected.identity, "established as somebody else");
+                let again = self.established.insert(*ike, peer.identity().clone());
                 assert_eq!(again, None, "established twice");
             }
             Event::ChildUp(child) => {

@@ -303,12 +303,13 @@ impl Driver {
 
     fn tell(&mut self, event: Event) {
         match event {
-            Event::Established { ike, initiator, identity, initial_contact, .. } => {
+            Event::Established { ike, initiator, peer, initial_contact, .. } => {
                 self.ikes.push(ike);
                 self.ike.allow_moves(ike, true);
                 println!(
-                    "Established initiator {initiator} identity {identity:?} \
-                     initial contact {initial_contact}"
+                    "Established initiator {initiator} identity {:?} \
+                     initial contact {initial_contact}",
+                    peer.identity()
                 );
                 println!("KeyExchange {}", self.ike.key_exchange(ike).unwrap_or_default());
             }

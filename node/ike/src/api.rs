@@ -10,6 +10,8 @@ use std::time::Duration;
 use sa::{Envelope, EspCipher, EspKey, Mode, SaId, Spi, TrafficSelector};
 use zeroize::Zeroizing;
 
+use crate::verified::Verified;
+
 /// The local name of an IKE SA. Never on the wire, never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct IkeId(pub u64);
@@ -531,7 +533,7 @@ pub enum End {
 }
 
 /// Something happened.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub enum Event {
     /// IKE_SA_INIT is done: keys are agreed, nobody is authenticated.
     Keyed {
@@ -546,10 +548,8 @@ pub enum Event {
         ike: IkeId,
         /// Whether we called.
         initiator: bool,
-        /// Who the peer is.
-        identity: Identity,
-        /// What it proved itself with.
-        key: Credential,
+        /// Who the peer is, and the proof of it.
+        peer: Verified,
         /// The smaller of the two nonces, to settle simultaneous calls as RFC 7296 §2.8.1 does.
         lowest_nonce: Vec<u8>,
         /// Whether the peer says that it knows no other SA with us (RFC 7296 §2.4). The owner
@@ -609,7 +609,7 @@ pub enum Event {
 }
 
 /// What the machine wants done, in this order.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub enum Output {
     /// Send this datagram.
     Transmit(Transmit),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use sa::{Mode, SaId, TrafficSelector};
 
-use crate::api::{ChildRequest, Credential, End, Event, Identity, Timer};
+use crate::api::{ChildRequest, End, Event, Timer};
 use crate::child::{ChildSa, Standing, child_down, hard_life};
 use crate::crypto::Group;
 use crate::exchange::crash_detection;
@@ -25,8 +25,10 @@ use crate::message::{
     Body, Delete, ExchangeType, InvalidMessage, Message, Payload, Payloads, ProtocolId,
 };
 use crate::peering::{Link, Queued, Turn};
+use crate::verified::Verified;
 
-/// A peer that is authenticated.
+/// A peer that is authenticated: [`Established::new`] takes the proof of it, and nothing else makes
+/// one. Every child is entered here.
 #[derive(Debug)]
 pub(crate) struct Established {
     pub(crate) current: IkeSa,
@@ -85,8 +87,7 @@ pub(crate) struct Authority {
 #[derive(Debug)]
 pub(crate) struct Founding {
     pub(crate) sa: IkeSa,
-    pub(crate) identity: Identity,
-    pub(crate) key: Credential,
+    pub(crate) peer: Verified,
     pub(crate) authority: Authority,
     pub(crate) lowest_nonce: Vec<u8>,
     pub(crate) initial_contact: bool,
@@ -105,7 +106,7 @@ pub(crate) enum Which {
 impl Established {
     /// Begins, and says so.
     pub(crate) fn new(turn: &mut Turn<'_>, founding: Founding) -> Self {
-        let Founding { mut sa, identity, key, authority, lowest_nonce, .. } = founding;
+        let Founding { mut sa, peer, authority, lowest_nonce, .. } = founding;
         let Founding { initial_contact, assigned, mobility, .. } = founding;
         sa.keys.forget_signing();
         turn.settled();
@@ -120,8 +121,7 @@ impl Established {
         turn.shared.event(Event::Established {
             ike: turn.link.id,
             initiator,
-            identity,
-            key,
+            peer,
             lowest_nonce,
             initial_contact,
             assigned,

@@ -9,7 +9,7 @@ use crate::reassembly::Reassembly;
 /// Whether `key` made `signature` over `octets`.
 #[must_use]
 pub fn verify(key: &PublicKey, scheme: SignatureScheme, octets: &[u8], signature: &[u8]) -> bool {
-    crypto::verify(key, scheme, octets, signature)
+    crypto::verify(key, scheme, octets, signature).is_ok()
 }
 
 /// Whether a key has the form that a library may be given. AWS-LC checks most of it again, so that

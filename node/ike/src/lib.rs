@@ -68,9 +68,11 @@ mod shared;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod verified;
 
 pub use api::*;
 pub use half_open::prefix as source_prefix;
 pub use message::{InvalidMessage, MAX_MESSAGE};
 pub use node::Ike;
 pub use shared::Counters;
+pub use verified::Verified;

@@ -177,7 +177,7 @@ impl Keying {
                 dnskeys::admit_anonymous(address, answer, rules, strict)
             })
         } else {
-            let Some(key) = from_ike_key(&peer.key) else { return };
+            let Some(key) = from_ike_key(peer.verified.credential()) else { return };
             let outer = (!peer.initiator).then_some(peer.gateway);
             let speaker = pair.proof.speaker().clone();
             let claim = Claim { address, speaker: &speaker, key: &key, outer };

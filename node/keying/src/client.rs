@@ -227,7 +227,7 @@ impl Keying {
             return self.ike.handle_child(now, ike, allowed);
         }
         let Some(peer) = self.peers.get(&ike) else { return refused(self) };
-        let Some(speaker) = to_speaker(&peer.identity) else { return refused(self) };
+        let Some(speaker) = to_speaker(peer.verified.identity()) else { return refused(self) };
         let (ours, theirs) = (flow.src(), flow.dst());
         let welcome = peer.connection.is_none()
             && !peer.closing
@@ -269,7 +269,7 @@ impl Keying {
             Err(why) => {
                 self.counters.visitors_refused += 1;
                 if let Some(peer) = self.peers.get(&ike) {
-                    let (remote, identity) = (peer.gateway, peer.identity.clone());
+                    let (remote, identity) = (peer.gateway, peer.verified.identity().clone());
                     let why = Why::Authority(why);
                     self.report(now, None, What::Refused { remote, identity, why });
                 }
@@ -290,7 +290,7 @@ impl Keying {
             self.judge_client(now, ours, &evidence)?;
         }
         let peer = self.peers.get(&ike).ok_or(Refusal::NoEvidence)?;
-        let key = from_ike_key(&peer.key).ok_or(Refusal::NotNamed)?;
+        let key = from_ike_key(peer.verified.credential()).ok_or(Refusal::NotNamed)?;
         let outer = (!peer.initiator).then_some(peer.gateway);
         let claim = Claim { address: theirs, speaker: &visitor.speaker, key: &key, outer };
         let strict = self.group_of_flow(visitor.flow).strictness();

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use dnskeys::{Answer, Authorized, Candidate, Name, Reason, Security};
-use ike::{Credential, End, Identity, IkeId, NeedPeer};
+use ike::{Credential, End, IkeId, NeedPeer, Verified};
 use sa::{Envelope, EspCipher, Flow, SaId, Spi, Translation, Trust, Use};
 
 use crate::group::Group;
@@ -165,8 +165,8 @@ pub(crate) struct Call {
 /// The other end of an established IKE SA.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    pub(crate) identity: Identity,
-    pub(crate) key: Credential,
+    /// Who it is, and the proof of it: without one there is no peer.
+    pub(crate) verified: Verified,
     /// Whether we called.
     pub(crate) initiator: bool,
     pub(crate) lowest_nonce: Vec<u8>,

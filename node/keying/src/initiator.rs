@@ -341,7 +341,7 @@ impl Keying {
                     && peer.connection.is_none()
                     && peer.gateway == gateway
                     && peer.local == local
-                    && keys.contains(&peer.key)
+                    && keys.contains(peer.verified.credential())
             })
             .map(|(ike, _)| ike)
     }
@@ -377,13 +377,14 @@ impl Keying {
     /// Checks a flow's evidence against the key that authenticated the IKE SA, and keeps the
     /// proof.
     fn prove(&mut self, flow: Flow, ike: IkeId, evidence: &[Answer]) -> bool {
-        if self.peers.get(&ike).is_some_and(|peer| peer.key == Credential::Null) {
+        if self.peers.get(&ike).is_some_and(|peer| *peer.verified.credential() == Credential::Null)
+        {
             return self.prove_anonymous(flow, ike, evidence);
         }
         let strict = self.group_of_flow(flow).strictness();
         let Some(peer) = self.peers.get_mut(&ike) else { return false };
-        let Some(key) = from_ike_key(&peer.key) else { return false };
-        let Some(speaker) = to_speaker(&peer.identity) else { return false };
+        let Some(key) = from_ike_key(peer.verified.credential()) else { return false };
+        let Some(speaker) = to_speaker(peer.verified.identity()) else { return false };
         let claim = Claim { address: flow.dst(), speaker: &speaker, key: &key, outer: None };
         let evidence: Vec<&Answer> = evidence.iter().collect();
         let Ok(proof) = dnskeys::authorize(claim, &evidence, &self.config.rules, strict) else {
@@ -439,7 +440,7 @@ impl Keying {
         peer.gateway = call.gateway;
         peer.local = call.local;
         peer.translation = self.address_given(now, &call, assigned);
-        let identity = peer.identity.clone();
+        let identity = peer.verified.identity().clone();
         self.peers.insert(ike, peer);
         let mut flows = call.flows.into_iter();
         if let Some(first) = flows.next() {

@@ -462,15 +462,13 @@ impl Keying {
             Event::Established {
                 ike,
                 initiator,
-                identity,
-                key,
+                peer,
                 lowest_nonce,
                 initial_contact,
                 assigned,
             } => {
                 let peer = Peer {
-                    identity,
-                    key,
+                    verified: peer,
                     initiator,
                     lowest_nonce,
                     established: now,
@@ -740,6 +738,52 @@ mod tests {
         Keying::new(config, [1; 32], now)
     }
 
+    /// Somebody who has proved nothing, and that by the only way there is: two machines meet.
+    fn nobody(now: Instant) -> ike::Verified {
+        let mut ends = [1, 2].map(|n| {
+            Ike::new(ike::Config::new(ike::PublicKey::Ed25519([n; 32])), [n; 32], now)
+        });
+        let [local, remote] = [1, 2].map(|n| IpAddr::from([192, 0, 2, n]));
+        let hosts = [local, remote].map(|host| vec![sa::TrafficSelector::host(host)]);
+        let [ours, theirs] = hosts.clone();
+        let child = ike::ChildRequest { local: ours, remote: theirs, mode: sa::Mode::Tunnel };
+        let (identity, key) = (ike::Identity::Null, ike::Credential::Null);
+        let call = ike::Initiate {
+            local,
+            remote,
+            identity: identity.clone(),
+            peer: identity.clone(),
+            keys: vec![key.clone()],
+            child,
+            ask_address: None,
+        };
+        ends[0].initiate(now, call);
+        for _ in 0..100 {
+            for at in 0..2 {
+                match ends[at].poll_output() {
+                    Some(ike::Output::Transmit(sent)) => {
+                        let (local, remote, octets) = (sent.remote, sent.local, &sent.octets[..]);
+                        let heard = Datagram { local, remote, octets };
+                        ends[1 - at].handle_datagram(now, heard);
+                    }
+                    Some(ike::Output::NeedPeer(need)) => {
+                        let [remote, local] = hosts.clone();
+                        let (identity, key) = (identity.clone(), key.clone());
+                        let assigned = ike::Assigned::Nothing;
+                        let grants =
+                            vec![ike::Grant { key, remote, local, transport: false, assigned }];
+                        let verdict = ike::PeerVerdict::Known { identity, grants };
+                        ends[at].handle_peer(now, need.ike, verdict);
+                    }
+                    Some(ike::Output::Event(Event::Established { peer, .. })) => return peer,
+                    Some(ike::Output::Event(Event::Ended { why, .. })) => panic!("{why:?}"),
+                    Some(_) | None => {}
+                }
+            }
+        }
+        panic!("they do not come to an end");
+    }
+
     /// A peer asks for child after child between us and addresses of its own zone, and takes none.
     #[test]
     fn what_a_peer_may_speak_for_is_bounded() {
@@ -747,8 +791,7 @@ mod tests {
         let mut keying = keying(now);
         let gateway = IpAddr::from([203, 0, 113, 1]);
         let peer = Peer {
-            identity: ike::Identity::Address(gateway),
-            key: ike::Credential::Null,
+            verified: nobody(now),
             initiator: false,
             lowest_nonce: Vec::new(),
             established: now,

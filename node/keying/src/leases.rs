@@ -203,7 +203,7 @@ impl Keying {
             return self.close_ike(now, ike);
         }
         let Some(peer) = self.peers.get(&ike) else { return };
-        let (identity, remote) = (peer.identity.clone(), peer.gateway);
+        let (identity, remote) = (peer.verified.identity().clone(), peer.gateway);
         self.report(now, None, What::Lent { address, identity, remote });
     }
 

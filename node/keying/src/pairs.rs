@@ -287,7 +287,7 @@ impl Keying {
         let (Some(pa), Some(pb)) = (self.peers.get(&a.ike), self.peers.get(&b.ike)) else {
             return Settlement::NewNow;
         };
-        let same_peer = pa.identity == pb.identity && pa.key == pb.key;
+        let same_peer = pa.verified == pb.verified;
         let young = now.saturating_duration_since(pa.established) < CROSSING;
         if a.ike == b.ike || !same_peer || pa.initiator == pb.initiator || !young {
             // The peer came back anew: what it asks for last is what it has.

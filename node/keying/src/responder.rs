@@ -251,7 +251,8 @@ impl Keying {
     pub(crate) fn visitor_authenticated(&mut self, ike: IkeId, mut peer: Peer) {
         if let Some(visit) = self.visits.remove(&ike) {
             (peer.local, peer.gateway) = (visit.local, visit.gateway);
-            let ours = visit.proofs.into_iter().filter(|(key, _)| *key == peer.key);
+            let ours =
+                visit.proofs.into_iter().filter(|(key, _)| key == peer.verified.credential());
             peer.proofs = ours.map(|(_, proof)| proof).collect();
             peer.proofs.shrink_to_fit();
         }
@@ -264,14 +265,14 @@ impl Keying {
     pub(crate) fn initial_contact(&mut self, now: Instant, ike: IkeId) {
         let Some(peer) = self.peers.get(&ike) else { return };
         // Of nobody in particular there may be many (RFC 7619 §2.3).
-        if peer.key == Credential::Null {
+        if *peer.verified.credential() == Credential::Null {
             return;
         }
         // Between the same two addresses: the peer may know us by another of ours.
         let others: Vec<(IkeId, Instant)> = self
             .peers
-            .known_as(&peer.identity)
-            .filter(|(id, p)| *id != ike && (&p.key, p.local) == (&peer.key, peer.local))
+            .known_as(peer.verified.identity())
+            .filter(|(id, p)| *id != ike && (&p.verified, p.local) == (&peer.verified, peer.local))
             .map(|(id, p)| (id, p.established))
             .collect();
         for (other, established) in others {

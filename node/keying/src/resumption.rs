@@ -53,7 +53,7 @@ impl Keying {
         life: Duration,
     ) {
         let Some(peer) = self.peers.get(&ike) else { return };
-        let Credential::Key(key) = &peer.key else { return };
+        let Credential::Key(key) = peer.verified.credential() else { return };
         let kept = KeptTicket { gateway: peer.gateway, key: key.digest(), ticket, life };
         self.handle_ticket(now, kept.clone());
         self.outputs.push_back(Output::Ticket(kept));

@@ -113,7 +113,7 @@ impl Keying {
     #[must_use]
     pub fn peers(&self, now: Instant) -> Vec<PeerView> {
         let view = |(ike, peer): (&ike::IkeId, &crate::entry::Peer)| PeerView {
-            identity: peer.identity.clone(),
+            identity: peer.verified.identity().clone(),
             gateway: Some(peer.gateway).filter(|gateway| !gateway.is_unspecified()),
             connection: peer
                 .connection
@@ -157,7 +157,7 @@ impl Keying {
             state,
             trust: pair.map(|pair| pair.trust),
             gateway: self.gateway_of(flow),
-            identity: peer.map(|peer| peer.identity.clone()),
+            identity: peer.map(|peer| peer.verified.identity().clone()),
             known_as: peer
                 .and_then(|peer| peer.inside(flow))
                 .map(|inside| inside.src())

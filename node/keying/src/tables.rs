@@ -93,13 +93,13 @@ impl Peers {
 
     pub(crate) fn insert(&mut self, ike: IkeId, peer: Peer) {
         self.remove(&ike);
-        self.by_identity.insert((peer.identity.clone(), ike));
+        self.by_identity.insert((peer.verified.identity().clone(), ike));
         self.by_ike.insert(ike, Box::new(peer));
     }
 
     pub(crate) fn remove(&mut self, ike: &IkeId) -> Option<Peer> {
         let peer = self.by_ike.remove(ike)?;
-        self.by_identity.remove(&(peer.identity.clone(), *ike));
+        self.by_identity.remove(&(peer.verified.identity().clone(), *ike));
         Some(*peer)
     }
 

@@ -19,7 +19,7 @@ pub(crate) use schedule::{CipherPair, IkeKeys, Mix, Prf, child_keys};
 pub(crate) use seal::{IkeCipher, Opener, Sealer};
 pub(crate) use secret::Secret;
 pub(crate) use signature::{
-    HASH_ALGORITHMS, is_own, key_is_usable, read_auth, scheme_for, verify, write_auth,
+    HASH_ALGORITHMS, NotVerified, is_own, key_is_usable, read_auth, scheme_for, verify, write_auth,
 };
 pub(crate) use suite::{
     EspChoice, EspOffer, IkeSuite, Suites, answer_esp, choose_esp, choose_ike, confirm_esp,

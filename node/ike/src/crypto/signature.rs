@@ -3,13 +3,14 @@
 
 use std::sync::LazyLock;
 
+use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA384_ASN1,
     ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1,
-    ECDSA_P384_SHA384_FIXED, ECDSA_P384_SHA512_ASN1, ED25519, EcdsaVerificationAlgorithm,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
-    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters,
-    RsaPublicKeyComponents, UnparsedPublicKey,
+    ECDSA_P384_SHA384_FIXED, ECDSA_P384_SHA512_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents,
+    UnparsedPublicKey,
 };
 
 use crate::api::{PublicKey, SignatureScheme};
@@ -104,6 +105,16 @@ fn known_identifiers(scheme: SignatureScheme) -> &'static [Vec<u8>] {
     KNOWN.iter().find(|(of, _)| *of == scheme).map_or(&[], |(_, known)| known)
 }
 
+/// The signature is another's, or over other octets, or there was no telling.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NotVerified;
+
+impl From<Unspecified> for NotVerified {
+    fn from(_: Unspecified) -> Self {
+        Self
+    }
+}
+
 /// Whether `key` made `signature` over `octets`. A key of one kind never verifies a scheme of
 /// another.
 pub(crate) fn verify(
@@ -111,45 +122,48 @@ pub(crate) fn verify(
     scheme: SignatureScheme,
     octets: &[u8],
     signature: &[u8],
-) -> bool {
-    key_is_usable(key)
-        && match key {
-            PublicKey::Rsa { exponent, modulus } => rsa_parameters(scheme).is_some_and(|p| {
-                // RFC 8017 §8.2.2 step 1. AWS-LC does not take other lengths either.
-                signature.len() == modulus.len()
-                    && RsaPublicKeyComponents { n: modulus, e: exponent }
-                        .verify(p, octets, signature)
-                        .is_ok()
-            }),
-            PublicKey::EcdsaP256(point) => ecdsa_verifies(
-                match scheme {
-                    SignatureScheme::EcdsaSha256 => &ECDSA_P256_SHA256_ASN1,
-                    SignatureScheme::EcdsaSha384 => &ECDSA_P256_SHA384_ASN1,
-                    SignatureScheme::EcdsaSha512 => &ECDSA_P256_SHA512_ASN1,
-                    SignatureScheme::EcdsaP256Bare => &ECDSA_P256_SHA256_FIXED,
-                    _ => return false,
-                },
-                point,
-                octets,
-                signature,
-            ),
-            PublicKey::EcdsaP384(point) => ecdsa_verifies(
-                match scheme {
-                    SignatureScheme::EcdsaSha256 => &ECDSA_P384_SHA256_ASN1,
-                    SignatureScheme::EcdsaSha384 => &ECDSA_P384_SHA384_ASN1,
-                    SignatureScheme::EcdsaSha512 => &ECDSA_P384_SHA512_ASN1,
-                    SignatureScheme::EcdsaP384Bare => &ECDSA_P384_SHA384_FIXED,
-                    _ => return false,
-                },
-                point,
-                octets,
-                signature,
-            ),
-            PublicKey::Ed25519(point) => {
-                scheme == SignatureScheme::Ed25519
-                    && UnparsedPublicKey::new(&ED25519, point).verify(octets, signature).is_ok()
+) -> Result<(), NotVerified> {
+    if !key_is_usable(key) {
+        return Err(NotVerified);
+    }
+    match key {
+        PublicKey::Rsa { exponent, modulus } => {
+            let parameters = rsa_parameters(scheme).ok_or(NotVerified)?;
+            // RFC 8017 §8.2.2 step 1. AWS-LC does not take other lengths either.
+            if signature.len() != modulus.len() {
+                return Err(NotVerified);
             }
+            let key = RsaPublicKeyComponents { n: modulus, e: exponent };
+            key.verify(parameters, octets, signature)?;
         }
+        PublicKey::EcdsaP256(point) => {
+            let algorithm = match scheme {
+                SignatureScheme::EcdsaSha256 => &ECDSA_P256_SHA256_ASN1,
+                SignatureScheme::EcdsaSha384 => &ECDSA_P256_SHA384_ASN1,
+                SignatureScheme::EcdsaSha512 => &ECDSA_P256_SHA512_ASN1,
+                SignatureScheme::EcdsaP256Bare => &ECDSA_P256_SHA256_FIXED,
+                _ => return Err(NotVerified),
+            };
+            UnparsedPublicKey::new(algorithm, uncompressed(point)).verify(octets, signature)?;
+        }
+        PublicKey::EcdsaP384(point) => {
+            let algorithm = match scheme {
+                SignatureScheme::EcdsaSha256 => &ECDSA_P384_SHA256_ASN1,
+                SignatureScheme::EcdsaSha384 => &ECDSA_P384_SHA384_ASN1,
+                SignatureScheme::EcdsaSha512 => &ECDSA_P384_SHA512_ASN1,
+                SignatureScheme::EcdsaP384Bare => &ECDSA_P384_SHA384_FIXED,
+                _ => return Err(NotVerified),
+            };
+            UnparsedPublicKey::new(algorithm, uncompressed(point)).verify(octets, signature)?;
+        }
+        PublicKey::Ed25519(point) => {
+            if scheme != SignatureScheme::Ed25519 {
+                return Err(NotVerified);
+            }
+            UnparsedPublicKey::new(&ED25519, point).verify(octets, signature)?;
+        }
+    }
+    Ok(())
 }
 
 fn rsa_parameters(scheme: SignatureScheme) -> Option<&'static RsaParameters> {
@@ -164,16 +178,9 @@ fn rsa_parameters(scheme: SignatureScheme) -> Option<&'static RsaParameters> {
     })
 }
 
-/// The library checks that the point is on the curve.
-fn ecdsa_verifies(
-    algorithm: &'static EcdsaVerificationAlgorithm,
-    coordinates: &[u8],
-    octets: &[u8],
-    signature: &[u8],
-) -> bool {
-    // SEC 1 §2.3.3: uncompressed.
-    let point = [&[4], coordinates].concat();
-    UnparsedPublicKey::new(algorithm, point).verify(octets, signature).is_ok()
+/// A point as SEC 1 §2.3.3 writes it. The library checks that it is on the curve.
+fn uncompressed(coordinates: &[u8]) -> Vec<u8> {
+    [&[4], coordinates].concat()
 }
 
 /// Whether a key has the form that the library's preconditions want. RSA: canonical integers, odd

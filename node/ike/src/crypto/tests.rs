@@ -6,6 +6,7 @@ use super::*;
 use crate::api::{Identity, PublicKey, SignatureScheme};
 use crate::crypto::schedule::Prf;
 use crate::crypto::seal::IkeCipher;
+use crate::internal::verify;
 use crate::message::{Authentication, Body, Message, NotifyType, Payloads};
 use crate::reassembly::Reassembly;
 use crate::tests::{KINDS, key_pair, public, sign};

@@ -1,10 +1,8 @@
-//! The AUTH payload, made and checked: signatures, shared secrets, and nothing at all
-//! (RFC 7296 §2.15, RFC 7427, RFC 7619).
-
-use subtle::ConstantTimeEq;
+//! Our own AUTH payload: signatures, shared secrets, and nothing at all (RFC 7296 §2.15, RFC 7427,
+//! RFC 7619). The peer's is checked in [`crate::verified`].
 
 use crate::api::{Credential, Identity, PublicKey, SharedSecret, SignatureScheme};
-use crate::crypto::{IkeKeys, is_own, read_auth, scheme_for, verify};
+use crate::crypto::{IkeKeys, scheme_for};
 use crate::message::Authentication;
 
 /// How we prove who we are.
@@ -61,49 +59,7 @@ pub(crate) enum Prepared {
     ToSign(SignatureScheme),
 }
 
-/// An AUTH payload to be checked, with what it has to cover.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Claim<'a> {
-    pub(crate) keys: &'a IkeKeys,
-    pub(crate) by_initiator: bool,
-    pub(crate) identity: &'a Identity,
-    pub(crate) auth: &'a Authentication,
-    /// InitiatorSignedOctets or ResponderSignedOctets.
-    pub(crate) octets: &'a [u8],
-}
-
-impl Claim<'_> {
-    /// Whether it comes from the other end of the SA that this one was made of.
-    pub(crate) fn is_resumed(&self) -> bool {
-        let expected = self.keys.resumed_auth(self.by_initiator, self.octets);
-        self.auth.method == AUTH_SHARED_KEY && bool::from(expected.ct_eq(&self.auth.data))
-    }
-
-    /// Whether this credential proves it. Each answers to its own methods only, and whoever is
-    /// anonymous says so: a name is worth a proof.
-    pub(crate) fn is_proven_by(&self, own: &PublicKey, credential: &Credential) -> bool {
-        let mac_fits = |secret: Option<&[u8]>| {
-            let expected = self.keys.shared_auth(self.by_initiator, secret, self.octets);
-            bool::from(expected.ct_eq(&self.auth.data))
-        };
-        match (credential, self.auth.method) {
-            (Credential::Key(key), _) => {
-                *self.identity != Identity::Null
-                    && !is_own(own, key)
-                    && read_auth(self.auth).is_some_and(|(scheme, signature)| {
-                        verify(key, scheme, self.octets, signature)
-                    })
-            }
-            (Credential::Secret(secret), AUTH_SHARED_KEY) => {
-                *self.identity != Identity::Null && mac_fits(Some(secret.octets()))
-            }
-            (Credential::Null, AUTH_NULL) => *self.identity == Identity::Null && mac_fits(None),
-            (Credential::Secret(_) | Credential::Null, _) => false,
-        }
-    }
-}
-
 /// "Shared Key Message Integrity Code" (RFC 7296 §3.8).
-const AUTH_SHARED_KEY: u8 = 2;
+pub(crate) const AUTH_SHARED_KEY: u8 = 2;
 /// "NULL Authentication" (RFC 7619 §2.1).
-const AUTH_NULL: u8 = 13;
+pub(crate) const AUTH_NULL: u8 = 13;

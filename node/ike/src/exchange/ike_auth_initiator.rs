@@ -5,13 +5,11 @@ use std::time::{Duration, Instant};
 
 use sa::{Mode, Spi, TrafficSelector};
 
-use crate::api::{
-    Credential, End, Event, Identity, Initiate, Output, Sign, SignatureScheme, Ticket,
-};
+use crate::api::{Credential, End, Event, Initiate, Output, Sign, SignatureScheme, Ticket};
 use crate::child::{NewChild, child_up};
-use crate::crypto::{EspOffer, child_keys, confirm_esp, offer_esp, write_auth};
+use crate::crypto::{EspOffer, NotVerified, child_keys, confirm_esp, offer_esp, write_auth};
 use crate::established::{Authority, Established, Founding};
-use crate::exchange::authentication::{Claim, Prepared, Proof};
+use crate::exchange::authentication::{Prepared, Proof};
 use crate::exchange::ike_sa_init_initiator::{self, CookieTrust};
 use crate::exchange::ike_session_resume::TICKET_LIFE;
 use crate::exchange::mobike::{self, Mobility};
@@ -24,6 +22,7 @@ use crate::message::{
 };
 use crate::narrow::{is_narrowed, to_any, to_one};
 use crate::peering::{HALF_OPEN_LIFE, State, Turn, bare};
+use crate::verified::{Claim, Verified};
 
 /// IKE_SA_INIT is done.
 #[derive(Debug)]
@@ -162,7 +161,7 @@ impl AuthSent {
 /// Takes the response: it came under the SA's keys, which says nothing yet of who sent it.
 pub(crate) fn receive(state: AuthSent, turn: &mut Turn<'_>, payloads: &Payloads) -> State {
     match authenticate(&state, turn, payloads) {
-        Ok((identity, key)) => establish(state, turn, payloads, identity, key),
+        Ok(peer) => establish(state, turn, payloads, peer),
         Err(why) => {
             turn.shared.drop_esp_spi(state.spi_in);
             // What was known of us then may not hold now: the long way tells. And what a cookie did to
@@ -187,11 +186,7 @@ pub(crate) fn receive(state: AuthSent, turn: &mut Turn<'_>, payloads: &Payloads)
 const SIGNATURE_REFUSED: End =
     End::Refused { notify: NotifyType::AUTHENTICATION_FAILED.0, authentic: false };
 
-fn authenticate(
-    state: &AuthSent,
-    turn: &Turn<'_>,
-    payloads: &Payloads,
-) -> Result<(Identity, Credential), End> {
+fn authenticate(state: &AuthSent, turn: &Turn<'_>, payloads: &Payloads) -> Result<Verified, End> {
     let (Some(id), Some(auth)) = (&payloads.id_responder, &payloads.auth) else {
         return Err(payloads.error().map_or(
             End::Misbehaved("IKE_AUTH response without AUTH"),
@@ -202,31 +197,16 @@ fn authenticate(
     if id.identity != state.initiate.peer {
         return Err(End::AuthenticationFailed);
     }
-    let keys = &state.sa.keys;
-    let octets = state.sa.signed_octets(false, &state.response, &state.nonce_i, &id.octets);
-    let claim = Claim { keys, by_initiator: false, identity: &id.identity, auth, octets: &octets };
-    if let Some(peer) = &state.resumed {
-        let proven = claim.is_resumed().then(|| (id.identity.clone(), peer.clone()));
-        return proven.ok_or(End::AuthenticationFailed);
+    let claim = Claim::new(&state.sa, (&state.response, &state.nonce_i), id, auth);
+    if let Some(then) = &state.resumed {
+        return claim.check_resumed(then).map_err(|NotVerified| End::AuthenticationFailed);
     }
     let own = &turn.shared.config.key;
-    state
-        .initiate
-        .keys
-        .iter()
-        .take(MAX_KEYS)
-        .find(|key| claim.is_proven_by(own, key))
-        .map(|key| (id.identity.clone(), key.clone()))
-        .ok_or(End::AuthenticationFailed)
+    let mut keys = state.initiate.keys.iter().take(MAX_KEYS);
+    keys.find_map(|key| claim.check(own, key).ok()).ok_or(End::AuthenticationFailed)
 }
 
-fn establish(
-    state: AuthSent,
-    turn: &mut Turn<'_>,
-    payloads: &Payloads,
-    identity: Identity,
-    key: Credential,
-) -> State {
+fn establish(state: AuthSent, turn: &mut Turn<'_>, payloads: &Payloads, peer: Verified) -> State {
     let AuthSent { mut sa, initiate, nonce_i, nonce_r, resumed, spi_in, asked, .. } = state;
     let local = local_side(&initiate, asked, payloads);
     let assigned = local.as_ref().ok().and_then(|local| local.1);
@@ -234,8 +214,7 @@ fn establish(
     sa.peer_token = crash_detection::theirs(payloads);
     let founding = Founding {
         sa,
-        identity,
-        key,
+        peer,
         authority: Authority {
             local: local.as_ref().map_or_else(|_| Vec::new(), |local| local.0.clone()),
             remote: initiate.child.remote.clone(),

@@ -7,13 +7,12 @@ use std::time::Instant;
 use sa::{Mode, Spi, TrafficSelector};
 
 use crate::api::{
-    Assigned, Credential, End, Grant, Identity, NeedPeer, Output, PeerVerdict, Sign,
-    SignatureScheme,
+    Assigned, End, Grant, Identity, NeedPeer, Output, PeerVerdict, Sign, SignatureScheme,
 };
 use crate::child::{NewChild, child_up};
 use crate::crypto::{AdditionalKe, EspChoice, answer_esp, child_keys, choose_esp, write_auth};
 use crate::established::{Authority, Established, Founding};
-use crate::exchange::authentication::{Claim, Prepared, Proof};
+use crate::exchange::authentication::{Prepared, Proof};
 use crate::exchange::crash_detection;
 use crate::exchange::ike_auth_initiator::MAX_KEYS;
 use crate::exchange::ike_sa_init_responder::Digest;
@@ -29,6 +28,7 @@ use crate::narrow::{narrow, share_family};
 use crate::peering::{HALF_OPEN_LIFE, State, Turn, bare};
 use crate::shared::{Grave, Shared};
 use crate::ticket::Known;
+use crate::verified::{Claim, Verified};
 
 /// IKE_SA_INIT is answered.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ struct ChildWish {
 #[derive(Debug)]
 pub(crate) struct Answer {
     init: HalfOpenSa,
-    peer: Identity,
+    peer: Verified,
     id: Identification,
     grant: Grant,
     child: Option<Result<ChildAnswer, Failure>>,
@@ -195,19 +195,18 @@ pub(crate) fn refuse(
 
 /// Goes on with what the owner knows of the peer.
 pub(crate) fn told(state: AwaitPeer, turn: &mut Turn<'_>, verdict: PeerVerdict) -> State {
-    let AwaitPeer { mut init, id: peer, auth, child, initial_contact, mobility, digest, until } =
-        state;
+    let AwaitPeer { mut init, id, auth, child, initial_contact, mobility, digest, until } = state;
     let PeerVerdict::Known { identity, grants } = verdict else {
         refuse(&mut init.sa, turn, ExchangeType::IKE_AUTH, digest, Failure::AuthenticationFailed);
         turn.ended(End::NotAuthorized);
         return State::Over;
     };
-    let grant = authenticate(&init, turn, &peer, &auth, grants).filter(|_| {
+    let grant = authenticate(&init, turn, &id, &auth, grants).filter(|_| {
         // Once, and only once it is its peer who has come back with it.
         let Some(known) = &init.resumed else { return true };
         turn.shared.tickets.as_mut().is_some_and(|tickets| tickets.spend(known))
     });
-    let Some(grant) = grant else {
+    let Some((peer, grant)) = grant else {
         refuse(&mut init.sa, turn, ExchangeType::IKE_AUTH, digest, Failure::AuthenticationFailed);
         turn.ended(End::AuthenticationFailed);
         return State::Over;
@@ -215,7 +214,7 @@ pub(crate) fn told(state: AwaitPeer, turn: &mut Turn<'_>, verdict: PeerVerdict) 
     let own = &turn.shared.config.key;
     let proof = match &init.resumed {
         Some(_) => Some(Proof::Resumed),
-        None => Proof::ours(own, &identity, Some(&grant.key), &init.hashes),
+        None => Proof::ours(own, &identity, Some(peer.credential()), &init.hashes),
     };
     let Some(proof) = proof else {
         refuse(&mut init.sa, turn, ExchangeType::IKE_AUTH, digest, Failure::AuthenticationFailed);
@@ -226,7 +225,7 @@ pub(crate) fn told(state: AwaitPeer, turn: &mut Turn<'_>, verdict: PeerVerdict) 
     let id = Identification::of(&identity);
     let octets = init.sa.signed_octets(false, &init.response, &init.nonce_i, &id.octets);
     let auth = proof.prepare(&init.sa.keys, false, &octets);
-    let answer = Answer { init, peer: peer.identity, id, grant, child, initial_contact, mobility };
+    let answer = Answer { init, peer, id, grant, child, initial_contact, mobility };
     match auth {
         Prepared::ToSign(scheme) => {
             let sign = Sign { ike: turn.link.id, scheme, octets, stranger: true };
@@ -241,19 +240,19 @@ pub(crate) fn told(state: AwaitPeer, turn: &mut Turn<'_>, verdict: PeerVerdict) 
 fn authenticate(
     init: &HalfOpenSa,
     turn: &Turn<'_>,
-    peer: &Identification,
+    id: &Identification,
     auth: &Authentication,
     grants: Vec<Grant>,
-) -> Option<Grant> {
-    let keys = &init.sa.keys;
-    let octets = init.sa.signed_octets(true, &init.request, &init.nonce_r, &peer.octets);
-    let claim = Claim { keys, by_initiator: true, identity: &peer.identity, auth, octets: &octets };
+) -> Option<(Verified, Grant)> {
+    let claim = Claim::new(&init.sa, (&init.request, &init.nonce_r), id, auth);
     if let Some(known) = &init.resumed {
-        let is = |grant: &Grant| grant.key.key().is_some_and(|key| known.is(peer, key));
-        return grants.into_iter().find(is).filter(|_| claim.is_resumed());
+        let is = |grant: &Grant| grant.key.key().is_some_and(|key| known.is(id, key));
+        let grant = grants.into_iter().find(is)?;
+        return Some((claim.check_resumed(&grant.key).ok()?, grant));
     }
     let own = &turn.shared.config.key;
-    grants.into_iter().take(MAX_KEYS).find(|grant| claim.is_proven_by(own, &grant.key))
+    let mut grants = grants.into_iter().take(MAX_KEYS);
+    grants.find_map(|grant| Some((claim.check(own, &grant.key).ok()?, grant)))
 }
 
 /// The child as far as the grant allows. Where transport mode is not to be had, USE_TRANSPORT_MODE
@@ -307,11 +306,10 @@ fn send(answer: Answer, turn: &mut Turn<'_>, auth: Authentication) -> State {
         Assigned::Address(address) => Some(address),
         Assigned::Nothing | Assigned::Exhausted | Assigned::Required => None,
     };
-    let ticket = fresh.then(|| ticket_for(turn, &sa, &peer, &grant.key)).flatten();
+    let ticket = fresh.then(|| ticket_for(turn, &sa, &peer)).flatten();
     let founding = Founding {
         sa,
-        identity: peer,
-        key: grant.key,
+        peer,
         authority: Authority {
             local: grant.local,
             remote: grant.remote,
@@ -354,15 +352,11 @@ fn send(answer: Answer, turn: &mut Turn<'_>, auth: Authentication) -> State {
 }
 
 /// A ticket for a peer that has signed.
-fn ticket_for(
-    turn: &mut Turn<'_>,
-    sa: &IkeSa,
-    peer: &Identity,
-    key: &Credential,
-) -> Option<Payload> {
+fn ticket_for(turn: &mut Turn<'_>, sa: &IkeSa, peer: &Verified) -> Option<Payload> {
     let until = turn.shared.unix(turn.now) + TICKET_LIFE.as_secs();
     let Shared { tickets: Some(tickets), rng, .. } = &mut *turn.shared else { return None };
-    let opaque = tickets.seal(rng, until, &sa.resumable()?, peer, key.key()?).ok()?;
+    let (identity, key) = (peer.identity(), peer.credential().key()?);
+    let opaque = tickets.seal(rng, until, &sa.resumable()?, identity, key).ok()?;
     let mut data = u32::try_from(TICKET_LIFE.as_secs()).ok()?.to_be_bytes().to_vec();
     data.extend_from_slice(&opaque);
     Some(Payload::Notify(Notify::new(NotifyType::TICKET_LT_OPAQUE, data)))

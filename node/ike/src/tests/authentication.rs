@@ -56,7 +56,7 @@ fn credentials(net: &Net) -> Vec<Credential> {
         .iter()
         .flat_map(|n| &n.events)
         .filter_map(|e| match e {
-            Event::Established { key, .. } => Some(key.clone()),
+            Event::Established { peer, .. } => Some(peer.credential().clone()),
             _ => None,
         })
         .collect()

@@ -20,15 +20,15 @@ fn every_octet_of_every_sealed_message_counts() {
         // A world in which this packet arrives broken first, and then whole.
         let (mut net, a, _) = Net::established_to(at, child);
         let Some(packet) = net.wire.pop_front() else { continue };
-        let before: Vec<_> = net.nodes.iter().map(|n| n.events.clone()).collect();
+        let before: Vec<_> = net.nodes.iter().map(|n| n.events.len()).collect();
         for octet in 0..packet.octets.len() {
             let mut broken = packet.clone();
             broken.octets[octet] ^= 0x40;
             net.deliver(&broken);
             assert!(net.wire.is_empty(), "packet {at}, octet {octet} was answered");
         }
-        for (node, before) in net.nodes.iter().zip(&before) {
-            assert_eq!(&node.events, before);
+        for (node, before) in net.nodes.iter().zip(before) {
+            assert_eq!(node.events[before..], []);
         }
         net.deliver(&packet);
         net.settle();
@@ -81,7 +81,7 @@ impl Net {
 #[test]
 fn noise_is_counted_and_forgotten() {
     let (mut net, ..) = Net::established();
-    let before = net.nodes[1].events.clone();
+    let before = net.nodes[1].events.len();
     let mut state: u64 = 88_172_645_463_325_252;
     let mut random = || {
         state ^= state << 13;
@@ -112,7 +112,7 @@ fn noise_is_counted_and_forgotten() {
         net.deliver(&packet);
         net.wire.clear();
     }
-    assert_eq!(net.nodes[1].events, before);
+    assert_eq!(net.nodes[1].events[before..], []);
     assert!(net.nodes[1].ike.half_open() <= 64, "{}", net.nodes[1].ike.half_open());
     net.run(Duration::from_secs(120));
     assert_eq!(net.nodes[1].ike.half_open(), 0);

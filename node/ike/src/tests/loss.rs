@@ -100,7 +100,7 @@ fn old_messages_played_back_change_nothing() {
     let b = net.nodes[1].established()[0];
     net.nodes[1].ike.probe(now, b);
     net.settle();
-    let before: Vec<_> = net.nodes.iter().map(|n| n.events.clone()).collect();
+    let before: Vec<_> = net.nodes.iter().map(|n| n.events.len()).collect();
     for packet in net.seen.clone() {
         // From elsewhere, too: nothing follows it there.
         let elsewhere = Packet { from: "198.51.100.9:4500".parse().unwrap(), ..packet.clone() };
@@ -109,7 +109,7 @@ fn old_messages_played_back_change_nothing() {
         net.wire.clear();
     }
     for (node, before) in net.nodes.iter().zip(before) {
-        assert_eq!(node.events, before);
+        assert_eq!(node.events[before..], []);
     }
     net.nodes[0].ike.close(now, a);
     net.settle();
