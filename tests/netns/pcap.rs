@@ -27,6 +27,14 @@ impl Packet {
             || self.protocol == 17 && self.payload[2..4] == 500_u16.to_be_bytes()
     }
 
+    /// The SPIs in an IKE message's header, the initiator's first (RFC 7296 §3.1).
+    pub(crate) fn ike_spis(&self) -> Option<(u64, u64)> {
+        let message = &self.payload[if self.is_natt() { 12 } else { 8 }..];
+        let (initiator, rest) = message.split_first_chunk().filter(|_| self.is_ike())?;
+        let responder = rest.first_chunk()?;
+        Some((u64::from_be_bytes(*initiator), u64::from_be_bytes(*responder)))
+    }
+
     fn is_natt(&self) -> bool {
         let port = 4500_u16.to_be_bytes();
         self.protocol == 17
@@ -35,17 +43,30 @@ impl Packet {
     }
 }
 
-/// The IP packets of a capture file.
+/// The IP packets of a capture file with nanoseconds, as ours are.
 pub(crate) fn read(file: &[u8]) -> Vec<Packet> {
     assert_eq!(file[..4], 0xa1b2_3c4d_u32.to_ne_bytes(), "not a pcap file with nanoseconds");
+    let (packets, rest) = packets(file);
+    assert!(rest.is_empty(), "{} octets behind the last packet", rest.len());
+    packets
+}
+
+/// Those of a capture file that tcpdump still writes: the last may be half written.
+pub(crate) fn read_running(file: &[u8]) -> Vec<Packet> {
+    assert_eq!(file[..4], 0xa1b2_c3d4_u32.to_ne_bytes(), "not a pcap file with microseconds");
+    packets(file).0
+}
+
+fn packets(file: &[u8]) -> (Vec<Packet>, &[u8]) {
     let mut packets = Vec::new();
     let mut rest = &file[24..];
-    while !rest.is_empty() {
-        let length = u32::from_ne_bytes(rest[8..12].try_into().unwrap()) as usize;
-        packets.extend(packet(&rest[16..16 + length]));
+    while let Some(length) = rest.get(8..12) {
+        let length = u32::from_ne_bytes(length.try_into().unwrap()) as usize;
+        let Some(octets) = rest.get(16..16 + length) else { break };
+        packets.extend(packet(octets));
         rest = &rest[16 + length..];
     }
-    packets
+    (packets, rest)
 }
 
 fn packet(frame: &[u8]) -> Option<Packet> {

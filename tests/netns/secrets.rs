@@ -1,6 +1,6 @@
 //! What nobody may read in anything that a node writes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,6 +12,7 @@ use tests::place;
 
 use crate::binary;
 use crate::internet::{EAST, Internet, PATIENCE, WEST, can_run};
+use crate::pcap;
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -104,15 +105,39 @@ impl Secrets {
         let file = state.join("tickets");
         let mut octets = &fs::read(&file).unwrap_or_default()[..];
         // Until when, whose, by which key, and how long; then the length of what is secret of it,
-        // and that. Its last octets are SK_d.
+        // and that: five numbers of the suite, and SK_d behind its own length.
         while let Some(length) = octets.get(56..58) {
-            let length = usize::from(u16::from_be_bytes(length.try_into().unwrap()));
+            let number =
+                |octets: &[u8]| usize::from(u16::from_be_bytes(octets.try_into().unwrap()));
+            let length = number(length);
             let ticket = &octets[58..58 + length];
-            let secret = usize::from(u16::from_be_bytes(ticket[..2].try_into().unwrap()));
-            let secret = &ticket[2..2 + secret];
-            self.add(&file.display().to_string(), &secret[secret.len() - 32..]);
+            let secret = &ticket[2..2 + number(&ticket[..2])];
+            let sk_d = &secret[12..];
+            assert_eq!(sk_d.len(), number(&secret[10..12]), "a ticket is written otherwise");
+            self.add(&file.display().to_string(), sk_d);
             octets = &octets[58 + length..];
         }
+    }
+
+    /// The tokens (RFC 6290) that whoever has this state directory tells, or would, for each IKE SA
+    /// of a capture, whichever end of it he is.
+    fn add_tokens(&mut self, state: &Path, capture: &Path) {
+        let secret = fs::read(state.join("crash.secret")).unwrap().try_into().unwrap();
+        let packets = pcap::read_running(&fs::read(capture).unwrap());
+        let seen: BTreeSet<_> = packets.iter().filter_map(pcap::Packet::ike_spis).collect();
+        let seen: Vec<_> = seen.into_iter().filter(|(_, responder)| *responder != 0).collect();
+        assert!(seen.len() > 3, "{} IKE SAs", seen.len());
+        for spis in seen {
+            for initiator in [true, false] {
+                let token = ike::internal::token(&secret, spis, initiator);
+                self.add(&format!("a token of {}", state.display()), &token);
+            }
+        }
+    }
+
+    /// How many there are of a name.
+    fn count(&self, name: &str) -> usize {
+        self.0.values().flatten().filter(|(_, of)| of.contains(name)).count()
     }
 
     /// The names of those that a text tells something of, and what.
@@ -202,8 +227,9 @@ fn answers(node: &Node, setup: &Setup) -> String {
 /// P18: with everything logged that can be, two nodes meet by host keys and by a shared secret,
 /// replace their keys, crash, come back with tickets, hear tokens that say who has crashed, read
 /// files with secrets in them that are wrong, and refuse each other; and no part of any secret
-/// stands in what they wrote or said, in any shape. (Session keys: `no_key_is_printed` knows them
-/// all.)
+/// stands in what they wrote or said, in any shape, nor in a file of their state that is not its
+/// own. Tokens, which are told on the wire by who has lost an SA and to nobody before, are among
+/// them. (Session keys: `no_key_is_printed` knows them all.)
 #[test]
 fn no_secret_is_told() {
     if !can_run("no_secret_is_told") {
@@ -289,6 +315,11 @@ fn no_secret_is_told() {
     secrets.add_state(&state(&east_setup));
     west.terminate();
     drop(east);
+    let capture = internet.directory.join("west.pcap");
+    for setup in [&west_setup, &east_setup] {
+        secrets.add_tokens(&state(setup), &capture);
+    }
+    assert!(secrets.count("state/tickets") > 0, "no ticket was given");
 
     for (setup, host) in [(&west_setup, "west"), (&east_setup, "east")] {
         let log = fs::read(setup.directory.join("log")).unwrap();
@@ -298,6 +329,12 @@ fn no_secret_is_told() {
         assert!(trace.len() > 1000, "{host} has no trace");
         assert_eq!(secrets.told(&log), Vec::<String>::new(), "{host} logs it");
         assert_eq!(secrets.told(&trace), Vec::<String>::new(), "{host} traces it");
+        for file in fs::read_dir(state(setup)).unwrap() {
+            let file = file.unwrap().path();
+            let mut told = secrets.told(&fs::read(&file).unwrap_or_default());
+            told.retain(|of| !of.starts_with(&format!("{}: ", file.display())));
+            assert_eq!(told, Vec::<String>::new(), "{} has it", file.display());
+        }
     }
     assert!(told.contains(EAST[0]) && told.contains("configured"), "{told}");
     assert_eq!(secrets.told(told.as_bytes()), Vec::<String>::new());

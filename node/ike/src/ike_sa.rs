@@ -32,7 +32,7 @@ pub(crate) struct IkeSa {
     /// Of before the last additional key exchange: the request that brought it may come again.
     superseded: Option<Opener>,
     /// By which the peer proves that it has lost this SA (RFC 6290).
-    pub(crate) peer_token: Option<Box<[u8]>>,
+    pub(crate) peer_token: Option<Secret>,
     intermediate: Option<Box<Intermediate>>,
     next_request: u32,
     outstanding: Option<Outstanding>,

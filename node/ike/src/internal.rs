@@ -3,6 +3,7 @@
 
 use crate::api::{PublicKey, SignatureScheme};
 use crate::crypto;
+use crate::exchange::crash_detection::TokenMaker;
 use crate::message::{Body, Message, PayloadType, Payloads, Sealed};
 use crate::reassembly::Reassembly;
 
@@ -87,6 +88,13 @@ pub fn open(
     let cipher = crypto::IkeCipher::AEADS.into_iter().find(|c| c.number() == cipher)?;
     let sealed = Sealed { first: PayloadType::NONE, aad, octets, fragment: None };
     crypto::Opener::new(cipher, keymat, &[]).ok()?.open(&sealed).ok()
+}
+
+/// The token (RFC 6290) that a node with this secret tells for an IKE SA with these SPIs, of which
+/// it is the initiator or not.
+#[must_use]
+pub fn token(secret: &[u8; 32], spis: (u64, u64), initiator: bool) -> Vec<u8> {
+    TokenMaker::new(secret).token(spis, initiator)
 }
 
 /// Reads a message as far as that goes without keys, then `octets` as the inside of an encrypted

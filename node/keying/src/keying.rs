@@ -740,9 +740,8 @@ mod tests {
 
     /// Somebody who has proved nothing, and that by the only way there is: two machines meet.
     fn nobody(now: Instant) -> ike::Verified {
-        let mut ends = [1, 2].map(|n| {
-            Ike::new(ike::Config::new(ike::PublicKey::Ed25519([n; 32])), [n; 32], now)
-        });
+        let mut ends = [1, 2]
+            .map(|n| Ike::new(ike::Config::new(ike::PublicKey::Ed25519([n; 32])), [n; 32], now));
         let [local, remote] = [1, 2].map(|n| IpAddr::from([192, 0, 2, n]));
         let hosts = [local, remote].map(|host| vec![sa::TrafficSelector::host(host)]);
         let [ours, theirs] = hosts.clone();

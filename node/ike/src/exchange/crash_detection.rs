@@ -14,6 +14,7 @@ use aws_lc_rs::hmac;
 use subtle::ConstantTimeEq as _;
 
 use crate::api::End;
+use crate::crypto::Secret;
 use crate::established::{Established, Which};
 use crate::exchange::Pending;
 use crate::message::{
@@ -33,7 +34,7 @@ impl TokenMaker {
     /// Our token for an IKE SA with these SPIs (RFC 6290 §5.1). Which of the two is ours goes in as
     /// well: otherwise a message that names us in the other role would draw the token of an SA that
     /// stands.
-    fn token(&self, (spi_i, spi_r): (u64, u64), initiator: bool) -> Vec<u8> {
+    pub(crate) fn token(&self, (spi_i, spi_r): (u64, u64), initiator: bool) -> Vec<u8> {
         let mut mac = hmac::Context::with_key(&self.0);
         mac.update(&[u8::from(initiator)]);
         mac.update(&spi_i.to_be_bytes());
@@ -62,9 +63,9 @@ pub(crate) fn ours(turn: &Turn<'_>, spis: (u64, u64), initiator: bool) -> Option
 }
 
 /// The token that a peer tells us; one of a length that RFC 6290 §4.1 does not allow is none.
-pub(crate) fn theirs(payloads: &Payloads) -> Option<Box<[u8]>> {
+pub(crate) fn theirs(payloads: &Payloads) -> Option<Secret> {
     let notify = payloads.notify(NotifyType::QCD_TOKEN)?;
-    TOKEN.contains(&notify.data.len()).then(|| notify.data.clone().into_boxed_slice())
+    TOKEN.contains(&notify.data.len()).then(|| Secret::new(notify.data.clone()))
 }
 
 /// Tells our token for a new IKE SA whose rekeying we asked for (RFC 6290 §4.3).

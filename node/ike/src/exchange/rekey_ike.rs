@@ -32,7 +32,7 @@ pub(crate) struct Agreed {
     spi: u64,
     secret: Secret,
     nonce_r: Vec<u8>,
-    peer_token: Option<Box<[u8]>>,
+    peer_token: Option<Secret>,
 }
 
 /// Sends the request; the window is free.

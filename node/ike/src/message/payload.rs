@@ -1,5 +1,6 @@
 //! The payloads of RFC 7296 §3.3 to §3.13, read and written.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use sa::TrafficSelector;
@@ -212,12 +213,25 @@ pub(crate) struct Authentication {
 ///  Protocol ID | SPI Size | Notify Message Type
 ///  SPI …       | Notification Data …               RFC 7296 §3.10
 /// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Notify {
     pub(crate) protocol: ProtocolId,
     pub(crate) spi: Vec<u8>,
     pub(crate) kind: NotifyType,
     pub(crate) data: Vec<u8>,
+}
+
+impl fmt::Debug for Notify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { protocol, spi, kind, data } = self;
+        let mut shown = f.debug_struct("Notify");
+        shown.field("protocol", protocol).field("spi", spi).field("kind", kind);
+        // Whoever reads a token can end the SA that it is of.
+        if *kind == NotifyType::QCD_TOKEN {
+            return shown.finish_non_exhaustive();
+        }
+        shown.field("data", data).finish()
+    }
 }
 
 impl Notify {

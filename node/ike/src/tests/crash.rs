@@ -1,7 +1,8 @@
 //! A peer loses all it knew and says so, provably (RFC 6290).
 
 use super::*;
-use crate::message::{Header, Notify, NotifyType};
+use crate::exchange::crash_detection::TokenMaker;
+use crate::message::{Body, Header, Message, Notify, NotifyType, Payloads};
 
 const SECRETS: [[u8; 32]; 2] = [[11; 32], [22; 32]];
 
@@ -50,6 +51,44 @@ fn who_lost_it_is_believed_at_once() {
             assert_eq!(net.seen.len() - mark, 2);
             assert_eq!(net.nodes[lost].ike.counters().lost_told, 1);
         }
+    }
+}
+
+/// P18: no token is printed, neither of a machine that holds it nor of a message that brings it;
+/// and the tests of the daemon know the tokens by the same words.
+#[test]
+fn no_token_is_printed() {
+    let (net, ..) = with_tokens();
+    let init = net.seen.iter().find(|packet| packet.octets[19] & 0x20 != 0).unwrap();
+    let spi = |at: usize| u64::from_be_bytes(init.octets[at..at + 8].try_into().unwrap());
+    let spis = (spi(0), spi(8));
+    for (holder, initiator) in [(0, false), (1, true)] {
+        let maker = 1 - holder;
+        let token = crate::internal::token(&SECRETS[maker], spis, initiator);
+        // What the maker says once it has lost the SA.
+        let exchange = ExchangeType::INFORMATIONAL;
+        let (spi_i, spi_r) = spis;
+        let asked = Header {
+            spi_i,
+            spi_r,
+            exchange,
+            initiator: !initiator,
+            response: false,
+            message_id: 1,
+        };
+        let said = TokenMaker::new(&SECRETS[maker]).lost(&asked);
+        assert!(said.windows(token.len()).any(|octets| octets == token), "it is another");
+        let message = Message::read(&said).unwrap();
+        let Body::Clear { first, octets } = message.body else { panic!("in the clear") };
+        let payloads = Payloads::read(first, octets).unwrap();
+        let shown = token[4..12].iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+        let texts = [
+            format!("{:?}", net.nodes[holder].ike),
+            format!("{:?}", net.nodes[maker].ike),
+            format!("{payloads:?}"),
+        ];
+        assert!(texts[2].contains("QCD_TOKEN") || texts[2].contains("16419"), "{}", texts[2]);
+        assert!(texts.iter().all(|text| !text.contains(&shown)), "{shown}");
     }
 }
 
