@@ -23,7 +23,7 @@ impl Keying {
                 let life = self.config.lives.short;
                 let why = Why::Dns(dnskeys::Reason::DnsFailed);
                 match entry.group.strictness() {
-                    dnskeys::Strictness::Permissive => self.dns_failed(now, flow, why, life, false),
+                    dnskeys::Strictness::Permissive => self.dns_failed(now, flow, why, life),
                     dnskeys::Strictness::Paranoid => self.go_deny(now, flow, why, life),
                 }
             }
@@ -70,7 +70,7 @@ impl Keying {
             Renewal::Asked => {
                 let why = Why::Dns(dnskeys::Reason::DnsFailed);
                 let life = self.config.lives.short;
-                self.dns_failed(now, flow, why, life, true);
+                self.dns_failed(now, flow, why, life);
             }
             Renewal::Calling(_) => self.out_of_patience(now, flow),
         }

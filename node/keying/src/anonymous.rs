@@ -39,12 +39,12 @@ pub(crate) fn pending(flow: Flow, answer: &Answer, until: Instant) -> Pending {
 impl Keying {
     /// A destination for which nothing is published did not answer, or will not talk to somebody
     /// anonymous: it is treated as if it had not been called.
-    pub(crate) fn nobody_there(&mut self, now: Instant, flow: Flow, renewed: bool, life: Duration) {
+    pub(crate) fn nobody_there(&mut self, now: Instant, flow: Flow, life: Duration) {
         let why = Why::Dns(Reason::NoRecord);
         match self.group_of_flow(flow).strictness() {
             Strictness::Permissive => {
                 self.nothing_published(flow);
-                self.clear_text(now, flow, why, life, renewed);
+                self.clear_text(now, flow, why, life);
             }
             Strictness::Paranoid => self.go_deny(now, flow, why, life),
         }

@@ -181,7 +181,7 @@ impl Keying {
                 self.go_deny(now, flow, why_not, life);
             }
             (Strictness::Permissive, Refusal::DnsFailed) => {
-                self.dns_failed(now, flow, why_not, life, false);
+                self.dns_failed(now, flow, why_not, life);
             }
             (Strictness::Permissive, _) => self.go_clear(now, flow, why_not, life),
         }

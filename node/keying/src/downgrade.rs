@@ -78,14 +78,7 @@ impl Keying {
 
     /// A flow falls back to clear text, or stays there, and not because nobody could do better:
     /// something failed or did not answer. If nobody waits for the flow, nothing is sent either.
-    pub(crate) fn fall_back(
-        &mut self,
-        now: Instant,
-        flow: Flow,
-        why: Why,
-        life: Duration,
-        renewed: bool,
-    ) {
+    pub(crate) fn fall_back(&mut self, now: Instant, flow: Flow, why: Why, life: Duration) {
         if !self.nobody_waits(flow) {
             self.counters.downgrades += 1;
             let since = self.capable.get(flow.dst()).and_then(|known| known.since);
@@ -94,37 +87,24 @@ impl Keying {
                 self.capable.note(flow.dst(), Some(since));
             }
         }
-        self.clear_text(now, flow, why, life, renewed);
+        self.clear_text(now, flow, why, life);
     }
 
     /// The same without an answer of DNS. Of who has never been heard of nobody knows what it could
     /// do: broken reverse zones are too many for more than a count.
-    pub(crate) fn dns_failed(
-        &mut self,
-        now: Instant,
-        flow: Flow,
-        why: Why,
-        life: Duration,
-        renewed: bool,
-    ) {
+    pub(crate) fn dns_failed(&mut self, now: Instant, flow: Flow, why: Why, life: Duration) {
         let before = self.flows.get(&flow).is_some_and(|entry| entry.downgraded.is_some());
         if before || self.is_capable(flow.dst()) {
-            return self.fall_back(now, flow, why, life, renewed);
+            return self.fall_back(now, flow, why, life);
         }
         self.counters.downgrades += u64::from(!self.nobody_waits(flow));
-        self.clear_text(now, flow, why, life, renewed);
+        self.clear_text(now, flow, why, life);
     }
 
     /// Into clear text, or on in it.
-    pub(crate) fn clear_text(
-        &mut self,
-        now: Instant,
-        flow: Flow,
-        why: Why,
-        life: Duration,
-        renewed: bool,
-    ) {
-        if renewed {
+    pub(crate) fn clear_text(&mut self, now: Instant, flow: Flow, why: Why, life: Duration) {
+        let entry = self.flows.get(&flow);
+        if entry.is_some_and(|entry| matches!(entry.state, State::ClearText(_))) {
             self.stay_clear(now, flow, why, life);
         } else {
             self.go_clear(now, flow, why, life);

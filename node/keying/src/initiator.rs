@@ -153,12 +153,12 @@ impl Keying {
             }
             Verdict::Clear { reason: Reason::DnsFailed, life } => {
                 let (why, life) = (Why::Dns(Reason::DnsFailed), self.life(life));
-                self.dns_failed(now, flow, why, life, renewed);
+                self.dns_failed(now, flow, why, life);
             }
             Verdict::Clear { reason, life } => {
                 let life = self.life(life);
                 self.nothing_published(flow);
-                self.clear_text(now, flow, Why::Dns(reason), life, renewed);
+                self.clear_text(now, flow, Why::Dns(reason), life);
             }
             Verdict::Deny { reason, life } => {
                 let life = self.life(life);
@@ -534,10 +534,11 @@ impl Keying {
     pub(crate) fn failed(&mut self, now: Instant, flow: Flow) {
         let Some(entry) = self.flows.get(&flow) else { return };
         let strict = entry.group.strictness();
-        let (pending, renewed) = match (&entry.state, &entry.renewal) {
-            (State::PendingOe(pending), _) => (pending, false),
-            (State::ClearText(_), Renewal::Calling(pending)) => (pending, true),
-            _ => return,
+        let tried = (&entry.state, &entry.renewal);
+        let ((State::PendingOe(pending), _) | (State::ClearText(_), Renewal::Calling(pending))) =
+            tried
+        else {
+            return;
         };
         let lives = self.config.lives;
         let left = pending.until.saturating_duration_since(now).max(MIN_LIFE);
@@ -545,7 +546,7 @@ impl Keying {
         let life = pending.ends.iter().map(|(_, end)| lives.after(*end, left)).min();
         let life = life.unwrap_or(lives.short);
         if pending.anonymous {
-            return self.nobody_there(now, flow, renewed, left);
+            return self.nobody_there(now, flow, left);
         }
         let secure = pending.security == Security::Secure;
         let last = pending.ends.last().map(|(_, end)| *end);
@@ -569,7 +570,7 @@ impl Keying {
         }
         let insist = secure && self.config.when_advertised == WhenAdvertised::Insist;
         match strict {
-            Strictness::Permissive if !insist => self.fall_back(now, flow, why, life, renewed),
+            Strictness::Permissive if !insist => self.fall_back(now, flow, why, life),
             Strictness::Permissive | Strictness::Paranoid => self.go_deny(now, flow, why, life),
         }
     }

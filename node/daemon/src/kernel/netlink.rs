@@ -16,6 +16,8 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 use socket2::SockFilter;
 use zeroize::Zeroizing;
 
+use crate::userspace::bpf::{JUMP_IF_EQUAL, LOAD_WORD, RETURN};
+
 /// The kernel answers at once; what takes longer is lost, and must not hang the daemon.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -31,12 +33,6 @@ const HEADER: usize = 16;
 
 /// `nlmsg_pid` in it.
 const PORT_AT: u32 = 12;
-
-/// Instructions of classic BPF (linux/bpf_common.h): `BPF_LD | BPF_W | BPF_ABS`,
-/// `BPF_JMP | BPF_JEQ | BPF_K`, `BPF_RET | BPF_K`.
-const LOAD_WORD: u16 = 0x20;
-const JUMP_IF_EQUAL: u16 = 0x15;
-const RETURN: u16 = 0x06;
 
 /// The first message type that belongs to a family.
 const NLMSG_MIN_TYPE: u16 = 0x10;

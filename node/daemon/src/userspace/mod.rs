@@ -6,9 +6,11 @@
 //! module's.
 
 mod acquires;
+pub(crate) mod bpf;
 mod gather;
 mod lanes;
 mod later;
+mod natt;
 mod plane;
 mod post;
 mod provider;
@@ -23,6 +25,7 @@ mod worker;
 mod tests;
 
 pub(crate) use lanes::{Datagram, Entry, Lanes, lanes};
+pub(crate) use natt::{Natt, marked};
 pub(crate) use plane::{Config, Counters, Plane, start};
 pub(crate) use provider::fastest;
 pub(crate) use sys::{forbid_dumps, give_way};

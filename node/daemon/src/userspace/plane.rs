@@ -16,6 +16,7 @@ use super::acquires::{self, Acquires};
 use super::gather::Gathering;
 use super::lanes::{self, Lanes};
 use super::later::Later;
+use super::natt::marked;
 use super::post::Post;
 use super::rest::{Rest, Resting};
 use super::sockets::{Sockets, Wanted};
@@ -214,8 +215,7 @@ impl Plane {
         octets: &[u8],
     ) {
         if marker {
-            let marked = [&MARKER[..], octets].concat();
-            self.thread.sockets.transmit(local, remote, &marked);
+            self.thread.sockets.transmit(local, remote, &marked(octets));
         } else {
             self.thread.sockets.transmit(local, remote, octets);
         }
@@ -289,8 +289,6 @@ impl Drop for Thread {
     }
 }
 
-/// RFC 3948 §2.2: what is in front of IKE on the port of ESP.
-const MARKER: [u8; 4] = [0; 4];
 /// How long orders that can wait do so at most: keys of pairs that are gone are wiped then.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Notices that may wait for the control plane, which is asked again about what is lost.

@@ -8,6 +8,7 @@ use socket2::Socket;
 use tokio::io::unix::AsyncFd;
 
 use super::lanes::Datagram;
+use super::natt::Natt;
 use super::sockets::{Sockets, Udp};
 use super::strays::{Stray, Strays};
 use super::sys;
@@ -112,12 +113,11 @@ fn receive(
     let local = socket.local(received.local);
     let octets = buffer.get(..received.len).unwrap_or_default();
     for datagram in octets.chunks(received.stride.max(1)) {
-        match datagram {
-            _ if !socket.natt => take((local, received.remote, datagram.to_vec())),
-            [0, 0, 0, 0, message @ ..] => take((local, received.remote, message.to_vec())),
-            // Too short for an SPI: a NAT keepalive (RFC 3948 §2.3), or nothing.
-            [] | [_] | [_, _] | [_, _, _] => {}
-            _ => strays.put(Stray {
+        let what = if socket.natt { Natt::of(datagram) } else { Natt::Ike(datagram) };
+        match what {
+            Natt::Ike(message) => take((local, received.remote, message.to_vec())),
+            Natt::Keepalive => {}
+            Natt::Esp => strays.put(Stray {
                 remote: received.remote,
                 tos: received.tos,
                 octets: datagram.to_vec(),

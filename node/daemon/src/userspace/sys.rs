@@ -18,6 +18,8 @@ use socket2::Socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::bpf::{JUMP_IF_EQUAL, LOAD_WORD, RETURN};
+
 /// A datagram, or several of one sender that the kernel has joined (UDP_GRO).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Received {
@@ -253,12 +255,6 @@ pub(super) fn second_takes_marked(socket: BorrowedFd<'_>) -> io::Result<()> {
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
-
-/// Instructions of classic BPF (linux/bpf_common.h): `BPF_LD | BPF_W | BPF_ABS`,
-/// `BPF_JMP | BPF_JEQ | BPF_K`, `BPF_RET | BPF_K`.
-const LOAD_WORD: u16 = 0x20;
-const JUMP_IF_EQUAL: u16 = 0x15;
-const RETURN: u16 = 0x06;
 
 /// A set of descriptors to wait for, each with a number.
 pub(super) struct Epoll(OwnedFd);

@@ -2,8 +2,6 @@
 //! and [`Forwarding`]. It decides nothing.
 
 use std::io::{ErrorKind, IoSlice};
-use std::net::SocketAddr;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, mpsc as sync_mpsc};
 use std::time::{Duration, Instant};
 
@@ -13,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::gather::Gathering;
 use super::later::Later;
+use super::natt::Natt;
 use super::plane::Counters;
 use super::rest::Rest;
 use super::sockets::Sockets;
@@ -237,13 +236,10 @@ impl Worker {
             for at in (0..received.len).step_by(stride) {
                 let range = at..received.len.min(at + stride);
                 let datagram = self.arena.get(range.clone()).unwrap_or_default();
-                match datagram {
-                    [0, 0, 0, 0, ..] => {
-                        self.ike(local, received.remote, range.start + MARKER..range.end);
-                    }
-                    // Too short for an SPI: a NAT keepalive (RFC 3948 §2.3), or nothing.
-                    [] | [_] | [_, _] | [_, _, _] => {}
-                    _ => {
+                match Natt::of(datagram) {
+                    Natt::Ike(message) => self.ike((local, received.remote, message.to_vec())),
+                    Natt::Keepalive => {}
+                    Natt::Esp => {
                         more = true;
                         self.forwarding.incoming(
                             now,
@@ -340,9 +336,8 @@ impl Worker {
         self.delivery.clear();
     }
 
-    fn ike(&mut self, local: SocketAddr, remote: SocketAddr, range: Range<usize>) {
-        let message = self.arena.get(range).unwrap_or_default();
-        if !self.datagrams.put((local, remote, message.to_vec())) {
+    fn ike(&mut self, datagram: lanes::Datagram) {
+        if !self.datagrams.put(datagram) {
             self.counted.control_behind += 1;
         }
     }
@@ -418,8 +413,6 @@ fn write_packet(tun: &Tun, arena: &[u8], write: Write<'_>) -> std::io::Result<us
     tun.write(slices.get(..count).unwrap_or_default())
 }
 
-/// Octets of what is in front of IKE on the port of ESP (RFC 3948 §2.2).
-const MARKER: usize = 4;
 /// The largest read of the device: header and super-packet.
 pub(super) const DEVICE_READ: usize = 10 + 65_536;
 /// Receives from one socket before the others get their turn: 16 times 64 kB.

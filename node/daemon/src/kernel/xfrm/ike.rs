@@ -11,10 +11,7 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
 use super::accept_encapsulated;
-use crate::userspace::{Entry, Lanes, lanes};
-
-/// Behind this IKE comes on port 4500 (RFC 3948 §2.2).
-const MARKER: [u8; 4] = [0; 4];
+use crate::userspace::{Entry, Lanes, Natt, lanes, marked};
 
 /// The largest IKE datagram: UDP allows no more.
 const LARGEST: usize = 65_535;
@@ -98,7 +95,7 @@ impl IkeSockets {
             return;
         };
         let sent = if marker {
-            bound.socket.try_send_to(&[&MARKER[..], octets].concat(), remote)
+            bound.socket.try_send_to(&marked(octets), remote)
         } else {
             bound.socket.try_send_to(octets, remote)
         };
@@ -114,8 +111,9 @@ async fn receive(socket: Arc<UdpSocket>, local: SocketAddr, encapsulation: bool,
         // Errors are of earlier datagrams (ICMP); the socket stays good.
         let Ok((len, remote)) = socket.recv_from(&mut buffer).await else { continue };
         let octets = buffer.get(..len).unwrap_or_default();
-        let message = if encapsulation { octets.strip_prefix(&MARKER) } else { Some(octets) };
-        if let Some(message) = message {
+        // ESP goes to the kernel.
+        let what = if encapsulation { Natt::of(octets) } else { Natt::Ike(octets) };
+        if let Natt::Ike(message) = what {
             // A main loop that is behind loses datagrams, as the network would.
             let _ = received.put((local, remote, message.to_vec()));
         }
