@@ -2,8 +2,10 @@
 //!
 //! Neither side asks DNS: each has the other's key in a file. The inner addresses are on `lo`.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use tests::node::{Node, Setup, text};
@@ -200,47 +202,167 @@ fn strongswan_narrows_to_what_serves_the_packet() {
     scene.assert_nothing_in_clear();
 }
 
-/// RFC 7296 §2.9: strongSwan grants one port of what we ask for, which no connection of ours can be
-/// cut to: nothing is sent, encrypted or in the clear, whoever calls, and we say why.
+/// Answers UDP at some ports of an address, until dropped.
+struct Echo(Child);
+
+impl Echo {
+    fn start(namespace: &str, address: &str, ports: &[u16]) -> Self {
+        let script = format!(
+            "import select, socket\n\
+             all = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in {ports:?}]\n\
+             [s.bind((\"{address}\", port)) for s, port in zip(all, {ports:?})]\n\
+             print(\"ready\", flush=True)\n\
+             while True:\n    \
+                 for s in select.select(all, [], [])[0]:\n        \
+                     s.sendto(*s.recvfrom(2000))\n"
+        );
+        let mut command = place::command(namespace, &["python3", "-c", &script]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("python3");
+        let mut line = String::new();
+        let output = child.stdout.take().expect("piped");
+        BufReader::new(output).read_line(&mut line).expect("its first line");
+        assert_eq!(line, "ready\n");
+        Self(child)
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether a UDP datagram is answered, from a port or from any (0).
+fn asks(namespace: &str, (from, source): (&str, u16), (to, port): (&str, u16), wait: u8) -> bool {
+    let script = format!(
+        "import socket\n\
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+         s.bind((\"{from}\", {source}))\n\
+         s.settimeout({wait})\n\
+         s.sendto(b\"must-not-be-seen\", (\"{to}\", {port}))\n\
+         s.recvfrom(2000)\n"
+    );
+    place::run(namespace, &["python3", "-c", &script]).0
+}
+
+impl Scene {
+    /// ESP packets that west has sent.
+    fn sent(&self) -> usize {
+        let esp = "src host 192.0.2.1 and (proto 50 or (udp port 4500 and udp[4:2] > 20 \
+                   and udp[8:4] != 0))";
+        self.wire.packets(esp).len()
+    }
+
+    /// West asks a port of east.
+    fn ask(&self, port: u16, wait: u8) -> bool {
+        asks(&self.rig.namespace("west"), (WEST_IN, 0), (EAST_IN, port), wait)
+    }
+
+    /// What is not granted leaves neither in ESP nor in the clear.
+    fn assert_nothing_else_leaves(&self, ports: &[u16]) {
+        let before = self.sent();
+        for port in ports {
+            assert!(!self.ask(*port, 1), "{port} is answered");
+        }
+        let west = self.rig.namespace("west");
+        for size in ["56", "4000"] {
+            let ping = ["ping", "-n", "-c", "1", "-s", size, "-W", "1", "-I", WEST_IN, EAST_IN];
+            assert!(!place::run(&west, &ping).0);
+        }
+        let line = format!("echo must-not-be-seen > /dev/tcp/{EAST_IN}/{}", ports[0]);
+        assert!(!place::run(&west, &["timeout", "2", "bash", "-c", &line]).0);
+        assert_eq!(self.sent(), before, "something has left");
+        self.assert_nothing_in_clear();
+    }
+}
+
+fn can_run_udp(test: &str) -> bool {
+    can_run(test) && !tests::skipped(test, tests::missing(&["python3"]))
+}
+
+/// RFC 7296 §2.9: strongSwan grants one port of what we ask for, or calls for no more: that is carried
+/// both ways, and nothing else leaves, encrypted or in the clear.
 #[test]
-fn a_connection_that_is_granted_one_port_carries_nothing_and_says_so() {
-    if !can_run("a_connection_that_is_granted_one_port_carries_nothing_and_says_so") {
+fn a_connection_that_is_granted_one_port_carries_that_and_nothing_else() {
+    if !can_run_udp("a_connection_that_is_granted_one_port_carries_that_and_nothing_else") {
         return;
     }
-    let granted = ["child:local_ts=10.2.0.1[udp/7777]", "child:remote_ts=10.1.0.1[udp]"];
-    let scene = Scene::up("trap", &granted);
-    let send = || {
-        let west = scene.rig.namespace("west");
-        for port in [7777, 7778] {
-            let line = format!("echo must-not-be-seen > /dev/udp/{EAST_IN}/{port}");
-            let _ = place::run(&west, &["bash", "-c", &line]);
-        }
-        assert!(!place::run(&west, &["ping", "-n", "-c", "1", "-W", "1", EAST_IN]).0);
-    };
-    for we_call in [true, false] {
-        if we_call {
-            send();
-        } else {
-            scene.rig.control(&["term"]);
-            scene.node.await_connection("net", "idle");
+    for start in ["trap", "accept"] {
+        let granted = ["child:local_ts=10.2.0.1[udp/7777]", "child:remote_ts=10.1.0.1[udp]"];
+        let scene = Scene::up(start, &granted);
+        let (west, east) = (scene.rig.namespace("west"), scene.rig.namespace("east"));
+        let _east = Echo::start(&east, EAST_IN, &[7777, 7778]);
+        if start == "accept" {
             let said = scene.rig.control(&["init"]);
             assert!(said.contains("initiate completed successfully"), "{said}");
         }
+        assert!(scene.ask(7777, 8), "{start}: the first packet is not answered");
         scene.node.await_connection("net", "up");
-        scene.node.await_happened("connection-narrowed", if we_call { 1 } else { 2 });
-        send();
+        scene.node.await_happened("connection-narrowed", 1);
+        scene.rig.expect_log("TS 10.2.0.1/32[udp/7777] === 10.1.0.1/32[udp]");
+        scene.assert_nothing_else_leaves(&[7778, 7776]);
+        assert!(scene.ask(7777, 8), "{start}: no answer any more");
+        {
+            let _west = Echo::start(&west, WEST_IN, &[5555]);
+            // It has the port on that side, too.
+            drop(_east);
+            assert!(asks(&east, (EAST_IN, 7777), (WEST_IN, 5555), 8), "{start}: from east");
+            assert!(!asks(&east, (EAST_IN, 7778), (WEST_IN, 5555), 1));
+        }
+        let log = scene.node.log();
+        let line = log.lines().find(|line| line.contains("single protocols or ports only"));
+        let line = line.unwrap_or_else(|| panic!("{log}"));
+        for words in ["WARN", "connection net", "10.2.0.1[17/7777-7777]", "10.1.0.1[17/0-65535]"] {
+            assert!(line.contains(words), "no {words:?}: {line}");
+        }
+        scene.assert_nothing_in_clear();
     }
-    scene.rig.expect_log("TS 10.2.0.1/32[udp/7777] === 10.1.0.1/32[udp]");
-    let log = scene.node.log();
-    let line = log.lines().find(|line| line.contains("so that it carries nothing"));
-    let line = line.unwrap_or_else(|| panic!("{log}"));
-    for words in ["WARN", "connection net", "10.2.0.1[17/7777-7777]", "10.1.0.1[17/0-65535]"] {
-        assert!(line.contains(words), "no {words:?}: {line}");
+}
+
+/// RFC 7296 §2.9: what strongSwan has in two children is asked for apart when there is a packet for
+/// it, or comes when strongSwan calls for it; each port goes through its own pair, also after a rekey.
+#[test]
+fn what_strongswan_has_apart_is_carried_together() {
+    if !can_run_udp("what_strongswan_has_apart_is_carried_together") {
+        return;
     }
-    let up = scene.node.connection("net");
-    assert_eq!((&up["packets_out"], &up["pairs"]), (&0.into(), &1.into()), "{up}");
-    let inner = scene.wire.packets("net 10.0.0.0/8");
-    assert!(inner.is_empty(), "in the clear: {inner:#?}");
+    let second = "child:local_ts=10.2.0.1[udp/7777]\n      }\n      second {\n        \
+                  local_ts = 10.2.0.1[udp/7778-7779]\n        remote_ts = 10.1.0.1\n        \
+                  esp_proposals = aes128gcm16";
+    for start in ["trap", "accept"] {
+        let scene = Scene::up(start, &[second]);
+        let east = scene.rig.namespace("east");
+        let _echo = Echo::start(&east, EAST_IN, &[7776, 7777, 7778, 7779]);
+        if start == "accept" {
+            for child in ["e", "second"] {
+                let said = scene.rig.control(&["init", child]);
+                assert!(said.contains("initiate completed successfully"), "{said}");
+            }
+        }
+        for port in [7777, 7778, 7779, 7777] {
+            assert!(scene.ask(port, 8), "{start}: {port} is not answered");
+        }
+        assert_eq!(scene.node.connection("net")["pairs"], 2);
+        scene.assert_nothing_else_leaves(&[7776]);
+        for child in ["second", "e"] {
+            scene.rig.control(&["rekey-child", child]);
+            for port in [7777, 7778] {
+                assert!(scene.ask(port, 8), "{start}: {port} after {child} is rekeyed");
+            }
+        }
+        place::await_some("two pairs are left", Duration::from_secs(20), || {
+            (scene.node.connection("net")["pairs"] == 2).then_some(())
+        });
+        for port in [7777, 7778] {
+            assert!(scene.ask(port, 8), "{start}: {port} in the end");
+        }
+        // One ends, and the other goes on; where we may ask, it is asked for again.
+        scene.rig.control(&["term-child", "second"]);
+        assert!(scene.ask(7777, 8), "{start}: without the other");
+        assert_eq!(scene.ask(7778, if start == "trap" { 8 } else { 1 }), start == "trap");
+        scene.assert_nothing_in_clear();
+    }
 }
 
 const SECRET: &str = "correct horse battery staple";

@@ -288,7 +288,9 @@ impl Host {
             Command::SetPolicy { flow, policy } => node.set_policy(*flow, Some(*policy)),
             Command::ClearPolicy { flow } => node.set_policy(*flow, None),
             Command::ReleaseFlow { .. } => {}
-            Command::SetSubnets { subnets, .. } | Command::ShareSubnets { subnets, .. } => {
+            Command::SetSubnets { subnets, .. }
+            | Command::ShareSubnets { subnets, .. }
+            | Command::SelectSubnets { subnets, .. } => {
                 node.subnets.insert(*subnets);
             }
             Command::LinksUp { .. } => {}

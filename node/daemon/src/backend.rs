@@ -401,7 +401,9 @@ fn lay(ground: &mut Ground, command: &Command) -> Result<(), KernelError> {
         Command::SetSubnets { subnets, policy } => {
             ground.set_subnets(*subnets, *policy != Policy::Pass)
         }
-        Command::ShareSubnets { subnets, .. } => ground.set_subnets(*subnets, true),
+        Command::ShareSubnets { subnets, .. } | Command::SelectSubnets { subnets, .. } => {
+            ground.set_subnets(*subnets, true)
+        }
         Command::ClearSubnets { subnets } => ground.set_subnets(*subnets, false),
         // It has time: see `LinkNews`.
         Command::LinksUp { .. } => Ok(()),

@@ -657,9 +657,12 @@ pub(crate) fn log(report: &Report) {
              (oe-node verify --ip {address} says what to publish)"
         ),
         What::ConnectionNarrowed { name, carries, .. } => tracing::warn!(
-            "connection {name}: the peer grants single protocols or ports, of which nothing is sent: \
-             connections are made of whole subnets{}; {detail}",
-            if *carries { "" } else { ", and of those it grants none, so that it carries nothing" }
+            "connection {name}: the peer grants single protocols or ports only, {}; {detail}",
+            if *carries {
+                "and what it has not granted goes nowhere"
+            } else {
+                "of which no packet can be, so that it carries nothing"
+            }
         ),
         What::ConnectionUp { .. } | What::ConnectionDown { .. } | What::ConnectionFailed { .. } => {
             tracing::info!("{name} {detail}");

@@ -201,6 +201,9 @@ impl Forwarding {
                     self.set_subnets(now, subnets, Policy::Encrypt(first), pairs);
                 }
             }
+            Command::SelectSubnets { subnets, pairs, rest } => {
+                self.select_subnets(now, subnets, pairs, rest);
+            }
             // It is for those who watch the kernel.
             Command::LinksUp { .. } => {}
             Command::ClearSubnets { subnets } => {
@@ -210,8 +213,8 @@ impl Forwarding {
             Command::AddSa(pair) => self.add_sa(&pair),
             Command::MoveSa { sa, envelope } => {
                 let link_mtu = self.config.link_mtu;
+                self.sad.relocate(sa, envelope);
                 if let Some(sa) = self.sad.get_mut(sa) {
-                    sa.envelope = envelope;
                     sa.path = sa.path.elsewhere(link_mtu, &envelope);
                     sa.moved = None;
                 }
@@ -314,6 +317,59 @@ impl Forwarding {
         }
     }
 
+    /// What is held between two prefixes leaves through the pairs that carry it; the rest waits on, or
+    /// is refused.
+    fn select_subnets(&mut self, now: Instant, subnets: Subnets, pairs: Vec<SaId>, rest: Policy) {
+        if pairs.is_empty() || matches!(rest, Policy::Pass | Policy::Encrypt(_)) {
+            // Nobody may say this, and what nobody may say lets nothing through.
+            return self.set_subnets(now, subnets, Policy::Deny, Vec::new());
+        }
+        if !self.spd.set_subnets(subnets, rest, pairs) {
+            return self.counters.count(Reason::TableFull);
+        }
+        let mut batch = std::mem::take(&mut self.scratch);
+        for flow in self.hold.flows_between(&subnets) {
+            if self.spd.entry_of(&flow) == Some(subnets) {
+                self.release_selected(now, &flow, &mut batch);
+            }
+        }
+        self.scratch = batch;
+    }
+
+    /// The same for one flow.
+    fn release_selected(&mut self, now: Instant, flow: &Flow, batch: &mut Batch) {
+        let before = self.counters.released;
+        for Packet { offload, mut octets } in self.hold.take(flow) {
+            let Ok(inner) = Inner::parse(&octets) else { continue };
+            let sent = match self.selected(&inner) {
+                (Some(sa), _) => self.seal(now, sa, &offload, &mut octets, &inner, batch),
+                (None, Policy::Hold) => {
+                    let packet = Packet { offload, octets };
+                    let (counters, mut evicted) = (&mut self.counters, Vec::new());
+                    // It has been counted, and there was room.
+                    self.hold.put(now, *flow, packet, counters, &mut evicted);
+                    self.counters.held = self.counters.held.saturating_sub(1);
+                    continue;
+                }
+                (None, _) => Err(Reason::Denied),
+            };
+            match sent {
+                Ok(()) => self.counters.released += 1,
+                Err(reason) => self.counters.count(reason),
+            }
+        }
+        if self.counters.released > before {
+            self.tell(Output::Trace(Trace::Released(*flow)));
+        }
+        self.emit(batch);
+    }
+
+    /// The pair that carries a packet, or what becomes of it.
+    fn selected(&mut self, inner: &Inner) -> (Option<SaId>, Policy) {
+        let sad = &mut self.sad;
+        self.spd.select(inner, |sa| sad.get_mut(sa).is_some_and(|sa| sa.takes(inner)))
+    }
+
     fn discard_between(&mut self, subnets: &Subnets, reason: Reason) {
         for flow in self.hold.flows_between(subnets) {
             self.discard(&flow, reason);
@@ -345,6 +401,12 @@ impl Forwarding {
                 Err(reason) => self.counters.count(reason),
             }
         }
+        self.emit(&mut batch);
+        self.scratch = batch;
+    }
+
+    /// Puts out what was sealed or passed of held packets.
+    fn emit(&mut self, batch: &mut Batch) {
         for send in batch.sends() {
             for packet in batch.packets(send) {
                 let octets = packet.to_vec();
@@ -357,7 +419,6 @@ impl Forwarding {
             }
         }
         batch.clear();
-        self.scratch = batch;
     }
 
     fn discard(&mut self, flow: &Flow, reason: Reason) {

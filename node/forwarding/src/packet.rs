@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use sa::Flow;
+use sa::{Fields, Flow, Traffic};
 
 /// An inner packet whose header was checked: versions and lengths agree with the octets present.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,6 +101,17 @@ impl Inner {
             fragment,
             df: true,
         })
+    }
+
+    /// What selectors look at, of a packet in either direction.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let fields = match (self.fragment, self.protocol) {
+            (Fragment::Later, _) => Fields::Hidden,
+            (_, TCP | UDP | SCTP | DCCP | UDP_LITE) => Fields::Ports(self.ports.0, self.ports.1),
+            (_, ICMP | ICMP_V6) => Fields::Kind(self.ports.0),
+            _ => Fields::Hidden,
+        };
+        Traffic { src: self.flow.src(), dst: self.flow.dst(), protocol: self.protocol, fields }
     }
 
     /// IP version 4 rather than 6.

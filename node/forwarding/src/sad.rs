@@ -1,7 +1,7 @@
 //! The SAD (RFC 4301 §4.4.2): pairs by SPI and by name, and whose address is whose.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use sa::{
@@ -158,12 +158,9 @@ impl Usage {
 struct Selectors(Vec<TrafficSelector>);
 
 impl Selectors {
-    fn matches(&self, addr: IpAddr, protocol: u8, port: Port) -> bool {
-        self.0.iter().any(|ts| match port {
-            Port::Known(port) => ts.matches(addr, protocol, port),
-            // Only a selector of all ports can speak for a packet without (RFC 4301 §4.4.1.1).
-            Port::Unknown => ts.ports() == (0, u16::MAX) && ts.matches(addr, protocol, 0),
-        })
+    /// Whether they have all of a protocol's messages at an address.
+    fn has_all(&self, addr: IpAddr, protocol: u8) -> bool {
+        self.0.iter().any(|ts| ts.ports() == (0, u16::MAX) && ts.matches(addr, protocol, 0))
     }
 
     fn contains(&self, addr: IpAddr) -> bool {
@@ -172,14 +169,15 @@ impl Selectors {
 
     /// Addresses alone decide.
     fn is_plain(&self) -> bool {
-        self.0.iter().all(|ts| ts.protocol() == 0 && ts.ports() == (0, u16::MAX))
+        self.0.iter().all(TrafficSelector::is_plain)
     }
 }
 
-#[derive(Clone, Copy)]
-enum Port {
-    Known(u16),
-    Unknown,
+impl Sa {
+    /// Whether the selectors let this packet out.
+    pub(crate) fn takes(&self, inner: &Inner) -> bool {
+        inner.traffic().matches(&self.local.0, &self.remote.0)
+    }
 }
 
 /// All pairs.
@@ -200,6 +198,18 @@ struct Owner {
     configured: bool,
     /// It may go on, and stands in nobody's way.
     leaving: bool,
+    /// For single protocols or ports also or only: it says little of who has the address.
+    in_part: bool,
+    /// The peer's outer address.
+    peer: SocketAddr,
+}
+
+impl Owner {
+    /// Whether both are one configured peer's, which has the ports of an address apart.
+    fn is_beside(&self, other: &Self) -> bool {
+        let configured = self.configured && other.configured;
+        configured && self.peer == other.peer && (self.in_part || other.in_part)
+    }
 }
 
 /// Why a pair was not added.
@@ -267,7 +277,14 @@ impl Sad {
             configured: pair.trust == Trust::Configured,
             admitted: None,
         });
-        self.own(&prefixes, Owner { sa: sa.id, configured: sa.configured, leaving: false });
+        let owner = Owner {
+            sa: sa.id,
+            configured: sa.configured,
+            leaving: false,
+            in_part: !sa.local.is_plain() || !sa.remote.is_plain(),
+            peer: pair.envelope.remote,
+        };
+        self.own(&prefixes, owner);
         let slot = self.free.pop().unwrap_or(self.pairs.len());
         self.by_spi.insert(sa.spi_in, slot);
         self.by_id.insert(sa.id.0, slot);
@@ -287,6 +304,16 @@ impl Sad {
         for prefix in prefixes {
             let owners = self.owners.get_mut(&prefix).into_iter().flatten();
             owners.filter(|owner| owner.sa == id).for_each(|owner| owner.leaving = true);
+        }
+    }
+
+    /// A pair's peer is elsewhere from now on.
+    pub(crate) fn relocate(&mut self, id: SaId, envelope: Envelope) {
+        let Some(sa) = self.get_mut(id) else { return };
+        sa.envelope = envelope;
+        for prefix in prefixes(&sa.remote.0) {
+            let owners = self.owners.get_mut(&prefix).into_iter().flatten();
+            owners.filter(|owner| owner.sa == id).for_each(|owner| owner.peer = envelope.remote);
         }
     }
 
@@ -395,14 +422,7 @@ impl Inbound<'_> {
     fn judge(&mut self, inner: &Inner, packet: &[u8]) -> Result<(), Reason> {
         let sa = &mut *self.sa;
         let (src, dst) = (inner.flow.src(), inner.flow.dst());
-        let port = |port| match inner.fragment {
-            Fragment::Later => Port::Unknown,
-            Fragment::Whole | Fragment::First => Port::Known(port),
-        };
-        if !sa.local.matches(dst, inner.protocol, port(inner.ports.1)) {
-            return Err(Reason::InnerSelector);
-        }
-        if sa.remote.matches(src, inner.protocol, port(inner.ports.0)) {
+        if inner.traffic().matches(&sa.remote.0, &sa.local.0) {
             if !may_send(self.owners, sa.id, src) {
                 return Err(Reason::InnerOwner);
             }
@@ -410,6 +430,9 @@ impl Inbound<'_> {
                 sa.admitted = Some((inner.flow, self.generation));
             }
             return Ok(());
+        }
+        if !sa.local.has_all(dst, inner.protocol) {
+            return Err(Reason::InnerSelector);
         }
         // A machine on the way behind the peer answers to a packet that we sent through this
         // pair: path MTU discovery and traceroute depend on it (RFC 4301 §6).
@@ -430,24 +453,20 @@ impl Inbound<'_> {
 }
 
 /// Whether `id` has the best claim to `addr`: configured beats opportunistic whatever the prefix
-/// lengths, otherwise the longer prefix wins. Equals share, as old and new pair do in a rekey.
+/// lengths, otherwise the longer prefix wins. Equals share, as old and new pair do in a rekey, and so
+/// do the pairs of one configured peer that has an address's ports apart.
 fn may_send(owners: &PrefixTable<Vec<Owner>>, id: SaId, addr: IpAddr) -> bool {
-    let (mut best, mut own) = (None, None);
-    for (prefix, owners) in owners.matches(addr) {
-        for owner in owners {
-            let claim = Some((owner.configured, prefix.len()));
-            if owner.sa == id {
-                own = own.max(claim);
-            }
-            if owner.sa == id && owner.leaving {
-                return true;
-            }
-            if !owner.leaving {
-                best = best.max(claim);
-            }
-        }
+    let all =
+        || owners.matches(addr).flat_map(|(prefix, all)| all.iter().map(move |o| (prefix, o)));
+    // The longest of its prefixes comes first.
+    let Some((prefix, own)) = all().find(|(_, owner)| owner.sa == id) else { return false };
+    if own.leaving {
+        return true;
     }
-    own.is_some() && own == best
+    let claim = (own.configured, prefix.len());
+    !all().any(|(prefix, other)| {
+        !other.leaving && (other.configured, prefix.len()) > claim && !own.is_beside(other)
+    })
 }
 
 /// The flow of the packet that an ICMP error quotes (RFC 792, RFC 4443 §3).

@@ -18,6 +18,8 @@ pub(crate) enum Verdict {
     Encrypt(SaId),
     /// Through one of several pairs: [`Spd::share`] says which.
     Share,
+    /// Through the pair whose selectors match, if any: [`Spd::select`] says which.
+    Select,
     Pass,
     /// Pass, and say so: somebody wants to know.
     PassAndTell,
@@ -56,10 +58,11 @@ struct State {
 struct Configured {
     local: Prefix,
     policy: Policy,
-    /// With `Encrypt`: several pairs that share the flows.
+    /// With `Encrypt`: several pairs that share the flows. Otherwise those that carry what their
+    /// selectors match, before the policy counts.
     pairs: Vec<SaId>,
-    /// When keys were last asked for.
-    asked: Option<Instant>,
+    /// When keys were last asked for, and how often since [`ASK_AGAIN`] began.
+    asked: Option<(Instant, u32)>,
 }
 
 impl Spd {
@@ -84,6 +87,7 @@ impl Spd {
                 Policy::Encrypt(_) if entry.pairs.len() > 1 => Verdict::Share,
                 Policy::Encrypt(sa) => Verdict::Encrypt(sa),
                 Policy::Pass => Verdict::Pass,
+                _ if !entry.pairs.is_empty() => Verdict::Select,
                 Policy::Deny => Verdict::Deny,
                 Policy::Hold => Verdict::Hold,
             };
@@ -193,9 +197,21 @@ impl Spd {
         let ports = if whole { inner.ports } else { (0, 0) };
         let lot = self.hasher.hash_one((inner.flow, inner.protocol, ports));
         let entry = self.configured_for(&inner.flow)?;
-        let count = u64::try_from(entry.pairs.len()).ok()?;
-        let at = usize::try_from(lot.checked_rem(count)?).ok()?;
-        entry.pairs.get(at).copied()
+        drawn(lot, entry.pairs.len()).and_then(|at| entry.pairs.get(at).copied())
+    }
+
+    /// Which pair carries a packet where each carries what its selectors match, and what becomes of it
+    /// if none does. `takes` says whether a pair carries it.
+    pub(crate) fn select(
+        &mut self,
+        inner: &Inner,
+        mut takes: impl FnMut(SaId) -> bool,
+    ) -> (Option<SaId>, Policy) {
+        let lot = self.hasher.hash_one((inner.flow, inner.protocol, inner.ports));
+        let Some(entry) = self.configured_for(&inner.flow) else { return (None, Policy::Hold) };
+        let fit = entry.pairs.iter().filter(|sa| takes(**sa)).count();
+        let mut fitting = entry.pairs.iter().copied().filter(|sa| takes(*sa));
+        (drawn(lot, fit).and_then(|at| fitting.nth(at)), entry.policy)
     }
 
     /// The configured prefixes that a flow falls between: the longest remote one first, then the
@@ -247,12 +263,18 @@ impl Spd {
     /// `None` if there is no room for another flow.
     pub(crate) fn hold(&mut self, now: Instant, flow: Flow) -> Option<bool> {
         if let Some(entry) = self.configured_for(&flow) {
-            entry.policy = Policy::Hold;
-            entry.pairs.clear();
+            let selects = !matches!(entry.policy, Policy::Encrypt(_)) && !entry.pairs.is_empty();
+            if !selects {
+                entry.policy = Policy::Hold;
+                entry.pairs.clear();
+            }
             let recent = |at: Instant| now.saturating_duration_since(at) < ASK_AGAIN;
-            let due = !entry.asked.is_some_and(recent);
+            // What one port gets says nothing of the others.
+            let most = if selects { ASK_TOGETHER } else { 1 };
+            let (since, times) = entry.asked.filter(|(at, _)| recent(*at)).unwrap_or((now, 0));
+            let due = times < most;
             if due {
-                entry.asked = Some(now);
+                entry.asked = Some((since, times + 1));
             }
             return Some(due);
         }
@@ -373,6 +395,11 @@ impl Spd {
     }
 }
 
+/// One of so many.
+fn drawn(lot: u64, count: usize) -> Option<usize> {
+    usize::try_from(lot.checked_rem(u64::try_from(count).ok()?)?).ok()
+}
+
 /// Flows at once, some 80 octets each. The kernel's routes carry the clear ones, but each is
 /// remembered here as well: a busy host knows a hundred thousand.
 const MAX_FLOWS: usize = 262_144;
@@ -384,6 +411,8 @@ const MAX_CONFIGURED: usize = 4096;
 const MAX_PORT_RULES: usize = 256;
 /// RFC 4322 §3.1.2 wants repeated requests slower than one a second.
 const ASK_AGAIN: Duration = Duration::from_millis(1100);
+/// How many packets ask together where each may be for another port: what a host opens at once.
+const ASK_TOGETHER: u32 = 8;
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,7 @@ use sa::{
     Command, Envelope, Flow, Mode, Policy, Prefix, SaId, Subnets, TrafficSelector, Trust, Use,
 };
 
+use crate::beside::{Fate, Wishes};
 use crate::entry::Asker;
 use crate::initiator::{keys_of, selectors, to_ike_key, to_speaker};
 use crate::keying::Keying;
@@ -119,7 +120,7 @@ pub struct ConnectionView {
     pub reason: Option<Why>,
     /// Pairs that exist for it.
     pub pairs: usize,
-    /// How the one that is sent on is used, as last asked.
+    /// How those that are sent on are used, as last asked.
     pub used: Use,
 }
 
@@ -130,7 +131,7 @@ pub(crate) struct Configured {
     pub(crate) subnets: Vec<Subnets>,
     /// Parts of them that the pair in use carries, where it does not carry them whole.
     pub(crate) pieces: Vec<Subnets>,
-    state: ConnectionState,
+    pub(crate) state: ConnectionState,
     since: Instant,
     why: Option<Why>,
     /// The gateway to call next; counts on, and is taken modulo their number.
@@ -148,9 +149,13 @@ pub(crate) struct Configured {
     pub(crate) asked: bool,
     /// It has not answered in time: others carry its flows, until it does.
     pub(crate) silent: bool,
-    pairs: BTreeMap<SaId, Joint>,
+    pub(crate) pairs: BTreeMap<SaId, Joint>,
     /// The pair that is sent on.
     pub(crate) current: Option<SaId>,
+    /// Pairs beside it that carry what it does not.
+    pub(crate) beside: BTreeSet<SaId>,
+    /// What else the peer is asked for.
+    pub(crate) wishes: Wishes,
     /// The pair to send on once the peer is known to have it.
     next: Option<SaId>,
     /// Replaced pairs that still receive.
@@ -159,14 +164,18 @@ pub(crate) struct Configured {
 
 /// One of a connection's pairs.
 #[derive(Debug)]
-struct Joint {
-    ike: IkeId,
-    local: Vec<TrafficSelector>,
-    remote: Vec<TrafficSelector>,
-    envelope: Envelope,
+pub(crate) struct Joint {
+    pub(crate) ike: IkeId,
+    pub(crate) local: Vec<TrafficSelector>,
+    pub(crate) remote: Vec<TrafficSelector>,
+    pub(crate) envelope: Envelope,
     mode: Mode,
+    /// Whether we asked for it.
+    pub(crate) ours: bool,
+    /// The pair that it replaces.
+    pub(crate) rekeys: Option<SaId>,
     proven: bool,
-    doomed: bool,
+    pub(crate) doomed: bool,
     used: Use,
 }
 
@@ -212,6 +221,8 @@ impl Configured {
             silent: false,
             pairs: BTreeMap::new(),
             current: None,
+            beside: BTreeSet::new(),
+            wishes: Wishes::default(),
             next: None,
             replaced: Vec::new(),
         }
@@ -255,25 +266,30 @@ impl Configured {
         self.pairs.get(&winner).filter(|pair| !pair.proven).map(|pair| pair.ike)
     }
 
+    /// The pair to send on once the peer is known to have it.
+    pub(crate) fn next_pair(&self) -> Option<SaId> {
+        self.next
+    }
+
     /// The IKE SA of the pair that is sent on.
     pub(crate) fn current_ike(&self) -> Option<IkeId> {
         self.pairs.get(&self.current?).map(|pair| pair.ike)
     }
 
-    /// The selectors of the pair that is sent on, ours and the peer's.
-    pub(crate) fn granted(&self) -> Option<(&[TrafficSelector], &[TrafficSelector])> {
-        let pair = self.pairs.get(&self.current?)?;
-        Some((&pair.local, &pair.remote))
+    /// The pairs that are sent on, the one that carries most first as a rule.
+    pub(crate) fn in_use(&self) -> impl Iterator<Item = (SaId, &Joint)> {
+        let all = self.current.iter().chain(&self.beside);
+        all.filter_map(|sa| Some((*sa, self.pairs.get(sa)?)))
     }
 
+    /// The pair that carries all between two prefixes.
     pub(crate) fn carries(&self, subnets: &Subnets) -> Option<SaId> {
-        let current = self.current?;
-        let pair = self.pairs.get(&current)?;
         let (local, remote) = (subnets.local(), subnets.remote());
         let covers = |selectors: &[TrafficSelector], prefix| {
             selectors.iter().any(|s| s.covers(&TrafficSelector::prefix(prefix)))
         };
-        (covers(&pair.local, local) && covers(&pair.remote, remote)).then_some(current)
+        let whole = |pair: &Joint| covers(&pair.local, local) && covers(&pair.remote, remote);
+        self.in_use().find(|(_, pair)| whole(pair)).map(|(sa, _)| sa)
     }
 }
 
@@ -352,8 +368,14 @@ impl Keying {
                     configured.packet = Some(packet);
                     self.connect(now, *index);
                 }
-                // The notice has crossed our own command, or the data plane has used the pair up.
-                _ => self.say_subnets(*index),
+                state => {
+                    let wished = state == ConnectionState::Up && self.wish(now, *index, packet);
+                    // The notice has crossed our own command, or the data plane has used the pair
+                    // up.
+                    if !wished {
+                        self.say_subnets(*index);
+                    }
+                }
             }
         }
     }
@@ -603,11 +625,14 @@ impl Keying {
             remote: child.remote.clone(),
             envelope: child.envelope,
             mode: child.mode,
+            ours,
+            rekeys,
             proven: ours,
             doomed: false,
             used: Use::default(),
         };
         configured.pairs.insert(id, joint);
+        let fate = configured.fate(id);
         let (current, awaited) = (configured.current, configured.next);
         let calling = configured.state == ConnectionState::Calling;
         self.joints.insert(id, index);
@@ -624,6 +649,9 @@ impl Keying {
         match current {
             Some(old) if rekeys == Some(old) && ours => self.use_pair(now, index, id),
             Some(old) if rekeys == Some(old) => self.use_when_proven(now, index, id, GRACE),
+            _ if fate == Fate::Beside && ours => self.use_beside(now, index, id),
+            _ if fate == Fate::Beside => self.configured_after_drain.push((index, id)),
+            _ if fate == Fate::Superfluous => self.ike.close_child(now, id),
             Some(old) => self.settle_connection(now, index, old, id),
             None if awaited.is_some_and(|old| rekeys != Some(old)) => {
                 self.settle_connection(now, index, awaited.unwrap_or(id), id);
@@ -633,13 +661,20 @@ impl Keying {
             None if calling => self.use_when_proven(now, index, id, QUIET),
             None => self.configured_after_drain.push((index, id)),
         }
+        if ours && rekeys.is_none() {
+            self.wish_answered(now, index, Some(id));
+        }
     }
 
     /// Sends on the pairs whose answers have left.
     pub(crate) fn use_answered(&mut self, now: Instant) {
         for (index, id) in std::mem::take(&mut self.configured_after_drain) {
-            if self.configured.get(index).is_some_and(|c| c.current.is_none()) {
-                self.use_pair(now, index, id);
+            match self.configured.get(index) {
+                Some(configured) if configured.current.is_none() => self.use_pair(now, index, id),
+                Some(configured) if configured.fate(id) == Fate::Beside => {
+                    self.use_beside(now, index, id);
+                }
+                _ => {}
             }
         }
     }
@@ -657,7 +692,7 @@ impl Keying {
         let Some(pair) = configured.pairs.get_mut(&id) else { return };
         pair.doomed = false;
         let gateway = pair.envelope.remote.ip();
-        configured.current = Some(id);
+        configured.turn_to(id);
         configured.next = None;
         configured.tried = 0;
         configured.why = None;
@@ -671,14 +706,7 @@ impl Keying {
             self.pulse_at.get_or_insert(now + crate::links::PULSE);
         }
         self.report_connection(now, index, |name| What::ConnectionUp { name, sa: id, gateway });
-        if let Some((local, remote, carries)) = self.cut_to_ports(index) {
-            self.report_connection(now, index, |name| What::ConnectionNarrowed {
-                name,
-                local,
-                remote,
-                carries,
-            });
-        }
+        self.report_narrowed(now, index, id);
     }
 
     /// Two pairs for one connection, of which neither replaces the other: calls that crossed are
@@ -763,8 +791,9 @@ impl Keying {
                 stays.doomed = false;
             }
         }
-        let other =
-            configured.pairs.iter().max_by_key(|(id, p)| (!p.doomed, **id)).map(|(id, _)| *id);
+        let was_beside = configured.beside.remove(&sa);
+        let newest = configured.pairs.iter().max_by_key(|(id, p)| (!p.doomed, **id));
+        let other = configured.next.or(newest.map(|(id, _)| *id));
         if configured.current == Some(sa) {
             configured.current = None;
             match other {
@@ -780,6 +809,9 @@ impl Keying {
                 None if calling => {}
                 None => self.connection_down(now, index, why),
             }
+        }
+        if was_beside {
+            self.lay_subnets(index);
         }
         if let Some(peer) = self.peers.get_mut(&pair.ike) {
             peer.pairs.remove(&sa);
@@ -867,9 +899,9 @@ impl Keying {
         let all = configured.subnets.iter().chain(&configured.pieces).copied();
         for subnets in all.chain(left).collect::<Vec<_>>() {
             let pairs = self.pairs_between(&subnets);
-            let policy = match pairs.first() {
-                Some(sa) => Policy::Encrypt(*sa),
-                None => self.policy_between(&subnets),
+            let (policy, pairs) = match pairs.first() {
+                Some(sa) => (Policy::Encrypt(*sa), pairs),
+                None => self.selected_between(&subnets),
             };
             let links = self.links_up(&subnets);
             let news = (policy, pairs);
@@ -882,14 +914,19 @@ impl Keying {
                 continue;
             }
             self.command(match news {
-                (policy, pairs) if pairs.len() < 2 => Command::SetSubnets { subnets, policy },
-                (_, pairs) => Command::ShareSubnets { subnets, pairs },
+                (Policy::Encrypt(_), pairs) if pairs.len() > 1 => {
+                    Command::ShareSubnets { subnets, pairs }
+                }
+                (rest @ (Policy::Hold | Policy::Deny), pairs) if !pairs.is_empty() => {
+                    Command::SelectSubnets { subnets, pairs, rest }
+                }
+                (policy, _) => Command::SetSubnets { subnets, policy },
             });
         }
     }
 
     /// Tells it again.
-    fn say_subnets(&mut self, index: usize) {
+    pub(crate) fn say_subnets(&mut self, index: usize) {
         let Some(configured) = self.configured.get(index) else { return };
         for subnets in configured.subnets.iter().chain(&configured.pieces) {
             self.said.remove(subnets);
@@ -898,7 +935,7 @@ impl Keying {
     }
 
     /// What happens between two prefixes while no connection carries it.
-    fn policy_between(&self, subnets: &Subnets) -> Policy {
+    pub(crate) fn policy_between(&self, subnets: &Subnets) -> Policy {
         let of = || self.configured.iter().filter(|c| c.subnets.contains(subnets));
         let coming = of().any(|c| {
             !c.pairs.is_empty()
@@ -949,6 +986,8 @@ impl Keying {
     /// Every connection, in the order of the file.
     #[must_use]
     pub fn connections(&self, now: Instant) -> Vec<ConnectionView> {
+        let used =
+            |c: &Configured| c.in_use().map(|(_, pair)| pair.used).fold(Use::default(), both);
         let view = |c: &Configured| {
             let pair = c.current.and_then(|sa| c.pairs.get(&sa));
             ConnectionView {
@@ -960,13 +999,18 @@ impl Keying {
                 since: now.saturating_duration_since(c.since),
                 reason: c.why,
                 pairs: c.pairs.len(),
-                used: pair.map(|pair| pair.used).unwrap_or_default(),
+                used: used(c),
             }
         };
         self.configured.iter().map(view).collect()
     }
 
-    fn report_connection(&mut self, now: Instant, index: usize, what: impl FnOnce(String) -> What) {
+    pub(crate) fn report_connection(
+        &mut self,
+        now: Instant,
+        index: usize,
+        what: impl FnOnce(String) -> What,
+    ) {
         let Some(configured) = self.configured.get(index) else { return };
         let name = configured.connection.name.clone();
         self.report(now, None, what(name));
@@ -987,6 +1031,33 @@ fn request(connection: &Connection, packet: Option<Flow>) -> ChildRequest {
         remote.insert(0, destination);
     }
     ChildRequest { local, remote, mode: connection.mode }
+}
+
+/// The same for a packet that a connection's pairs do not carry: it comes first whatever it pushes out.
+pub(crate) fn request_for(connection: &Connection, packet: Flow) -> ChildRequest {
+    let (source, destination) = selectors(packet);
+    let all = |first, prefixes: &[Prefix]| {
+        let all = std::iter::once(first).chain(Connection::selectors(prefixes));
+        all.take(MAX_SELECTORS).collect()
+    };
+    ChildRequest {
+        local: all(source, &connection.local_subnets),
+        remote: all(destination, &connection.remote_subnets),
+        mode: connection.mode,
+    }
+}
+
+/// The use of two pairs together.
+fn both(a: Use, b: Use) -> Use {
+    let sooner = |a: Option<Duration>, b: Option<Duration>| a.into_iter().chain(b).min();
+    Use {
+        packets_in: a.packets_in.saturating_add(b.packets_in),
+        packets_out: a.packets_out.saturating_add(b.packets_out),
+        bytes_in: a.bytes_in.saturating_add(b.bytes_in),
+        bytes_out: a.bytes_out.saturating_add(b.bytes_out),
+        idle_in: sooner(a.idle_in, b.idle_in),
+        idle_out: sooner(a.idle_out, b.idle_out),
+    }
 }
 
 /// Names are compared as DNS compares them.

@@ -474,6 +474,9 @@ impl Keying {
         why: End,
     ) {
         if let Some(index) = self.peers.get(&ike).and_then(|peer| peer.connection) {
+            if self.wish_answered(now, index, None) {
+                return;
+            }
             self.close_if_bare(now, ike);
             return self.connection_call_ended(now, index, why);
         }

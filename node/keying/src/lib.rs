@@ -6,6 +6,7 @@
 //! in hand. From the top:
 //!
 //! - [`connection`]: what an administrator has written down of a peer; it beats all the rest.
+//! - `narrowed`, `beside`: a peer grants a part of one only, or the parts in several pairs.
 //! - `links`: connections with the same subnets share the load and stand in for each other.
 //! - [`group`]: which destinations are treated how.
 //! - [`keying`]: the machine: its inputs, its one queue of outputs, its deadlines.
@@ -24,6 +25,7 @@
 
 pub mod ageing;
 mod anonymous;
+mod beside;
 mod client;
 pub mod config;
 pub mod connection;

@@ -47,7 +47,9 @@ impl Keying {
     /// configuration.
     pub(crate) fn links_up(&self, subnets: &Subnets) -> Vec<u32> {
         let links = self.configured.iter().filter(|c| c.subnets.contains(subnets));
-        let lives = |c: &Configured| !c.silent && c.carries(subnets).is_some();
+        let lives = |c: &Configured| {
+            !c.silent && (c.carries(subnets).is_some() || c.selects(subnets).next().is_some())
+        };
         (0..).zip(links).filter(|(_, link)| lives(link)).map(|(place, _)| place).collect()
     }
 

@@ -30,45 +30,19 @@ impl Keying {
         }
         left
     }
-
-    /// What the peer has granted a connection, if some of it is for single protocols or ports, of which
-    /// subnets know nothing; and whether something else is carried.
-    pub(crate) fn cut_to_ports(
-        &self,
-        index: usize,
-    ) -> Option<(Vec<TrafficSelector>, Vec<TrafficSelector>, bool)> {
-        let configured = self.configured.get(index)?;
-        let (local, remote) = configured.granted()?;
-        if !has_single_ports(local) && !has_single_ports(remote) {
-            return None;
-        }
-        let carries = !configured.pieces.is_empty()
-            || configured.subnets.iter().any(|s| configured.carries(s).is_some());
-        Some((local.to_vec(), remote.to_vec(), carries))
-    }
-}
-
-/// Whether these selectors have a protocol or port whose hosts none of the others has whole.
-fn has_single_ports(selectors: &[TrafficSelector]) -> bool {
-    let (whole, single): (Vec<&TrafficSelector>, Vec<_>) = selectors.iter().partition(is_plain);
-    single.iter().any(|one| !whole.iter().any(|all| all.covers(one)))
-}
-
-/// For all protocols and ports.
-fn is_plain(selector: &&TrafficSelector) -> bool {
-    selector.protocol() == 0 && selector.ports() == (0, u16::MAX)
 }
 
 /// The parts of a connection's subnets that its pair carries, where it does not carry them whole,
 /// each with what it is part of.
 fn pieces(configured: &Configured) -> Vec<(Subnets, Subnets)> {
-    let Some((local, remote)) = configured.granted() else { return Vec::new() };
     let mut pieces: Vec<(Subnets, Subnets)> = Vec::new();
     for whole in configured.subnets.iter().filter(|s| configured.carries(s).is_none()) {
-        let remotes = parts(remote, whole.remote());
-        for local in parts(local, whole.local()) {
-            let all = remotes.iter().filter_map(|remote| Subnets::new(local, *remote));
-            pieces.extend(all.map(|piece| (piece, *whole)));
+        for (_, pair) in configured.in_use() {
+            let remotes = parts(&pair.remote, whole.remote());
+            for local in parts(&pair.local, whole.local()) {
+                let all = remotes.iter().filter_map(|remote| Subnets::new(local, *remote));
+                pieces.extend(all.map(|piece| (piece, *whole)));
+            }
         }
     }
     pieces.sort_unstable();
@@ -77,10 +51,11 @@ fn pieces(configured: &Configured) -> Vec<(Subnets, Subnets)> {
     pieces
 }
 
-/// What of a prefix selectors cover, whatever the protocol: subnets know of none.
+/// What of a prefix selectors cover, whatever the protocol: subnets know of none. The rest is
+/// [`sa::Command::SelectSubnets`]'s.
 fn parts(selectors: &[TrafficSelector], whole: Prefix) -> Vec<Prefix> {
     let whole = TrafficSelector::prefix(whole);
-    let common = selectors.iter().filter(is_plain).filter_map(|s| s.intersection(&whole));
+    let common = selectors.iter().filter(|s| s.is_plain()).filter_map(|s| s.intersection(&whole));
     let ranges = common.map(|s| s.addresses());
     ranges.flat_map(|(first, last)| Prefix::of_range(first, last)).collect()
 }

@@ -114,6 +114,17 @@ pub enum Command {
         /// The pairs, at least one.
         pairs: Vec<SaId>,
     },
+    /// As [`Command::SetSubnets`], where the peer carries single protocols or ports only: a packet
+    /// goes through one of those pairs of which the own selectors match it, its flow always through the
+    /// same, and what none of them carries meets `rest`.
+    SelectSubnets {
+        /// The prefixes, as outgoing packets show them.
+        subnets: Subnets,
+        /// The pairs, at least one.
+        pairs: Vec<SaId>,
+        /// [`Policy::Hold`] or [`Policy::Deny`].
+        rest: Policy,
+    },
     /// Which of the connections between two prefixes live: their places in the order of the
     /// configuration. For those who watch; what happens to packets is said by the
     /// other commands.

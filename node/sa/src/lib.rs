@@ -23,4 +23,4 @@ pub use association::{
     Translation, Trust,
 };
 pub use channel::{Class, Command, DOUBTFUL, Notice, Policy, UNANSWERED, Use};
-pub use selector::TrafficSelector;
+pub use selector::{Fields, OPAQUE, Traffic, TrafficSelector};

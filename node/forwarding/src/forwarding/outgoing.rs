@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use sa::{Notice, SaId};
+use sa::{Flow, Notice, Policy, SaId};
 
 use super::{Forwarding, IPV6_MIN_MTU, Output, Trace};
 use crate::batch::{Batch, To};
@@ -54,6 +54,7 @@ impl Forwarding {
                     Err(reason) => self.counters.count(reason),
                 }
             }
+            Verdict::Select => self.through_selected(now, offload, packet, &inner, batch),
             Verdict::Pass => self.pass(offload, packet, &inner, batch),
             Verdict::PassAndTell => {
                 self.notify(Notice::FlowUsed(inner.flow));
@@ -68,6 +69,55 @@ impl Forwarding {
             }
             Verdict::Unknown => self.counters.count(Reason::NoClass),
         }
+    }
+
+    /// Sends a packet through the pair whose selectors match it, or nowhere (RFC 4301 §5.1).
+    #[inline(never)]
+    fn through_selected(
+        &mut self,
+        now: Instant,
+        offload: &Offload,
+        packet: &mut [u8],
+        inner: &Inner,
+        batch: &mut Batch,
+    ) {
+        if inner.fragment != Fragment::Whole && self.is_for_transport(inner) {
+            return match self.whole.add(now, inner, packet) {
+                Ok(None) => {}
+                Ok(Some(mut whole)) => match whole::parse(&whole) {
+                    Some(inner) => {
+                        self.through_selected(now, &Offload::NONE, &mut whole, &inner, batch);
+                    }
+                    None => self.counters.count(Reason::Untransportable),
+                },
+                Err(_) => self.counters.count(Reason::Untransportable),
+            };
+        }
+        let sealed = match self.selected(inner) {
+            (Some(sa), _) => self.seal(now, sa, offload, packet, inner, batch),
+            // Nobody can say whose it is (RFC 4301 §7).
+            (None, _) if inner.fragment == Fragment::Later => Err(Reason::Fragment),
+            (None, Policy::Hold) => Err(Reason::SaSpent),
+            (None, _) => {
+                if self.config.unreachable {
+                    self.complain(now, icmp::Error::Prohibited, packet, inner, batch);
+                }
+                Err(Reason::Denied)
+            }
+        };
+        match sealed {
+            Ok(()) => {}
+            Err(Reason::SaSpent) => self.trap(now, offload, packet, inner),
+            Err(reason) => self.counters.count(reason),
+        }
+    }
+
+    /// Whether a pair in transport mode may carry what this is a fragment of.
+    fn is_for_transport(&mut self, inner: &Inner) -> bool {
+        let sad = &mut self.sad;
+        let between = |ends: Flow| (ends.src(), ends.dst()) == (inner.flow.src(), inner.flow.dst());
+        let is_for = |sa| sad.get_mut(sa).and_then(|sa| sa.ends).is_some_and(between);
+        self.spd.select(inner, is_for).0.is_some()
     }
 
     /// Holds a packet of a flow without usable policy, and asks for one.

@@ -314,8 +314,8 @@ impl Delete {
     }
 }
 
-/// Traffic selectors (RFC 7296 §3.13). Those of unknown type, those with an empty range and OPAQUE
-/// ones are left out: none of our packets can match them.
+/// Traffic selectors (RFC 7296 §3.13). Those of unknown type and those with an empty range are left
+/// out: none of our packets can match them.
 fn read_selectors(mut reader: Reader<'_>) -> Result<Vec<TrafficSelector>, InvalidMessage> {
     let count = reader.u8("number of selectors")?;
     reader.take(3, "traffic selectors")?;

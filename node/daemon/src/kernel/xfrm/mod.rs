@@ -259,6 +259,7 @@ impl Xfrm {
             // The configuration refuses connections with this data plane.
             Command::SetSubnets { .. }
             | Command::ShareSubnets { .. }
+            | Command::SelectSubnets { .. }
             | Command::LinksUp { .. }
             | Command::ClearSubnets { .. } => {
                 let error = io::Error::from(io::ErrorKind::Unsupported);
