@@ -12,10 +12,10 @@ use crate::node::{Host, TestKey, seconds};
 use crate::{EAST, WEST, ip};
 
 /// Inner addresses of west and of east.
-const WEST_IN: &str = "10.1.0.1";
-const EAST_IN: &str = "10.2.0.1";
+pub(crate) const WEST_IN: &str = "10.1.0.1";
+pub(crate) const EAST_IN: &str = "10.2.0.1";
 /// A second address of east's gateway, and somebody else's.
-const EAST_2: &str = "198.51.100.13";
+pub(crate) const EAST_2: &str = "198.51.100.13";
 const MALLORY: &str = "203.0.113.66";
 
 fn ike_key(n: usize) -> ike::PublicKey {
@@ -23,7 +23,7 @@ fn ike_key(n: usize) -> ike::PublicKey {
     key.ike()
 }
 
-fn connection(
+pub(crate) fn connection(
     gateways: &[&str],
     key: usize,
     local: &str,
@@ -44,12 +44,18 @@ fn connection(
     }
 }
 
-fn net_of(host: &str) -> String {
+pub(crate) fn net_of(host: &str) -> String {
     format!("{}.0/24", host.rsplit_once('.').unwrap().0)
 }
 
 /// A host with an inner address, one connection, and nothing else that is not in the clear.
-fn host(net: &mut Net, outer: &[&str], inner: &str, key: usize, connection: Connection) -> usize {
+pub(crate) fn host(
+    net: &mut Net,
+    outer: &[&str],
+    inner: &str,
+    key: usize,
+    connection: Connection,
+) -> usize {
     let mut host = Host::plain(outer[0]);
     host.addresses.extend(outer[1..].iter().chain([&inner]).map(|a| ip(a)));
     let mut groups = Groups::new();
@@ -76,15 +82,15 @@ fn send(net: &mut Net, from: usize, source: &str, to: &str, text: &str) {
     net.drain(from);
 }
 
-fn heard(net: &Net, host: usize, text: &str) -> bool {
+pub(crate) fn heard(net: &Net, host: usize, text: &str) -> bool {
     net.hosts[host].inbox.iter().any(|(_, said)| said == text)
 }
 
-fn view(net: &Net, host: usize) -> keying::ConnectionView {
+pub(crate) fn view(net: &Net, host: usize) -> keying::ConnectionView {
     net.hosts[host].node.as_ref().unwrap().keying.connections(net.now).remove(0)
 }
 
-fn clear(net: &Net) -> usize {
+pub(crate) fn clear(net: &Net) -> usize {
     net.wire.iter().filter(|seen| seen.kind == Kind::Clear).count()
 }
 

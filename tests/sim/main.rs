@@ -27,6 +27,8 @@ mod ports;
 mod reload;
 mod resumption;
 mod rules;
+mod single_ports;
+mod site;
 mod strangers;
 mod uplinks;
 mod weaker;

@@ -12,6 +12,7 @@ pub(crate) use tests::key::TestKey;
 use crate::net::{Kind, Seen};
 use crate::packet;
 use crate::plane::{Out, Plane};
+use crate::site::Site;
 
 /// Something on the wire.
 #[derive(Clone, Debug)]
@@ -86,6 +87,8 @@ enum Way {
 pub(crate) struct Host {
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) node: Option<Node>,
+    /// Somebody else's software, instead.
+    pub(crate) site: Option<Box<Site>>,
     /// Hosts behind it, for which it forwards; they are as good as its own applications here.
     pub(crate) behind: Vec<IpAddr>,
     /// What its applications received: from whom, what.
@@ -103,6 +106,7 @@ impl Host {
         Self {
             addresses: vec![addr.parse().unwrap()],
             node: None,
+            site: None,
             behind: Vec::new(),
             inbox: Vec::new(),
             echo: true,
@@ -180,6 +184,9 @@ impl Host {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        if let Some(site) = &self.site {
+            return site.poll_timeout();
+        }
         let node = self.node.as_ref()?;
         let keying = node.keying.poll_timeout().map(|(at, _)| at);
         keying.into_iter().chain(node.plane.poll_timeout()).min()
@@ -189,6 +196,9 @@ impl Host {
         if let Some(node) = &mut self.node {
             node.keying.handle_timeout(now);
             node.plane.handle_timeout(now);
+        }
+        if let Some(site) = &mut self.site {
+            site.handle_timeout(now);
         }
         self.collect();
     }
@@ -207,6 +217,10 @@ impl Host {
     /// An application sends a packet.
     pub(crate) fn send_octets(&mut self, now: Instant, octets: &[u8]) {
         let (from, to) = packet::addresses(octets);
+        if let Some(site) = &mut self.site {
+            site.plane.send(now, octets);
+            return self.collect();
+        }
         let Some(node) = &mut self.node else {
             return self.outbox.push_back(Sent::Clear(octets.to_vec()));
         };
@@ -222,6 +236,10 @@ impl Host {
     pub(crate) fn receive(&mut self, now: Instant, sent: Sent) {
         match sent {
             Sent::Ike(t) => {
+                if let Some(site) = &mut self.site {
+                    site.hear(now, &t);
+                    return self.collect();
+                }
                 let Some(node) = &mut self.node else { return };
                 let (local, remote) = (t.remote, t.local);
                 // A keepalive ends at the socket.
@@ -231,9 +249,13 @@ impl Host {
                 }
             }
             Sent::Esp(envelope, octets) => {
-                let Some(node) = &mut self.node else { return };
+                let plane = match (&mut self.node, &mut self.site) {
+                    (Some(node), _) => &mut node.plane,
+                    (_, Some(site)) => &mut site.plane,
+                    _ => return,
+                };
                 let (local, remote) = (envelope.remote, envelope.local);
-                node.plane.receive(now, Envelope { local, remote, udp: envelope.udp }, &octets);
+                plane.receive(now, Envelope { local, remote, udp: envelope.udp }, &octets);
             }
             Sent::Clear(octets) => {
                 let (from, to) = packet::addresses(&octets);
@@ -251,9 +273,10 @@ impl Host {
 
     /// Hands what the plane decrypted to the applications.
     fn deliver_opened(&mut self, now: Instant) {
-        let opened = match &mut self.node {
-            Some(node) => std::mem::take(&mut node.plane.opened),
-            None => Vec::new(),
+        let opened = match (&mut self.node, &mut self.site) {
+            (Some(node), _) => std::mem::take(&mut node.plane.opened),
+            (_, Some(site)) => std::mem::take(&mut site.plane.opened),
+            _ => Vec::new(),
         };
         for octets in opened {
             self.deliver(now, &octets);
@@ -319,7 +342,10 @@ impl Host {
     }
 
     /// Takes over what the plane put out.
-    fn collect(&mut self) {
+    pub(crate) fn collect(&mut self) {
+        if let Some(site) = &mut self.site {
+            self.outbox.extend(site.take());
+        }
         let Some(node) = &mut self.node else { return };
         for out in node.plane.take() {
             self.outbox.push_back(match out {

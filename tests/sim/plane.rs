@@ -99,6 +99,10 @@ impl Plane {
         }
     }
 
+    pub(crate) fn counters(&self) -> forwarding::Counters {
+        self.forwarding.counters()
+    }
+
     pub(crate) fn take(&mut self) -> Vec<Out> {
         std::mem::take(&mut self.out)
     }

@@ -54,7 +54,8 @@ pub struct Counters {
     pub no_class: u64,
     /// Outgoing multicast, broadcast, link-local packets that no policy let pass.
     pub not_holdable: u64,
-    /// Outgoing later fragments that a rule for single ports may be for: they have none.
+    /// Outgoing later fragments that a rule for single ports, or a pair for such, may be for: they
+    /// have none.
     pub fragment: u64,
     /// Held packets that a later one of the same flow replaced (RFC 4322 §3.1.2).
     pub hold_replaced: u64,

@@ -16,6 +16,7 @@ use crate::hash::Seeded;
 use crate::packet::{Fragment, Inner, is_error_message};
 use crate::path::Path;
 use crate::prefixes::PrefixTable;
+use crate::spd::Spd;
 
 /// One pair at work.
 pub(crate) struct Sa {
@@ -198,7 +199,7 @@ struct Owner {
     configured: bool,
     /// It may go on, and stands in nobody's way.
     leaving: bool,
-    /// For single protocols or ports also or only: it says little of who has the address.
+    /// For single protocols or ports also or only.
     in_part: bool,
     /// The peer's outer address.
     peer: SocketAddr,
@@ -412,19 +413,22 @@ impl Inbound<'_> {
     /// Whether this pair may carry this packet (RFC 4301 §5.2, step 4): its selectors match, and
     /// no other pair has the better claim to the source address.
     #[inline]
-    pub(crate) fn admit(&mut self, inner: &Inner, packet: &[u8]) -> Result<(), Reason> {
+    pub(crate) fn admit(&mut self, inner: &Inner, packet: &[u8], spd: &Spd) -> Result<(), Reason> {
         if self.sa.admitted == Some((inner.flow, self.generation)) {
             return Ok(());
         }
-        self.judge(inner, packet)
+        self.judge(inner, packet, spd)
     }
 
-    fn judge(&mut self, inner: &Inner, packet: &[u8]) -> Result<(), Reason> {
+    fn judge(&mut self, inner: &Inner, packet: &[u8], spd: &Spd) -> Result<(), Reason> {
         let sa = &mut *self.sa;
         let (src, dst) = (inner.flow.src(), inner.flow.dst());
         if inner.traffic().matches(&sa.remote.0, &sa.local.0) {
             if !may_send(self.owners, sa.id, src) {
-                return Err(Reason::InnerOwner);
+                // Of several links another may have a part of the addresses only, and be the closer
+                // owner of that; what we send there through this one may come back through it.
+                let named = sa.configured && spd.names(&inner.flow.reversed(), sa.id);
+                return if named { Ok(()) } else { Err(Reason::InnerOwner) };
             }
             if sa.local.is_plain() && sa.remote.is_plain() {
                 sa.admitted = Some((inner.flow, self.generation));

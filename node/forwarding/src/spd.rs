@@ -223,6 +223,13 @@ impl Spd {
         })
     }
 
+    /// Whether what a configuration has between these addresses goes through this pair.
+    pub(crate) fn names(&self, flow: &Flow, sa: SaId) -> bool {
+        let mut all = self.configured.matches(flow.dst()).map(|(_, entries)| entries);
+        all.find_map(|entries| entries.iter().find(|entry| entry.local.contains(flow.src())))
+            .is_some_and(|entry| entry.policy == Policy::Encrypt(sa) || entry.pairs.contains(&sa))
+    }
+
     /// Sets what happens between two prefixes; `false` if there is no room.
     pub(crate) fn set_subnets(
         &mut self,

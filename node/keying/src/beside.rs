@@ -85,17 +85,29 @@ impl Configured {
         if new.rekeys.is_some_and(|old| self.beside.contains(&old)) {
             return Fate::Beside;
         }
-        if new.rekeys.is_some() || base.ike != new.ike || new.covers(base) {
+        if new.rekeys.is_some() || base.ike != new.ike {
             return Fate::Settled;
         }
-        let has_it = |other: &Joint| other.covers(new) && !(new.covers(other) && other.ours);
-        let others = self.beside.iter().filter(|sa| **sa != id).filter_map(|sa| self.pairs.get(sa));
-        let superfluous = new.ours && std::iter::once(base).chain(others).any(has_it);
-        if superfluous || self.beside.len() >= MAX_BESIDE {
+        if new.ours && self.has_all_of(id, new) {
+            // Asked for more, the peer has given what it had given.
+            Fate::Superfluous
+        } else if new.covers(base) {
+            Fate::Settled
+        } else if self.beside.len() >= MAX_BESIDE {
             Fate::Superfluous
         } else {
             Fate::Beside
         }
+    }
+
+    /// Whether the other pairs in use carry together what this one does.
+    fn has_all_of(&self, id: SaId, new: &Joint) -> bool {
+        let covered = |local: &TrafficSelector, remote: &TrafficSelector| {
+            let covers = |side: &[TrafficSelector], one| side.iter().any(|s| s.covers(one));
+            let mut others = self.in_use().filter(|(sa, _)| *sa != id);
+            others.any(|(_, other)| covers(&other.local, local) && covers(&other.remote, remote))
+        };
+        new.local.iter().all(|local| new.remote.iter().all(|remote| covered(local, remote)))
     }
 
     /// Sends on this pair first from now on. Others stay beside it if the peer has them still, and they

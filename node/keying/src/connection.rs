@@ -619,6 +619,8 @@ impl Keying {
         {
             return self.ike.close_child(now, id);
         }
+        let is_late =
+            rekeys.and_then(|old| configured.pairs.get(&old)).is_some_and(|old| old.doomed);
         let joint = Joint {
             ike,
             local: child.local.clone(),
@@ -628,7 +630,8 @@ impl Keying {
             ours,
             rekeys,
             proven: ours,
-            doomed: false,
+            // What replaces a pair that is to go has to go as well.
+            doomed: is_late,
             used: Use::default(),
         };
         configured.pairs.insert(id, joint);
@@ -649,6 +652,9 @@ impl Keying {
         match current {
             Some(old) if rekeys == Some(old) && ours => self.use_pair(now, index, id),
             Some(old) if rekeys == Some(old) => self.use_when_proven(now, index, id, GRACE),
+            _ if is_late && current.is_some() => {
+                self.set_connection_deadline(index, Some(now + GRACE));
+            }
             _ if fate == Fate::Beside && ours => self.use_beside(now, index, id),
             _ if fate == Fate::Beside => self.configured_after_drain.push((index, id)),
             _ if fate == Fate::Superfluous => self.ike.close_child(now, id),

@@ -40,7 +40,12 @@ impl Keying {
         let of = || self.configured.iter().filter(has);
         let living: Vec<SaId> =
             of().filter(|c| !c.silent).filter_map(|c| c.carries(subnets)).collect();
-        if living.is_empty() { of().filter_map(|c| c.carries(subnets)).collect() } else { living }
+        let selects = |c: &Configured| !c.silent && c.selects(subnets).next().is_some();
+        if living.is_empty() && !of().any(selects) {
+            of().filter_map(|c| c.carries(subnets)).collect()
+        } else {
+            living
+        }
     }
 
     /// The connections between two prefixes that live: their places in the order of the

@@ -120,8 +120,8 @@ pub enum What {
         /// The peer's outer address.
         gateway: IpAddr,
     },
-    /// The pair of a configured connection is for single protocols or ports also or only, because the
-    /// peer grants no more: packets of those are not sent, as connections are made of whole subnets.
+    /// A pair of a configured connection is for single protocols or ports also or only, because the
+    /// peer grants no more: what it has not granted goes nowhere.
     ConnectionNarrowed {
         /// The connection.
         name: String,
@@ -129,7 +129,7 @@ pub enum What {
         local: Vec<TrafficSelector>,
         /// What is granted on the peer's.
         remote: Vec<TrafficSelector>,
-        /// Whether the connection carries anything at all.
+        /// Whether any packet can match both sides.
         carries: bool,
     },
     /// A configured connection has lost its last pair.

@@ -12,6 +12,7 @@ use crate::ecn;
 use crate::esp;
 use crate::packet::{IP_IN_IP, IPV6, Inner, NO_NEXT_HEADER};
 use crate::sad::{Inbound, Sa};
+use crate::spd::Spd;
 use crate::translate;
 use crate::transport::{self, Head};
 
@@ -61,7 +62,7 @@ impl Forwarding {
             inbound.sa.moved = Some(now);
         }
 
-        let judged = judge(&mut inbound, outer, datagram, opened);
+        let judged = judge(&mut inbound, &self.spd, outer, datagram, opened);
         if first {
             self.tell(Output::Trace(Trace::FirstIn(id)));
             self.notify(Notice::FirstPacket(id));
@@ -94,6 +95,7 @@ impl Forwarding {
 #[inline]
 fn judge(
     inbound: &mut Inbound<'_>,
+    spd: &Spd,
     outer: &Outer,
     datagram: &mut [u8],
     opened: esp::Opened,
@@ -107,7 +109,7 @@ fn judge(
         // From where it came, whatever the pair says: that is for the selectors to judge.
         let flow = Flow::new(outer.remote.ip(), ends.src()).ok_or(Reason::InnerSelector)?;
         let (inner, head) = transport::rebuild(flow, opened.next_header, packet, outer.tos)?;
-        inbound.admit(&inner, &[])?;
+        inbound.admit(&inner, &[], spd)?;
         return Ok((inner, Some(head)));
     }
     let is_v4 = match opened.next_header {
@@ -119,7 +121,7 @@ fn judge(
     if inner.is_v4() != is_v4 {
         return Err(Reason::InnerMalformed);
     }
-    inbound.admit(&inner, packet)?;
+    inbound.admit(&inner, packet, spd)?;
     ecn::decapsulate(packet, inner.tos, outer.tos).ok_or(Reason::Congestion)?;
     let Some(translation) = &inbound.sa.translation else { return Ok((inner, None)) };
     let inner = translate::incoming(translation, packet, &inner);

@@ -2,6 +2,7 @@
 
 mod at_speed;
 mod in_transport;
+mod selected;
 
 use super::*;
 use std::time::Duration;
