@@ -80,7 +80,7 @@ impl Configured {
     /// What becomes of one of its pairs that is not in use yet.
     pub(crate) fn fate(&self, id: SaId) -> Fate {
         let Some(new) = self.pairs.get(&id) else { return Fate::Settled };
-        let base = self.current.or(self.next_pair()).filter(|base| *base != id);
+        let base = self.current.or(self.next).filter(|base| *base != id);
         let Some(base) = base.and_then(|base| self.pairs.get(&base)) else { return Fate::Settled };
         if new.rekeys.is_some_and(|old| self.beside.contains(&old)) {
             return Fate::Beside;

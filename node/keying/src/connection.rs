@@ -157,7 +157,7 @@ pub(crate) struct Configured {
     /// What else the peer is asked for.
     pub(crate) wishes: Wishes,
     /// The pair to send on once the peer is known to have it.
-    next: Option<SaId>,
+    pub(crate) next: Option<SaId>,
     /// Replaced pairs that still receive.
     pub(crate) replaced: Vec<SaId>,
 }
@@ -264,11 +264,6 @@ impl Configured {
         let replaces = |sa: &SaId| self.pairs.iter().any(|(id, pair)| pair.doomed && id != sa);
         let winner = self.next.or_else(|| self.current.filter(replaces))?;
         self.pairs.get(&winner).filter(|pair| !pair.proven).map(|pair| pair.ike)
-    }
-
-    /// The pair to send on once the peer is known to have it.
-    pub(crate) fn next_pair(&self) -> Option<SaId> {
-        self.next
     }
 
     /// The IKE SA of the pair that is sent on.
@@ -798,8 +793,8 @@ impl Keying {
             }
         }
         let was_beside = configured.beside.remove(&sa);
-        let newest = configured.pairs.iter().max_by_key(|(id, p)| (!p.doomed, **id));
-        let other = configured.next.or(newest.map(|(id, _)| *id));
+        let newest = || configured.pairs.iter().max_by_key(|(id, p)| (!p.doomed, **id));
+        let other = configured.next.or_else(|| newest().map(|(id, _)| *id));
         if configured.current == Some(sa) {
             configured.current = None;
             match other {
