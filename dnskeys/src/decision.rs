@@ -141,19 +141,19 @@ pub fn decide(dest: IpAddr, answer: &Answer, rules: &Rules, strict: Strictness) 
         survey.take(dest, signed, record, rules);
     }
     let candidates = survey.candidates(dest);
-    if candidates.is_empty() {
-        return match survey.reason() {
-            // What is left is a broken announcement, which is not the absence of one.
-            None | Some(Reason::UnsignedDelegation) if !records.malformed.is_empty() => {
-                deny(Reason::Malformed, Life::Short)
-            }
-            reason => fall_back(strict, reason.unwrap_or(Reason::NoUsableGateway), ttl),
-        };
+    let reason = if candidates.is_empty() {
+        survey.reason().unwrap_or(Reason::NoUsableGateway)
+    } else if !signed && demands_signature(rules, strict) {
+        Reason::Unsigned
+    } else {
+        return Verdict::Negotiate { candidates, security: answer.security, life: ttl };
+    };
+    if records.malformed.is_empty() {
+        return fall_back(strict, reason, ttl);
     }
-    if !signed && demands_signature(rules, strict) {
-        return fall_back(strict, Reason::Unsigned, ttl);
-    }
-    Verdict::Negotiate { candidates, security: answer.security, life: ttl }
+    // None that can be read will do, and who knows what the others say: a broken announcement is
+    // not the absence of one.
+    deny(Reason::Malformed, Life::Short)
 }
 
 /// Why a gateway is not called although its record is well-formed; `None` if it may be.

@@ -229,6 +229,35 @@ fn a_malformed_record_beside_a_good_one() {
     }
 }
 
+/// Rule 22: beside one that cannot be read, records that nobody here can use are no more than none
+/// at all. So it is where a gateway is named without a key, of that gateway's own record.
+/// P6.
+#[test]
+fn a_malformed_record_beside_one_of_no_use() {
+    let spoil = |mut set: RecordSet| {
+        set.malformed = vec![Malformed { source: Source::Txt, why: "precedence" }];
+        Outcome::Records(set)
+    };
+    for group in [Group::PrivateOrClear, Group::Private] {
+        for unusable in
+            [records(&[(10, ip("127.0.0.1"), key(1))]), records(&[(10, ip(EAST), None)])]
+        {
+            let answer = spoil(unusable);
+            let set = |net: &mut Net| net.dns.set(ip(EAST), Security::Secure, answer.clone());
+            let (became, state) = outcome(group, set);
+            assert_eq!((became, state.state), (Nothing, StateName::Deny), "{group}");
+            assert_eq!(state.reason, Some(Why::Dns(Reason::Malformed)), "{group}");
+        }
+        let (became, state) = outcome(group, |net| {
+            net.dns.publish(ip(EAST), ip(GATEWAY), None, Security::Secure);
+            let own = spoil(records(&[(10, ip("203.0.113.99"), key(2))]));
+            net.dns.set(ip(GATEWAY), Security::Secure, own);
+        });
+        assert_eq!((became, state.state), (Nothing, StateName::Deny), "{group}");
+        assert_eq!(state.reason, Some(Why::Dns(Reason::Malformed)), "{group}");
+    }
+}
+
 /// Rules 25, 68.
 #[test]
 fn every_gateway_is_tried_in_order_of_precedence() {

@@ -140,7 +140,7 @@ impl Keying {
                     called_again: false,
                     anew: false,
                     behind_nat: false,
-                    spoilt: partly_malformed(answer),
+                    spoilt: spoilt(answer),
                     anonymous: false,
                 };
                 self.negotiate(now, flow, pending, renewed, unchanged);
@@ -610,23 +610,14 @@ impl Keying {
     }
 }
 
-/// Whether some records cannot be read: the gateways of the others are tried, and if none of them
-/// will do, what is left is as if it were all there is (rule 22).
-fn partly_malformed(answer: &Answer) -> Option<Reason> {
-    match &answer.outcome {
-        Outcome::Records(set) if !set.malformed.is_empty() => Some(Reason::Malformed),
-        _ => None,
-    }
-}
-
-/// Why an answer that should have carried a gateway's key spoils the whole (rules 20, 22).
+/// Why no failure may end in the clear after this answer: not all of it can be read or believed. The
+/// gateways of what can are tried, and if none of them will do, what is left is as if it were all
+/// there is (rules 20, 22).
 fn spoilt(answer: &Answer) -> Option<Reason> {
     match &answer.outcome {
         _ if answer.security == Security::Bogus => Some(Reason::Bogus),
         Outcome::Bogus => Some(Reason::Bogus),
-        Outcome::Records(set) if set.gateways.is_empty() && !set.malformed.is_empty() => {
-            Some(Reason::Malformed)
-        }
+        Outcome::Records(set) if !set.malformed.is_empty() => Some(Reason::Malformed),
         Outcome::Records(_) | Outcome::NoRecord | Outcome::NoName | Outcome::Failed(_) => None,
     }
 }
