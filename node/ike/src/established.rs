@@ -516,7 +516,12 @@ impl Established {
     pub(crate) fn succeed(&mut self, turn: &mut Turn<'_>, successor: IkeSa, ours: bool) {
         // Under that one nothing more is made.
         self.forget_owed(turn);
-        let old = std::mem::replace(&mut self.current, successor);
+        let mut old = std::mem::replace(&mut self.current, successor);
+        // What was asked under it goes with it, answer and all; it is still wanted.
+        if let Some(ask) = old.pending().and_then(Pending::ask_of_successor) {
+            old.abandon();
+            turn.link.ask_first(turn.now, ask);
+        }
         self.current.keys.forget_signing();
         if ours {
             if turn.shared.tokens.is_some() {
@@ -668,6 +673,7 @@ impl Established {
     fn retransmit(&mut self, turn: &mut Turn<'_>) -> ControlFlow<End> {
         if let Some(datagrams) = self.current.repeat(turn.now) {
             turn.shared.counters.retransmissions += 1;
+            self.answer_again(turn);
             turn.send(datagrams);
             return ControlFlow::Continue(());
         }
@@ -680,6 +686,18 @@ impl Established {
             Some(Pending::DeleteIke(why)) => *why,
             _ => End::Timeout,
         })
+    }
+
+    /// As long as the peer has not spoken under a successor of its making it may not have our answer
+    /// that made it. It asks for that again, but where we were then; and under the successor it
+    /// cannot be told where we are.
+    fn answer_again(&self, turn: &mut Turn<'_>) {
+        if self.current.heard {
+            return;
+        }
+        for old in self.old.iter().filter(|old| old.sa.pending().is_none()) {
+            turn.send(old.sa.last_response().to_vec());
+        }
     }
 
     /// An old SA whose Delete nobody answers is forgotten, and so is one nobody deletes.

@@ -37,6 +37,8 @@ pub(crate) struct IkeSa {
     next_request: u32,
     outstanding: Option<Outstanding>,
     expected_request: u32,
+    /// Whether the peer has spoken under it.
+    pub(crate) heard: bool,
     last_response: Vec<Vec<u8>>,
     requests: Reassembly,
     responses: Reassembly,
@@ -153,6 +155,7 @@ impl IkeSa {
             next_request: 0,
             outstanding: None,
             expected_request: 0,
+            heard: false,
             last_response: Vec::new(),
             requests: Reassembly::default(),
             responses: Reassembly::default(),
@@ -310,11 +313,18 @@ impl IkeSa {
         {
             return Err(Dropped::Stray);
         }
-        if header.response {
+        let received = if header.response {
             self.receive_response(header, sealed)
         } else {
             self.receive_request(header, sealed)
-        }
+        }?;
+        self.heard = true;
+        Ok(received)
+    }
+
+    /// What the peer was answered last.
+    pub(crate) fn last_response(&self) -> &[Vec<u8>] {
+        &self.last_response
     }
 
     fn receive_response(

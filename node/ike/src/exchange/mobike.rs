@@ -16,6 +16,7 @@ use subtle::ConstantTimeEq as _;
 use crate::api::{Encapsulation, End, Mobike};
 use crate::established::{Established, Which};
 use crate::exchange::{Ask, Pending};
+use crate::ike_sa::IkeSa;
 use crate::message::{ExchangeType, Notify, NotifyType, Payload, Payloads};
 use crate::path::{Path, detect, detection_hash, pretended_hash};
 use crate::peering::{Turn, bare};
@@ -105,9 +106,9 @@ impl Mobility {
     }
 }
 
-/// NAT detection for a path of an established SA.
-fn nat_detection(established: &Established, turn: &Turn<'_>, path: Path) -> [Payload; 2] {
-    let (spi_i, spi_r) = (established.current.spi_i, established.current.spi_r);
+/// NAT detection for a path, under an established SA.
+fn nat_detection(sa: &IkeSa, turn: &Turn<'_>, path: Path) -> [Payload; 2] {
+    let (spi_i, spi_r) = (sa.spi_i, sa.spi_r);
     let source = match turn.shared.config.encapsulation {
         Encapsulation::WhenNatted => detection_hash(spi_i, spi_r, path.local),
         Encapsulation::Force => pretended_hash(spi_i, spi_r, path.local),
@@ -123,7 +124,7 @@ fn nat_detection(established: &Established, turn: &Turn<'_>, path: Path) -> [Pay
 /// has changed its mind (RFC 4555 §3.8).
 pub(crate) fn liveness(established: &Established, turn: &Turn<'_>) -> Vec<Payload> {
     if established.mobility.agreed && turn.link.initiator {
-        nat_detection(established, turn, turn.link.path).to_vec()
+        nat_detection(&established.current, turn, turn.link.path).to_vec()
     } else {
         Vec::new()
     }
@@ -204,7 +205,7 @@ pub(crate) fn relocate(established: &mut Established, turn: &mut Turn<'_>, local
 pub(crate) fn update(established: &mut Established, turn: &mut Turn<'_>) {
     let (path, cookie) = (turn.link.path, cookie(turn));
     let mut payloads = vec![bare(NotifyType::UPDATE_SA_ADDRESSES)];
-    payloads.extend(nat_detection(established, turn, path));
+    payloads.extend(nat_detection(&established.current, turn, path));
     payloads.push(cookie_payload(&cookie));
     if turn.shared.config.mobike == Mobike::Announce {
         payloads.extend(addresses(turn));
@@ -246,16 +247,17 @@ pub(crate) fn updated(
     note_how_seen(established, payloads);
     let before = turn.link.envelope();
     turn.link.esp = None;
-    note_nat(established, turn, payloads);
+    note_nat(established, turn, Which::Current, payloads);
     if turn.link.envelope() != before {
         established.tell_moved(turn);
     }
     ControlFlow::Continue(())
 }
 
-/// Takes NAT detection of the path in use into account.
-fn note_nat(established: &mut Established, turn: &mut Turn<'_>, payloads: &Payloads) {
-    let spis = (established.current.spi_i, established.current.spi_r);
+/// Takes NAT detection of the path in use into account, as it came under one of the SAs.
+fn note_nat(established: &mut Established, turn: &mut Turn<'_>, which: Which, payloads: &Payloads) {
+    let sa = established.sa_mut(which);
+    let spis = (sa.spi_i, sa.spi_r);
     let (local, remote) = (turn.link.path.local, turn.link.path.remote);
     if let Some(detected) = detect(payloads, spis, local, remote) {
         let force = turn.shared.config.encapsulation == Encapsulation::Force;
@@ -319,7 +321,9 @@ pub(crate) fn answer(
     {
         answer.push(cookie_payload(&cookie.data));
     }
-    if !established.mobility.agreed || which != Which::Current {
+    // Under an old one it is history: whoever asked it asks again under the successor. A candidate
+    // is the successor already to the peer, who made it.
+    if !established.mobility.agreed || matches!(which, Which::Old(_)) {
         return answer;
     }
     let update = payloads.notify(NotifyType::UPDATE_SA_ADDRESSES).is_some();
@@ -331,14 +335,14 @@ pub(crate) fn answer(
         answer.push(bare(NotifyType::UNEXPECTED_NAT_DETECTED));
         return answer;
     }
-    if update && !turn.link.initiator && !follow(established, turn, payloads) {
+    if update && !turn.link.initiator && !follow(established, turn, which, payloads) {
         answer.push(bare(NotifyType::UNACCEPTABLE_ADDRESSES));
         return answer;
     }
     if payloads.notify(NotifyType::NAT_DETECTION_SOURCE_IP).is_some() {
         let mut path = turn.link.path;
         (path.local, path.remote) = turn.reply;
-        answer.extend(nat_detection(established, turn, path));
+        answer.extend(nat_detection(established.sa_mut(which), turn, path));
     }
     if let Some(said) = said {
         established.mobility.others = said;
@@ -350,7 +354,12 @@ pub(crate) fn answer(
 }
 
 /// The initiator is where this request came from. False if it must not be.
-fn follow(established: &mut Established, turn: &mut Turn<'_>, payloads: &Payloads) -> bool {
+fn follow(
+    established: &mut Established,
+    turn: &mut Turn<'_>,
+    which: Which,
+    payloads: &Payloads,
+) -> bool {
     let remote = turn.reply.1.ip();
     let moves = remote != turn.link.path.remote.ip();
     // Transport mode is between the outer addresses themselves: it cannot move.
@@ -361,7 +370,7 @@ fn follow(established: &mut Established, turn: &mut Turn<'_>, payloads: &Payload
     let before = turn.link.envelope();
     let known = turn.link.esp.unwrap_or(turn.link.path);
     turn.move_to_reply();
-    note_nat(established, turn, payloads);
+    note_nat(established, turn, which, payloads);
     turn.link.esp = None;
     if known.remote.ip() == remote {
         if turn.link.envelope() != before {

@@ -78,6 +78,28 @@ impl Pending {
         }
     }
 
+    /// What to ask the successor instead, when the peer replaces the IKE SA before it answers. An
+    /// answer that comes yet is of no use: it has the old SPIs in its NAT detection, and says
+    /// nothing of what the peer has heard since.
+    pub(crate) fn ask_of_successor(&self) -> Option<Ask> {
+        match self {
+            Self::Liveness => Some(Ask::Liveness),
+            Self::UpdateAddresses(_) => Some(Ask::UpdateAddresses),
+            Self::TellAddresses(_) => Some(Ask::TellAddresses),
+            Self::CheckAddress(_) => Some(Ask::CheckAddress),
+            // While one of these is outstanding nothing is replaced, or it ends with the SA.
+            Self::Auth
+            | Self::Intermediate
+            | Self::DeleteChild(..)
+            | Self::DeleteUnborn
+            | Self::DeleteIke(_)
+            | Self::DeleteOld
+            | Self::CreateChild(_)
+            | Self::RekeyIke(_)
+            | Self::Followup(_) => None,
+        }
+    }
+
     /// Whether the IKE SA's replacement is under way.
     pub(crate) fn rekeys_ike(&self) -> bool {
         match self {

@@ -131,6 +131,168 @@ fn a_move_is_made_good_whatever_is_lost_and_whatever_is_under_way() {
     }
 }
 
+/// Where a node's ESP goes, and how.
+fn way(net: &Net, node: usize) -> Envelope {
+    let newest = |event: &Event| match event {
+        Event::Moved { envelope, .. } => Some(*envelope),
+        Event::ChildUp(child) => Some(child.envelope),
+        _ => None,
+    };
+    net.nodes[node].events.iter().rev().find_map(newest).unwrap()
+}
+
+/// Both ends have come to the same pair of addresses, and nothing is between them.
+fn assert_way(net: &Net, of_a: IpAddr, what: &str) {
+    let ends: Vec<_> = net.nodes.iter().map(Node::ended).collect();
+    assert_eq!(ends, [[], []], "{what}");
+    assert!(net.nodes.iter().all(|n| n.children.len() == 1), "{what}");
+    let (a, b) = (way(net, 0), way(net, 1));
+    assert_eq!((a.local.ip(), a.remote.ip()), (of_a, addr(1)), "{what}");
+    assert_eq!((b.local.ip(), b.remote.ip()), (addr(1), of_a), "{what}");
+    assert_eq!((a.udp, b.udp), (false, false), "{what}");
+}
+
+#[test]
+fn a_check_that_is_lost_with_its_ike_sa_is_made_under_the_next() {
+    let (mut net, a, _) = mobile();
+    readdress(&mut net, 0, elsewhere());
+    let update = net.wire.pop_front().unwrap();
+    net.deliver(&update);
+    let (answer, _lost) = (net.wire.pop_front().unwrap(), net.wire.pop_front().unwrap());
+    net.deliver(&answer);
+    assert!(net.wire.is_empty());
+    let now = net.now;
+    net.nodes[0].ike.rekey_ike(now, a);
+    net.settle();
+    assert_way(&net, elsewhere(), "check");
+}
+
+#[test]
+fn an_update_that_is_lost_with_its_ike_sa_is_made_under_the_next() {
+    let (mut net, _, b) = mobile();
+    readdress(&mut net, 0, elsewhere());
+    net.wire.clear();
+    let now = net.now;
+    net.nodes[1].ike.rekey_ike(now, b);
+    net.collect();
+    // It still asks the old address, which leads here for a while.
+    let mut rekey = net.wire.pop_front().unwrap();
+    rekey.to.set_ip(elsewhere());
+    net.deliver(&rekey);
+    net.settle();
+    assert_way(&net, elsewhere(), "update");
+}
+
+#[test]
+fn an_answer_that_is_overtaken_by_a_rekey_shows_no_nat_where_none_is() {
+    let (mut net, _, b) = mobile();
+    let now = net.now;
+    net.nodes[1].ike.rekey_ike(now, b);
+    net.collect();
+    net.wire.clear();
+    readdress(&mut net, 0, elsewhere());
+    let update = net.wire.pop_front().unwrap();
+    net.deliver(&update);
+    // The answer, and the rekey again.
+    let (answer, rekey) = (net.wire.pop_front().unwrap(), net.wire.pop_front().unwrap());
+    net.deliver(&rekey);
+    net.deliver(&answer);
+    net.run(Duration::from_secs(20));
+    assert_way(&net, elsewhere(), "overtaken");
+    assert!(net.nodes.iter().flat_map(|n| &n.events).all(|event| match event {
+        Event::Moved { envelope, .. } => !envelope.udp,
+        _ => true,
+    }));
+}
+
+#[test]
+fn a_move_under_a_successor_that_is_not_settled_yet_is_followed() {
+    let mut under_candidate = 0;
+    for probes in 0..8 {
+        let (mut net, a, b) = mobile();
+        // Other nonces.
+        for _ in 0..probes {
+            let now = net.now;
+            net.nodes[0].ike.probe(now, a);
+            net.nodes[1].ike.probe(now, b);
+            net.settle();
+        }
+        let now = net.now;
+        net.nodes[0].ike.rekey_ike(now, a);
+        net.nodes[1].ike.rekey_ike(now, b);
+        net.collect();
+        let (of_a, of_b) = (net.wire.pop_front().unwrap(), net.wire.pop_front().unwrap());
+        net.deliver(&of_b);
+        net.wire.clear();
+        net.deliver(&of_a);
+        let answer = net.wire.pop_front().unwrap();
+        net.deliver(&answer);
+        // Whatever they say now is lost, but for the move.
+        net.wire.clear();
+        readdress(&mut net, 0, elsewhere());
+        let mark = net.seen.len();
+        net.settle();
+        under_candidate += usize::from(net.seen.len() > mark);
+        net.run(Duration::from_secs(60));
+        assert_way(&net, elsewhere(), &format!("{probes}"));
+    }
+    assert!(under_candidate > 0);
+}
+
+#[test]
+fn a_move_is_made_good_in_whatever_order_rekeys_go_with_it() {
+    for seed in 0..400_u64 {
+        let (mut net, a, b) = mobile();
+        // Knuth's MMIX; the upper bits are the good ones.
+        let mut state = seed;
+        let mut draw = |below: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        let start = net.now;
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut plan = vec![(at(draw(3000)), 0), (at(draw(3000)), 1), (at(draw(3000)), 2)];
+        plan.push((at(draw(3000)), 3 + draw(2)));
+        plan.sort();
+        let until = at(90_000);
+        // Fewer than any request has tries.
+        let mut losses = 3;
+        loop {
+            net.collect();
+            // Some time may pass before the next one arrives, and not in order.
+            while !net.wire.is_empty() && draw(4) != 0 {
+                let place = usize::try_from(draw(net.wire.len() as u64)).unwrap();
+                let packet = net.wire.remove(place).unwrap();
+                if losses > 0 && draw(5) == 0 {
+                    losses -= 1;
+                } else {
+                    net.deliver(&packet);
+                }
+            }
+            let next = plan.first().map_or(until, |event| event.0);
+            if net.tick(next.min(net.now + Duration::from_millis(200)).min(until)) {
+                continue;
+            }
+            let now = net.now;
+            if now >= until && net.wire.is_empty() {
+                break;
+            }
+            if plan.first().is_some_and(|event| event.0 <= now) {
+                match plan.remove(0).1 {
+                    0 => readdress(&mut net, 0, elsewhere()),
+                    1 => net.nodes[0].ike.rekey_ike(now, a),
+                    2 => net.nodes[1].ike.rekey_ike(now, b),
+                    3 => net.nodes[0].ike.probe(now, a),
+                    _ => net.nodes[1].ike.probe(now, b),
+                }
+            }
+        }
+        assert_way(&net, elsewhere(), &format!("seed {seed}"));
+    }
+}
+
 #[test]
 fn two_moves_in_a_row_end_at_the_second() {
     let (mut net, _, _) = mobile();
