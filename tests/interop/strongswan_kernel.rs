@@ -5,6 +5,9 @@ use crate::machine::tell;
 
 /// Both ask for transport mode, as protocol 50 and in UDP, and either declines it.
 const TRANSPORT_STORIES: [&str; 4] = ["transport", "transport-udp", "they-decline", "we-decline"];
+/// Its kernel wants SAs for a packet: between two hosts, for single ports of theirs, where it looks
+/// like a NAT to us, and between networks.
+const TRAP_STORIES: [&str; 4] = ["asked", "ports", "encapsulated", "subnets"];
 
 /// Between two hosts, without an inner header: either side calls, and either rekeys while packets
 /// go to and fro, of which none is lost.
@@ -12,4 +15,13 @@ const TRANSPORT_STORIES: [&str; 4] = ["transport", "transport-udp", "they-declin
 fn strongswans_kernel_agrees_on_transport_mode() {
     let name = "strongswans_kernel_agrees_on_transport_mode";
     tell(name, "strongswan_kernel.sh", &TRANSPORT_STORIES);
+}
+
+/// RFC 7296 §2.9: strongSwan asks for what the packet is before all that it would like, in IKE_AUTH
+/// and in CREATE_CHILD_SA, and is granted all of it; packets go both ways, with extended sequence
+/// numbers as well, and none is lost while both sides rekey at once (§2.8.1).
+#[test]
+fn strongswans_kernel_calls_for_a_packet() {
+    let name = "strongswans_kernel_calls_for_a_packet";
+    tell(name, "strongswan_kernel.sh", &TRAP_STORIES);
 }
