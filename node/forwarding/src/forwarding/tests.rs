@@ -521,6 +521,19 @@ fn unknown_spis_are_hinted_at_sparingly() {
     assert_eq!(a.fwd.counters().unknown_spi, 100);
 }
 
+/// P14: what is too short to be anybody's ESP packet draws no hint, which would be longer.
+#[test]
+fn an_spi_alone_is_no_packet() {
+    let mut a = Plane::new();
+    for len in 4..28 {
+        let mut stray = vec![0; len];
+        stray[..4].copy_from_slice(&5000_u32.to_be_bytes());
+        assert!(a.receive(&[stray]).is_empty());
+        assert!(a.notices().is_empty(), "{len} octets");
+    }
+    assert_eq!(a.fwd.counters().unknown_spi, 24);
+}
+
 /// Rules 15, 32.
 /// gotatun 0.7.2.
 #[test]

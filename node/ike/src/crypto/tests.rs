@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::api::{Identity, PublicKey, SignatureScheme};
 use crate::crypto::schedule::Prf;
-use crate::crypto::seal::IkeCipher;
+use crate::crypto::seal::{IkeCipher, Sealer};
 use crate::internal::verify;
-use crate::message::{Authentication, Body, Message, NotifyType, Payloads};
+use crate::message::{Authentication, Body, Header, Message, NotifyType, Payloads};
 use crate::reassembly::Reassembly;
 use crate::tests::{KINDS, key_pair, public, sign};
 
@@ -561,4 +561,22 @@ fn a_signature_forged_by_cube_root_is_refused() {
         signature.extend(root);
         assert!(!verify(&key, SignatureScheme::RsaPkcs1Sha256, b"text", &signature));
     }
+}
+
+/// P14: nobody who has an SA with us asks with fewer octets than these, so that all are answered if
+/// we have lost it (RFC 6290), and who sends fewer need not be.
+#[test]
+fn no_cipher_makes_a_request_shorter_than_57_octets() {
+    use sa::Integrity;
+    let hashes =
+        [Integrity::HmacSha2_256_128, Integrity::HmacSha2_384_192, Integrity::HmacSha2_512_256];
+    let ciphers = IkeCipher::AEADS.into_iter().chain(hashes.into_iter().flat_map(IkeCipher::cbc));
+    let lengths: Vec<_> = ciphers
+        .map(|cipher| {
+            let (sk_e, sk_a) = (cipher.keymat_len(), cipher.integrity_keymat_len());
+            let sealer = Sealer::new(cipher, &vec![1; sk_e], &vec![2; sk_a]).unwrap();
+            Header::LEN + 4 + sealer.sealed_len(0)
+        })
+        .collect();
+    assert_eq!(lengths, [57, 57, 57, 80, 80, 88, 88, 96, 96]);
 }

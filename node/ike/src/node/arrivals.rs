@@ -82,7 +82,15 @@ impl Ike {
 
     fn answer_stateless(&mut self, datagram: Datagram<'_>, header: &Header, notify: Notify) {
         let octets = ike_sa_init_responder::stateless(header, notify);
-        self.shared.send(datagram.local, datagram.remote, vec![octets]);
+        self.answer_anybody(datagram, octets);
+    }
+
+    /// Answers somebody who has not shown to be where he says. Any source can be forged, so nobody
+    /// gets many more octets than came in his name.
+    fn answer_anybody(&mut self, datagram: Datagram<'_>, octets: Vec<u8>) {
+        if is_within_budget(datagram.octets.len(), octets.len()) {
+            self.shared.send(datagram.local, datagram.remote, vec![octets]);
+        }
     }
 
     fn init_response(&mut self, now: Instant, datagram: Datagram<'_>, message: &Message<'_>) {
@@ -187,6 +195,10 @@ impl Ike {
         let Some(ticket) = payloads.notify(NotifyType::TICKET_OPAQUE) else {
             return self.shared.count(InvalidMessage::Missing("ticket").into());
         };
+        // Shorter than its own answer would be, and nothing can be made of it.
+        if payloads.nonce.is_none() {
+            return self.shared.count(InvalidMessage::Missing("Nonce").into());
+        }
         // What it says is looked at only once its bearer may come in: under load, not before it has
         // brought a cookie.
         if !self.admit(now, datagram, message, payloads) {
@@ -278,8 +290,11 @@ impl Ike {
             return;
         }
         let Shared { tokens: Some(tokens), hints_sent, .. } = &mut self.shared else { return };
-        if hints_sent.allow(now, SENT_PER_SECOND) {
-            let octets = tokens.lost(&message.header);
+        let octets = tokens.lost(&message.header);
+        // No cipher of ours, nor any that is in use, makes a request that is too short for this.
+        if is_within_budget(datagram.octets.len(), octets.len())
+            && hints_sent.allow(now, SENT_PER_SECOND)
+        {
             self.shared.counters.lost_told += 1;
             self.shared.send(datagram.local, datagram.remote, vec![octets]);
         }
@@ -388,6 +403,12 @@ fn receive(state: State, turn: &mut Turn<'_>, message: &Message<'_>, own_spi: u6
             state
         }
     }
+}
+
+/// Whether so long an answer may go to somebody who has not shown to be where he says: at most half
+/// as long again as what came.
+fn is_within_budget(came: usize, answer: usize) -> bool {
+    2 * answer <= 3 * came
 }
 
 fn drop_unless_fragment(turn: &mut Turn<'_>, outcome: Result<Received, Dropped>) {

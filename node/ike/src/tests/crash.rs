@@ -147,19 +147,52 @@ fn nobody_gets_the_token_of_an_sa_that_stands() {
     assert!(net.nodes.iter().all(|n| n.ended().is_empty() && n.children.len() == 1));
 }
 
+/// A request under SPIs that nobody here has, of so many octets in all.
+fn under(spi: u64, octets: usize, from: &str) -> Packet {
+    let exchange = ExchangeType::INFORMATIONAL;
+    let (initiator, response) = (true, false);
+    let header = Header { spi_i: spi, spi_r: spi, exchange, initiator, response, message_id: 9 };
+    let mut message = Vec::new();
+    header.write(&mut message, crate::message::PayloadType::SK, octets);
+    message.extend([0, 0]);
+    message.extend(u16::try_from(octets - Header::LEN).unwrap().to_be_bytes());
+    message.resize(octets, 7);
+    let to = SocketAddr::new(addr(1), 500);
+    Packet { from: from.parse().unwrap(), to, octets: message }
+}
+
+/// P14.
 #[test]
 fn answers_are_rationed() {
     let (mut net, _, _) = with_tokens();
-    let auth = net.seen.iter().find(|p| p.octets[18] == 35).unwrap().clone();
-    for number in 0..1000_u16 {
-        let mut octets = auth.octets.clone();
-        octets[..2].copy_from_slice(&number.to_be_bytes());
-        octets[8..10].copy_from_slice(&number.to_be_bytes());
-        net.deliver(&Packet { octets, ..auth.clone() });
+    for number in 1..=1000 {
+        net.deliver(&under(number, SHORTEST_REQUEST, "203.0.113.66:500"));
     }
-    assert!(net.nodes[1].ike.counters().lost_told <= 100);
-    assert!(net.wire.iter().all(|p| p.octets.len() <= auth.octets.len()));
+    let told = net.nodes[1].ike.counters().lost_told;
+    assert!((1..=100).contains(&told), "{told}");
+    assert!(net.wire.iter().all(|p| 2 * p.octets.len() <= 3 * SHORTEST_REQUEST));
 }
+
+/// P14: anybody can write a request that nobody could have meant. What it would draw is twice as
+/// long.
+#[test]
+fn what_is_too_short_to_be_a_request_is_not_answered() {
+    let (mut net, _, _) = with_tokens();
+    let mark = net.seen.len();
+    for octets in 32..SHORTEST_REQUEST + 8 {
+        net.deliver(&under(u64::try_from(octets).unwrap(), octets, "203.0.113.66:500"));
+        net.now += Duration::from_secs(1);
+        if let Some(answer) = net.wire.pop_front() {
+            assert!(2 * answer.octets.len() <= 3 * octets);
+        } else {
+            assert!(octets < SHORTEST_REQUEST, "{octets}: nobody is told");
+        }
+    }
+    assert!(net.seen.len() > mark);
+}
+
+/// The shortest that any cipher of ours makes, and with an AEAD anybody's "are you there?".
+const SHORTEST_REQUEST: usize = 57;
 
 #[test]
 fn an_unknown_esp_packet_makes_its_sender_ask() {

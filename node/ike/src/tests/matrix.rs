@@ -325,8 +325,12 @@ fn no_secret_is_printed() {
 /// CVE-2016-5361.
 #[test]
 fn a_forged_request_draws_no_more_octets_than_it_has_by_half() {
-    let mut net = Net::pair();
-    // The smallest request that can be answered.
+    let mut net = Net::with(|c| {
+        c.token_secret = Some([5; 32].into());
+        c.post_quantum = true;
+    });
+    // The smallest request that can be answered, alone and with whatever draws more in its smallest
+    // form.
     let header = crate::message::Header {
         spi_i: 77,
         spi_r: 0,
@@ -336,32 +340,35 @@ fn a_forged_request_draws_no_more_octets_than_it_has_by_half() {
         message_id: 0,
     };
     let suites = crate::crypto::Suites { compatibility: false, additional: false };
+    let smallest = [(28, None), (5, None), (31, None)];
     let mut offer = crate::crypto::offer_ike(suites, &[]);
-    offer[0]
-        .transforms
-        .retain(|t| [(20, Some(256)), (5, None), (31, None)].contains(&(t.id, t.key_length)));
+    offer[0].transforms.retain(|t| smallest.contains(&(t.id, t.key_length)));
     let mut public = vec![0; 32];
     public[0] = 9;
-    let octets = header.write_clear(&[
+    let smallest = [
         Payload::Sa(offer),
         Payload::KeyExchange(KeyExchange { group: 31, data: public }),
         Payload::Nonce(vec![3; 16]),
-    ]);
-    let packet = Packet {
-        from: "198.51.100.1:500".parse().unwrap(),
-        to: "192.0.2.2:500".parse().unwrap(),
-        octets,
-    };
-    net.deliver(&packet);
-    let answer = net.wire.pop_front().unwrap();
-    assert_eq!(net.nodes[1].ike.half_open(), 1);
-    assert!(
-        answer.octets.len() * 2 <= packet.octets.len() * 3,
-        "{} for {}",
-        answer.octets.len(),
-        packet.octets.len()
-    );
+    ];
+    let asks = [16388_u16, 16389, 16430, 16431, 16438];
+    let forms = 1 << asks.len();
+    for form in 0..forms {
+        let header = crate::message::Header { spi_i: 77 + form, ..header };
+        let asked = asks.iter().enumerate().filter(|(bit, _)| form >> bit & 1 == 1);
+        let asked = asked.map(|(_, kind)| Payload::Notify(Notify::new(NotifyType(*kind), [])));
+        let octets = header.write_clear(&smallest.iter().cloned().chain(asked).collect::<Vec<_>>());
+        let packet = Packet {
+            from: SocketAddr::new(IpAddr::from([198, 51, u8::try_from(form).unwrap(), 1]), 500),
+            to: "192.0.2.2:500".parse().unwrap(),
+            octets,
+        };
+        net.deliver(&packet);
+        let answer = net.wire.pop_front().unwrap();
+        assert_eq!(net.nodes[1].ike.half_open(), usize::try_from(form).unwrap() + 1);
+        let (answer, came) = (answer.octets.len(), packet.octets.len());
+        assert!(2 * answer <= 3 * came, "{form:05b}: {answer} for {came}");
+    }
     // And nothing more by itself.
     net.run(Duration::from_secs(40));
-    assert_eq!(net.seen.len(), 1);
+    assert_eq!(net.seen.len(), usize::try_from(forms).unwrap());
 }

@@ -1,7 +1,7 @@
 //! Coming back with a ticket (RFC 5723).
 
 use super::*;
-use crate::message::{Body, Message, NotifyType, Payloads};
+use crate::message::{Body, Header, Message, Notify, NotifyType, Payloads};
 
 const KEY: [u8; 32] = [5; 32];
 
@@ -236,6 +236,33 @@ fn under_load_no_ticket_is_looked_at_before_the_cookie() {
     net.settle();
     assert_eq!(exchanges(&net, mark)[..6], [38, 38, 38, 38, 34, 34]);
     assert_eq!(net.nodes[1].ike.counters().cookies_sent, 2, "the long way asks for its own");
+}
+
+/// P14: what has no nonce can only be forged, and a cookie is longer.
+#[test]
+fn who_brings_no_nonce_is_asked_for_no_cookie() {
+    let (mut net, _) = with_ticket();
+    start(&mut net, 1, &[KEY], |c| c.cookie_threshold = 0);
+    let header = Header {
+        spi_i: 7,
+        spi_r: 0,
+        exchange: ExchangeType::IKE_SESSION_RESUME,
+        initiator: true,
+        response: false,
+        message_id: 0,
+    };
+    let ticket = || Payload::Notify(Notify::new(NotifyType::TICKET_OPAQUE, []));
+    let nonce = Payload::Nonce(vec![1; 16]);
+    for (payloads, cookies) in [(vec![ticket()], 0), (vec![nonce, ticket()], 1)] {
+        let octets = header.write_clear(&payloads);
+        let (from, to) = ("198.51.100.1:500".parse().unwrap(), SocketAddr::new(addr(1), 500));
+        let came = octets.len();
+        net.deliver(&Packet { from, to, octets });
+        let answers: Vec<_> = net.wire.drain(..).map(|packet| packet.octets.len()).collect();
+        assert_eq!(answers.len(), cookies, "{came} octets");
+        assert!(answers.iter().all(|answer| 2 * answer <= 3 * came), "{answers:?} for {came}");
+    }
+    assert_eq!(net.nodes[1].ike.counters().cookies_sent, 1);
 }
 
 #[test]
