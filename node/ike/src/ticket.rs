@@ -1,7 +1,13 @@
 //! Tickets (RFC 5723 §6): all that a responder wants to know of a peer that comes back, sealed under
 //! a key of its own and kept by the peer.
+//!
+//! A ticket is good once, and that is certain while the node runs: what was used is remembered until
+//! it would not be good any more. Strangers cannot turn that against others. Nobody can have more
+//! than a share of what is remembered; and if there are so many that it must end somewhere, what
+//! would end first is forgotten, and no ticket is good any more that would end as soon.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::digest;
@@ -19,8 +25,17 @@ pub(crate) struct Tickets {
     current: LessSafeKey,
     previous: Option<LessSafeKey>,
     /// Until when they would be good, and their serial numbers: the first to be forgotten first.
-    used: BTreeSet<(u64, [u8; SERIAL])>,
+    /// Whose they are.
+    used: BTreeMap<(u64, [u8; SERIAL]), Holder>,
+    /// How many of them are somebody's.
+    holders: BTreeMap<Holder, u32>,
+    /// What is good until then or less may have been used, and forgotten.
+    floor: u64,
 }
+
+/// Whose a ticket is: the beginning of the name of the key. Who makes keys until two have the same
+/// shares his own share.
+type Holder = [u8; 8];
 
 /// What a ticket says.
 #[derive(Debug)]
@@ -39,6 +54,13 @@ impl Known {
     /// Whether this is who was known then.
     pub(crate) fn is(&self, peer: &Identification, key: &PublicKey) -> bool {
         self.identification == Identification::of(&peer.identity).octets && self.key == named(key)
+    }
+}
+
+impl Known {
+    fn holder(&self) -> Holder {
+        let [a, b, c, d, e, f, g, h, ..] = self.key;
+        [a, b, c, d, e, f, g, h]
     }
 }
 
@@ -69,7 +91,13 @@ impl Tickets {
             .filter_map(|key| UnboundKey::new(&AES_256_GCM, key.octets()).ok())
             .map(LessSafeKey::new);
         let current = keys.next()?;
-        Some(Self { current, previous: keys.next(), used: BTreeSet::new() })
+        Some(Self {
+            current,
+            previous: keys.next(),
+            used: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            floor: 0,
+        })
     }
 
     /// The same tickets are used as before, under other keys.
@@ -110,12 +138,8 @@ impl Tickets {
 
     /// What a ticket of ours says, if it is still good.
     pub(crate) fn open(&mut self, now: u64, ticket: &[u8]) -> Option<Known> {
-        while self.used.first().is_some_and(|(until, _)| *until <= now) {
-            self.used.pop_first();
-        }
-        // Full of used ones: nobody can show that another was not used.
-        if self.used.len() >= MAX_USED {
-            return None;
+        while self.used.first_key_value().is_some_and(|((until, _), _)| *until <= now) {
+            self.forget_first();
         }
         let (nonce, text) = ticket.split_first_chunk::<NONCE>()?;
         let open = |key: &LessSafeKey| {
@@ -132,13 +156,39 @@ impl Tickets {
         let resumable = Resumable::read(&mut reader)?;
         let key = reader.array("key").ok()?;
         let identification = reader.rest().to_vec();
-        let good = until > now && !self.used.contains(&(until, serial));
-        good.then_some(Known { resumable, serial, until, identification, key })
+        let known = Known { resumable, serial, until, identification, key };
+        let had = self.holders.get(&known.holder()).copied().unwrap_or_default();
+        let good = until > now && had < MAX_OF_ONE && !self.may_be_used(&known);
+        good.then_some(known)
     }
 
-    /// It was used, and its peer has proved that it is its own.
+    fn may_be_used(&self, known: &Known) -> bool {
+        known.until <= self.floor || self.used.contains_key(&(known.until, known.serial))
+    }
+
+    /// It was used, and its peer has proved that it is its own. False if it was before.
     pub(crate) fn spend(&mut self, known: &Known) -> bool {
-        self.used.insert((known.until, known.serial))
+        if self.may_be_used(known) {
+            return false;
+        }
+        self.used.insert((known.until, known.serial), known.holder());
+        *self.holders.entry(known.holder()).or_default() += 1;
+        if self.used.len() > MAX_USED {
+            self.floor = self.forget_first().map_or(self.floor, |until| until.max(self.floor));
+        }
+        true
+    }
+
+    /// Until when it would have been good.
+    fn forget_first(&mut self) -> Option<u64> {
+        let ((until, _), holder) = self.used.pop_first()?;
+        if let Entry::Occupied(mut count) = self.holders.entry(holder) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        Some(until)
     }
 }
 
@@ -168,18 +218,43 @@ const SERIAL: usize = 16;
 const PURPOSE: &[u8] = b"oe-node ticket 1";
 /// Used tickets remembered: as many peers as a node has.
 const MAX_USED: usize = 1 << 16;
+/// Of these, how many may be tickets that one key was given: more restarts than a node has in a day.
+const MAX_OF_ONE: u32 = 64;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng as _;
     use std::time::Instant;
 
-    const NOW: u64 = 1_800_000_000;
+    use super::*;
 
-    fn spent(serial: u32, until: u64) -> (u64, [u8; SERIAL]) {
+    const NOW: u64 = 1_800_000_000;
+    /// HMAC-SHA2-256, AES-GCM of 256 bits, X25519 and no more.
+    const SUITE: [u16; IkeSuite::NUMBERS] = [5, 20, 256, 31, 0];
+
+    fn spent(serial: u32, until: u64) -> ((u64, [u8; SERIAL]), Holder) {
         let mut octets = [0; SERIAL];
         octets[..4].copy_from_slice(&serial.to_be_bytes());
-        (until, octets)
+        ((until, octets), [0; 8])
+    }
+
+    /// A ticket given to this holder, good until then.
+    fn given(tickets: &Tickets, rng: &mut ChaCha20Rng, holder: u32, until: u64) -> Vec<u8> {
+        let mut point = [0; 32];
+        point[..4].copy_from_slice(&holder.to_be_bytes());
+        let key = PublicKey::Ed25519(point);
+        let suite = IkeSuite::from_numbers(SUITE).unwrap();
+        let resumable = Resumable { suite, sk_d: Secret::new(vec![3; 32]) };
+        tickets.seal(rng, until, &resumable, &Identity::Null, &key).unwrap()
+    }
+
+    fn is_taken(tickets: &mut Tickets, ticket: &[u8]) -> bool {
+        tickets.open(NOW, ticket).is_some_and(|known| tickets.spend(&known))
+    }
+
+    fn some() -> (Tickets, ChaCha20Rng) {
+        (Tickets::new(&[[5; 32].into()]).unwrap(), ChaCha20Rng::from_seed([1; 32]))
     }
 
     /// How long a stranger's worthless ticket takes; the best of some.
@@ -193,6 +268,49 @@ mod tests {
             begun.elapsed()
         };
         std::iter::repeat_with(once).take(10).min().unwrap_or_default()
+    }
+
+    #[test]
+    fn one_holder_has_its_share_and_no_more() {
+        let (mut tickets, mut rng) = some();
+        let all: Vec<_> =
+            (0..MAX_OF_ONE).map(|_| given(&tickets, &mut rng, 1, NOW + 100)).collect();
+        assert!(all.iter().all(|ticket| is_taken(&mut tickets, ticket)));
+        let (more, others) =
+            (given(&tickets, &mut rng, 1, NOW + 200), given(&tickets, &mut rng, 2, NOW + 100));
+        assert!(!is_taken(&mut tickets, &more));
+        assert!(is_taken(&mut tickets, &others));
+        // When its own are over it begins anew.
+        assert!(tickets.open(NOW + 100, &more).is_some());
+        assert!(tickets.holders.is_empty());
+    }
+
+    #[test]
+    fn many_holders_can_make_tickets_old_and_never_good_twice() {
+        let (mut tickets, mut rng) = some();
+        let patient = given(&tickets, &mut rng, 0, NOW + 50);
+        let early: Vec<_> = (1..20).map(|n| given(&tickets, &mut rng, n, NOW + 50)).collect();
+        assert!(early.iter().all(|ticket| is_taken(&mut tickets, ticket)));
+        // One that was looked at, and will not be proved before the others are forgotten.
+        let slow = given(&tickets, &mut rng, 30, NOW + 50);
+        let slow = tickets.open(NOW, &slow).unwrap();
+        let mut last = Vec::new();
+        for n in 0..u32::try_from(MAX_USED).unwrap() {
+            last = given(&tickets, &mut rng, 100 + n / MAX_OF_ONE, NOW + 100);
+            assert!(is_taken(&mut tickets, &last), "{n}");
+        }
+        assert_eq!(tickets.used.len(), MAX_USED);
+        assert!(tickets.used.keys().all(|(until, _)| *until == NOW + 100));
+        // Nobody remembers these, and yet they are not good; who never came back has lost by it.
+        assert!(!early.iter().any(|ticket| is_taken(&mut tickets, ticket)));
+        assert!(!tickets.spend(&slow));
+        assert!(!is_taken(&mut tickets, &last));
+        assert!(!is_taken(&mut tickets, &patient));
+        // Whoever gets one now can come back with it.
+        let new = given(&tickets, &mut rng, 0, NOW + 101);
+        assert!(is_taken(&mut tickets, &new));
+        assert!(!is_taken(&mut tickets, &new));
+        assert!(tickets.used.len() <= MAX_USED);
     }
 
     #[test]

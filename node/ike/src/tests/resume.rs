@@ -110,6 +110,29 @@ fn a_ticket_is_good_once() {
 }
 
 #[test]
+fn who_comes_back_all_the_time_signs_again_and_keeps_nobody_from_it() {
+    let (mut net, _) = with_ticket();
+    let mut cheap = 0;
+    for _ in 0..70 {
+        let ike = net.initiate(0, 1);
+        net.settle();
+        let ticket = ticket_of(&net);
+        let now = net.now;
+        net.nodes[0].ike.close(now, ike);
+        net.settle();
+        let (before, mark) = (net.nodes[0].established().len(), net.seen.len());
+        resume(&mut net, &ticket);
+        net.settle();
+        let ikes = net.nodes[0].established();
+        assert_eq!(ikes.len(), before + 1);
+        cheap += usize::from(exchanges(&net, mark)[..4] == [38, 38, 35, 35]);
+        net.nodes[0].ike.close(now, *ikes.last().unwrap());
+        net.settle();
+    }
+    assert_eq!(cheap, 64);
+}
+
+#[test]
 fn what_is_no_good_ticket_costs_a_round_and_nothing_else() {
     let day = Duration::from_secs(86_400);
     for what in 0..5 {
