@@ -169,11 +169,16 @@ pub(crate) fn put(path: &Path, request: &Request) -> anyhow::Result<impl std::io
 
 /// Asks a running daemon one thing; blocking, for the command line.
 pub(crate) fn ask(path: &Path, request: &Request) -> anyhow::Result<Value> {
-    use std::io::BufRead as _;
-    let stream = put(path, request)?;
-    let mut line = String::new();
-    std::io::BufReader::new(stream).read_line(&mut line).context("the daemon does not answer")?;
-    let answer: Value = serde_json::from_str(&line).context("the daemon's answer is not JSON")?;
+    let answer = std::io::BufReader::new(put(path, request)?);
+    // It is read as it comes: eight megabytes need not lie here beside what they say.
+    let mut documents = serde_json::Deserializer::from_reader(answer).into_iter::<Value>();
+    let answer = documents.next().context("the daemon does not answer")?;
+    let answer = answer.map_err(|error| {
+        let io = error.is_io() || error.is_eof();
+        let what =
+            if io { "the daemon does not answer" } else { "the daemon's answer is not JSON" };
+        anyhow::Error::new(error).context(what)
+    })?;
     if let Some(error) = answer.get("error").and_then(Value::as_str) {
         anyhow::bail!("{error}");
     }

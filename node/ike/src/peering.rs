@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::api::{Datagram, End, Event, IkeId, Timer};
+use crate::api::{Datagram, Encapsulation, End, Event, IkeId, Timer};
 use crate::established::Established;
 use crate::exchange::Ask;
 use crate::exchange::ike_auth_initiator::{AuthSent, Signing};
@@ -14,7 +14,7 @@ use crate::exchange::ike_sa_init_initiator::InitSent;
 use crate::exchange::ike_sa_init_responder::{self, Digest};
 use crate::exchange::ike_session_resume::ResumeSent;
 use crate::message::Payload;
-use crate::path::Path;
+use crate::path::{Detected, Path};
 use crate::shared::Shared;
 
 /// One peer relation.
@@ -137,6 +137,12 @@ impl Turn<'_> {
             self.shared.add_remote(remote);
             self.link.counted = remote;
         }
+    }
+
+    /// Takes into account what NAT detection found on the path in use.
+    pub(crate) fn note(&mut self, detected: Detected) {
+        let force = self.shared.config.encapsulation == Encapsulation::Force;
+        self.link.path.note(detected, force);
     }
 
     /// Whether our end of the path is not ours any more.

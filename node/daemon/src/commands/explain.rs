@@ -15,16 +15,12 @@ pub(crate) struct Args {
     #[arg(value_name = "ADDR")]
     address: IpAddr,
     #[command(flatten)]
-    daemon: super::Daemon,
-    /// Print everything as JSON.
-    #[arg(long)]
-    json: bool,
+    shown: super::Shown,
 }
 
 /// Runs the command.
 pub(crate) fn main(args: Args) -> ExitCode {
-    let answer = args.daemon.ask(&Request::Explain { address: args.address });
-    super::show(answer.map(|a| if args.json { format!("{a:#}\n") } else { text(&a) }))
+    args.shown.show(&Request::Explain { address: args.address }, text)
 }
 
 fn text(answer: &Value) -> String {

@@ -89,6 +89,31 @@ impl Daemon {
     }
 }
 
+/// Whom to ask, and how to print the answer.
+#[derive(clap::Args)]
+struct Shown {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// Print everything as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Shown {
+    /// Asks, and prints the answer, as a text for people or as it is.
+    fn show(&self, request: &Request, text: impl FnOnce(&Value) -> String) -> ExitCode {
+        let answer = match self.daemon.ask(request) {
+            Ok(answer) if self.json => answer,
+            other => return show(other.map(|answer| text(&answer))),
+        };
+        // A long list is some tens of megabytes of text, which nobody needs in one piece.
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        let written = serde_json::to_writer_pretty(&mut out, &answer).map_err(Into::into);
+        let written = written.and_then(|()| writeln!(out)).and_then(|()| out.flush());
+        written.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+    }
+}
+
 /// Prints a text, or says why there is none.
 fn show(text: anyhow::Result<String>) -> ExitCode {
     let text = match text {

@@ -10,16 +10,12 @@ use crate::control::Request;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    daemon: super::Daemon,
-    /// Print everything as JSON.
-    #[arg(long)]
-    json: bool,
+    shown: super::Shown,
 }
 
 /// Runs the command.
 pub(crate) fn main(args: Args) -> ExitCode {
-    let answer = args.daemon.ask(&Request::Peers);
-    super::show(answer.map(|a| if args.json { format!("{a:#}\n") } else { table(&a) }))
+    args.shown.show(&Request::Peers, table)
 }
 
 /// Headings, and the keys under them.

@@ -16,16 +16,12 @@ use crate::control::Request;
 )]
 pub(crate) struct Args {
     #[command(flatten)]
-    daemon: super::Daemon,
-    /// Print everything as JSON.
-    #[arg(long)]
-    json: bool,
+    shown: super::Shown,
 }
 
 /// Runs the command.
 pub(crate) fn main(args: Args) -> ExitCode {
-    let answer = args.daemon.ask(&Request::Status);
-    super::show(answer.map(|a| if args.json { format!("{a:#}\n") } else { table(&a) }))
+    args.shown.show(&Request::Status, table)
 }
 
 /// The columns a person wants, in this order.

@@ -129,24 +129,27 @@ mod tests {
 
     use super::capture::Capture;
     use super::host::Host;
+    use super::topology::Site;
     use super::traffic::{self, Pinger};
     use super::wire::Kind;
     use super::{links, topology};
+    use crate::kernel::namespace::skipped;
+
+    /// The middle of an internet, and its hosts, joined; `None` where there are no namespaces.
+    pub(super) fn started(sites: Vec<Site>) -> Option<(Host, Vec<Host>)> {
+        let core = Host::start(topology::core())
+            .map_err(|error| skipped(&format!("no network namespaces here (run as root): {error}")))
+            .ok()?;
+        let hosts: Vec<Host> =
+            sites.into_iter().map(|site| Host::start(site).expect("a namespace")).collect();
+        links::join(&core, &hosts).expect("links");
+        Some((core, hosts))
+    }
 
     /// With no daemon anywhere, all hosts reach each other, and the capture sees all of it.
     #[test]
     fn hosts_reach_each_other_and_the_capture_sees_it() {
-        let sites = topology::small_internet();
-        let core = match Host::start(topology::core()) {
-            Ok(core) => core,
-            Err(error) => {
-                println!("skipped: no network namespaces here (run as root): {error}");
-                return;
-            }
-        };
-        let hosts: Vec<Host> =
-            sites.into_iter().map(|site| Host::start(site).expect("a namespace")).collect();
-        links::join(&core, &hosts).expect("links");
+        let Some((core, hosts)) = started(topology::small_internet()) else { return };
         let capture = Capture::start(&core, b"attack at dawn".to_vec(), None).expect("a capture");
         let [_, west, _, plain, _] = hosts.as_slice() else { unreachable!() };
         plain.run(traffic::serve_echo).expect("the host").expect("an echo service");

@@ -128,8 +128,8 @@ const LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 mod tests {
     use dnskeys::{Outcome, Security};
 
+    use super::super::tests::started;
     use super::super::topology::small_internet;
-    use super::super::{links, topology};
     use super::*;
     use crate::hostkey::{Bits, HostKey};
     use crate::resolver::{Resolver, ResolverConfig};
@@ -138,16 +138,7 @@ mod tests {
     /// something is wrong with bogus.
     #[test]
     fn each_host_publishes_what_it_should() {
-        let core = match Host::start(topology::core()) {
-            Ok(core) => core,
-            Err(error) => {
-                println!("skipped: no network namespaces here (run as root): {error}");
-                return;
-            }
-        };
-        let hosts: Vec<Host> =
-            small_internet().into_iter().map(|site| Host::start(site).unwrap()).collect();
-        links::join(&core, &hosts).unwrap();
+        let Some((_core, hosts)) = started(small_internet()) else { return };
         let [dns, west, east, plain, bogus] = hosts.as_slice() else { unreachable!() };
         let key = HostKey::generate(Bits::Rsa2048).unwrap().public().rsa().unwrap().clone();
         let published: Vec<_> =

@@ -120,22 +120,13 @@ const LATE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use super::super::host::Host;
-    use super::super::{links, topology};
+    use super::super::tests::started;
+    use super::super::topology;
     use super::*;
 
     #[test]
     fn all_reach_all_at_once() {
-        let core = match Host::start(topology::core()) {
-            Ok(core) => core,
-            Err(error) => {
-                println!("skipped: no network namespaces here (run as root): {error}");
-                return;
-            }
-        };
-        let hosts: Vec<Host> =
-            topology::mesh(6).into_iter().map(|site| Host::start(site).unwrap()).collect();
-        links::join(&core, &hosts).unwrap();
+        let Some((_core, hosts)) = started(topology::mesh(6)) else { return };
         let begin = Instant::now();
         let jobs: Vec<_> = hosts
             .iter()

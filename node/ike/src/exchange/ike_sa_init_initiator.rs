@@ -225,6 +225,18 @@ pub(crate) fn announcements(
     .collect()
 }
 
+/// Takes into account what NAT detection found in a first response, and leaves port 500 if there is a
+/// reason: whoever knows MOBIKE and NAT traversal has one in any case (RFC 4555 §3.3).
+pub(crate) fn note_asked(turn: &mut Turn<'_>, detected: Option<Detected>) {
+    if let Some(detected) = detected {
+        turn.note(detected);
+    }
+    let mobike = turn.shared.config.mobike != Mobike::Off && detected.is_some();
+    if turn.link.path.encapsulate || mobike {
+        turn.link.path.float();
+    }
+}
+
 /// The hash algorithms that a peer announced.
 pub(crate) fn announced_hashes(payloads: &Payloads) -> Vec<u16> {
     payloads
@@ -384,15 +396,7 @@ fn accept(
         state.refuse(turn.now, End::Misbehaved("no signature hash algorithm in common"));
         return State::InitSent(Box::new(state));
     };
-    let force = turn.shared.config.encapsulation == Encapsulation::Force;
-    if let Some(detected) = answer.detected {
-        turn.link.path.note(detected, force);
-    }
-    // RFC 4555 §3.3: whoever knows MOBIKE and NAT traversal leaves port 500 in any case.
-    let mobike = turn.shared.config.mobike != Mobike::Off && answer.detected.is_some();
-    if turn.link.path.encapsulate || mobike {
-        turn.link.path.float();
-    }
+    note_asked(turn, answer.detected);
     let id = Identification::of(&state.initiate.identity);
     let additional = answer.sa.suite.additional;
     let doubtful = state.cookie.is_some() && state.trust == CookieTrust::AtOnce;

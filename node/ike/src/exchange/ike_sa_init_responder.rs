@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use crate::api::Encapsulation;
 use crate::crypto::{Agreement, IkeKeys, IkeSuite, Mix, Suites, choose_ike};
 use crate::exchange::ike_auth_responder::HalfOpenSa;
 use crate::exchange::ike_sa_init_initiator::{announced_hashes, announcements};
@@ -14,6 +13,30 @@ use crate::message::{
 };
 use crate::path::detect;
 use crate::peering::{HALF_OPEN_LIFE, State, Turn, bare};
+
+/// What we say of ourselves, as far as the request announces it too: a forged one must not draw more
+/// octets than it has.
+pub(crate) fn echoed(
+    turn: &Turn<'_>,
+    payloads: &Payloads,
+    (spi_i, spi_r): (u64, u64),
+) -> Vec<Payload> {
+    let (local, remote) = turn.reply;
+    let mut ours = announcements(turn, spi_i, spi_r, local, remote);
+    ours.retain(|announcement| match announcement {
+        Payload::Notify(ours) => payloads.notify(ours.kind).is_some(),
+        _ => true,
+    });
+    ours
+}
+
+/// What NAT detection finds in a first request, whose sender knew its own SPI only.
+pub(crate) fn note_asker(turn: &mut Turn<'_>, payloads: &Payloads, spi_i: u64) {
+    let (local, remote) = turn.reply;
+    if let Some(detected) = detect(payloads, (spi_i, 0), local, remote) {
+        turn.note(detected);
+    }
+}
 
 /// A request that can be answered with an SA.
 #[derive(Debug)]
@@ -60,19 +83,12 @@ pub(crate) fn accept(request: &Request<'_>, turn: &mut Turn<'_>) -> Result<State
     let mix = Mix { nonce_i: nonce, nonce_r: &own_nonce, spi_i, spi_r };
     let (keys, ciphers) =
         IkeKeys::initial(suite.prf, suite.cipher, &secret, mix).map_err(invalid)?;
-    let (local, remote) = turn.reply;
     let mut answers = vec![
         Payload::Sa(vec![answer.clone()]),
         Payload::KeyExchange(KeyExchange { group: ke.group, data: agreement.public().to_vec() }),
         Payload::Nonce(own_nonce.clone()),
     ];
-    // Only what the request announces too: a forged one must not draw more octets than it has.
-    answers.extend(announcements(turn, spi_i, spi_r, local, remote).into_iter().filter(
-        |announcement| match announcement {
-            Payload::Notify(ours) => payloads.notify(ours.kind).is_some(),
-            _ => true,
-        },
-    ));
+    answers.extend(echoed(turn, payloads, (spi_i, spi_r)));
     answers.push(bare(NotifyType::CHILDLESS_IKEV2_SUPPORTED));
     let header = Header {
         spi_i,
@@ -93,11 +109,7 @@ pub(crate) fn accept(request: &Request<'_>, turn: &mut Turn<'_>) -> Result<State
         whole: turn.shared.longest_whole(payloads),
     })
     .map_err(invalid)?;
-    // What the peer knew when it asked: its own SPI.
-    if let Some(detected) = detect(payloads, (spi_i, 0), local, remote) {
-        let force = turn.shared.config.encapsulation == Encapsulation::Force;
-        turn.link.path.note(detected, force);
-    }
+    note_asker(turn, payloads, spi_i);
     turn.answer(vec![response.clone()]);
     Ok(State::HalfOpen(Box::new(HalfOpenSa {
         sa,

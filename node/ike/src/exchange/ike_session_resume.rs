@@ -9,12 +9,13 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use crate::api::{Credential, Encapsulation, Event, Initiate, Mobike, Ticket, Timer};
+use crate::api::{Credential, Event, Initiate, Ticket, Timer};
 use crate::crypto::{CryptoFailure, IkeKeys, IkeSuite, Mix, Secret};
 use crate::exchange::authentication::Proof;
 use crate::exchange::ike_auth_initiator::{self, Keyed};
 use crate::exchange::ike_auth_responder::HalfOpenSa;
-use crate::exchange::ike_sa_init_initiator::{self, announced_hashes, announcements};
+use crate::exchange::ike_sa_init_initiator::{self, announced_hashes, announcements, note_asked};
+use crate::exchange::ike_sa_init_responder::{echoed, note_asker};
 use crate::failure::Failure;
 use crate::ike_sa::{Dropped, IkeSa, IkeSaParts, Repeat};
 use crate::message::{
@@ -180,15 +181,8 @@ fn accept(
     let Ok(sa) = resumed(resumable, mix, true, whole) else {
         return state.begin_anew(turn);
     };
-    let force = turn.shared.config.encapsulation == Encapsulation::Force;
     let detected = detect(payloads, spis, turn.reply.0, turn.reply.1);
-    if let Some(detected) = detected {
-        turn.link.path.note(detected, force);
-    }
-    let mobike = turn.shared.config.mobike != Mobike::Off && detected.is_some();
-    if turn.link.path.encapsulate || mobike {
-        turn.link.path.float();
-    }
+    note_asked(turn, detected);
     let keyed = Keyed {
         sa,
         id: Identification::of(&state.initiate.identity),
@@ -221,19 +215,10 @@ pub(crate) fn answer(
     let sk_d = mem::replace(&mut known.resumable.sk_d, Secret::zeros(0));
     let sa = resumed(Resumable { suite, sk_d }, mix, false, whole)
         .map_err(|_| Failure::InvalidSyntax("ticket"))?;
-    let (local, remote) = turn.reply;
     let mut answers = vec![Payload::Nonce(nonce_r.clone())];
-    answers.extend(announcements(turn, spi_i, spi_r, local, remote).into_iter().filter(
-        |announcement| match announcement {
-            Payload::Notify(ours) => payloads.notify(ours.kind).is_some(),
-            _ => true,
-        },
-    ));
+    answers.extend(echoed(turn, payloads, (spi_i, spi_r)));
     let response = header(spi_i, spi_r, false).write_clear(&answers);
-    if let Some(detected) = detect(payloads, (spi_i, 0), local, remote) {
-        let force = turn.shared.config.encapsulation == Encapsulation::Force;
-        turn.link.path.note(detected, force);
-    }
+    note_asker(turn, payloads, spi_i);
     turn.answer(vec![response.clone()]);
     Ok(State::HalfOpen(Box::new(HalfOpenSa {
         sa,

@@ -260,8 +260,7 @@ fn note_nat(established: &mut Established, turn: &mut Turn<'_>, which: Which, pa
     let spis = (sa.spi_i, sa.spi_r);
     let (local, remote) = (turn.link.path.local, turn.link.path.remote);
     if let Some(detected) = detect(payloads, spis, local, remote) {
-        let force = turn.shared.config.encapsulation == Encapsulation::Force;
-        turn.link.path.note(detected, force);
+        turn.note(detected);
         established.keep_mapping(turn);
     }
 }
