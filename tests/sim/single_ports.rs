@@ -195,6 +195,26 @@ fn what_comes_apart_is_carried_together() {
 }
 
 #[test]
+fn a_peer_that_makes_pairs_without_end_gets_sixteen() {
+    let mut net = net();
+    assert!(ping(&mut net, GRANTED, 1));
+    for port in 8000..8040 {
+        let now = net.now;
+        site(&mut net).offer(now, vec![selector(ip(EAST_IN), UDP, (port, port))]);
+        net.hosts[1].collect();
+        net.drain(1);
+        net.run(seconds(1));
+    }
+    net.run(seconds(10));
+    assert_eq!((view(&net, 0).pairs, site(&mut net).children.len()), (16, 16));
+    for port in [GRANTED, 8000, 8014] {
+        assert!(ping(&mut net, port, port.into()), "{port}");
+    }
+    assert!(!ping(&mut net, 8020, 2));
+    assert_eq!(clear(&net), 0);
+}
+
+#[test]
 fn a_whole_part_and_a_port_of_another() {
     let own = vec![plain("10.2.0.0/25"), selector(ip("10.2.0.200"), UDP, (GRANTED, GRANTED))];
     let mut net = net_with(own, vec![plain(&net_of(WEST_IN))]);

@@ -122,10 +122,13 @@ impl Configured {
             let replaced = rekeys == Some(*sa) || new.covers(pair);
             !pair.doomed && pair.ike == ike && !replaced
         });
-        let anew = rekeys.is_some() || old.is_none_or(|(_, pair)| pair.ike != ike);
+        let elsewhere = old.is_none_or(|(_, pair)| pair.ike != ike);
         self.beside.extend(stays.map(|(sa, _)| sa));
-        if anew {
+        if elsewhere {
             self.wishes = Wishes::default();
+        } else if rekeys.is_some() {
+            // It may have more by now.
+            self.wishes.refused.clear();
         }
         for (sa, pair) in self.pairs.iter_mut().filter(|(_, pair)| pair.ike != ike) {
             // The peer has come back anew, without them.

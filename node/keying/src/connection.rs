@@ -1165,4 +1165,23 @@ mod tests {
             assert_eq!(request(&connection, Some(flow)), request(&connection, None));
         }
     }
+
+    /// What the pairs so far do not carry is named first, whatever else there is to name.
+    #[test]
+    fn a_packet_that_nothing_carries_comes_first_everywhere() {
+        let flow = Flow::new("10.1.0.1".parse().unwrap(), "10.2.0.1".parse().unwrap()).unwrap();
+        let packet = flow.with_ports(ports_of(17, (4000, 53)));
+        let many: Vec<String> = (0..MAX_SELECTORS).map(|n| format!("10.2.{n}.0/24")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        for (local, remote) in
+            [(&["10.1.0.1/32"][..], &["10.2.0.1/32"][..]), (&["10.1.0.0/16"], &many)]
+        {
+            let request = request_for(&connection(local, remote), packet);
+            let named = |side: &[TrafficSelector]| (side[0].protocol(), side[0].ports());
+            assert_eq!(named(&request.local), (17, (4000, 4000)));
+            assert_eq!(named(&request.remote), (17, (53, 53)));
+            assert_eq!(request.local.len(), local.len() + 1);
+            assert_eq!(request.remote.len(), MAX_SELECTORS.min(remote.len() + 1));
+        }
+    }
 }

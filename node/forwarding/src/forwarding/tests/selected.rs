@@ -90,7 +90,7 @@ fn each_packet_goes_through_the_pair_that_is_for_it_or_nowhere() {
     assert_eq!((a.fwd.counters().passed, a.fwd.counters().held), (0, 0));
 }
 
-/// RFC 4301 §7: where ports matter, only what shows them goes.
+/// Attack A42. RFC 4301 §7: where ports matter, only what shows them goes.
 #[test]
 fn later_fragments_go_where_no_port_is_asked_for() {
     let whole = udp(A, B, (9, 53), &[7; 3000]);
