@@ -14,6 +14,8 @@ use dnskeys::{
 pub(crate) struct Dns {
     answers: BTreeMap<Name, Answer>,
     silent: BTreeSet<Name>,
+    /// How long a name does not exist; a minute if not said.
+    pub(crate) denied_for: Option<Duration>,
 }
 
 /// How long the resolver waits for a name server.
@@ -24,7 +26,7 @@ impl Dns {
         self.answers.get(name).cloned().unwrap_or_else(|| Answer {
             owner: name.clone(),
             security: Security::Secure,
-            ttl: Duration::from_secs(60),
+            ttl: self.denied_for.unwrap_or(Duration::from_secs(60)),
             outcome: Outcome::NoName,
         })
     }

@@ -3,6 +3,7 @@
 
 mod anonymous;
 mod attacks;
+mod bounds;
 mod connection;
 mod crash;
 mod crossing;

@@ -399,6 +399,11 @@ impl Node {
         fresh.into_iter().filter(|flow| self.is_open(*flow)).collect()
     }
 
+    /// Flows of which the kernel has been told, and not that they are forgotten.
+    pub(crate) fn policies(&self) -> usize {
+        self.policies.values().map(BTreeMap::len).sum()
+    }
+
     fn is_open(&self, flow: Flow) -> bool {
         let said = self.policies.get(&flow.dst()).into_iter().flat_map(|of| of.keys());
         let known = said.into_iter().any(|(src, _)| *src == flow.src())

@@ -40,7 +40,7 @@ pub(crate) fn ground_config(config: &Config) -> GroundConfig {
         mark: config.node.mark,
         unreachable: config.policy.icmp_unreachable,
         served: config.served(),
-        hosts: config.node.destinations,
+        hosts: config.node.destinations.saturating_add(OTHERS),
         ..GroundConfig::default()
     }
 }
@@ -50,10 +50,14 @@ pub(crate) fn xfrm_config(config: &Config) -> XfrmConfig {
     XfrmConfig {
         mark: config.node.mark,
         listen: config.node.listen.clone(),
-        flows: config.node.destinations,
+        flows: config.node.destinations.saturating_add(OTHERS),
         ..XfrmConfig::default()
     }
 }
+
+/// Destinations beside those in the clear or denied that the kernel hears of: with pairs, of which the
+/// data plane has 32,768 at most, or undecided.
+const OTHERS: usize = 65_536;
 
 /// What the data plane opens.
 pub(crate) fn plane_config(config: &Config) -> anyhow::Result<userspace::Config> {

@@ -67,8 +67,9 @@ pub struct Config {
     pub ike: ike::Config,
     /// Lives of decisions.
     pub lives: Lives,
-    /// Flows remembered at once: about a kilobyte each. Beyond them the clear or denied flow that
-    /// ends soonest is forgotten, and asked for again when it comes back.
+    /// Clear and denied flows remembered at once: about a kilobyte each. Beyond them the one that
+    /// ends soonest is forgotten, and asked for again when it comes back. Flows with pairs, and
+    /// those that are undecided, have bounds of their own.
     pub destinations: usize,
 }
 

@@ -59,7 +59,6 @@ impl Keying {
         if self.pool.covers(flow.dst()) {
             return self.leased_flow(now, flow);
         }
-        self.make_room(now);
         let group = self.group_of_flow(flow);
         if !group.initiates() {
             let life = self.config.lives.refused;
@@ -95,17 +94,14 @@ impl Keying {
         }
     }
 
-    /// Keeps the table of flows bounded: the clear or denied flow that ends soonest goes first.
-    pub(crate) fn make_room(&mut self, now: Instant) {
-        if self.flows.len() < self.config.destinations {
-            return;
-        }
-        let ending = self.deadlines.iter().map(|(_, flow)| *flow).take(ROOM_SEARCH).find(|flow| {
-            self.flows
-                .get(flow)
-                .is_some_and(|e| matches!(e.state, State::ClearText(_) | State::Deny(_)))
-        });
-        if let Some(flow) = ending {
+    /// Makes room for one more flow that is clear or denied: of those that are, the one that ends
+    /// soonest goes first. Others are bounded by what they are ([`MAX_PENDING`], pairs) and take no
+    /// room from these: whoever could fill the table with pairs would decide how we talk to others.
+    ///
+    /// [`MAX_PENDING`]: crate::undecided::MAX_PENDING
+    fn make_room(&mut self, now: Instant) {
+        while self.forgettable.len() >= self.config.destinations {
+            let Some(&(_, flow)) = self.forgettable.first() else { return };
             self.expire(now, flow);
         }
     }
@@ -583,6 +579,7 @@ impl Keying {
             return;
         }
         self.counters.clear += 1;
+        self.make_room(now);
         self.enter(now, flow, State::ClearText(why), Some(now + life));
         self.set_policy(flow, Policy::Pass);
         let downgraded = self.is_downgraded(flow);
@@ -594,6 +591,7 @@ impl Keying {
             return;
         }
         self.counters.denied += 1;
+        self.make_room(now);
         self.enter(now, flow, State::Deny(why), Some(now + life));
         self.set_policy(flow, Policy::Deny);
         self.report(now, Some(flow), What::Denied(why));
@@ -735,8 +733,6 @@ pub(crate) fn to_speaker(identity: &Identity) -> Option<Speaker> {
     }
 }
 
-/// How far the search for a flow to give up goes.
-const ROOM_SEARCH: usize = 64;
 /// Calls to one gateway at once. Records of many zones may name it, some of them to its harm.
 const MAX_CALLS_TO_GATEWAY: usize = 4;
 /// What one peer may speak for, kept at once: twice as many addresses as it can have children, so

@@ -117,6 +117,9 @@ pub struct Keying {
     /// Boxed: the nodes of the tree are half empty when addresses come in order, as in a scan.
     pub(crate) flows: BTreeMap<Flow, Box<Entry>>,
     pub(crate) deadlines: BTreeSet<(Instant, Flow)>,
+    /// Those of clear and denied flows, which can be forgotten without anybody being worse off than
+    /// before their first packets.
+    pub(crate) forgettable: BTreeSet<(Instant, Flow)>,
     pub(crate) asked: Questions,
     pub(crate) calls: Calls,
     pub(crate) peers: Peers,
@@ -214,6 +217,7 @@ impl Keying {
             ike,
             flows: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            forgettable: BTreeSet::new(),
             asked: Questions::default(),
             calls: Calls::default(),
             peers: Peers::default(),
@@ -624,10 +628,14 @@ impl Keying {
         let Some(entry) = self.flows.get_mut(&flow) else { return };
         if let Some(old) = entry.deadline {
             self.deadlines.remove(&(old, flow));
+            self.forgettable.remove(&(old, flow));
         }
         entry.deadline = deadline;
         if let Some(new) = deadline {
             self.deadlines.insert((new, flow));
+            if matches!(entry.state, State::ClearText(_) | State::Deny(_)) {
+                self.forgettable.insert((new, flow));
+            }
         }
     }
 

@@ -250,7 +250,6 @@ impl Keying {
 
     /// A packet for an address of our pool. Who has it has called us; nobody else can be called.
     pub(crate) fn leased_flow(&mut self, now: Instant, flow: Flow) {
-        self.make_room(now);
         let usable = |ike: &IkeId| {
             let peer = self.peers.get(ike).filter(|peer| !peer.closing);
             peer.is_some_and(|p| p.proofs.iter().any(|proof| proof.address() == flow.dst()))
