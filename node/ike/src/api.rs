@@ -294,7 +294,8 @@ pub struct Initiate {
     pub peer: Identity,
     /// Any of which proves it.
     pub keys: Vec<Credential>,
-    /// The first child, negotiated within IKE_AUTH.
+    /// The first child, negotiated within IKE_AUTH. There is no call without one: whoever calls has a
+    /// packet to send, or a connection to make. Others' such calls (RFC 6023) are answered.
     pub child: ChildRequest,
     /// If a NAT stands before us, ask for an inner address instead of proposing our own: for this
     /// one, or for any of its family if it is unspecified (RFC 7296 §2.19).
