@@ -9,6 +9,10 @@ use crate::message::{InvalidMessage, Notify, NotifyType};
 pub(crate) enum Failure {
     /// A payload of unknown type with its critical bit set.
     UnsupportedCriticalPayload(u8),
+    /// A request under an IKE SA that is not here.
+    InvalidIkeSpi,
+    /// A later major version than ours.
+    InvalidMajorVersion,
     /// An authenticated message that is not well formed.
     InvalidSyntax(&'static str),
     /// Identity, key or signature did not do.
@@ -29,6 +33,10 @@ pub(crate) enum Failure {
     TemporaryFailure,
     /// We have no child with this SPI.
     ChildSaNotFound([u8; 4]),
+    /// The peer may not be where it says that it is (RFC 4555 §3.5).
+    UnacceptableAddresses,
+    /// A NAT has changed addresses of which the peer says that none may (RFC 4555 §3.9).
+    UnexpectedNatDetected,
     /// Nothing waits for this key exchange (RFC 9370 §2.2.4).
     StateNotFound,
 }
@@ -42,6 +50,8 @@ impl Failure {
             Self::InvalidKe(group) => Notify::new(kind, group.to_be_bytes()),
             Self::ChildSaNotFound(spi) => Notify::about_esp(kind, &spi),
             Self::InvalidSyntax(_)
+            | Self::InvalidIkeSpi
+            | Self::InvalidMajorVersion
             | Self::AuthenticationFailed
             | Self::NoProposalChosen
             | Self::InternalAddressFailure
@@ -49,6 +59,8 @@ impl Failure {
             | Self::TsUnacceptable
             | Self::NoAdditionalSas
             | Self::TemporaryFailure
+            | Self::UnacceptableAddresses
+            | Self::UnexpectedNatDetected
             | Self::StateNotFound => Notify::new(kind, []),
         }
     }
@@ -56,6 +68,8 @@ impl Failure {
     fn kind(self) -> NotifyType {
         match self {
             Self::UnsupportedCriticalPayload(_) => NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD,
+            Self::InvalidIkeSpi => NotifyType::INVALID_IKE_SPI,
+            Self::InvalidMajorVersion => NotifyType::INVALID_MAJOR_VERSION,
             Self::InvalidSyntax(_) => NotifyType::INVALID_SYNTAX,
             Self::AuthenticationFailed => NotifyType::AUTHENTICATION_FAILED,
             Self::NoProposalChosen => NotifyType::NO_PROPOSAL_CHOSEN,
@@ -66,6 +80,8 @@ impl Failure {
             Self::NoAdditionalSas => NotifyType::NO_ADDITIONAL_SAS,
             Self::TemporaryFailure => NotifyType::TEMPORARY_FAILURE,
             Self::ChildSaNotFound(_) => NotifyType::CHILD_SA_NOT_FOUND,
+            Self::UnacceptableAddresses => NotifyType::UNACCEPTABLE_ADDRESSES,
+            Self::UnexpectedNatDetected => NotifyType::UNEXPECTED_NAT_DETECTED,
             Self::StateNotFound => NotifyType::STATE_NOT_FOUND,
         }
     }
@@ -84,6 +100,10 @@ impl Failure {
             | Self::NoAdditionalSas
             | Self::TemporaryFailure
             | Self::ChildSaNotFound(_)
+            | Self::InvalidIkeSpi
+            | Self::InvalidMajorVersion
+            | Self::UnacceptableAddresses
+            | Self::UnexpectedNatDetected
             | Self::StateNotFound => End::Refused { notify: self.kind().0, authentic: true },
         }
     }

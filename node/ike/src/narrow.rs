@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use sa::TrafficSelector;
 
+use crate::api::ChildRequest;
+
 /// The responder's answer: the common part of what is proposed and what is allowed, in the order
 /// of the proposal, so that the packet that caused it (its first selector) is served first.
 /// Empty if there is none.
@@ -54,6 +56,19 @@ pub(crate) fn to_one(selectors: &[TrafficSelector], address: IpAddr) -> Vec<Traf
         TrafficSelector::new(address, address, selector.protocol(), selector.ports())
     };
     selectors.iter().filter(like).filter_map(one).collect()
+}
+
+/// What is left of a request for a peer that takes only a single pair of addresses a child (RFC 7296
+/// §2.9): its first selectors' addresses, which are the triggering packet's. `None` if these are
+/// several, or there was nothing else in it.
+pub(crate) fn to_single_pair(request: &ChildRequest) -> Option<ChildRequest> {
+    let one = |side: &[TrafficSelector]| {
+        let (first, last) = side.first()?.addresses();
+        (first == last).then(|| narrow(side, &[TrafficSelector::host(first)]))
+    };
+    let (local, remote) = (one(&request.local)?, one(&request.remote)?);
+    let single = ChildRequest { local, remote, mode: request.mode };
+    (single != *request).then_some(single)
 }
 
 /// Whether some packet can match both sides: they share a family.

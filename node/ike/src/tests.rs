@@ -15,6 +15,7 @@ mod post_quantum;
 mod rekey;
 mod resume;
 mod secrets;
+mod single_pair;
 mod suites;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -17,6 +17,7 @@ use crate::api::End;
 use crate::crypto::Secret;
 use crate::established::{Established, Which};
 use crate::exchange::Pending;
+use crate::failure::Failure;
 use crate::message::{
     ExchangeType, Header, Notify, NotifyType, Payload, PayloadType, Payloads, ProtocolId,
 };
@@ -47,8 +48,8 @@ impl TokenMaker {
     pub(crate) fn lost(&self, header: &Header) -> Vec<u8> {
         let token = self.token((header.spi_i, header.spi_r), !header.initiator);
         let answer = Header { initiator: !header.initiator, response: true, ..*header };
-        let invalid = Notify::new(NotifyType::INVALID_IKE_SPI, []);
-        answer.write_clear(&[Payload::Notify(invalid), payload(token)])
+        let invalid = Payload::Notify(Failure::InvalidIkeSpi.notify());
+        answer.write_clear(&[invalid, payload(token)])
     }
 }
 

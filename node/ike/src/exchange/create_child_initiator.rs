@@ -15,7 +15,7 @@ use crate::exchange::ike_auth_initiator::agreed_mode;
 use crate::exchange::ike_followup_ke::{self, Unfinished};
 use crate::exchange::{Ask, Pending};
 use crate::message::{ExchangeType, KeyExchange, Notify, NotifyType, Payload, Payloads};
-use crate::narrow::is_narrowed;
+use crate::narrow::{is_narrowed, to_single_pair};
 use crate::peering::{Queued, Turn, bare};
 
 /// What we asked.
@@ -280,6 +280,13 @@ pub(crate) fn refused(
             if let (Some(group), true) = (group, asked.put_off < MAX_PUT_OFF) {
                 let put_off = asked.put_off + 1;
                 start(established, turn, asked.request, asked.rekeys, group, put_off);
+                return ControlFlow::Continue(());
+            }
+        }
+        NotifyType::SINGLE_PAIR_REQUIRED if asked.rekeys.is_none() => {
+            if let Some(single) = to_single_pair(&asked.request) {
+                let group = asked.agreement.group();
+                start(established, turn, single, None, group, asked.put_off);
                 return ControlFlow::Continue(());
             }
         }

@@ -20,7 +20,7 @@ use crate::message::{
     Authentication, Configuration, ConfigurationType, Delete, ExchangeType, Identification,
     NotifyType, Payload, Payloads,
 };
-use crate::narrow::{is_narrowed, to_any, to_one};
+use crate::narrow::{is_narrowed, to_any, to_one, to_single_pair};
 use crate::peering::{HALF_OPEN_LIFE, State, Turn, bare};
 use crate::verified::{Claim, Verified};
 
@@ -186,6 +186,9 @@ pub(crate) fn receive(state: AuthSent, turn: &mut Turn<'_>, payloads: &Payloads)
 const SIGNATURE_REFUSED: End =
     End::Refused { notify: NotifyType::AUTHENTICATION_FAILED.0, authentic: false };
 
+/// SINGLE_PAIR_REQUIRED beside the peer's proof.
+const ONE_PAIR: End = End::Refused { notify: NotifyType::SINGLE_PAIR_REQUIRED.0, authentic: true };
+
 fn authenticate(state: &AuthSent, turn: &Turn<'_>, payloads: &Payloads) -> Result<Verified, End> {
     let (Some(id), Some(auth)) = (&payloads.id_responder, &payloads.auth) else {
         return Err(payloads.error().map_or(
@@ -237,8 +240,14 @@ fn establish(state: AuthSent, turn: &mut Turn<'_>, payloads: &Payloads, peer: Ve
             } else {
                 turn.shared.drop_esp_spi(spi_in);
             }
-            let request = Box::new(initiate.child);
-            turn.shared.event(Event::ChildFailed { ike: turn.link.id, request, why });
+            let single = to_single_pair(&initiate.child).filter(|_| why == ONE_PAIR);
+            match single {
+                Some(single) => turn.link.ask_first(turn.now, Ask::CreateChild(single)),
+                None => {
+                    let request = Box::new(initiate.child);
+                    turn.shared.event(Event::ChildFailed { ike: turn.link.id, request, why });
+                }
+            }
         }
     }
     if let Some((ticket, life)) = ticket {

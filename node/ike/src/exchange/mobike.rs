@@ -16,6 +16,7 @@ use subtle::ConstantTimeEq as _;
 use crate::api::{Encapsulation, End, Mobike};
 use crate::established::{Established, Which};
 use crate::exchange::{Ask, Pending};
+use crate::failure::Failure;
 use crate::ike_sa::IkeSa;
 use crate::message::{ExchangeType, Notify, NotifyType, Payload, Payloads};
 use crate::path::{Path, detect, detection_hash, pretended_hash};
@@ -331,11 +332,11 @@ pub(crate) fn answer(
         && let Some(notify) = payloads.notify(NotifyType::NO_NATS_ALLOWED)
         && notify.data != tuple(turn.reply.1, turn.reply.0)
     {
-        answer.push(bare(NotifyType::UNEXPECTED_NAT_DETECTED));
+        answer.push(Payload::Notify(Failure::UnexpectedNatDetected.notify()));
         return answer;
     }
     if update && !turn.link.initiator && !follow(established, turn, which, payloads) {
-        answer.push(bare(NotifyType::UNACCEPTABLE_ADDRESSES));
+        answer.push(Payload::Notify(Failure::UnacceptableAddresses.notify()));
         return answer;
     }
     if payloads.notify(NotifyType::NAT_DETECTION_SOURCE_IP).is_some() {

@@ -85,6 +85,8 @@ impl NotifyType {
     pub(crate) const NO_PROPOSAL_CHOSEN: Self = Self(14);
     pub(crate) const INVALID_KE_PAYLOAD: Self = Self(17);
     pub(crate) const AUTHENTICATION_FAILED: Self = Self(24);
+    /// RFC 7296 §2.9: the peer takes a single pair of addresses a child.
+    pub(crate) const SINGLE_PAIR_REQUIRED: Self = Self(34);
     pub(crate) const NO_ADDITIONAL_SAS: Self = Self(35);
     pub(crate) const INTERNAL_ADDRESS_FAILURE: Self = Self(36);
     pub(crate) const FAILED_CP_REQUIRED: Self = Self(37);

@@ -75,8 +75,7 @@ impl Ike {
             && header.exchange == ExchangeType::IKE_SA_INIT
             && !is_response
         {
-            let notify = Notify::new(NotifyType::INVALID_MAJOR_VERSION, []);
-            self.answer_stateless(datagram, &header, notify);
+            self.answer_stateless(datagram, &header, Failure::InvalidMajorVersion.notify());
         }
     }
 
