@@ -445,6 +445,7 @@ impl Owned {
             }
         }
         assert!(self.ike.is_empty() && self.ike.half_open() == 0);
+        assert_eq!(ike::internal::reserved(&self.ike), (0, 0));
         assert!(self.children.is_empty() && self.established.is_empty());
         // Answers to the dead are late: nothing comes of them.
         for question in std::mem::take(&mut self.waiting) {

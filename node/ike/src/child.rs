@@ -100,7 +100,7 @@ pub(crate) fn child_down(
 ) -> Option<Box<ChildSa>> {
     let child = established.children.remove(&id)?;
     turn.shared.children.remove(&id);
-    turn.shared.drop_esp_spi(child.spi_in);
+    turn.drop_esp_spi(child.spi_in);
     turn.shared.event(Event::ChildDown { sa: id, why });
     Some(child)
 }

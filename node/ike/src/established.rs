@@ -402,7 +402,7 @@ impl Established {
                 self.request(turn, informational, &payloads, Pending::DeleteChild(id, why));
             }
             Ask::DeleteUnborn(spi) => {
-                turn.shared.drop_esp_spi(spi);
+                turn.drop_esp_spi(spi);
                 self.request(turn, informational, &delete(spi), Pending::DeleteUnborn);
             }
             Ask::DeleteIke(why) => {
@@ -487,7 +487,7 @@ impl Established {
         let same = matches!(next, Owing::Child(next) if next.old.is_some_and(|old| self.owes(old)));
         match self.owed.take().map(|owed| owed.about) {
             // The child goes on being replaced.
-            Some(Owing::Child(child)) if same => turn.shared.drop_esp_spi(child.spi_in),
+            Some(Owing::Child(child)) if same => turn.drop_esp_spi(child.spi_in),
             Some(about) => self.disown(turn, about),
             None => {}
         }
@@ -498,7 +498,7 @@ impl Established {
         match about {
             Owing::Ike(ike) => turn.drop_ike_spi(ike.spis.1),
             Owing::Child(child) => {
-                turn.shared.drop_esp_spi(child.spi_in);
+                turn.drop_esp_spi(child.spi_in);
                 let ours = match self.current.pending() {
                     Some(Pending::CreateChild(ours)) => ours.rekeys,
                     Some(Pending::Followup(ours)) => ours.rekeys(),

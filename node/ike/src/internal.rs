@@ -7,6 +7,12 @@ use crate::exchange::crash_detection::TokenMaker;
 use crate::message::{Body, Message, PayloadType, Payloads, Sealed};
 use crate::reassembly::Reassembly;
 
+/// How many IKE and ESP SPIs are taken.
+#[must_use]
+pub fn reserved(ike: &crate::Ike) -> (usize, usize) {
+    ike.reserved()
+}
+
 /// Whether `key` made `signature` over `octets`.
 #[must_use]
 pub fn verify(key: &PublicKey, scheme: SignatureScheme, octets: &[u8], signature: &[u8]) -> bool {

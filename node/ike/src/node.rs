@@ -353,6 +353,11 @@ impl Ike {
             match state {
                 State::Established(established) => established.end(turn, End::InitialContact),
                 State::HalfOpen(_) | State::Over => {}
+                // This the peer may have made since.
+                State::AuthSent(mut sent) => {
+                    sent.abandon(turn);
+                    turn.ended(End::InitialContact);
+                }
                 _ => turn.ended(End::InitialContact),
             }
             State::Over
@@ -463,7 +468,6 @@ impl Ike {
     }
 
     /// How many IKE and ESP SPIs of ours are taken.
-    #[cfg(test)]
     pub(crate) fn reserved(&self) -> (usize, usize) {
         (self.shared.spis.len(), self.shared.esp_spis.len())
     }
@@ -500,8 +504,13 @@ impl Ike {
             if let Some(source) = link.half_open {
                 self.shared.half_open.remove(source);
             }
+            // Whatever it was about: what has an SPI of ours is under way, or stands, or waits to be
+            // told of.
             for spi in &link.spis {
                 self.shared.spis.remove(spi);
+            }
+            for spi in &link.esp_spis {
+                self.shared.drop_esp_spi(*spi);
             }
             self.shared.remove_remote(link.counted);
             self.peerings.remove(&ike);

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use sa::Spi;
+
 use crate::api::{Datagram, Encapsulation, End, Event, IkeId, Timer};
 use crate::established::Established;
 use crate::exchange::Ask;
@@ -52,6 +54,8 @@ pub(crate) struct Link {
     pub(crate) init_digest: Option<Digest>,
     /// Our IKE SPIs.
     pub(crate) spis: Vec<u64>,
+    /// Our ESP SPIs: of children, and of what may become one.
+    pub(crate) esp_spis: Vec<Spi>,
     /// Under which address it is counted.
     pub(crate) counted: std::net::IpAddr,
 }
@@ -128,6 +132,17 @@ impl Turn<'_> {
         self.link.spis.retain(|s| *s != spi);
     }
 
+    pub(crate) fn fresh_esp_spi(&mut self) -> Spi {
+        let spi = self.shared.fresh_esp_spi();
+        self.link.esp_spis.push(spi);
+        spi
+    }
+
+    pub(crate) fn drop_esp_spi(&mut self, spi: Spi) {
+        self.shared.drop_esp_spi(spi);
+        self.link.esp_spis.retain(|s| *s != spi);
+    }
+
     /// The peer is where the message at hand came from.
     pub(crate) fn move_to_reply(&mut self) {
         (self.link.path.local, self.link.path.remote) = self.reply;
@@ -178,6 +193,7 @@ impl Link {
             half_open: None,
             init_digest: None,
             spis: Vec::new(),
+            esp_spis: Vec::new(),
             counted: path.remote.ip(),
         }
     }

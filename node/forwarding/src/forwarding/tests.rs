@@ -521,6 +521,7 @@ fn unknown_spis_are_hinted_at_sparingly() {
     assert_eq!(a.fwd.counters().unknown_spi, 100);
 }
 
+/// Attack A26.
 /// P14: what is too short to be anybody's ESP packet draws no hint, which would be longer.
 #[test]
 fn an_spi_alone_is_no_packet() {

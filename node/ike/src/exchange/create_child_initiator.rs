@@ -64,7 +64,7 @@ pub(crate) fn start(
     request.mode = turn.link.path.mode_for(&request);
     let Ok(agreement) = Agreement::new(group, &mut turn.shared.rng) else { return };
     established.stillborn = None;
-    let spi_in = turn.shared.fresh_esp_spi();
+    let spi_in = turn.fresh_esp_spi();
     let nonce = turn.shared.nonce();
     let mut payloads = Vec::new();
     if let Some(child) = rekeys.and_then(|id| established.children.get_mut(&id)) {
@@ -102,7 +102,7 @@ pub(crate) fn receive(
     payloads: &Payloads,
 ) -> ControlFlow<End> {
     if payloads.sa.is_none() {
-        turn.shared.drop_esp_spi(asked.spi_in);
+        turn.drop_esp_spi(asked.spi_in);
         return refused(established, turn, asked, payloads);
     }
     let agreed = match read(&asked, payloads) {
@@ -114,7 +114,7 @@ pub(crate) fn receive(
     };
     if loses(established, &asked, &agreed) {
         // RFC 9370 §2.2.4: ours goes no further, and there is nothing to delete.
-        turn.shared.drop_esp_spi(asked.spi_in);
+        turn.drop_esp_spi(asked.spi_in);
         yielded(established, turn, &asked);
         return ControlFlow::Continue(());
     }
@@ -172,7 +172,7 @@ pub(crate) fn finish(
 ) -> ControlFlow<End> {
     let lost = loses(established, &asked, &agreed);
     if established.stillborn.take() == Some(agreed.spi_out.get()) {
-        turn.shared.drop_esp_spi(asked.spi_in);
+        turn.drop_esp_spi(asked.spi_in);
         if let Some(old) = asked.rekeys.filter(|old| established.children.contains_key(old)) {
             turn.link.ask_first(turn.now, Ask::DeleteChild(old, End::DeletedByPeer));
         }

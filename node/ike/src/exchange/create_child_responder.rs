@@ -130,7 +130,7 @@ fn agree(
         (None, _) => None,
     };
     let nonce_r = turn.shared.nonce();
-    let spi_in = turn.shared.fresh_esp_spi();
+    let spi_in = turn.fresh_esp_spi();
 
     let mut answer = Vec::new();
     if mode == Mode::Transport {
@@ -216,7 +216,7 @@ pub(crate) fn finish(
     let standing = owed.old.map(|old| established.children.get(&old).map(|c| c.standing));
     let replaceable = |s: Option<Standing>| matches!(s, Some(Standing::Up | Standing::Rekeying));
     if !may_make(established) || !standing.is_none_or(replaceable) {
-        turn.shared.drop_esp_spi(owed.spi_in);
+        turn.drop_esp_spi(owed.spi_in);
         return Err(Failure::TemporaryFailure);
     }
     make(established, turn, owed, Some(additional))

@@ -89,7 +89,7 @@ pub(crate) fn send(keyed: Keyed, turn: &mut Turn<'_>, auth: Authentication) -> S
     let Keyed { mut sa, mut initiate, id, nonce_i, nonce_r, response, resumed, doubtful } = keyed;
     initiate.child.mode = turn.link.path.mode_for(&initiate.child);
     let asked = initiate.ask_address.filter(|_| turn.link.path.nat.ours);
-    let spi_in = turn.shared.fresh_esp_spi();
+    let spi_in = turn.fresh_esp_spi();
     let mut payloads = vec![Payload::IdInitiator(id)];
     if turn.shared.is_alone(turn.link.path.remote.ip()) {
         payloads.push(bare(NotifyType::INITIAL_CONTACT));
@@ -134,7 +134,7 @@ pub(crate) fn send(keyed: Keyed, turn: &mut Turn<'_>, auth: Authentication) -> S
 impl AuthSent {
     /// Gives up. The responder may have established already: it is told, once.
     pub(crate) fn abandon(&mut self, turn: &mut Turn<'_>) {
-        turn.shared.drop_esp_spi(self.spi_in);
+        turn.drop_esp_spi(self.spi_in);
         let datagrams = self.sa.last_request(&[Payload::Delete(Delete::Ike)]);
         turn.send(datagrams);
     }
@@ -163,7 +163,7 @@ pub(crate) fn receive(state: AuthSent, turn: &mut Turn<'_>, payloads: &Payloads)
     match authenticate(&state, turn, payloads) {
         Ok(peer) => establish(state, turn, payloads, peer),
         Err(why) => {
-            turn.shared.drop_esp_spi(state.spi_in);
+            turn.drop_esp_spi(state.spi_in);
             // What was known of us then may not hold now: the long way tells. And what a cookie did to
             // our request fails once.
             if state.resumed.is_some() || state.doubtful && why == SIGNATURE_REFUSED {
@@ -238,7 +238,7 @@ fn establish(state: AuthSent, turn: &mut Turn<'_>, payloads: &Payloads, peer: Ve
             if exists {
                 turn.link.ask_first(turn.now, Ask::DeleteUnborn(spi_in));
             } else {
-                turn.shared.drop_esp_spi(spi_in);
+                turn.drop_esp_spi(spi_in);
             }
             let single = to_single_pair(&initiate.child).filter(|_| why == ONE_PAIR);
             match single {

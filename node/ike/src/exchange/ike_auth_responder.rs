@@ -376,7 +376,7 @@ fn first_child(
         rekeys: None,
         initiator: false,
         choice: answer.choice,
-        spi_in: turn.shared.fresh_esp_spi(),
+        spi_in: turn.fresh_esp_spi(),
         spi_out: answer.spi_out,
         key_in,
         key_out,

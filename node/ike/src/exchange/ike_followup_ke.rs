@@ -99,7 +99,7 @@ pub(crate) fn receive(
     let Some(ke) = &payloads.ke else {
         return match about {
             Unfinished::Child(child) => {
-                turn.shared.drop_esp_spi(child.0.spi_in);
+                turn.drop_esp_spi(child.0.spi_in);
                 create_child_initiator::refused(established, turn, child.0, payloads)
             }
             Unfinished::Ike(ike) => rekey_ike::refused(established, turn, &ike.0, payloads),

@@ -129,6 +129,11 @@ fn whatever_crosses_both_sides_agree_in_the_end() {
                         );
                     }
                     net.assert_children_fit();
+                    for node in &net.nodes {
+                        // Nothing is reserved but what is in use.
+                        let used = (node.ike.len(), node.children.len());
+                        assert_eq!(node.ike.reserved(), used, "{text}");
+                    }
                 }
             }
         }

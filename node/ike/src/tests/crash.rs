@@ -173,6 +173,8 @@ fn answers_are_rationed() {
     assert!(net.wire.iter().all(|p| 2 * p.octets.len() <= 3 * SHORTEST_REQUEST));
 }
 
+/// Attack A26.
+/// CVE-2016-5361.
 /// P14: anybody can write a request that nobody could have meant. What it would draw is twice as
 /// long.
 #[test]

@@ -59,6 +59,62 @@ fn a_node_that_goes_says_so() {
     assert!(net.nodes.iter().all(|n| n.ike.is_empty()));
 }
 
+/// P13: whatever we have asked for when an SA ends, no SPI stays taken for it.
+#[test]
+fn what_was_under_way_is_free_again() {
+    for post_quantum in [false, true] {
+        for rekeys in [false, true] {
+            for deletes in [false, true] {
+                let (mut net, a, b) = Net::established_with(post_quantum);
+                let (now, child) = (net.now, net.nodes[0].child().id);
+                if rekeys {
+                    net.nodes[0].ike.rekey_child(now, child);
+                } else {
+                    net.nodes[0].ike.create_child(now, a, Net::call(0, 1).child);
+                }
+                net.collect();
+                // CREATE_CHILD_SA, or IKE_FOLLOWUP_KE if there is one, is the last that is heard of.
+                while post_quantum && net.wire[0].octets[18] != 44 {
+                    let packet = net.wire.pop_front().unwrap();
+                    net.deliver(&packet);
+                }
+                net.wire.clear();
+                assert_eq!(net.nodes[0].ike.reserved(), (1, 2));
+                let case = (post_quantum, rekeys, deletes);
+                if deletes {
+                    net.nodes[1].ike.close(now, b);
+                    net.settle();
+                    assert_eq!(net.nodes[0].ended(), [End::DeletedByPeer], "{case:?}");
+                } else {
+                    net.nodes[1].addr = "203.0.113.1".parse().unwrap();
+                    net.run(Duration::from_secs(120));
+                    assert_eq!(net.nodes[0].ended(), [End::Timeout], "{case:?}");
+                }
+                assert_eq!(net.nodes[0].ike.reserved(), (0, 0), "{case:?}");
+            }
+        }
+    }
+}
+
+/// Its peer came back and says that there is nothing but what it has made since. Of what we were
+/// about to make it may know nevertheless: that is taken back.
+#[test]
+fn a_call_that_is_abandoned_leaves_nothing() {
+    let mut net = Net::pair();
+    let a = net.initiate(0, 1);
+    for _ in 0..2 {
+        let packet = net.wire.pop_front().unwrap();
+        net.deliver(&packet);
+    }
+    assert_eq!(net.nodes[0].ike.reserved(), (1, 1));
+    let now = net.now;
+    net.nodes[0].ike.abandon(now, a);
+    net.settle();
+    assert_eq!(net.nodes[0].ended(), [End::InitialContact]);
+    assert_eq!(net.nodes[1].ended(), [End::DeletedByPeer]);
+    assert!(net.nodes.iter().all(|n| n.ike.reserved() == (0, 0) && n.ike.is_empty()));
+}
+
 #[test]
 fn liveness_is_answered_both_ways() {
     let (mut net, a, b) = Net::established();

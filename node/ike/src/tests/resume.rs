@@ -261,6 +261,7 @@ fn under_load_no_ticket_is_looked_at_before_the_cookie() {
     assert_eq!(net.nodes[1].ike.counters().cookies_sent, 2, "the long way asks for its own");
 }
 
+/// Attack A26.
 /// P14: what has no nonce can only be forged, and a cookie is longer.
 #[test]
 fn who_brings_no_nonce_is_asked_for_no_cookie() {
