@@ -6,8 +6,8 @@ use crate::machine::tell;
 /// Both ask for transport mode, as protocol 50 and in UDP, and either declines it.
 const TRANSPORT_STORIES: [&str; 4] = ["transport", "transport-udp", "they-decline", "we-decline"];
 /// Its kernel wants SAs for a packet: between two hosts, for single ports of theirs, where it looks
-/// like a NAT to us, and between networks.
-const TRAP_STORIES: [&str; 4] = ["asked", "ports", "encapsulated", "subnets"];
+/// like a NAT to us, and between networks, with a child for each and with one for all.
+const TRAP_STORIES: [&str; 5] = ["asked", "ports", "encapsulated", "children", "subnets"];
 
 /// Between two hosts, without an inner header: either side calls, and either rekeys while packets
 /// go to and fro, of which none is lost.

@@ -266,9 +266,44 @@ $TRAP" "encap = yes"
   clean encapsulated; protected encapsulated udp; stop; say "encapsulated: ok"
 }
 
+# inner: networks behind both
+inner() {
+  ip -n a addr replace 10.1.0.1/24 dev lo
+  for net in 2 3; do ip -n b addr replace 10.$net.0.1/24 dev lo; done
+}
+
+children() { # each of the peer's networks has a child of its own, and all of them stay
+  inner
+  swan "local_ts = 10.2.0.0/24
+remote_ts = 10.1.0.0/24
+$TRAP" "" "d {
+local_ts = 10.3.0.0/24
+remote_ts = 10.1.0.0/24
+$TRAP
+}"
+  node auto "[[connection]]
+name = \"net\"
+gateway = \"$IPB\"
+remote-key = \"$KEYS/peer.pub\"
+local-subnets = [\"10.1.0.0/16\"]
+remote-subnets = [\"10.2.0.0/16\", \"10.3.0.0/16\"]
+start = \"accept\""
+  capture
+  answered children 10.2.0.1 10.1.0.1
+  answered children 10.3.0.1 10.1.0.1
+  wanted children CREATE_CHILD_SA "1 0 1 0"
+  flow 10.3.0.1 "-I 10.2.0.1 10.1.0.1"
+  # A pair that is given up goes after some seconds.
+  sleep 12
+  still children "two children"
+  says children "two children" "TUNNEL, ESP:" 2; caller children them 2
+  [ "$(times "closing CHILD_SA")" = 0 ] || fail children "a child was closed"
+  called children b "0 0"
+  clean children; protected children esp; stop; say "children: ok"
+}
+
 subnets() { # networks behind both, extended sequence numbers, and both sides rekey at once
-  ip -n a addr add 10.1.0.1/24 dev lo
-  for net in 2 3; do ip -n b addr add 10.$net.0.1/24 dev lo; done
+  inner
   swan "local_ts = 10.2.0.0/24, 10.3.0.0/24
 remote_ts = 10.1.0.0/24
 esp_proposals = aes256gcm16-esn
