@@ -133,8 +133,7 @@ fn strongswan_calls_us_and_rekeys() {
     scene.node.await_connection("net", "up");
     assert!(scene.ping("east", EAST_IN, WEST_IN));
     for what in ["rekey-child", "rekey-ike", "rekey-child"] {
-        scene.rig.control(&[what]);
-        std::thread::sleep(Duration::from_millis(300));
+        scene.rig.rekey(what);
         assert!(scene.ping("west", WEST_IN, EAST_IN), "after {what}");
         assert!(scene.ping("east", EAST_IN, WEST_IN), "after {what}");
     }

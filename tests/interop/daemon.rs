@@ -64,6 +64,21 @@ impl Scene {
         assert!(self.ping() && self.ping_back());
     }
 
+    /// strongSwan replaces the child or the IKE SA; the node has another child then, or the same.
+    fn rekey(&self, what: &str) {
+        let spi = || text(&self.node.destination(EAST), "spi_in").to_owned();
+        let before = spi();
+        self.rig.rekey(what);
+        if what == "rekey-child" {
+            place::await_some("another SPI", PATIENCE, || {
+                let now = spi();
+                (!now.is_empty() && now != before).then_some(())
+            });
+        } else {
+            assert_eq!(spi(), before, "a child came of the IKE SA's replacement");
+        }
+    }
+
     /// The node ends as a crash would end it.
     fn node_dies(&mut self) {
         self.node.kill();
@@ -278,28 +293,42 @@ fn strongswan_guesses_the_wrong_group() {
     scene.assert_nothing_in_clear();
 }
 
+/// strongSwan replaces keys of both kinds while packets flow: as the one who was called, and as the
+/// one who called.
 #[test]
 fn rekeys_lose_nothing() {
     if !can_run("rekeys_lose_nothing") {
         return;
     }
-    let scene = Scene::up("2048", &["esp=aes128gcm16-x25519"]);
-    assert!(scene.ping());
-    let west = scene.rig.namespace("west");
-    let pinging = place::command(&west, &["ping", "-n", "-q", "-i", "0.02", "-c", "400", EAST])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("ping");
-    for what in ["rekey-child", "rekey-ike", "rekey-child", "rekey-ike"] {
-        scene.rig.control(&[what]);
-        std::thread::sleep(Duration::from_millis(500));
+    for we_call in [true, false] {
+        let scene = Scene::up("2048", &["esp=aes128gcm16-x25519"]);
+        scene.meet(we_call);
+        let west = scene.rig.namespace("west");
+        let stream = ["ping", "-n", "-q", "-i", "0.02", "-c", "1000", EAST];
+        let mut pinging = place::command(&west, &stream)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("ping");
+        let mut rekeys = 0;
+        for what in ["rekey-child", "rekey-ike"].iter().cycle() {
+            scene.rekey(what);
+            if pinging.try_wait().expect("ping").is_some() {
+                break;
+            }
+            rekeys += 1;
+        }
+        assert!(rekeys >= 4, "{rekeys} while packets flowed");
+        let said = pinging.wait_with_output().expect("ping").stdout;
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("1000 packets transmitted, 1000 received, 0% packet loss"), "{said}");
+        scene.await_keyed();
+        scene.node.await_pairs(EAST, 1);
+        let log = scene.rig.log();
+        assert!(!log.contains("parsed CREATE_CHILD_SA request"), "we rekeyed: {log}");
+        assert!(!log.contains("TEMPORARY_FAILURE"), "{log}");
+        assert_eq!(scene.node.happened("calling"), usize::from(we_call));
+        scene.assert_nothing_in_clear();
     }
-    let said = pinging.wait_with_output().expect("ping").stdout;
-    let said = String::from_utf8_lossy(&said);
-    assert!(said.contains("400 packets transmitted, 400 received"), "{said}");
-    scene.await_keyed();
-    assert_eq!(scene.node.happened("calling"), 1);
-    scene.assert_nothing_in_clear();
 }
 
 /// Keys of both kinds come to their end while packets flow, and it is we who replace them: as the one

@@ -162,7 +162,10 @@ fn strongswan_gives(family: &Family) {
     place::transfer(traffic, &west, &east, &family.address(), "20000000");
     // Whatever is made anew keeps it.
     for what in ["rekey-child", "rekey-ike"] {
-        scene.rig.control(&[what]);
+        let before = text(&scene.node.destination(server), "spi_in").to_owned();
+        scene.rig.rekey(what);
+        let now = scene.node.await_state(server, "keyed");
+        assert_eq!(text(&now, "spi_in") != before, what == "rekey-child", "{now}");
         assert!(place::ping(&west, server), "{what}");
         assert!(place::ping(&east, lent), "{what}");
     }
@@ -230,8 +233,14 @@ fn we_give(family: &Family) {
         if round == 1 {
             let traffic = env!("CARGO_BIN_EXE_traffic");
             place::transfer(traffic, &west, &east, &family.address(), "5000000");
-            scene.rig.control(&["rekey-child"]);
-            assert!(place::ping(&east, lent));
+            for what in ["rekey-child", "rekey-ike"] {
+                let before = text(&scene.node.destination(lent), "spi_in").to_owned();
+                scene.rig.rekey(what);
+                let now = scene.node.await_state(lent, "keyed");
+                assert_eq!(text(&now, "known_as"), text(&keyed, "known_as"), "{now}");
+                assert_eq!(text(&now, "spi_in") != before, what == "rekey-child", "{now}");
+                assert!(place::ping(&east, lent), "{what}");
+            }
         }
         // Who comes back has the address that it had.
         scene.rig.control(&["term"]);

@@ -299,6 +299,31 @@ impl Rig {
         self.script("ctl.sh", &[&["e"], arguments].concat())
     }
 
+    /// strongSwan replaces the child (`rekey-child`) or the IKE SA (`rekey-ike`), and has done so:
+    /// `swanctl` is back as soon as it is on the list.
+    pub(crate) fn rekey(&self, what: &str) {
+        let done = match what {
+            "rekey-child" => "CHILD_SA closed",
+            _ => "rekeyed between",
+        };
+        let words = ["generating CREATE_CHILD_SA request", done];
+        let [asked, times] = words.map(|words| self.log().matches(words).count());
+        self.control(&[what]);
+        self.expect_log_times(done, times + 1);
+        assert!(self.log().matches(words[0]).count() > asked, "who has asked? {}", self.log());
+        // The next one cannot begin before the old one is gone.
+        let end = Instant::now() + PATIENCE;
+        let one = |sas: &str, state| sas.matches(state).count() == 1;
+        loop {
+            let sas = self.control(&["sas"]);
+            if one(&sas, "ESTABLISHED") && one(&sas, "INSTALLED") && !sas.contains("DELETING") {
+                return;
+            }
+            assert!(Instant::now() < end, "more than one of a kind: {sas}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// The same without waiting for it, for what our side has to answer.
     pub(crate) fn control_later(&self, arguments: &[&str]) -> Child {
         self.command("ctl.sh", &[&["e"], arguments].concat())
