@@ -6,11 +6,12 @@
 //! machine under attack to its promises. `chaos` lets peers do what they like in both roles and `lives`
 //! seeds thousands of them,
 //! `states` goes the ways in that are longer than two exchanges or have no signature,
-//! `rows` are the advisories of docs/THREATS.md one by one, `interleaving` is property tests over
+//! `collisions` is the table of RFC 7296 §2.25, `rows` are the advisories of docs/THREATS.md one by one, `interleaving` is property tests over
 //! the owner's verbs.
 
 #[allow(dead_code, reason = "tests/fuzz uses the rest")]
 mod chaos;
+mod collisions;
 mod expiry;
 mod interleaving;
 mod lives;

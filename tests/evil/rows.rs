@@ -50,8 +50,21 @@ fn called(victim: &mut Owned, key: usize) -> Evil {
     evil
 }
 
+/// A peer that was called, and is established, with a child.
+pub(crate) fn established_called(victim: &mut Owned) -> Evil {
+    let mut evil = called(victim, EVIL_KEY);
+    let heard = victim.said();
+    let (asked, _) = heard.iter().find_map(|octets| evil.open(octets)).expect("IKE_AUTH");
+    let payloads = evil.auth_payloads(inner(EVIL), inner(VICTIM));
+    let octets = evil.seal(evil.header(IKE_AUTH, true, asked.id), &payloads);
+    victim.hear(EVIL, &octets);
+    victim.said();
+    assert_eq!((victim.established.len(), victim.children.len()), (1, 1));
+    evil
+}
+
 /// One request; the answers, opened.
-fn ask(
+pub(crate) fn ask(
     victim: &mut Owned,
     evil: &mut Evil,
     exchange: u8,
@@ -697,6 +710,12 @@ fn a_rekey_of_anything_is_answered() {
             let answers = ask(&mut victim, &mut evil, CREATE_CHILD_SA, &payloads);
             assert_eq!(answers.len(), 1, "{protocol} {spi:?}");
             let known = (protocol, spi) == (3, &[0, 1, 2, 3]);
+            // CHILD_SA_NOT_FOUND about what it asks about, or INVALID_SYNTAX.
+            let refusal = match (protocol, spi) {
+                (3, [_, _, _, _]) => Payload::notify(3, spi, 44, &[]),
+                _ => Payload::notify(0, &[], 7, &[]),
+            };
+            assert_eq!(answers[0].1 == [refusal], !known, "{protocol} {spi:?}: {answers:?}");
             assert_eq!(victim.children.len(), if known { 2 } else { 1 }, "{protocol} {spi:?}");
             victim.goes_down_clean();
         }
