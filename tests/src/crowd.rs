@@ -54,7 +54,34 @@ pub struct Party {
     pub worked: Duration,
     /// How long it has signed.
     pub signed: Duration,
+    /// What it has wanted done so far.
+    pub wanted: Wanted,
+    /// How long what DNS answers it is good for.
+    pub ttl: Duration,
+    /// Somebody has just used each of its pairs, whenever it looks.
+    pub in_use: bool,
     key: Arc<TestKey>,
+}
+
+/// How often a node has wanted what done.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Wanted {
+    /// Datagrams to send.
+    pub datagrams: usize,
+    /// Questions to DNS.
+    pub questions: usize,
+    /// Signatures.
+    pub signatures: usize,
+    /// Tickets and reports.
+    pub told: usize,
+    /// Pairs for the forwarding plane, to make.
+    pub made: usize,
+    /// And to remove.
+    pub removed: usize,
+    /// Questions to the forwarding plane.
+    pub looks: usize,
+    /// Whatever else the forwarding plane is to do.
+    pub policies: usize,
 }
 
 impl Party {
@@ -67,8 +94,19 @@ impl Party {
     /// The same, which remembers so many destinations.
     #[must_use]
     pub fn remembering(address: IpAddr, number: u64, now: Instant, destinations: usize) -> Self {
+        Self::configured(address, number, now, |config| config.destinations = destinations)
+    }
+
+    /// The same, otherwise configured.
+    #[must_use]
+    pub fn configured(
+        address: IpAddr,
+        number: u64,
+        now: Instant,
+        change: impl FnOnce(&mut keying::Config),
+    ) -> Self {
         let key = key_of(address);
-        let config = keying::Config {
+        let mut config = keying::Config {
             groups: Groups::packetdefault(),
             rules: dnskeys::Rules::default(),
             when_advertised: keying::WhenAdvertised::Clear,
@@ -82,8 +120,9 @@ impl Party {
             addresses: vec![address],
             ike: ike::Config::new(key.ike()),
             lives: keying::Lives::default(),
-            destinations,
+            destinations: keying::DESTINATIONS,
         };
+        change(&mut config);
         let mut seed = [7; 32];
         for (octet, random) in seed.iter_mut().zip(number.to_be_bytes()) {
             *octet = random;
@@ -96,6 +135,9 @@ impl Party {
             last_pair: None,
             worked: Duration::ZERO,
             signed: Duration::ZERO,
+            wanted: Wanted::default(),
+            ttl: Duration::from_secs(300),
+            in_use: false,
             key,
         }
     }
@@ -131,16 +173,23 @@ impl Party {
         let mut sent = Vec::new();
         while let Some(output) = self.keying.poll_output() {
             match output {
-                Output::Transmit(transmit) => sent.push(transmit),
-                Output::Query { name, .. } => self.keying.handle_answer(now, &answer(name)),
+                Output::Transmit(transmit) => {
+                    self.wanted.datagrams += 1;
+                    sent.push(transmit);
+                }
+                Output::Query { name, .. } => {
+                    self.wanted.questions += 1;
+                    self.keying.handle_answer(now, &answer(name, self.ttl));
+                }
                 Output::Sign(job) => {
+                    self.wanted.signatures += 1;
                     let began = Instant::now();
                     let signature = self.key.sign(job.scheme, &job.octets);
                     signing += began.elapsed();
                     self.keying.handle_signature(now, job.ike, Some(signature));
                 }
                 Output::Command(command) => self.obey(now, command),
-                Output::Ticket(_) | Output::Report(_) => {}
+                Output::Ticket(_) | Output::Report(_) => self.wanted.told += 1,
             }
         }
         self.worked += began.elapsed().saturating_sub(signing);
@@ -148,7 +197,8 @@ impl Party {
         sent
     }
 
-    fn hear(&mut self, now: Instant, sent: &ike::Transmit) {
+    /// What somebody has sent reaches it.
+    pub fn hear(&mut self, now: Instant, sent: &ike::Transmit) {
         let began = Instant::now();
         let (local, remote, octets) = (sent.remote, sent.local, &sent.octets[..]);
         self.keying.handle_datagram(now, ike::Datagram { local, remote, octets });
@@ -159,10 +209,19 @@ impl Party {
         if let Command::AddSa(pair) = &command {
             self.last_pair = Some(pair.id);
         }
+        *match &command {
+            Command::AddSa(_) => &mut self.wanted.made,
+            Command::RemoveSa(_) => &mut self.wanted.removed,
+            Command::AskUse(_) => &mut self.wanted.looks,
+            _ => &mut self.wanted.policies,
+        } += 1;
         if let Some(forwarding) = &mut self.forwarding {
             forwarding.handle_command(now, command);
             while let Some(output) = forwarding.poll_output() {
-                if let forwarding::Output::Notice(notice) = output {
+                if let forwarding::Output::Notice(mut notice) = output {
+                    if let (true, Notice::LastUse { used, .. }) = (self.in_use, &mut notice) {
+                        used.idle_in = Some(Duration::ZERO);
+                    }
                     self.keying.handle_notice(now, notice);
                 }
             }
@@ -176,7 +235,7 @@ fn key_of(address: IpAddr) -> Arc<TestKey> {
     TestKey::nth(usize::from(address != HUB))
 }
 
-fn answer(name: Name) -> Answer {
+fn answer(name: Name, ttl: Duration) -> Answer {
     let is_plain = |address: IpAddr| match address {
         IpAddr::V4(v4) => u32::from(v4) >> 24 == PLAIN,
         IpAddr::V6(_) => false,
@@ -196,12 +255,7 @@ fn answer(name: Name) -> Answer {
         source: Source::Txt,
     });
     let records = RecordSet { gateways: gateways.into_iter().collect(), malformed: Vec::new() };
-    Answer {
-        owner: name,
-        security: Security::Secure,
-        ttl: Duration::from_secs(300),
-        outcome: Outcome::Records(records),
-    }
+    Answer { owner: name, security: Security::Secure, ttl, outcome: Outcome::Records(records) }
 }
 
 /// Lets two parties talk until they have no more to say.
