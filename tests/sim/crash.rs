@@ -1,9 +1,12 @@
 //! A peer dies without a word and comes back: traffic flows again, encrypted, in 15 seconds.
 
+use std::net::SocketAddr;
+
 use keying::{Groups, StateName};
+use sa::Envelope;
 
 use crate::net::{Link, Net};
-use crate::node::seconds;
+use crate::node::{Sent, seconds};
 use crate::{EAST, WEST, ip, west_and_east};
 
 fn keyed(net: &Net, host: usize, peer: &str) -> bool {
@@ -115,4 +118,48 @@ fn who_keeps_its_secret_is_back_in_a_moment() {
     }
     println!("back after {:?} with a token, after {:?} without", took[1], took[0]);
     assert!(took[1] < seconds(2) && took[0] > seconds(5), "{took:?}");
+}
+
+/// Attack A32.
+/// P13: nor does it take longer while somebody floods it with packets of SAs that there never were.
+#[test]
+fn a_flood_keeps_nobody_from_being_told() {
+    for seed in 0..5 {
+        let mut net = west_and_east(seed, Link::default());
+        with_disk(&mut net, true);
+        net.send(0, ip(EAST), "ping 0");
+        net.run(seconds(40));
+        with_disk(&mut net, true);
+        let flooder = SocketAddr::new(ip("203.0.113.66"), 500);
+        let east = SocketAddr::new(ip(EAST), 500);
+        let before = net.now;
+        let mut n = 1_u32;
+        while !net.hosts[0].inbox.iter().any(|(_, t)| t.starts_with("pong") && t != "pong 0") {
+            // A hundred of each in a tenth of a second.
+            for m in 0..100 {
+                let spi = n * 1000 + m;
+                let mut esp = vec![0; 60];
+                esp[..4].copy_from_slice(&spi.to_be_bytes());
+                let envelope = Envelope { local: flooder, remote: east, udp: false };
+                net.inject(Sent::Esp(envelope, esp));
+                let mut octets = vec![0; 57];
+                octets[..4].copy_from_slice(&spi.to_be_bytes());
+                octets[8..12].copy_from_slice(&spi.to_be_bytes());
+                // Next payload SK, version 2.0, INFORMATIONAL, from the initiator.
+                octets[16..20].copy_from_slice(&[46, 0x20, 37, 0x08]);
+                octets[27] = 57;
+                octets[31] = 29;
+                let (local, remote, marker) = (flooder, east, false);
+                net.inject(Sent::Ike(ike::Transmit { local, remote, marker, octets }));
+            }
+            if n % 10 == 1 {
+                net.send(0, ip(EAST), &format!("ping {n}"));
+            }
+            net.run(std::time::Duration::from_millis(100));
+            n += 1;
+            assert!(net.now - before < seconds(4), "seed {seed}: not back after 4 s");
+        }
+        let counters = net.hosts[1].node.as_ref().unwrap().keying.ike_counters();
+        assert!(counters.lost_told > 1, "seed {seed}: {counters:?}");
+    }
 }

@@ -21,7 +21,7 @@ use crate::hold::{Hold, Packet};
 use crate::newcomers::Newcomers;
 use crate::packet::Inner;
 use crate::path::Path;
-use crate::rate::Rate;
+use crate::rate::{Rate, RateBySource};
 use crate::sad::{Expiry, Refused, Sad};
 use crate::spd::Spd;
 use crate::whole::Whole;
@@ -41,7 +41,7 @@ pub struct Forwarding {
     newcomers: Newcomers,
     outputs: VecDeque<Output>,
     counters: Counters,
-    unknown_spis: Rate,
+    unknown_spis: RateBySource,
     errors: Rate,
     hints: Rate,
     /// Where released packets are sealed.
@@ -159,7 +159,7 @@ impl Forwarding {
             newcomers: Newcomers::new(now, hasher, config.newcomers),
             outputs: VecDeque::new(),
             counters: Counters::default(),
-            unknown_spis: Rate::new(now, UNKNOWN_SPIS_PER_SECOND),
+            unknown_spis: RateBySource::new(now, hasher, UNKNOWN_SPIS, UNKNOWN_SPIS_EACH),
             errors: Rate::new(now, ERRORS_PER_SECOND),
             hints: Rate::new(now, PATH_HINTS_PER_SECOND),
             scratch: Batch::default(),
@@ -472,8 +472,10 @@ const ETHERNET: u16 = 1500;
 const NEWCOMERS: u32 = 256;
 /// Notices that may wait to be collected: the keying plane is asked again anyway.
 const MAX_OUTPUTS: usize = 8192;
-/// Forgeable hints need not be many.
-const UNKNOWN_SPIS_PER_SECOND: u32 = 4;
+/// Hints of unknown SPIs that are passed on in a second: forgeable, so that they need not be many.
+const UNKNOWN_SPIS: u32 = 64;
+/// The same from one source prefix.
+const UNKNOWN_SPIS_EACH: u8 = 4;
 /// "Too big" messages looked into. Each may cost a walk over all pairs; the honest ones are as rare
 /// as probes.
 const PATH_HINTS_PER_SECOND: u32 = 20;

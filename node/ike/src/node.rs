@@ -18,7 +18,7 @@ use crate::api::{
     PeerVerdict, PublicKey, Ticket, Timer,
 };
 use crate::child::Standing;
-use crate::exchange::crash_detection::SENT_PER_SECOND;
+use crate::exchange::crash_detection::UNKNOWN;
 use crate::exchange::ike_sa_init_responder::Digest;
 use crate::exchange::{
     Ask, Pending, create_child_responder, ike_auth_initiator, ike_auth_responder,
@@ -132,7 +132,7 @@ impl Ike {
     /// is a peer that we have lost, it will ask us, and believe what we say then (RFC 7296 §1.5,
     /// RFC 6290). Seldom, whatever comes in.
     pub fn handle_unknown_spi(&mut self, now: Instant, spi: Spi, local: IpAddr, remote: IpAddr) {
-        if self.shared.tokens.is_none() || !self.shared.hints_sent.allow(now, SENT_PER_SECOND) {
+        if self.shared.tokens.is_none() || !self.shared.hints_sent.allow(now, remote, UNKNOWN) {
             return;
         }
         let notify = Notify::new(NotifyType::INVALID_SPI, spi.to_be_bytes());

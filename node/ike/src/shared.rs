@@ -67,7 +67,9 @@ pub(crate) struct Shared {
     /// Tickets that we give (RFC 5723).
     pub(crate) tickets: Option<Tickets>,
     started: Instant,
-    /// Unprotected answers and hints that we send.
+    /// Answers that an IKE SA is lost.
+    pub(crate) lost_told: Hints,
+    /// Hints that an ESP SA is lost.
     pub(crate) hints_sent: Hints,
     /// Unprotected hints that we heed.
     pub(crate) hints_heeded: Hints,
@@ -138,6 +140,7 @@ impl Shared {
             tickets: Tickets::new(&config.ticket_keys),
             started: now,
             tokens: config.token_secret.as_ref().map(|s| TokenMaker::new(s.octets())),
+            lost_told: Hints::default(),
             hints_sent: Hints::default(),
             hints_heeded: Hints::default(),
             config: config.without_secrets(),
@@ -292,6 +295,11 @@ impl Shared {
     pub(crate) fn is_full(&self, remote: IpAddr) -> bool {
         self.remotes.get(&remote).is_some_and(|count| *count >= MAX_PER_ADDRESS)
             || self.neighbours.get(&prefix(remote)).is_some_and(|n| *n >= MAX_PER_PREFIX)
+    }
+
+    /// Whether any IKE SA, in whatever state, is with this address.
+    pub(crate) fn has_remote(&self, remote: IpAddr) -> bool {
+        self.remotes.contains_key(&remote)
     }
 
     /// Whether no other IKE SA, in whatever state, is with this address.

@@ -85,7 +85,7 @@ impl Forwarding {
     fn unknown_spi(&mut self, now: Instant, spi: u32, len: usize, outer: &Outer) -> Reason {
         if let Some(spi) = Spi::new(spi)
             && len >= SHORTEST_ESP
-            && self.unknown_spis.allow(now)
+            && self.unknown_spis.allow(now, outer.remote.ip())
         {
             self.notify(Notice::UnknownSpi { spi, from: outer.remote.ip() });
         }

@@ -7,10 +7,13 @@
 //!
 //! The token tells nothing of any key. Who steals the secret can end our SAs, and nothing else.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
+use sa::Prefix;
 use subtle::ConstantTimeEq as _;
 
 use crate::api::End;
@@ -18,6 +21,7 @@ use crate::crypto::Secret;
 use crate::established::{Established, Which};
 use crate::exchange::Pending;
 use crate::failure::Failure;
+use crate::half_open::prefix;
 use crate::message::{
     ExchangeType, Header, Notify, NotifyType, Payload, PayloadType, Payloads, ProtocolId,
 };
@@ -113,32 +117,52 @@ pub(crate) fn heard(
     ControlFlow::Continue(())
 }
 
-/// How many unprotected answers and hints are sent and heeded: whoever forges a source can have
-/// them sent anywhere.
+/// How many unprotected answers and hints are sent and heeded in a second: whoever forges a source
+/// can have them sent anywhere. Counted by source as well, so that who asks for too many takes them
+/// from himself.
 #[derive(Debug, Default)]
 pub(crate) struct Hints {
     since: Option<Instant>,
     count: u32,
+    /// No more of them than may be in all.
+    by_source: BTreeMap<Prefix, u32>,
+}
+
+/// How many of one kind may be in a second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ration {
+    all: u32,
+    /// For one source prefix.
+    each: u32,
 }
 
 impl Hints {
-    /// Whether one more may be.
-    pub(crate) fn allow(&mut self, now: Instant, per_second: u32) -> bool {
+    /// Whether one more may be, for this source.
+    pub(crate) fn allow(&mut self, now: Instant, source: IpAddr, ration: Ration) -> bool {
         let fresh = |since| now.saturating_duration_since(since) < SECOND;
         if !self.since.is_some_and(fresh) {
-            self.since = Some(now);
-            self.count = 0;
+            *self = Self { since: Some(now), ..Self::default() };
         }
-        self.count = self.count.saturating_add(1);
-        self.count <= per_second
+        if self.count >= ration.all {
+            return false;
+        }
+        let here = self.by_source.entry(prefix(source)).or_default();
+        if *here >= ration.each {
+            return false;
+        }
+        *here += 1;
+        self.count += 1;
+        true
     }
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Sent: a thousand peers of a node that restarted are told within some ten seconds, and a flood of
-/// forged requests draws fewer octets than any flood has.
-pub(crate) const SENT_PER_SECOND: u32 = 100;
+/// Told that an IKE SA is lost: the peers of a node that restarted within some seconds, those in one
+/// prefix too, and what a flood of forged requests draws is less than any flood is.
+pub(crate) const LOST: Ration = Ration { all: 1000, each: 50 };
+/// Told that an ESP SA is lost; they ask then, and are told once more.
+pub(crate) const UNKNOWN: Ration = Ration { all: 100, each: 10 };
 /// Heeded: each is looked for among all peers.
-pub(crate) const HEEDED_PER_SECOND: u32 = 10;
+pub(crate) const HEEDED: Ration = Ration { all: 100, each: 5 };
 /// Octets of a token (RFC 6290 §4.1).
 const TOKEN: std::ops::RangeInclusive<usize> = 16..=128;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Ike;
 use crate::api::{Datagram, End};
-use crate::exchange::crash_detection::{HEEDED_PER_SECOND, SENT_PER_SECOND};
+use crate::exchange::crash_detection::{HEEDED, LOST};
 use crate::exchange::ike_sa_init_responder::Digest;
 use crate::exchange::{
     ike_auth_initiator, ike_auth_responder, ike_intermediate, ike_sa_init_initiator,
@@ -53,7 +53,11 @@ impl Ike {
                 && !header.response
                 && matches!(message.body, Body::Clear { .. })
             {
-                if self.shared.hints_heeded.allow(now, HEEDED_PER_SECOND) {
+                let source = datagram.remote.ip();
+                // Who is nobody's peer takes no part of what peers may say.
+                if self.shared.has_remote(source)
+                    && self.shared.hints_heeded.allow(now, source, HEEDED)
+                {
                     self.hinted(now, datagram, &message);
                 }
                 return;
@@ -288,11 +292,11 @@ impl Ike {
         if message.header.response || message.header.spi_r == 0 {
             return;
         }
-        let Shared { tokens: Some(tokens), hints_sent, .. } = &mut self.shared else { return };
+        let Shared { tokens: Some(tokens), lost_told, .. } = &mut self.shared else { return };
         let octets = tokens.lost(&message.header);
         // No cipher of ours, nor any that is in use, makes a request that is too short for this.
         if is_within_budget(datagram.octets.len(), octets.len())
-            && hints_sent.allow(now, SENT_PER_SECOND)
+            && lost_told.allow(now, datagram.remote.ip(), LOST)
         {
             self.shared.counters.lost_told += 1;
             self.shared.send(datagram.local, datagram.remote, vec![octets]);

@@ -1,5 +1,7 @@
 //! A peer loses all it knew and says so, provably (RFC 6290).
 
+use sa::Spi;
+
 use super::*;
 use crate::exchange::crash_detection::TokenMaker;
 use crate::message::{Body, Header, Message, Notify, NotifyType, Payloads};
@@ -169,7 +171,15 @@ fn answers_are_rationed() {
         net.deliver(&under(number, SHORTEST_REQUEST, "203.0.113.66:500"));
     }
     let told = net.nodes[1].ike.counters().lost_told;
-    assert!((1..=100).contains(&told), "{told}");
+    assert!((1..=50).contains(&told), "{told}");
+    // Nor are they without end for whoever forges ever other sources.
+    for number in 0..5000_u16 {
+        let [high, low] = number.to_be_bytes();
+        let from = format!("10.{high}.{low}.1:500");
+        net.deliver(&under(u64::from(number) + 2000, SHORTEST_REQUEST, &from));
+    }
+    let told = net.nodes[1].ike.counters().lost_told;
+    assert!((900..=1000).contains(&told), "{told}");
     assert!(net.wire.iter().all(|p| 2 * p.octets.len() <= 3 * SHORTEST_REQUEST));
 }
 
@@ -193,6 +203,50 @@ fn what_is_too_short_to_be_a_request_is_not_answered() {
     assert!(net.seen.len() > mark);
 }
 
+/// P13: whoever floods a node that has lost everything keeps nobody from being told so.
+#[test]
+fn a_flood_hides_no_lost_sa() {
+    for esp in [false, true] {
+        let (mut net, a, _) = with_tokens();
+        let spi = net.nodes[0].child().spi_out;
+        start(&mut net, 1, Some(SECRETS[1]));
+        let now = net.now;
+        for number in 1..=1000_u32 {
+            // Requests without an SA, ESP without one, and hints to the one that asks.
+            let mut request = under(number.into(), SHORTEST_REQUEST, "203.0.113.66:500");
+            net.deliver(&request);
+            let (stray, from) = (Spi::new(number + 300).unwrap(), "203.0.113.66".parse().unwrap());
+            net.nodes[1].ike.handle_unknown_spi(now, stray, addr(1), from);
+            request.to = SocketAddr::new(addr(0), 500);
+            request.octets = hint(stray);
+            net.deliver(&request);
+        }
+        net.collect();
+        net.wire.clear();
+        if esp {
+            net.nodes[1].ike.handle_unknown_spi(now, spi, addr(1), addr(0));
+        } else {
+            net.nodes[0].ike.probe(now, a);
+        }
+        net.settle();
+        assert_eq!((net.now, net.nodes[0].ended()), (now, vec![End::PeerLost]), "{esp}");
+    }
+}
+
+/// What is said of an ESP packet that nobody knows.
+fn hint(spi: Spi) -> Vec<u8> {
+    let notify = Notify::new(NotifyType::INVALID_SPI, spi.to_be_bytes());
+    let header = Header {
+        spi_i: 1,
+        spi_r: 0,
+        exchange: ExchangeType::INFORMATIONAL,
+        initiator: true,
+        response: false,
+        message_id: 0,
+    };
+    header.write_clear(&[Payload::Notify(notify)])
+}
+
 /// The shortest that any cipher of ours makes, and with an AEAD anybody's "are you there?".
 const SHORTEST_REQUEST: usize = 57;
 
@@ -211,16 +265,7 @@ fn an_unknown_esp_packet_makes_its_sender_ask() {
 #[test]
 fn a_forged_hint_costs_a_question_and_nothing_else() {
     let (mut net, _, _) = with_tokens();
-    let notify = Notify::new(NotifyType::INVALID_SPI, net.nodes[0].child().spi_out.to_be_bytes());
-    let header = Header {
-        spi_i: 1,
-        spi_r: 0,
-        exchange: ExchangeType::INFORMATIONAL,
-        initiator: true,
-        response: false,
-        message_id: 0,
-    };
-    let octets = header.write_clear(&[Payload::Notify(notify)]);
+    let octets = hint(net.nodes[0].child().spi_out);
     let mark = net.seen.len();
     for from in ["192.0.2.2:500", "203.0.113.66:500"] {
         let (from, to) = (from.parse().unwrap(), SocketAddr::new(addr(0), 500));
