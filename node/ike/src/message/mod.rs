@@ -132,9 +132,6 @@ impl<'a> Message<'a> {
         if octets.len() > MAX_MESSAGE {
             return Err(InvalidMessage::TooMany("message octets"));
         }
-        if spi_i == 0 {
-            return Err(InvalidMessage::Value("initiator spi"));
-        }
         let header = Header {
             spi_i,
             spi_r,
@@ -149,6 +146,13 @@ impl<'a> Message<'a> {
             }
             _ => Body::Clear { first, octets: reader.rest() },
         };
+        // Who knows of no IKE SA may say so with zeros (RFC 7296 §1.5); nobody else.
+        let is_hint = exchange == ExchangeType::INFORMATIONAL
+            && !header.response
+            && matches!(body, Body::Clear { .. });
+        if spi_i == 0 && !is_hint {
+            return Err(InvalidMessage::Value("initiator spi"));
+        }
         Ok(Self { header, octets, body })
     }
 }

@@ -261,6 +261,26 @@ fn an_unknown_esp_packet_makes_its_sender_ask() {
     assert_eq!(net.nodes[0].ended(), [End::PeerLost]);
 }
 
+/// RFC 7296 §1.5: who knows of no IKE SA may call itself nobody, in this message and in no other.
+#[test]
+fn a_hint_from_nobody_is_heeded() {
+    let (mut net, _, _) = with_tokens();
+    let spi = net.nodes[0].child().spi_out;
+    start(&mut net, 1, Some(SECRETS[1]));
+    let (from, to) = (SocketAddr::new(addr(1), 500), SocketAddr::new(addr(0), 500));
+    let mut octets = hint(spi);
+    octets[..8].fill(0);
+    // A response, another exchange, and what is not in the clear.
+    for (at, value) in [(19, 0x28), (18, 34), (18, 36), (16, 46)] {
+        let mut other = octets.clone();
+        other[at] = value;
+        assert!(Message::read(&other).is_err(), "{at}");
+    }
+    net.deliver(&Packet { from, to, octets });
+    net.settle();
+    assert_eq!(net.nodes[0].ended(), [End::PeerLost]);
+}
+
 /// Rule 33.
 #[test]
 fn a_forged_hint_costs_a_question_and_nothing_else() {
