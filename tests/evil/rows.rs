@@ -217,6 +217,38 @@ fn a_later_minor_version_is_none_of_our_business() {
     }
 }
 
+/// RFC 7296 §2.5, §2.21.3: an answer that ends our side ends the peer's too, which has no other way to
+/// know: whatever made us end it, it is told.
+#[test]
+fn whom_we_leave_is_told() {
+    const DELETE: u8 = 42;
+    let critical = Payload { kind: 200, critical: true, body: vec![0; 4] };
+    for (answer, why) in [
+        (critical, End::Refused { notify: UNSUPPORTED_CRITICAL_PAYLOAD, authentic: true }),
+        (Payload::new(NONCE, vec![1]), End::Misbehaved("nonce length")),
+    ] {
+        let mut victim = Owned::victim(28);
+        let mut evil = established(&mut victim);
+        let child = *victim.children.keys().next().unwrap();
+        victim.ike.rekey_child(victim.now, child);
+        victim.after();
+        let (asked, _) = evil.open(&victim.said().remove(0)).unwrap();
+        let octets = evil.seal(evil.header(CREATE_CHILD_SA, true, asked.id), &[answer]);
+        victim.hear(EVIL, &octets);
+        let ended = victim.events.iter().find_map(|event| match event {
+            Event::Ended { why, .. } => Some(*why),
+            _ => None,
+        });
+        assert_eq!(ended, Some(why));
+        let said = victim.said();
+        assert_eq!(said.len(), 1, "{why:?}");
+        let (header, payloads) = evil.open(&said[0]).unwrap();
+        assert_eq!((header.exchange, header.id), (INFORMATIONAL, asked.id + 1));
+        assert_eq!((payloads[0].kind, &payloads[0].body[..]), (DELETE, &[1, 0, 0, 0][..]));
+        victim.goes_down_clean();
+    }
+}
+
 /// RFC 7296 §2.3: a window is one message unless its owner says otherwise, and nobody has to use more.
 /// We never say otherwise, and whatever a peer says, we ask one thing at a time and answer its requests
 /// in their order.

@@ -50,6 +50,8 @@ pub(crate) struct Established {
     pub(crate) stillborn: Option<u32>,
     /// We delete it, or are about to.
     pub(crate) closing: bool,
+    /// The peer has it no more, and said so.
+    pub(crate) gone: bool,
 }
 
 /// A request for a child between addresses of which the owner has to say who may have them.
@@ -141,6 +143,7 @@ impl Established {
             owed: None,
             stillborn: None,
             closing: false,
+            gone: false,
         }
     }
 
@@ -271,7 +274,10 @@ impl Established {
         payloads: Result<Payloads, InvalidMessage>,
     ) -> ControlFlow<End> {
         match (about, payloads) {
-            (Pending::DeleteIke(why), _) => ControlFlow::Break(why),
+            (Pending::DeleteIke(why), _) => {
+                self.gone = true;
+                ControlFlow::Break(why)
+            }
             (Pending::DeleteOld, _) => {
                 let spi = self.sa_mut(which).own_spi();
                 self.forget_old(turn, spi);

@@ -103,7 +103,7 @@ pub(crate) fn is_lost(token: Option<&[u8]>, first: PayloadType, octets: &[u8]) -
 
 /// What the peer says to one of our SAs without protection.
 pub(crate) fn heard(
-    established: &Established,
+    established: &mut Established,
     turn: &mut Turn<'_>,
     own_spi: u64,
     first: PayloadType,
@@ -111,6 +111,7 @@ pub(crate) fn heard(
 ) -> ControlFlow<End> {
     let token = established.peer_token(own_spi);
     if is_lost(token, first, octets) {
+        established.gone = true;
         return ControlFlow::Break(End::PeerLost);
     }
     turn.shared.counters.dropped_stray += 1;

@@ -159,22 +159,27 @@ impl AuthSent {
 }
 
 /// Takes the response: it came under the SA's keys, which says nothing yet of who sent it.
-pub(crate) fn receive(state: AuthSent, turn: &mut Turn<'_>, payloads: &Payloads) -> State {
+pub(crate) fn receive(mut state: AuthSent, turn: &mut Turn<'_>, payloads: &Payloads) -> State {
     match authenticate(&state, turn, payloads) {
         Ok(peer) => establish(state, turn, payloads, peer),
         Err(why) => {
             turn.drop_esp_spi(state.spi_in);
+            // The responder believes that all is well (RFC 7296 §2.21.2).
+            let told = match why {
+                End::AuthenticationFailed => {
+                    Some(Payload::Notify(Failure::AuthenticationFailed.notify()))
+                }
+                End::Misbehaved(_) => Some(Payload::Delete(Delete::Ike)),
+                _ => None,
+            };
+            if let Some(told) = told {
+                let datagrams = state.sa.last_request(&[told]);
+                turn.send(datagrams);
+            }
             // What was known of us then may not hold now: the long way tells. And what a cookie did to
             // our request fails once.
             if state.resumed.is_some() || state.doubtful && why == SIGNATURE_REFUSED {
                 return state.begin_anew(turn);
-            }
-            if why == End::AuthenticationFailed {
-                // The responder believes that all is well (RFC 7296 §2.21.2).
-                let mut sa = state.sa;
-                let notify = Failure::AuthenticationFailed.notify();
-                let datagrams = sa.last_request(&[Payload::Notify(notify)]);
-                turn.send(datagrams);
             }
             turn.ended(why);
             State::Over

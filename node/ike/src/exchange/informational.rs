@@ -58,6 +58,7 @@ pub(crate) fn answer(
     // RFC 7296 §2.21.2: the initiator found our IKE_AUTH response wanting.
     match payloads.notify(NotifyType::AUTHENTICATION_FAILED) {
         Some(notify) if which == Which::Current => {
+            established.gone = true;
             ControlFlow::Break(End::Refused { notify: notify.kind.0, authentic: true })
         }
         _ => ControlFlow::Continue(()),
@@ -80,6 +81,7 @@ fn deleted(established: &mut Established, turn: &mut Turn<'_>, which: Which) -> 
                 established.forget_old(turn, spi);
                 return ControlFlow::Continue(());
             }
+            established.gone = true;
             ControlFlow::Break(if closing { End::Closed } else { End::DeletedByPeer })
         }
         Which::Candidate => {

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::Ike;
-use crate::api::{Datagram, End};
+use crate::api::Datagram;
 use crate::exchange::crash_detection::{HEEDED, LOST};
 use crate::exchange::ike_sa_init_responder::Digest;
 use crate::exchange::{
@@ -348,7 +348,7 @@ fn receive(state: State, turn: &mut Turn<'_>, message: &Message<'_>, own_spi: u6
         State::Established(mut established) => match established.receive(turn, message, own_spi) {
             ControlFlow::Continue(()) => State::Established(established),
             ControlFlow::Break(why) => {
-                if let End::Misbehaved(_) = why {
+                if !established.gone {
                     // The peer may be of another opinion: it is told, once.
                     let delete = [Payload::Delete(Delete::Ike)];
                     let datagrams = established.current.last_request(&delete);
