@@ -44,6 +44,11 @@ impl Prf {
         }
     }
 
+    /// Octets of the shortest nonce that may go into it: half as many as its key has (RFC 7296 §2.10).
+    pub(crate) fn least_nonce(self) -> usize {
+        self.len() / 2
+    }
+
     /// prf(key, parts concatenated).
     pub(crate) fn of(self, key: &[u8], parts: &[&[u8]]) -> Secret {
         let key = hmac::Key::new(self.algorithm(), key);

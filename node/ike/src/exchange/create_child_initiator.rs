@@ -8,7 +8,7 @@ use sa::{Mode, SaId, Spi, TrafficSelector};
 use crate::api::{ChildRequest, End, Event};
 use crate::child::{NewChild, Standing, child_down, child_up};
 use crate::crypto::{
-    Agreement, EspChoice, EspOffer, Group, Secret, Suites, child_keys, confirm_esp, offer_esp,
+    Agreement, EspChoice, EspOffer, Group, Prf, Secret, Suites, child_keys, confirm_esp, offer_esp,
 };
 use crate::established::Established;
 use crate::exchange::ike_auth_initiator::agreed_mode;
@@ -105,7 +105,7 @@ pub(crate) fn receive(
         turn.drop_esp_spi(asked.spi_in);
         return refused(established, turn, asked, payloads);
     }
-    let agreed = match read(&asked, payloads) {
+    let agreed = match read(&asked, established.current.suite.prf, payloads) {
         Ok(agreed) => agreed,
         Err(why) => return disowned(established, turn, &asked, why),
     };
@@ -207,9 +207,10 @@ pub(crate) fn finish(
     ControlFlow::Continue(())
 }
 
-fn read(asked: &CreateChild, payloads: &Payloads) -> Result<Agreed, End> {
+fn read(asked: &CreateChild, prf: Prf, payloads: &Payloads) -> Result<Agreed, End> {
     let proposals = payloads.sa.as_ref().ok_or(End::Misbehaved("SA"))?;
-    let nonce_r = payloads.nonce.as_ref().ok_or(End::Misbehaved("Nonce"))?;
+    let nonce_r = payloads.nonce.as_ref().filter(|nonce| nonce.len() >= prf.least_nonce());
+    let nonce_r = nonce_r.ok_or(End::Misbehaved("Nonce"))?;
     let local = payloads.ts_initiator.as_ref().ok_or(End::Misbehaved("TSi"))?;
     let remote = payloads.ts_responder.as_ref().ok_or(End::Misbehaved("TSr"))?;
     let ke_group = payloads.ke.as_ref().map(|ke| ke.group);

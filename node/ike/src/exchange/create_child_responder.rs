@@ -100,6 +100,9 @@ fn agree(
     }
     let proposals = payloads.sa.as_ref().ok_or(InvalidMessage::Missing("SA"))?;
     let nonce_i = payloads.nonce.as_ref().ok_or(InvalidMessage::Missing("Nonce"))?;
+    if nonce_i.len() < established.current.suite.prf.least_nonce() {
+        return Err(Failure::InvalidSyntax("Nonce"));
+    }
     let remote = payloads.ts_initiator.as_ref().ok_or(InvalidMessage::Missing("TSi"))?;
     let local = payloads.ts_responder.as_ref().ok_or(InvalidMessage::Missing("TSr"))?;
     let limit = if old.is_some() { 2 * MAX_CHILDREN } else { MAX_CHILDREN };

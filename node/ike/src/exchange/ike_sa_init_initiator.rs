@@ -356,7 +356,7 @@ impl Answer {
         if suite.group != group || ke.group != group.number() {
             return Err(InvalidMessage::Value("KE").into());
         }
-        if nonce_r == state.nonce {
+        if nonce_r == state.nonce || nonce_r.len() < suite.prf.least_nonce() {
             return Err(InvalidMessage::Value("Nonce").into());
         }
         let secret = state.agreement.agree(&ke.data).map_err(|_| InvalidMessage::Value("KE"))?;

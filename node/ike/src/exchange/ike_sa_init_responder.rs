@@ -65,6 +65,9 @@ pub(crate) fn read<'a>(
     if suite.group.number() != ke.group {
         return Err(Failure::InvalidKe(suite.group.number()));
     }
+    if nonce.len() < suite.prf.least_nonce() {
+        return Err(Failure::InvalidSyntax("Nonce"));
+    }
     if ke.data.len() != suite.group.public_len() {
         return Err(Failure::InvalidSyntax("KE"));
     }

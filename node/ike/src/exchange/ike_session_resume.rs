@@ -154,7 +154,9 @@ pub(crate) fn receive(
         // Forged or not, the long way is open.
         return state.begin_anew(turn);
     }
-    let Some(nonce_r) = payloads.nonce.clone().filter(|nonce| *nonce != state.nonce) else {
+    let least = state.resumable.suite.prf.least_nonce();
+    let fits = |nonce: &Vec<u8>| *nonce != state.nonce && nonce.len() >= least;
+    let Some(nonce_r) = payloads.nonce.clone().filter(fits) else {
         turn.shared.count(InvalidMessage::Missing("Nonce").into());
         return State::ResumeSent(state);
     };
@@ -207,6 +209,9 @@ pub(crate) fn answer(
     mut known: Known,
 ) -> Result<State, Failure> {
     let nonce_i = payloads.nonce.clone().ok_or(InvalidMessage::Missing("Nonce"))?;
+    if nonce_i.len() < known.resumable.suite.prf.least_nonce() {
+        return Err(Failure::InvalidSyntax("Nonce"));
+    }
     let nonce_r = turn.shared.nonce();
     let (spi_i, spi_r) = (message.header.spi_i, turn.fresh_ike_spi());
     let mix = Mix { nonce_i: &nonce_i, nonce_r: &nonce_r, spi_i, spi_r };

@@ -125,6 +125,9 @@ fn read(asked: &RekeyIke, payloads: &Payloads) -> Result<Agreed, End> {
     let nonce_r = payloads.nonce.as_ref().ok_or(End::Misbehaved("Nonce"))?;
     let ke = payloads.ke.as_ref().ok_or(End::Misbehaved("KE"))?;
     let suite = confirm_ike(asked.suites, proposals, 8).ok_or(End::Misbehaved("SA"))?;
+    if nonce_r.len() < suite.prf.least_nonce() {
+        return Err(End::Misbehaved("Nonce"));
+    }
     let spi = proposals
         .first()
         .and_then(|p| <[u8; 8]>::try_from(p.spi.as_slice()).ok())
@@ -286,6 +289,9 @@ fn agree(
     let ke = payloads.ke.as_ref().ok_or(InvalidMessage::Missing("KE"))?;
     let (suite, mut proposal) = choose_ike(turn.shared.init_suites(), proposals, 8, ke.group)
         .ok_or(Failure::NoProposalChosen)?;
+    if nonce_i.len() < suite.prf.least_nonce() {
+        return Err(Failure::InvalidSyntax("Nonce"));
+    }
     let spi_i = proposals
         .iter()
         .find(|p| p.number == proposal.number)

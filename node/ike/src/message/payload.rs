@@ -543,7 +543,7 @@ const TS_IPV6_ADDR_RANGE: u8 = 8;
 const MAX_PAYLOADS: usize = 64;
 /// strongSwan's default has two or three, libreswan's five.
 const MAX_PROPOSALS: usize = 32;
-/// RFC 7296 §2.10 and §3.9.
+/// RFC 7296 §2.10 and §3.9; some prfs want more, which is seen when they are known.
 const MIN_NONCE: usize = 16;
 const MAX_NONCE: usize = 256;
 /// A domain name is no longer; what is, we could not look up.

@@ -216,3 +216,75 @@ fn unknown_notifies_are_passed_over() {
         assert_eq!(net.nodes[0].children.len(), 1, "{kind}");
     }
 }
+
+/// RFC 7296 §2.10: a nonce has half as many octets as the key of the prf that it goes into, or more.
+#[test]
+fn nonces_are_as_long_as_the_prf_wants() {
+    for (prf, least) in [(5, 16), (6, 24), (7, 32)] {
+        for (exchange, ike) in [(34, false), (36, false), (36, true)] {
+            for responses in [false, true] {
+                for octets in [least - 1, least] {
+                    let case = (prf, exchange, ike, responses, octets);
+                    let goes_on = goes_on(prf, ExchangeType(exchange), ike, responses, octets);
+                    assert_eq!(goes_on, octets == least, "{case:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Whether a message is taken whose nonce is cut to so many octets.
+fn goes_on(prf: u16, exchange: ExchangeType, ike: bool, responses: bool, octets: usize) -> bool {
+    let fill = Fill { encr: (20, Some(256)), prf, integ: None, ke: 31, esn: 1 };
+    set_mangle(Some(Box::new(move |of, response, payloads| {
+        let change = |payload| match payload {
+            Payload::Sa(proposals) if !response => Payload::Sa(fill.narrow(proposals)),
+            Payload::Nonce(mut nonce) if (of, response) == (exchange, responses) => {
+                nonce.truncate(octets);
+                Payload::Nonce(nonce)
+            }
+            other => other,
+        };
+        payloads.into_iter().map(change).collect()
+    })));
+    let mut net = elliptic();
+    let now = net.now;
+    let id = net.nodes[0].ike.initiate(now, call());
+    net.collect();
+    if exchange == ExchangeType::IKE_SA_INIT && responses {
+        let request = net.wire.pop_front().unwrap();
+        net.deliver(&request);
+        cut_nonce(&mut net.wire[0].octets, octets);
+    }
+    net.settle();
+    let mark = net.seen.len();
+    if exchange == ExchangeType::CREATE_CHILD_SA && ike {
+        net.nodes[0].ike.rekey_ike(now, id);
+    } else if exchange == ExchangeType::CREATE_CHILD_SA {
+        net.nodes[0].ike.create_child(now, id, Net::call(0, 1).child);
+    }
+    net.settle();
+    set_mangle(None);
+    match (exchange, responses) {
+        (ExchangeType::IKE_SA_INIT, false) => !net.nodes[1].ike.is_empty(),
+        (ExchangeType::IKE_SA_INIT, true) => net.seen.iter().any(|p| p.octets[18] == 35),
+        // Both believe that there is a successor, if only with keys of their own, and the old one is
+        // deleted.
+        _ if ike => net.nodes.iter().all(|n| n.ended().is_empty()) && net.seen.len() - mark == 4,
+        _ => net.nodes.iter().all(|n| n.children.len() == 2),
+    }
+}
+
+/// Leaves so many octets of the nonce of a message that nothing protects.
+fn cut_nonce(message: &mut Vec<u8>, octets: usize) {
+    let (mut kind, mut at) = (message[16], 28);
+    while kind != 40 {
+        let length = u16::from_be_bytes([message[at + 2], message[at + 3]]);
+        (kind, at) = (message[at], at + usize::from(length));
+    }
+    let length = usize::from(message[at + 3]);
+    message.drain(at + 4 + octets..at + length);
+    message[at + 3] = u8::try_from(4 + octets).unwrap();
+    let whole = u32::try_from(message.len()).unwrap();
+    message[24..28].copy_from_slice(&whole.to_be_bytes());
+}
