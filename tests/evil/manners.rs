@@ -178,8 +178,11 @@ impl Evil {
         let Some(keys) = &self.keys else { return };
         let (first, plaintext) = chain(payloads);
         let len = u16::try_from(4 + plaintext.len()).unwrap_or(u16::MAX).to_be_bytes();
-        let message = header.write(SK, &[&[first, 0][..], &len, &plaintext].concat());
+        let mut message = header.write(SK, &[&[first, 0][..], &len, &plaintext].concat());
         let by_caller = header.flags & INITIATOR != 0;
+        if by_caller == self.initiator {
+            message[17] = self.version;
+        }
         let key = if by_caller { &keys.sk_pi } else { &keys.sk_pr };
         self.progress.covered[usize::from(!by_caller)] = prf(key, &[&message]);
     }

@@ -7,7 +7,7 @@ use ike::{End, Event, Identity, Output};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 
-use crate::peer::{ESP_SUITE, Evil, IKE_SUITE};
+use crate::peer::{ESP_SUITE, Evil, IKE_SUITE, Manners};
 use crate::victim::{EVIL, EVIL_KEY, HONEST, NOBODYS_KEY, Owned, VICTIM, VICTIMS_KEY, inner};
 use crate::wire::{
     AUTH, CREATE_CHILD_SA, Header, ID_I, ID_R, IKE_AUTH, IKE_INTERMEDIATE, IKE_SA_INIT,
@@ -214,6 +214,42 @@ fn a_later_minor_version_is_none_of_our_business() {
             assert!(evil.open(&answer).is_some());
         }
         assert_eq!((victim.established.len(), victim.children.len()), (1, 1), "{minor:#x}");
+    }
+}
+
+/// RFC 7296 §2.5, RFC 9242 §3.3.2: nor of what is signed, where the second key exchange is covered as
+/// it was sent: with the sender's minor version and reserved flags.
+#[test]
+fn a_later_minor_version_is_signed_as_it_was_sent() {
+    for (minor, reserved) in [(0x20, 0), (0x21, 0), (0x2f, 0), (0x20, 0x10), (0x2f, 0xc7)] {
+        for fragments in [false, true] {
+            let mut victim = Owned::with(VICTIM, VICTIMS_KEY, 27, |c| c.post_quantum = true);
+            victim.knows(EVIL, EVIL_KEY);
+            let manners = Manners { quantum: true, ..Manners::default() };
+            let mut evil = peer(EVIL_KEY, true).with(manners);
+            evil.version = minor;
+            let request = evil.init(&evil.init_payloads());
+            victim.hear(EVIL, &request);
+            assert!(evil.read_init(&victim.said().remove(0)) && evil.owes_kem());
+            let payloads = evil.kem_payloads();
+            let mut header = evil.header(IKE_INTERMEDIATE, false, 1);
+            header.flags |= reserved;
+            let datagrams = if fragments {
+                evil.seal_fragments(header, &payloads, 700)
+            } else {
+                vec![evil.seal(header, &payloads)]
+            };
+            for datagram in datagrams.iter().rev() {
+                victim.hear(EVIL, datagram);
+            }
+            let (header, answer) = evil.open(&victim.said().remove(0)).unwrap();
+            assert!(evil.take_kem(header, &answer));
+            let payloads = evil.auth_payloads(inner(EVIL), inner(VICTIM));
+            let octets = evil.seal(evil.header(IKE_AUTH, false, 2), &payloads);
+            victim.hear(EVIL, &octets);
+            let case = (minor, reserved, fragments);
+            assert_eq!((victim.established.len(), victim.children.len()), (1, 1), "{case:x?}");
+        }
     }
 }
 

@@ -10,10 +10,10 @@ use crate::crypto::{CipherPair, CryptoFailure, IkeKeys, IkeSuite, Mix, Opener, S
 use crate::exchange::Pending;
 use crate::exchange::ike_session_resume::Resumable;
 use crate::message::{
-    Body, ExchangeType, Header, InvalidMessage, Message, Payload, PayloadType, Payloads, Sealed,
-    write_chain,
+    Body, ExchangeType, Head, Header, InvalidMessage, Message, Payload, PayloadType, Payloads,
+    Sealed, write_chain,
 };
-use crate::reassembly::Reassembly;
+use crate::reassembly::{Reassembly, Whole};
 
 /// One IKE SA.
 #[derive(Debug)]
@@ -215,16 +215,12 @@ impl IkeSa {
     }
 
     /// Takes note of an IKE_INTERMEDIATE message, whole and unencrypted, as it is covered by what is
-    /// signed: lengths do not count what encryption adds (RFC 9242 §3.3.2).
-    fn note_intermediate(&mut self, header: &Header, first: PayloadType, plaintext: &[u8]) {
+    /// signed: as it was sent, but that lengths do not count what encryption adds (RFC 9242 §3.3.2).
+    fn note_intermediate(&mut self, header: &Header, head: Head, plaintext: &[u8]) {
         if header.exchange != ExchangeType::IKE_INTERMEDIATE {
             return;
         }
-        let length = SK_HEADER + plaintext.len();
-        let mut head = Vec::with_capacity(Header::LEN + SK_HEADER);
-        header.write(&mut head, PayloadType::SK, Header::LEN + length);
-        head.extend_from_slice(&[first.0, 0]);
-        head.extend_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
+        let head = head.of(plaintext.len());
         let noted = self.intermediate.get_or_insert_with(|| {
             let nothing = || Secret::zeros(0);
             Box::new(Intermediate { initiator: nothing(), responder: nothing(), exchanges: 0 })
@@ -337,12 +333,12 @@ impl IkeSa {
             return Err(Dropped::Stray);
         }
         let plaintext = self.opener.open(&sealed)?;
-        let Some((first, plaintext)) =
+        let Some(Whole { first, head, plaintext }) =
             self.responses.take(&sealed, header.message_id, plaintext)?
         else {
             return Ok(Received::Fragment);
         };
-        self.note_intermediate(&header, first, &plaintext);
+        self.note_intermediate(&header, head, &plaintext);
         let payloads = Payloads::read(first, &plaintext);
         let about = self.abandon().ok_or(Dropped::Stray)?;
         Ok(Received::Response(about, payloads))
@@ -364,11 +360,12 @@ impl IkeSa {
             return Err(Dropped::Stray);
         }
         let plaintext = self.opener.open(&sealed)?;
-        let Some((first, plaintext)) = self.requests.take(&sealed, header.message_id, plaintext)?
+        let Some(Whole { first, head, plaintext }) =
+            self.requests.take(&sealed, header.message_id, plaintext)?
         else {
             return Ok(Received::Fragment);
         };
-        self.note_intermediate(&header, first, &plaintext);
+        self.note_intermediate(&header, head, &plaintext);
         Ok(Received::Request(header.exchange, Payloads::read(first, &plaintext)))
     }
 
@@ -393,7 +390,7 @@ impl IkeSa {
         let payloads = &crate::tests::mangled(exchange, response, payloads)[..];
         let mut plaintext = Vec::new();
         let first = write_chain(&mut plaintext, payloads);
-        self.note_intermediate(&header, first, &plaintext);
+        self.note_intermediate(&header, Head::new(&header, first), &plaintext);
         let length = Header::LEN + SK_HEADER + self.sealer.sealed_len(plaintext.len());
         let Some(longest) = self.whole.filter(|longest| length > *longest) else {
             let part = Part { first, kind: PayloadType::SK, fragment: None };

@@ -128,12 +128,12 @@ pub fn reassemble(fragments: &[(u32, u16, u16, u8, Vec<u8>)]) -> Vec<(u8, Vec<u8
         .filter_map(|(id, number, total, first, plaintext)| {
             let sealed = Sealed {
                 first: PayloadType(*first),
-                aad: &[],
+                aad: &[0; 36],
                 octets: &[],
                 fragment: Some((*number, *total)),
             };
             let whole = reassembly.take(&sealed, *id, plaintext.clone()).ok().flatten()?;
-            Some((whole.0.0, whole.1))
+            Some((whole.first.0, whole.plaintext))
         })
         .collect()
 }

@@ -3,16 +3,26 @@
 
 use std::collections::BTreeMap;
 
-use crate::message::{InvalidMessage, MAX_MESSAGE, PayloadType, Sealed};
+use crate::message::{Head, InvalidMessage, MAX_MESSAGE, PayloadType, Sealed};
 
 /// The fragments of one message.
 #[derive(Debug, Default)]
 pub(crate) struct Reassembly {
     message_id: u32,
     total: u16,
-    first: Option<PayloadType>,
+    /// What the first fragment begins with.
+    first: Option<(PayloadType, Head)>,
     octets: usize,
     parts: BTreeMap<u16, Vec<u8>>,
+}
+
+/// A message that is all there.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    /// The first payload inside.
+    pub(crate) first: PayloadType,
+    pub(crate) head: Head,
+    pub(crate) plaintext: Vec<u8>,
 }
 
 impl Reassembly {
@@ -22,9 +32,11 @@ impl Reassembly {
         sealed: &Sealed<'_>,
         message_id: u32,
         plaintext: Vec<u8>,
-    ) -> Result<Option<(PayloadType, Vec<u8>)>, InvalidMessage> {
+    ) -> Result<Option<Whole>, InvalidMessage> {
+        let first = sealed.first;
+        let head = Head::read(sealed).ok_or(InvalidMessage::Missing("encrypted payload"))?;
         let Some((number, total)) = sealed.fragment else {
-            return Ok(Some((sealed.first, plaintext)));
+            return Ok(Some(Whole { first, head, plaintext }));
         };
         if total > MAX_FRAGMENTS {
             return Err(InvalidMessage::TooMany("fragment"));
@@ -41,7 +53,7 @@ impl Reassembly {
             return Err(InvalidMessage::TooMany("message octets"));
         }
         if number == 1 {
-            self.first = Some(sealed.first);
+            self.first = Some((first, head));
         }
         if !self.parts.contains_key(&number) {
             self.octets += plaintext.len();
@@ -51,10 +63,10 @@ impl Reassembly {
             return Ok(None);
         }
         let whole = std::mem::take(self);
-        let first = whole.first.ok_or(InvalidMessage::Missing("first fragment"))?;
-        let mut octets = Vec::with_capacity(whole.octets);
-        whole.parts.values().for_each(|part| octets.extend_from_slice(part));
-        Ok(Some((first, octets)))
+        let (first, head) = whole.first.ok_or(InvalidMessage::Missing("first fragment"))?;
+        let mut plaintext = Vec::with_capacity(whole.octets);
+        whole.parts.values().for_each(|part| plaintext.extend_from_slice(part));
+        Ok(Some(Whole { first, head, plaintext }))
     }
 }
 

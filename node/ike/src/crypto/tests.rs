@@ -78,9 +78,8 @@ impl Record {
         // What its receiver opens with.
         let (_, opener) = pair.ends(!self.messages[at].0).unwrap();
         let plaintext = opener.open(&sealed).unwrap();
-        let (first, whole) =
-            reassembly.take(&sealed, message.header.message_id, plaintext).unwrap()?;
-        Some(Payloads::read(first, &whole).unwrap())
+        let whole = reassembly.take(&sealed, message.header.message_id, plaintext).unwrap()?;
+        Some(Payloads::read(whole.first, &whole.plaintext).unwrap())
     }
 
     fn assert_keys(&self, which: usize, keys: &IkeKeys, pair: &CipherPair) {

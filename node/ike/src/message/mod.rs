@@ -68,6 +68,47 @@ impl Header {
     }
 }
 
+/// The header of a message and its encrypted payload's generic one: all that stands before what is
+/// encrypted, and is not written anew for every fragment (RFC 9242 §3.3.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Head([u8; Self::LEN]);
+
+impl Head {
+    const LEN: usize = Header::LEN + 4;
+
+    /// That of a message of ours.
+    pub(crate) fn new(header: &Header, first: PayloadType) -> Self {
+        let mut octets = Vec::with_capacity(Self::LEN);
+        header.write(&mut octets, PayloadType::SK, Self::LEN);
+        octets.extend_from_slice(&[first.0, 0, 0, 0]);
+        Self(octets.try_into().unwrap_or([0; Self::LEN]))
+    }
+
+    /// That of a message that came, or of its first fragment.
+    pub(crate) fn read(sealed: &Sealed<'_>) -> Option<Self> {
+        sealed.aad.first_chunk().copied().map(Self)
+    }
+
+    /// The same of the whole message before it was encrypted, with so many octets inside.
+    pub(crate) fn of(self, inside: usize) -> [u8; Self::LEN] {
+        const NEXT: usize = 16;
+        const LENGTH: usize = 24;
+        let mut octets = self.0;
+        if let Some(next) = octets.get_mut(NEXT) {
+            *next = PayloadType::SK.0;
+        }
+        let message = u32::try_from(Self::LEN + inside).unwrap_or(u32::MAX);
+        if let Some(length) = octets.get_mut(LENGTH..Header::LEN) {
+            length.copy_from_slice(&message.to_be_bytes());
+        }
+        let payload = u16::try_from(4 + inside).unwrap_or(u16::MAX);
+        if let Some(length) = octets.last_chunk_mut() {
+            *length = payload.to_be_bytes();
+        }
+        octets
+    }
+}
+
 /// A message as far as it can be read without keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Message<'a> {
