@@ -42,9 +42,10 @@
 //! side of each exchange; `peering` says what state a peer is in, `established` holds it from
 //! IKE_AUTH on; `node` has the verbs and finds out whom a datagram concerns.
 //!
-//! Not spoken: IKEv1, certificates, EAP, SHA-1, IPComp, AH, address configuration, ciphers that
-//! are not AEADs. Shared secrets, NULL authentication and transport mode are asked for when the
-//! owner wants them, and granted to those to whom it grants them.
+//! Not spoken: IKEv1, certificates, EAP, SHA-1, IPComp, AH. Shared secrets, NULL authentication,
+//! transport mode and inner addresses are asked for when the owner wants them, and granted to those
+//! to whom it grants them. Ciphers are AEADs; AES-CBC with an HMAC is offered, and taken, if
+//! [`Config::compatibility`] says so.
 #![forbid(unsafe_code)]
 
 pub mod api;

@@ -1,4 +1,4 @@
-//! The four exchanges, one file per side where the sides differ.
+//! The exchanges, and what is spoken in INFORMATIONAL, one file per side where the sides differ.
 //!
 //! | file | RFC 7296 |
 //! |---|---|
