@@ -10,6 +10,7 @@
 mod binary;
 mod crash;
 mod daemon;
+mod fence;
 mod filters;
 mod flood;
 mod guard;

@@ -9,7 +9,7 @@ use tests::place::{self, Capture};
 use crate::internet::{Internet, PATIENCE};
 
 /// Nothing else bears it, and no cipher makes it.
-const MARK: &str = "oe-must-not-be-seen";
+pub(crate) const MARK: &str = "oe-must-not-be-seen";
 
 /// Somebody on a host who sends marked datagrams to some addresses, all the time.
 pub(crate) struct Marked {

@@ -359,6 +359,8 @@ impl Backend {
 fn adds(command: &Command) -> bool {
     match command {
         Command::SetSubnets { policy, .. } => *policy != Policy::Pass,
+        Command::SetPolicy { policy: Policy::Hold | Policy::Deny, .. }
+        | Command::ClearPolicy { .. } => true,
         _ => false,
     }
 }

@@ -419,9 +419,11 @@ impl Node {
 
     /// Addresses or routes changed: the data plane follows, and keying learns which are ours.
     fn follow_addresses(&mut self) {
+        let began = Instant::now();
         if let Err(error) = self.backend.refresh() {
             tracing::error!("{error}");
         }
+        self.changes.took(began.elapsed());
         let addresses = reachable(&self.backend);
         self.keying.handle_addresses(Instant::now(), addresses);
         self.relocate();

@@ -16,8 +16,9 @@ use super::routes::{is_of_ours, metric_of, table_of};
 /// the rest of one.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// The same where somebody touched what is ours: until that is mended, packets go where they must
-/// not. Long enough for `ip route flush` to be through with a small table.
+/// The same where somebody touched what is ours, or made a way or an address that we do not follow
+/// yet: until then, packets go where they must not. Long enough for `ip route flush` to be through
+/// with a small table.
 const ALARM: Duration = Duration::from_millis(5);
 
 /// `RTNLGRP_*` of links, and of addresses, routes and rules of both families.
@@ -44,7 +45,13 @@ pub(crate) struct Changes {
     /// Something has changed; the burst is over at this time. Kept here, so that whoever stops
     /// waiting loses nothing.
     settled: Option<Instant>,
+    /// How long it took to look at everything the last time.
+    cost: Duration,
 }
+
+/// Of the time at the most one part in so many is spent on looking at everything: where the main
+/// table is large and changes all the time, there is other work too.
+const SHARE: u32 = 10;
 
 impl Changes {
     /// Listens from now on. `table` is our own. Must be called inside a runtime.
@@ -53,7 +60,7 @@ impl Changes {
     /// If the kernel gives no such socket.
     pub(crate) fn watch(table: u32) -> io::Result<Self> {
         let events = Events::join(NETLINK_ROUTE, &GROUPS)?;
-        Ok(Self { events, table, ours: Vec::new(), settled: None })
+        Ok(Self { events, table, ours: Vec::new(), settled: None, cost: Duration::ZERO })
     }
 
     /// What is done to our tables and rules through these sockets is no news: the kernel keeps it back,
@@ -96,6 +103,15 @@ impl Changes {
         Ok(())
     }
 
+    /// It took so long to look at everything.
+    pub(crate) fn took(&mut self, cost: Duration) {
+        self.cost = cost;
+    }
+
+    fn settle(&self) -> Duration {
+        SETTLE.max(self.cost * SHARE)
+    }
+
     /// Whether the kernel has told us nothing that was not looked at.
     #[cfg(test)]
     pub(crate) fn is_silent(&self) -> bool {
@@ -110,14 +126,20 @@ impl Changes {
             Message::NewRoute(route) | Message::DelRoute(route) => {
                 let table = table_of(route);
                 if table != self.table && table != self.table + 1 {
-                    return (table != LOCAL).then_some(SETTLE);
+                    // What fails open is not trapped before there is a way to lead past.
+                    let default = route.header.destination_prefix_length == 0;
+                    let patience = if default { ALARM } else { self.settle() };
+                    return (table != LOCAL).then_some(patience);
                 }
                 // The guard comes and goes without us, one route after the other.
                 if metric_of(route) == GUARD { None } else { alarm() }
             }
             Message::DelRule(rule) if self.is_ours(rule) => alarm(),
-            Message::NewAddress(_) | Message::DelAddress(_) => Some(SETTLE),
-            Message::NewLink(_) | Message::DelLink(_) => Some(SETTLE),
+            // Packets from an address that we do not know as ours are taken for somebody else's.
+            Message::NewAddress(_) => Some(ALARM),
+            Message::DelAddress(_) | Message::NewLink(_) | Message::DelLink(_) => {
+                Some(self.settle())
+            }
             _ => None,
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use sa::{Class, Flow, Policy, Ports, Prefix, Subnets};
 
+use super::fence::{Fence, Yard};
 use super::plan::{self, BACKSTOP, GUARD, LIVE, MainRoute, Plan, Target};
 use super::policies::Policies;
 use super::routes::{Routes, Standing, is_without_ipv6};
@@ -139,6 +140,7 @@ pub(crate) struct Ground {
     device: u32,
     routes: Routes,
     policies: Option<Policies>,
+    fence: Option<Fence>,
     sysctls: Sysctls,
     classes: BTreeMap<Prefix, Class>,
     /// Rules for single ports. Routes know no ports: such a prefix leads to the device as a whole.
@@ -148,14 +150,16 @@ pub(crate) struct Ground {
     flows: HashMap<IpAddr, BTreeMap<(IpAddr, Ports), Policy>>,
     /// The main table, as last read.
     main: BTreeMap<Prefix, MainRoute>,
+    /// Interfaces but for ours and the loopback, as last read.
+    devices: Vec<u32>,
     /// Addresses whose packets are never ours to trap, as last read.
     never: Vec<IpAddr>,
     /// What the table must hold but for [`Self::hosts`].
     base: Plan,
     /// What it does hold.
     installed: Plan,
-    /// Prefixes that a predecessor's routes still keep closed.
-    leftover: Vec<Prefix>,
+    /// Routes of a predecessor that still keep prefixes closed.
+    leftover: Vec<Standing>,
     /// Whether there is a guard: it follows the classes then, and stays when we go.
     guarded: bool,
     /// Whether there was one when we came.
@@ -191,6 +195,13 @@ pub(crate) fn route_classes(
     classes
 }
 
+/// Whether a route of a daemon that is no more keeps something closed: what is private, and what
+/// is blocked.
+fn keeps_closed(standing: &Standing) -> bool {
+    let Standing { metric, target, .. } = standing;
+    matches!((*metric, target), (BACKSTOP, Target::Blackhole) | (LIVE, Target::Prohibit))
+}
+
 impl Ground {
     /// Takes hold of the kernel: clears what a predecessor left, prepares the device, sets the
     /// rule. Nothing is trapped yet.
@@ -206,21 +217,28 @@ impl Ground {
         let policies = match Policies::open(&config.ports, device, config.block_life) {
             Ok(policies) => Some(policies),
             Err(error) => {
-                tracing::warn!(%error, "no XFRM: clear packets of protected peers will be accepted");
+                tracing::warn!(
+                    %error,
+                    "no XFRM: clear packets of protected peers will be accepted, and whoever binds \
+                     a socket to a device walks past what is private"
+                );
                 None
             }
         };
+        let fence = policies.is_some().then(Fence::open).and_then(Result::ok);
         let mut ground = Self {
             config,
             device,
             routes,
             policies,
+            fence,
             sysctls: Sysctls::default(),
             classes: BTreeMap::new(),
             port_classes: BTreeMap::new(),
             hosts: HashMap::new(),
             flows: HashMap::new(),
             main: BTreeMap::new(),
+            devices: Vec::new(),
             never: Vec::new(),
             base: Plan::new(),
             installed: Plan::new(),
@@ -248,12 +266,11 @@ impl Ground {
     /// those stay until [`Self::settled`], so that nothing is open in between.
     fn take_hold(&mut self) -> Result<(), KernelError> {
         let priority = self.config.priority;
-        let backstop = |s: &Standing| (s.metric, s.target) == (BACKSTOP, Target::Blackhole);
         let kept = self
             .routes
-            .flush(|standing| backstop(standing) || standing.metric == GUARD)
+            .flush(|standing| keeps_closed(standing) || standing.metric == GUARD)
             .map_err(doing("emptying the routing table"))?;
-        self.leftover = kept.iter().filter(|s| backstop(s)).map(|s| s.prefix).collect();
+        self.leftover = kept.iter().filter(|s| keeps_closed(s)).copied().collect();
         let guarded = kept.iter().any(|standing| standing.metric == GUARD);
         self.prepare_device()?;
         self.refresh()?;
@@ -275,10 +292,10 @@ impl Ground {
         self.guarded = self.guard_found;
         self.settled = true;
         self.follow_subnets()?;
-        for prefix in std::mem::take(&mut self.leftover) {
-            if !self.installed.contains_key(&(prefix, BACKSTOP)) {
+        for Standing { prefix, metric, target } in std::mem::take(&mut self.leftover) {
+            if !self.installed.contains_key(&(prefix, metric)) {
                 self.routes
-                    .delete(prefix, BACKSTOP, Target::Blackhole)
+                    .delete(prefix, metric, target)
                     .map_err(doing("removing an old route"))?;
             }
         }
@@ -316,6 +333,9 @@ impl Ground {
         if self.guarded {
             self.leave_subnets_guarded()?;
         } else {
+            if let Some(fence) = &mut self.fence {
+                fence.clear().map_err(doing("removing the fence"))?;
+            }
             self.subnet_ground.down().map_err(doing("removing old routing rules"))?;
             self.routes.delete_rules(None).map_err(doing("removing old routing rules"))?;
         }
@@ -339,6 +359,8 @@ impl Ground {
         // What comes out of the device was decrypted by us: it has met its policy.
         for (parameter, value) in [
             (conf("ipv4", "disable_policy"), "1"),
+            // What goes into it is not yet on its way out: the fence is for the other devices.
+            (conf("ipv4", "disable_xfrm"), "1"),
             (conf("ipv4", "accept_redirects"), "0"),
             (conf("ipv4", "send_redirects"), "0"),
         ] {
@@ -366,9 +388,7 @@ impl Ground {
     /// Ends a start that failed before [`Self::settled`]: what it made goes, and what a predecessor
     /// or a guard keeps closed stays closed.
     pub(crate) fn undo(&mut self) {
-        let closed = |s: &Standing| {
-            s.metric == GUARD || (s.metric, s.target) == (BACKSTOP, Target::Blackhole)
-        };
+        let closed = |s: &Standing| s.metric == GUARD || keeps_closed(s);
         let undone = self.routes.flush(closed).and_then(|kept| match kept.as_slice() {
             [] => self.routes.delete_rules(None),
             _ => Ok(()),
@@ -482,7 +502,33 @@ impl Ground {
         }
         let followed = self.subnet_ground.follow(self.device, rules, &routes);
         let followed = followed.map_err(doing("changing routing rules"));
-        blocked.and(followed)
+        let fenced = self.follow_fence();
+        blocked.and(followed).and(fenced)
+    }
+
+    /// Whoever goes around the routes meets policies that say the same.
+    fn follow_fence(&mut self) -> Result<(), KernelError> {
+        let closed = plan::guard(&self.route_classes(), &self.main, &self.config.served);
+        let staying = self.subnets.keys().map(|s| (*s, subnets::staying(s, &self.main)));
+        let yard = Yard {
+            closed: &closed,
+            between: &staying.collect(),
+            never: &self.never,
+            devices: &self.devices,
+            mark: self.config.mark,
+        };
+        match &mut self.fence {
+            Some(fence) => fence.follow(&yard, self.settled).map_err(doing("making the fence")),
+            None => Ok(()),
+        }
+    }
+
+    /// What is open in IPv6 looks for its way again.
+    fn turn_ipv6(&mut self) -> Result<(), KernelError> {
+        match &mut self.fence {
+            Some(fence) => fence.turn_ipv6().map_err(doing("turning IPv6 sockets")),
+            None => Ok(()),
+        }
     }
 
     /// Prefixes, or single ports of them, get these classes, or none; the longest prefix decides. The
@@ -581,10 +627,24 @@ impl Ground {
         }
         self.watched.remove(&flow);
         // Protection first when it comes, last when it goes.
-        if matches!(policy, Some(Policy::Encrypt(_))) {
-            self.protect(flow)?;
+        let protected = match policy {
+            Some(Policy::Encrypt(_)) => self.protect(flow),
+            _ => Ok(()),
+        };
+        let host = (Prefix::host(flow.dst()), LIVE);
+        let was_open = self.installed.get(&host) == Some(&Target::Throw);
+        // Whatever becomes of the other: a route that stays as it was would leave a pair unused.
+        self.set_host(flow.dst(), self.host_for(flow.dst())).and(protected)?;
+        let turns = flow.dst().is_ipv6()
+            && match policy {
+                Some(Policy::Hold | Policy::Encrypt(_)) => was_open,
+                // It may have been open until a moment ago.
+                Some(Policy::Deny) => !self.is_closed(flow),
+                Some(Policy::Pass) | None => false,
+            };
+        if turns {
+            self.turn_ipv6()?;
         }
-        self.set_host(flow.dst(), self.host_for(flow.dst()))?;
         match policy {
             Some(Policy::Pass) | None => self.unprotect(flow),
             Some(Policy::Hold | Policy::Deny | Policy::Encrypt(_)) => Ok(()),
@@ -644,7 +704,10 @@ impl Ground {
 
     pub(super) fn set_host(&mut self, dst: IpAddr, host: Option<Host>) -> Result<(), KernelError> {
         match host {
-            Some(_) if self.hosts.len() >= self.config.hosts && !self.hosts.contains_key(&dst) => {
+            // A peer that called is answered through the device, however many there are.
+            Some(Host::Pass | Host::Deny)
+                if self.hosts.len() >= self.config.hosts && !self.hosts.contains_key(&dst) =>
+            {
                 let error = io::Error::from(io::ErrorKind::QuotaExceeded);
                 return Err(KernelError { doing: "adding a route for one destination", error });
             }
@@ -663,16 +726,28 @@ impl Ground {
     /// # Errors
     /// If the kernel refuses the policy.
     pub(super) fn protect(&mut self, flow: Flow) -> Result<(), KernelError> {
-        if !self.protected.insert(flow) {
+        if self.protected.contains(&flow) {
             return Ok(());
         }
         let lasting = self.is_closed(flow);
-        match &mut self.policies {
-            Some(policies) => policies
+        if let Some(policies) = &mut self.policies {
+            policies
                 .block(Instant::now(), flow, lasting)
-                .map_err(doing("adding an XFRM policy")),
-            None => Ok(()),
+                .map_err(doing("adding an XFRM policy"))?;
         }
+        self.protected.insert(flow);
+        Ok(())
+    }
+
+    /// Does what the kernel refused when it was to be done.
+    fn protect_the_rest(&mut self) -> Result<(), KernelError> {
+        let keyed = self.flows.iter().flat_map(|(dst, flows)| {
+            let encrypted = flows.iter().filter(|(_, p)| matches!(p, Policy::Encrypt(_)));
+            encrypted
+                .filter_map(|((src, ports), _)| Some(Flow::new(*src, *dst)?.with_ports(*ports)))
+        });
+        let bare: Vec<Flow> = keyed.filter(|flow| !self.protected.contains(flow)).collect();
+        bare.into_iter().try_for_each(|flow| self.protect(flow))
     }
 
     /// Whether the class of a flow, which may be that of its ports, stays closed without us.
@@ -773,6 +848,7 @@ impl Ground {
             .routes
             .main_routes(self.device)
             .map_err(doing("reading the main routing table"))?;
+        self.devices = self.routes.others(self.device).map_err(doing("reading the interfaces"))?;
         self.look_for_lent(&all);
         self.lend()?;
         let followed = self.follow_subnets();
@@ -811,8 +887,14 @@ impl Ground {
             .copied()
             .chain(self.hosts.keys().map(|host| (Prefix::host(*host), LIVE)))
             .collect();
+        // First, or who knows no way any more would find the one around.
+        let fenced = self.follow_fence();
+        result = result.and(fenced);
+        let mut turns = false;
         for key in &keys {
             if let Some(target) = self.wanted(*key) {
+                let opens = target == Target::Throw || self.installed.get(key) == Some(&target);
+                turns |= key.0.addr().is_ipv6() && !opens;
                 let put = self.put(*key, target);
                 result = result.and(put);
             }
@@ -820,10 +902,12 @@ impl Ground {
         let stale: Vec<_> =
             self.installed.keys().filter(|key| !keys.contains(key)).copied().collect();
         for key in stale {
+            turns |= key.0.addr().is_ipv6() && self.installed.get(&key) == Some(&Target::Throw);
             let removed = self.remove(key);
             result = result.and(removed);
         }
-        result
+        let turned = if turns { self.turn_ipv6() } else { Ok(()) };
+        result.and(turned)
     }
 
     fn wanted(&self, key: (Prefix, u32)) -> Option<Target> {

@@ -13,12 +13,14 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use sa::{Class, Prefix, Subnets};
 
+use super::fence::{FENCE, Fence, Yard};
 use super::ground::{GroundConfig, KernelError, doing};
-use super::plan::{self, GUARD, MainRoute, Plan, Target};
-use super::routes::{Routes, is_without_ipv6};
+use super::plan::{self, GUARD, LIVE, MainRoute, Plan, Target};
+use super::routes::{Routes, Standing, is_without_ipv6};
 use super::rules::Rules;
 use super::spd::Spd;
 use super::subnets::{self, SubnetGround, Surroundings};
@@ -98,7 +100,35 @@ impl Guard {
             let standing = subnets.standing(GUARD).map_err(doing("reading the routing table"))?;
             return put_missing(&mut subnets, &routes, &standing);
         }
+        // What a daemon that crashed had found to be clear is for the next one to find.
+        let found = |s: &Standing| s.metric != LIVE || s.target != Target::Throw;
+        self.routes.flush(found).map_err(doing("removing old routes"))?;
+        self.fence(closed, &main, &wanted)?;
         self.close_between(closed, &main, &routes)
+    }
+
+    /// What keeps those in who bind sockets to devices: to any in IPv4, to one of today's in IPv6.
+    fn fence(
+        &mut self,
+        closed: &Closed,
+        main: &BTreeMap<Prefix, MainRoute>,
+        plan: &Plan,
+    ) -> Result<(), KernelError> {
+        // No XFRM, no fence.
+        let Ok(mut fence) = Fence::open() else { return Ok(()) };
+        let addresses = self.routes.addresses().map_err(doing("reading the addresses"))?;
+        let broadcasts = addresses.iter().filter_map(|a| a.broadcast.map(IpAddr::V4));
+        let never: Vec<IpAddr> = addresses.iter().map(|a| a.addr).chain(broadcasts).collect();
+        let devices = self.routes.others(0).map_err(doing("reading the interfaces"))?;
+        let staying = |between: &Subnets| (*between, subnets::staying(between, main));
+        let yard = Yard {
+            closed: plan,
+            between: &closed.between.iter().map(staying).collect(),
+            never: &never,
+            devices: &devices,
+            mark: self.config.mark,
+        };
+        fence.follow(&yard, true).map_err(doing("making the fence"))
     }
 
     fn close_between(
@@ -144,7 +174,9 @@ impl Guard {
             .map_err(doing("removing the rules of connections"))?;
         // No XFRM, nothing left in it.
         let Ok(mut spd) = Spd::open() else { return Ok(()) };
-        spd.clear().map_err(doing("removing old XFRM policies"))
+        spd.clear()
+            .and_then(|()| spd.clear_range(&FENCE))
+            .map_err(doing("removing old XFRM policies"))
     }
 
     /// Looks at what stands, and compares it with what is to be closed.

@@ -9,6 +9,7 @@
 //! ```
 //!
 //! - [`ground`]: the table and the policies, from `up` to `down`.
+//! - [`fence`]: XFRM blocks for those who go around routes.
 //! - [`guard`]: what keeps closed prefixes closed while no daemon runs.
 //! - [`mod@look`]: what stands now, for `oe-node verify`.
 //! - [`plan`]: which routes the table must hold, as a pure function.
@@ -19,6 +20,7 @@
 //! - [`routes`], [`rules`], [`spd`], [`netlink`], [`sysctl`]: how the kernel is spoken to.
 
 mod changes;
+mod fence;
 mod ground;
 mod guard;
 mod look;

@@ -110,12 +110,36 @@ impl Routes {
         Ok((link.header.index, mtu.unwrap_or(0)))
     }
 
+    /// Every interface but this one and the loopback.
+    pub(super) fn others(&mut self, device: u32) -> io::Result<Vec<u32>> {
+        let all = self.netlink.dump(Message::GetLink(LinkMessage::default()))?;
+        let other = |message: &Message| match message {
+            Message::NewLink(link) => {
+                let header = &link.header;
+                let other = header.index != device && !header.flags.contains(LinkFlags::Loopback);
+                other.then_some(header.index)
+            }
+            _ => None,
+        };
+        Ok(all.iter().filter_map(other).collect())
+    }
+
     /// MTU of an interface.
     #[cfg(test)]
     pub(super) fn mtu(&mut self, interface: u32) -> io::Result<u32> {
         let mut message = LinkMessage::default();
         message.header.index = interface;
         self.link_by(message).map(|(_, mtu)| mtu)
+    }
+
+    /// Whether an interface is up.
+    pub(super) fn is_up(&mut self, interface: u32) -> io::Result<bool> {
+        let mut message = LinkMessage::default();
+        message.header.index = interface;
+        match self.netlink.get(Message::GetLink(message))? {
+            Some(Message::NewLink(link)) => Ok(link.header.flags.contains(LinkFlags::Up)),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     /// Sets an interface up.

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{Ground, KernelError, doing};
-use crate::kernel::plan::{self, BACKSTOP, GUARD, Plan, Target};
-use crate::kernel::routes::LocalAddress;
+use super::{Ground, KernelError, doing, keeps_closed};
+use crate::kernel::plan::{self, GUARD, Plan, Target};
+use crate::kernel::routes::{LocalAddress, Standing};
 
 impl Ground {
     /// Reads what stands of our tables and rules, and puts the rules back at once: without them
@@ -16,6 +16,12 @@ impl Ground {
         if self.settled {
             let added = self.routes.add_rules(self.config.priority);
             lost += added.map_err(doing("adding the routing rule"))?;
+        }
+        if self.settled
+            && !self.routes.is_up(self.device).map_err(doing("looking at the device"))?
+        {
+            lost += 1;
+            self.routes.set_up(self.device).map_err(doing("setting the device up"))?;
         }
         let held = self.routes.held(self.device).map_err(doing("reading the routing table"))?;
         let held = self.of_our_time(held);
@@ -41,7 +47,8 @@ impl Ground {
     fn of_our_time(&self, mut held: Plan) -> Plan {
         if !self.settled {
             let left = |key: &(_, u32), target: &Target| {
-                key.1 == GUARD || (key.1, *target) == (BACKSTOP, Target::Blackhole)
+                let (prefix, metric) = *key;
+                metric == GUARD || keeps_closed(&Standing { prefix, metric, target: *target })
             };
             held.retain(|key, target| self.installed.contains_key(key) || !left(key, target));
         }
@@ -61,9 +68,12 @@ impl Ground {
     /// # Errors
     /// If the kernel cannot be read, or refuses.
     pub(crate) fn reconcile(&mut self) -> Result<(), KernelError> {
-        let refreshed = self.refresh();
+        let refreshed = self.refresh().and_then(|()| self.protect_the_rest());
         let Some(policies) = &mut self.policies else { return refreshed };
-        let lost = policies.restore().map_err(doing("restoring XFRM policies"))?;
+        let mut lost = policies.restore().map_err(doing("restoring XFRM policies"))?;
+        if let Some(fence) = &mut self.fence {
+            lost += fence.restore().map_err(doing("restoring XFRM policies"))?;
+        }
         if lost > 0 {
             tracing::warn!(
                 "{lost} XFRM policies of ours had been removed, and are put back: something else \

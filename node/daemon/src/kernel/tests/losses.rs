@@ -3,7 +3,7 @@
 use super::*;
 
 /// As [`state`], in an order in which nothing depends on when it was made.
-fn sorted() -> Vec<String> {
+pub(super) fn sorted() -> Vec<String> {
     let state = state();
     let mut lines: Vec<String> = state.lines().map(str::to_owned).collect();
     lines.sort();
@@ -67,6 +67,27 @@ fn what_others_remove_is_put_back() {
         // What was done to mend it is no news.
         let own = tokio::time::timeout(Duration::from_millis(300), changes.next()).await;
         assert!(own.is_err(), "our own rules and routes are no news");
+        ground.down();
+    });
+}
+
+/// P1, P2: a device that is down is no way, and all routes to it are gone.
+#[test]
+fn a_device_that_others_take_down_is_set_up_again() {
+    in_namespace(|| async {
+        let peer = Peer::new("down");
+        uplink(&peer);
+        let (_tun, mut ground) = up();
+        ground.set_classes(&[(Prefix::ALL_V4, Some(OPEN)), (Prefix::ALL_V6, Some(OPEN))]).unwrap();
+        ground.settled().unwrap();
+        assert!(way("203.0.113.9").contains("ipsec0"));
+        let before = sorted();
+        run("ip link set ipsec0 down");
+        assert!(!way("203.0.113.9").contains("ipsec0"));
+        ground.refresh().unwrap();
+        assert!(way("203.0.113.9").contains("ipsec0"), "{}", way("203.0.113.9"));
+        assert!(way("2001:db8:99::9").contains("ipsec0"), "{}", way("2001:db8:99::9"));
+        assert_eq!(sorted(), before);
         ground.down();
     });
 }
