@@ -38,7 +38,7 @@ fn refuse(victim: &mut Owned, evil: &mut Evil, time: Duration) -> usize {
 
 /// Rule 32.
 /// A child that the peer will not replace is asked for again, lives a fifth longer than it should,
-/// and ends; so does its IKE SA.
+/// and ends; so does its IKE SA. The owner hears of every refusal, and may call anew in time.
 #[test]
 fn what_is_never_replaced_ends() {
     let mut victim = Owned::victim(31);
@@ -46,6 +46,13 @@ fn what_is_never_replaced_ends() {
     assert_eq!(refuse(&mut victim, &mut evil, Duration::from_secs(3590)), 0);
     let refused = refuse(&mut victim, &mut evil, Duration::from_secs(700));
     assert!((9..=13).contains(&refused), "asked {refused} times");
+    let children: Vec<_> = victim.children.keys().copied().map(Some).collect();
+    let told = victim.events.iter().filter_map(|e| match e {
+        Event::NotRenewed { child, .. } => Some(*child),
+        _ => None,
+    });
+    let told: Vec<_> = told.collect();
+    assert_eq!((told.len(), &told[..1]), (refused, &children[..]));
     assert_eq!(victim.children.len(), 1, "soft is not hard");
     refuse(&mut victim, &mut evil, Duration::from_secs(40));
     let downs: Vec<End> = victim

@@ -331,6 +331,7 @@ impl Driver {
                 self.children.retain(|id| *id != sa);
                 println!("ChildDown {sa:?} {why:?}");
             }
+            Event::NotRenewed { child, .. } => println!("NotRenewed {child:?}"),
             Event::ChildFailed { why, .. } => println!("ChildFailed {why:?}"),
             Event::Ended { ike, why } => {
                 self.ikes.retain(|id| *id != ike);

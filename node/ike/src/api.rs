@@ -211,6 +211,10 @@ pub struct Config {
     /// IKE messages that would make longer IP packets than this go in fragments, in octets (RFC
     /// 7383). By default IPv6's least MTU, which passes everywhere (§2.5.1).
     pub fragment_size: usize,
+    /// Refuses every replacement. For the workspace's own tests, which want a peer that does; nobody
+    /// else has a use for it.
+    #[doc(hidden)]
+    pub renews_nothing: bool,
 }
 
 impl Config {
@@ -241,6 +245,7 @@ impl Config {
             ike_life: Duration::from_secs(8 * 3600),
             child_life: Duration::from_secs(3600),
             fragment_size: 1280,
+            renews_nothing: false,
         }
     }
 }
@@ -576,6 +581,14 @@ pub enum Event {
         sa: SaId,
         /// Why.
         why: End,
+    },
+    /// The peer refuses for good to replace a child, or the IKE SA: it ends when its hard life is
+    /// over. Said each time that the peer is asked in vain, once a minute.
+    NotRenewed {
+        /// The SA.
+        ike: IkeId,
+        /// The child; none if it is the IKE SA itself.
+        child: Option<SaId>,
     },
     /// A child that we asked for was refused; the IKE SA stands without it.
     ChildFailed {

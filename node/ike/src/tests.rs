@@ -190,6 +190,7 @@ pub(super) fn config(which: usize) -> Config {
         ike_life: Duration::from_secs(4 * 3600),
         child_life: Duration::from_secs(3600),
         fragment_size: 1280,
+        renews_nothing: false,
     }
 }
 

@@ -494,12 +494,32 @@ impl Keying {
             self.enter_connection(now, index, ConnectionState::Failed);
         }
         self.set_connection_deadline(index, Some(now + wait));
+        self.stays_up(now, index);
+    }
+
+    /// The peer renews nothing: it is called anew, and what there is carries until that does.
+    pub(crate) fn connect_anew(&mut self, now: Instant, index: usize) {
+        let Some(configured) = self.configured.get(index) else { return };
+        let called = self.configured_calls.values().any(|call| call.0 == index);
+        let up = configured.state == ConnectionState::Up;
+        if up && configured.connection.start != Start::Accept && !called && !self.stopping {
+            self.connect(now, index);
+        }
+    }
+
+    /// A call beside what carries has ended in vain.
+    fn stays_up(&mut self, now: Instant, index: usize) {
+        let up = |c: &Configured| c.state == ConnectionState::Calling && c.current.is_some();
+        if self.configured.get(index).is_some_and(up) {
+            self.enter_connection(now, index, ConnectionState::Up);
+        }
     }
 
     /// A call of ours for a connection has ended in vain.
     pub(crate) fn connection_call_ended(&mut self, now: Instant, index: usize, why: End) {
         self.next_gateway(index, Why::Gateway(why));
         let up = self.configured.get(index).is_none_or(|c| c.current.is_some());
+        self.stays_up(now, index);
         if !up && !self.stopping {
             self.connect(now, index);
         }

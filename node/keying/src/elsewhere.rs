@@ -62,7 +62,7 @@ impl Keying {
         }
     }
 
-    /// The record of a destination whose gateway is silent, or of another gateway that it names
+    /// The record of a destination whose gateway is silent or renews nothing, or of another gateway that it names
     /// without a key: the next gateway is called.
     pub(crate) fn elsewhere_answered(&mut self, now: Instant, flow: Flow, answer: &Answer) {
         if self.current(flow).is_none() {
@@ -106,7 +106,9 @@ impl Keying {
         };
         candidates.retain(|c| !self.is_silent(now, c.gateway));
         candidates.retain(|c| !self.config.addresses.contains(&c.gateway));
-        candidates.sort_by_key(|candidate| candidate.precedence);
+        // One that answers, and only renews nothing, before all others.
+        let here = self.gateway_of(flow);
+        candidates.sort_by_key(|c| (Some(c.gateway) != here, c.precedence));
         candidates
     }
 }

@@ -182,6 +182,8 @@ pub(crate) struct Peer {
     pub(crate) connection: Option<usize>,
     /// Whether we are deleting it: of no use for anything new.
     pub(crate) closing: bool,
+    /// Whether it has refused to renew something: of no use for anything new either.
+    pub(crate) outworn: bool,
     /// The address that it has given us, and ours that it stands for.
     pub(crate) translation: Option<Translation>,
 }

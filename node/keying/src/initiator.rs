@@ -334,6 +334,7 @@ impl Keying {
             .known_as(&Identity::Address(gateway))
             .find(|(_, peer)| {
                 !peer.closing
+                    && !peer.outworn
                     && peer.connection.is_none()
                     && peer.gateway == gateway
                     && peer.local == local

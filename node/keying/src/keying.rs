@@ -483,12 +483,14 @@ impl Keying {
                     waiting: Vec::new(),
                     connection: None,
                     closing: false,
+                    outworn: false,
                     translation: None,
                 };
                 self.established(now, ike, peer, (initial_contact, assigned));
             }
             Event::ChildUp(child) => self.child_up(now, *child),
             Event::ChildDown { sa, why } => self.child_down(now, sa, why),
+            Event::NotRenewed { ike, child } => self.not_renewed(now, ike, child),
             Event::ChildFailed { ike, request, why } => self.child_failed(now, ike, &request, why),
             Event::Moved { ike, children, envelope } => self.moved(now, ike, &children, envelope),
             Event::Ticket { ike, ticket, life } => self.ticket_given(now, ike, ticket, life),
@@ -810,6 +812,7 @@ mod tests {
             connection: None,
             translation: None,
             closing: false,
+            outworn: false,
         };
         keying.peers.insert(IkeId(1), peer);
         let mut most = 0;

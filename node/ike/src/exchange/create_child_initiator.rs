@@ -332,6 +332,7 @@ fn failed(established: &mut Established, turn: &mut Turn<'_>, asked: &CreateChil
         established.is_replaced(turn, old);
     } else if !established.owes(old) {
         established.stays(turn, old);
+        turn.shared.event(Event::NotRenewed { ike: turn.link.id, child: Some(old) });
     }
 }
 

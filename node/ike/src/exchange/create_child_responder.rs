@@ -106,7 +106,8 @@ fn agree(
     let remote = payloads.ts_initiator.as_ref().ok_or(InvalidMessage::Missing("TSi"))?;
     let local = payloads.ts_responder.as_ref().ok_or(InvalidMessage::Missing("TSr"))?;
     let limit = if old.is_some() { 2 * MAX_CHILDREN } else { MAX_CHILDREN };
-    if established.children.len() >= limit {
+    let refused = turn.shared.config.renews_nothing && old.is_some();
+    if refused || established.children.len() >= limit {
         return Err(Failure::NoAdditionalSas);
     }
     let ke_group = payloads.ke.as_ref().map(|ke| ke.group);

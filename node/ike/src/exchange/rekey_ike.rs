@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::api::End;
+use crate::api::{End, Event};
 use crate::crypto::{
     Agreement, Group, IkeSuite, Mix, Secret, Suites, choose_ike, confirm_ike, offer_ike,
 };
@@ -208,6 +208,7 @@ pub(crate) fn refused(
     }
     // It lives on; its hard life ends it.
     established.rekey_at = turn.now + REKEY_AGAIN;
+    turn.shared.event(Event::NotRenewed { ike: turn.link.id, child: None });
     ControlFlow::Continue(())
 }
 
@@ -280,6 +281,9 @@ fn agree(
             | Pending::RekeyIke(_),
         )
         | None => {}
+    }
+    if turn.shared.config.renews_nothing {
+        return Err(Failure::NoAdditionalSas);
     }
     if established.closing || established.candidate.is_some() {
         return Err(Failure::TemporaryFailure);
