@@ -144,6 +144,150 @@ fn who_has_not_named_the_gateway_is_not_spoken_for() {
     assert!(net.wire.is_empty(), "{:?}", net.wire);
 }
 
+/// P2: what a host behind the gateway is refused on account of its own record says nothing of the
+/// gateway's own packets to the same destination, nor of those of another host with a good record: the
+/// first of them is held, and leaves encrypted. Whether the host goes in the clear or nowhere.
+#[test]
+fn what_a_host_is_refused_opens_nothing_for_others() {
+    let cases = [
+        ("no record", StateName::ClearText),
+        ("another gateway's", StateName::ClearText),
+        ("unsigned", StateName::ClearText),
+        ("DNS fails", StateName::ClearText),
+        ("bogus", StateName::Deny),
+    ];
+    for (case, expected) in cases {
+        let mut net = two_sites(15);
+        match case {
+            "no record" => net.dns.set(ip(ALAN), Security::Secure, Outcome::NoName),
+            "another gateway's" => net.dns.publish(ip(ALAN), ip(EAST_2), key(2), Security::Secure),
+            "unsigned" => net.dns.publish(ip(ALAN), ip(WEST), key(0), Security::Insecure),
+            "DNS fails" => net.dns.failed(ip(ALAN), dnskeys::Failure::ServFail),
+            _ => net.dns.set(ip(ALAN), Security::Bogus, Outcome::Bogus),
+        }
+        for text in ["ping one", "ping two"] {
+            send(&mut net, 0, ALAN, BOB, text);
+            // East may call whom the record names, in vain, before it answers.
+            net.run(seconds(12));
+        }
+        assert_eq!(state(&net, 0, ALAN, BOB), Some(expected), "{case}");
+        let answered = expected == StateName::ClearText;
+        assert_eq!(heard(&net, 0, "pong one") && heard(&net, 0, "pong two"), answered, "{case}");
+
+        for source in [WEST, ALICE] {
+            send(&mut net, 0, source, BOB, &format!("ping of {source}"));
+            net.run(seconds(3));
+            assert!(heard(&net, 0, &format!("pong of {source}")), "{case}: {source}");
+            assert_eq!(state(&net, 0, source, BOB), Some(StateName::Keyed), "{case}: {source}");
+            assert_eq!(net.clear_between(ip(source), ip(BOB)), 0, "{case}: {source}");
+        }
+        // And it goes on as before.
+        send(&mut net, 0, ALAN, BOB, "ping three");
+        net.run(seconds(2));
+        assert_eq!(heard(&net, 0, "pong three"), answered, "{case}");
+        assert_eq!(state(&net, 0, ALAN, BOB), Some(expected), "{case}");
+    }
+}
+
+/// P2: the same where the destination's end refuses one source, here the gateway itself, which has
+/// published nothing: its hosts have, and are none the worse for it.
+#[test]
+fn what_the_gateway_is_refused_opens_nothing_for_its_hosts() {
+    let mut net = two_sites(16);
+    net.dns.set(ip(WEST), Security::Secure, Outcome::NoName);
+    for text in ["ping one", "ping two"] {
+        send(&mut net, 0, WEST, BOB, text);
+        net.run(seconds(3));
+        assert!(heard(&net, 0, &text.replace("ping", "pong")), "{text}");
+    }
+    assert_eq!(state(&net, 0, WEST, BOB), Some(StateName::ClearText));
+    send(&mut net, 0, ALICE, BOB, "ping three");
+    net.run(seconds(3));
+    assert!(heard(&net, 0, "pong three"));
+    assert_eq!(state(&net, 0, ALICE, BOB), Some(StateName::Keyed));
+    assert_eq!(net.clear_between(ip(ALICE), ip(BOB)), 0);
+}
+
+/// A host that is refused on account of its record is asked about again and is keyed once it has a good
+/// one: by its next packets, or at once when the destination calls; and back again.
+#[test]
+fn a_host_whose_record_comes_and_goes_is_followed() {
+    for called in [false, true] {
+        let mut net = two_sites(17);
+        net.dns.set(ip(ALAN), Security::Secure, Outcome::NoName);
+        send(&mut net, 0, ALAN, BOB, "ping one");
+        net.run(seconds(2));
+        send(&mut net, 0, WEST, BOB, "ping own");
+        net.run(seconds(2));
+        assert_eq!(state(&net, 0, ALAN, BOB), Some(StateName::ClearText));
+        net.dns.publish(ip(ALAN), ip(WEST), key(0), Security::Secure);
+        if called {
+            // Who has asked before remembers that there was none.
+            let west = net.hosts[0].node.as_mut().unwrap();
+            west.keying.forget(net.now, ip(ALAN));
+            net.drain(0);
+            assert_eq!(state(&net, 0, ALAN, BOB), None, "forgotten with what its record said");
+            let east = net.hosts[1].node.as_mut().unwrap();
+            east.keying.forget(net.now, ip(ALAN));
+            net.drain(1);
+            send(&mut net, 1, BOB, ALAN, "ping back");
+            net.run(seconds(3));
+            assert!(heard(&net, 1, "pong back"));
+        } else {
+            for n in 0..80 {
+                send(&mut net, 0, ALAN, BOB, &format!("ping {n}"));
+                net.run(seconds(5));
+                assert!(heard(&net, 0, &format!("pong {n}")), "{n}");
+            }
+        }
+        assert_eq!(state(&net, 0, ALAN, BOB), Some(StateName::Keyed), "called: {called}");
+        let before = clear(&net);
+        send(&mut net, 0, ALAN, BOB, "ping two");
+        net.run(seconds(2));
+        assert!(heard(&net, 0, "pong two"));
+        assert_eq!(clear(&net), before, "called: {called}");
+
+        // Forgotten, with a record that is gone: in the clear, and still alone in that.
+        net.dns.set(ip(ALAN), Security::Secure, Outcome::NoName);
+        for (host, addr) in [(0, ALAN), (0, BOB), (1, ALAN), (1, WEST)] {
+            let node = net.hosts[host].node.as_mut().unwrap();
+            node.keying.forget(net.now, ip(addr));
+            net.drain(host);
+            net.run(seconds(1));
+        }
+        send(&mut net, 0, ALAN, BOB, "ping three");
+        net.run(seconds(3));
+        assert!(heard(&net, 0, "pong three"), "called: {called}");
+        assert_eq!(state(&net, 0, ALAN, BOB), Some(StateName::ClearText), "called: {called}");
+        send(&mut net, 0, WEST, BOB, "ping own again");
+        net.run(seconds(3));
+        assert!(heard(&net, 0, "pong own again"), "called: {called}");
+        assert_eq!(net.clear_between(ip(WEST), ip(BOB)), 0, "called: {called}");
+    }
+}
+
+/// What was taken for a host behind the gateway, and is an address of its own now, starts anew.
+#[test]
+fn an_address_that_becomes_our_own_is_asked_about_as_that() {
+    for early in [false, true] {
+        let mut net = two_sites(18);
+        // It has published its own key for itself, which lets nobody call for a host of this address.
+        net.dns.set(ip(ALAN), Security::Secure, Outcome::NoName);
+        send(&mut net, 0, ALAN, BOB, "ping one");
+        if !early {
+            net.run(seconds(3));
+            assert_eq!(state(&net, 0, ALAN, BOB), Some(StateName::ClearText));
+        }
+        net.dns.publish(ip(ALAN), ip(ALAN), key(0), Security::Secure);
+        net.readdress(0, vec![ip(WEST), ip(ALAN)]);
+        net.run(seconds(3));
+        send(&mut net, 0, ALAN, BOB, "ping two");
+        net.run(seconds(5));
+        assert!(heard(&net, 0, "pong two"), "early: {early}");
+        assert_eq!(state(&net, 0, ALAN, BOB), Some(StateName::Keyed), "early: {early}");
+    }
+}
+
 /// A forged or broken record of our own client lowers nothing (rule 22).
 #[test]
 fn a_clients_bogus_record_is_refused() {

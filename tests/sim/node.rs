@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keying::{Groups, Keying, Report};
-use sa::{Class, Command, Envelope, Flow, Policy, Ports, Prefix, Subnets};
+use sa::{About, Class, Command, Envelope, Flow, Policy, Ports, Prefix, Subnets};
 pub(crate) use tests::key::TestKey;
 
 use crate::net::{Kind, Seen};
@@ -63,7 +63,7 @@ pub(crate) struct Node {
     pub(crate) told: Vec<keying::KeptTicket>,
     /// Routing, as the daemon sets it: classes by prefix, flows thrown past the plane or refused.
     classes: BTreeMap<Prefix, Class>,
-    policies: BTreeMap<IpAddr, BTreeMap<(IpAddr, Ports), Policy>>,
+    policies: BTreeMap<IpAddr, BTreeMap<(IpAddr, Ports), (Policy, About)>>,
     /// Prefixes with rules for single ports: all of them lead to the device.
     ported: BTreeSet<(Prefix, Ports)>,
     /// Flows in the clear that pass by the plane for a while.
@@ -308,7 +308,9 @@ impl Host {
             Command::ClearClass { prefix } => {
                 node.classes.remove(prefix);
             }
-            Command::SetPolicy { flow, policy } => node.set_policy(*flow, Some(*policy)),
+            Command::SetPolicy { flow, policy, about } => {
+                node.set_policy(*flow, Some((*policy, *about)));
+            }
             Command::ClearPolicy { flow } => node.set_policy(*flow, None),
             Command::ReleaseFlow { .. } => {}
             Command::SetSubnets { subnets, .. }
@@ -368,20 +370,23 @@ impl Node {
             return Way::Device;
         }
         let to = flow.dst();
-        let policies: Vec<Policy> =
+        let policies: Vec<(Policy, About)> =
             self.policies.get(&to).into_iter().flat_map(BTreeMap::values).copied().collect();
         let ported = self.ported.iter().any(|(prefix, _)| prefix.contains(to));
         if ported || self.watched.iter().any(|flow| flow.dst() == to) {
             return Way::Device;
         }
-        let all = |policy| !policies.is_empty() && policies.iter().all(|p| *p == policy);
+        let all = |policy| {
+            policies.iter().any(|(_, about)| *about == About::Destination)
+                && policies.iter().all(|(p, _)| *p == policy)
+        };
         if all(Policy::Pass) {
             return Way::Clear;
         }
         if all(Policy::Deny) {
             return Way::Nowhere;
         }
-        if policies.iter().any(|p| matches!(p, Policy::Hold | Policy::Encrypt(_))) {
+        if policies.iter().any(|(p, _)| matches!(p, Policy::Hold | Policy::Encrypt(_))) {
             return Way::Device;
         }
         match self.class(to) {
@@ -416,14 +421,14 @@ impl Node {
         self.protected.contains(flow) || self.subnets.iter().any(|subnets| subnets.contains(flow))
     }
 
-    fn set_policy(&mut self, flow: Flow, policy: Option<Policy>) {
+    fn set_policy(&mut self, flow: Flow, policy: Option<(Policy, About)>) {
         self.watched.remove(&flow);
         let policies = self.policies.entry(flow.dst()).or_default();
         match policy {
             Some(policy) => policies.insert((flow.src(), flow.ports()), policy),
             None => policies.remove(&(flow.src(), flow.ports())),
         };
-        match policy {
+        match policy.map(|(policy, _)| policy) {
             Some(Policy::Encrypt(_)) => {
                 self.protected.insert(flow);
             }

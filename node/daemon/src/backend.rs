@@ -396,7 +396,9 @@ const DAMPING: Duration = Duration::from_millis(100);
 /// holds, they change before.
 fn lay(ground: &mut Ground, command: &Command) -> Result<(), KernelError> {
     match command {
-        Command::SetPolicy { flow, policy } => ground.set_policy(*flow, Some(*policy)),
+        Command::SetPolicy { flow, policy, about } => {
+            ground.set_policy(*flow, Some((*policy, *about)))
+        }
         Command::ClearPolicy { flow } => ground.set_policy(*flow, None),
         // Nothing was laid for it.
         Command::ReleaseFlow { .. } => Ok(()),

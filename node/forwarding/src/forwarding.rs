@@ -183,7 +183,7 @@ impl Forwarding {
                 self.spd.clear_port_class(&prefix, ports);
             }
             Command::ClearClass { prefix } => self.spd.clear_class(&prefix),
-            Command::SetPolicy { flow, policy } => self.set_policy(now, flow, policy),
+            Command::SetPolicy { flow, policy, about: _ } => self.set_policy(now, flow, policy),
             Command::ClearPolicy { flow } => {
                 self.spd.clear(&flow);
                 self.discard(&flow, Reason::HoldExpired);

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use forwarding::{Batch, Config, Delivery, Forwarding, Offload, Outer};
 use sa::{
-    Command, Envelope, EspCipher, EspKey, Flow, Limits, Mode, Policy, SaId, SaPair, Spi,
+    About, Command, Envelope, EspCipher, EspKey, Flow, Limits, Mode, Policy, SaId, SaPair, Spi,
     TrafficSelector, Trust,
 };
 
@@ -98,7 +98,10 @@ fn nothing_is_allocated_per_packet() {
     far.handle_command(now, Command::AddSa(Box::new(mirrored(&sa))));
     near.handle_command(now, Command::AddSa(Box::new(sa)));
     let flow = Flow::new(A.into(), B.into()).unwrap();
-    near.handle_command(now, Command::SetPolicy { flow, policy: Policy::Encrypt(SaId(1)) });
+    near.handle_command(
+        now,
+        Command::SetPolicy { flow, policy: Policy::Encrypt(SaId(1)), about: About::Destination },
+    );
 
     let (offload, packet) = super_packet();
     let mut buffer = packet.clone();

@@ -99,9 +99,13 @@ impl Keying {
 
     /// Nothing has changed: a flow stays in the clear for another life.
     pub(crate) fn stay_clear(&mut self, now: Instant, flow: Flow, why: Why, life: Duration) {
+        let before = self.about(flow);
         let Some(entry) = self.flows.get_mut(&flow) else { return };
         entry.renewal = Renewal::Settled;
         entry.state = State::ClearText(why);
+        if self.about(flow) != before {
+            self.set_policy(flow, Policy::Pass);
+        }
         self.set_deadline(flow, Some(now + life));
         let downgraded = self.is_downgraded(flow);
         self.report(now, Some(flow), What::StillClear { why, downgraded });

@@ -54,6 +54,10 @@ impl Keying {
 
     /// The record of a flow's own source is known.
     pub(crate) fn client_answered(&mut self, now: Instant, flow: Flow, answer: &Answer) {
+        if self.config.addresses.contains(&flow.src()) {
+            // Ours by now: no host behind us.
+            return self.ask(Name::reverse(flow.dst()), Asker::Destination(flow));
+        }
         let open = |e: &&mut Box<Entry>| matches!(e.state, State::PotentialOe);
         let Some(entry) = self.flows.get_mut(&flow).filter(open) else { return };
         entry.said(now, answer);
@@ -201,11 +205,13 @@ impl Keying {
     /// What was taken for somebody else's, and is our own as we know now, starts anew.
     pub(crate) fn close_mistaken(&mut self, now: Instant) {
         let ours = |(flow, entry): (&Flow, &Entry)| {
-            let stranger = matches!(
-                entry.state,
-                State::ClearText(Why::NotServed) | State::Deny(Why::NotServed)
-            );
-            (stranger && self.config.addresses.contains(&flow.src())).then_some(*flow)
+            let mistaken = match entry.state {
+                State::ClearText(why) | State::Deny(why) => {
+                    matches!(why, Why::NotServed | Why::Client(_))
+                }
+                State::PotentialOe | State::PendingOe(_) | State::Keyed { .. } => false,
+            };
+            (mistaken && self.config.addresses.contains(&flow.src())).then_some(*flow)
         };
         let mistaken: Vec<Flow> =
             self.flows.iter().map(|(flow, entry)| (flow, &**entry)).filter_map(ours).collect();

@@ -8,7 +8,7 @@ use dnskeys::{Answer, Name};
 use ike::{Datagram, Event, Ike, IkeId, NeedPeer};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
-use sa::{Class, Command, Flow, Notice, Policy, Ports, Prefix, SaId, Subnets};
+use sa::{About, Class, Command, Flow, Notice, Policy, Ports, Prefix, SaId, Subnets};
 
 use crate::client::Standing;
 use crate::config::Config;
@@ -399,11 +399,19 @@ impl Keying {
         self.drain(now);
     }
 
-    /// Forgets what is known of a destination: its pairs are closed, those of configured connections
-    /// to it as well, and its next packet starts anew.
+    /// Forgets what is known of an address. As a destination: its pairs are closed, those of
+    /// configured connections to it as well, and the next packet to it starts anew. As a host behind
+    /// us: its record is asked for again, and what it was refused on account of that starts anew.
     pub fn forget(&mut self, now: Instant, dst: IpAddr) {
         self.close_connections_to(now, dst);
-        let flows: Vec<Flow> = self.flows.keys().filter(|f| f.dst() == dst).copied().collect();
+        self.clients.remove(&dst);
+        let refused = |state: &State| {
+            matches!(state, State::ClearText(Why::Client(_)) | State::Deny(Why::Client(_)))
+        };
+        let of_it = |(flow, entry): &(&Flow, &Box<Entry>)| {
+            flow.dst() == dst || (flow.src() == dst && refused(&entry.state))
+        };
+        let flows: Vec<Flow> = self.flows.iter().filter(of_it).map(|(flow, _)| *flow).collect();
         for flow in flows {
             self.close_flow(now, flow);
         }
@@ -654,8 +662,20 @@ impl Keying {
         }
     }
 
+    /// Says what becomes of a flow that is in its state already: that says what it is about.
     pub(crate) fn set_policy(&mut self, flow: Flow, policy: Policy) {
-        self.command(Command::SetPolicy { flow, policy });
+        let about = self.about(flow);
+        self.command(Command::SetPolicy { flow, policy, about });
+    }
+
+    /// What the state of a flow was made from. Who speaks for nobody else has no other source that a
+    /// destination could treat otherwise.
+    pub(crate) fn about(&self, flow: Flow) -> About {
+        let alone = self.config.served.is_empty() && self.config.addresses.contains(&flow.src());
+        match self.flows.get(&flow).map(|entry| &entry.state) {
+            Some(State::ClearText(why) | State::Deny(why)) if !alone => why.about(),
+            _ => About::Destination,
+        }
     }
 
     /// The group of a destination; what no group covers is in the clear (RFC 4322 §3.2.1 leaves

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use ike::IkeId;
-use sa::{Class, Command, Flow, Ports, Prefix, SaId, Subnets};
+use sa::{About, Class, Command, Flow, Ports, Prefix, SaId, Subnets};
 
 use crate::connection::{Configured, Connection};
 use crate::entry::State;
@@ -221,7 +221,8 @@ impl Keying {
     }
 
     /// Puts other hosts behind us. Flows of those who are served no longer, or were not before,
-    /// start anew; gives back how many.
+    /// start anew, and with the first and the last of them our own that were refused; gives back how
+    /// many.
     pub fn handle_served(&mut self, now: Instant, served: Vec<Prefix>) -> usize {
         let before = std::mem::replace(&mut self.config.served, served);
         let was = |addr| before.iter().any(|prefix| prefix.contains(addr));
@@ -229,7 +230,18 @@ impl Keying {
             let src = flow.src();
             !self.config.addresses.contains(&src) && was(src) != self.serves(src)
         };
-        let flows: Vec<Flow> = self.flows.keys().filter(|flow| other(flow)).copied().collect();
+        // What our own are refused was as good as said of the destination, while there were no others.
+        let first = before.is_empty() != self.config.served.is_empty();
+        let refused = |state: &State| match state {
+            State::ClearText(why) | State::Deny(why) => why.about() == About::Source,
+            State::PotentialOe | State::PendingOe(_) | State::Keyed { .. } => false,
+        };
+        let flows: Vec<Flow> = self
+            .flows
+            .iter()
+            .filter(|(flow, entry)| other(flow) || (first && refused(&entry.state)))
+            .map(|(flow, _)| *flow)
+            .collect();
         for flow in &flows {
             self.close_flow(now, *flow);
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use dnskeys::{Answer, Name, Outcome, Reason, Refusal, Security};
 use ike::{End, Identity};
-use sa::{Flow, SaId, TrafficSelector, Trust, Use};
+use sa::{About, Flow, SaId, TrafficSelector, Trust, Use};
 
 /// One transition, with what it rests on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -224,6 +224,28 @@ pub enum Why {
     PoolExhausted,
     /// The destination is an address of our pool that nobody has.
     NotLent,
+}
+
+impl Why {
+    /// Whether another's packets to the same destination would fare the same.
+    pub(crate) fn about(self) -> About {
+        match self {
+            Self::Client(_) | Self::NotServed | Self::OwnRecord(_) | Self::BehindNat => {
+                About::Source
+            }
+            // Who calls us, or has an address of ours, does so for itself. Of an address that somebody
+            // has that is said to those who may not use it.
+            Self::NotLent | Self::NoLocalAddress => About::Source,
+            // None that our address for this source could call.
+            Self::Dns(Reason::NoUsableGateway) => About::Source,
+            Self::Gateway(End::Refused { .. } | End::NoAddress) => About::Source,
+            Self::Dns(_) | Self::Gateway(_) | Self::Group | Self::Budget => About::Destination,
+            // Said to peers, of no flow.
+            Self::Authority(_) | Self::NoPool | Self::NotAsked | Self::PoolExhausted => {
+                About::Destination
+            }
+        }
+    }
 }
 
 impl fmt::Display for Why {

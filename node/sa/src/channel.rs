@@ -45,6 +45,17 @@ pub enum Policy {
     Encrypt(SaId),
 }
 
+/// What a flow's policy was made from: whether it says anything of other flows to the same
+/// destination. A data plane that cannot tell flows by their source, as a route cannot, opens and
+/// closes a destination on account of [`Self::Destination`] alone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum About {
+    /// Its destination: whoever else sends there fares the same, until something else is known.
+    Destination,
+    /// Its source: another's packets to the same destination may be better off.
+    Source,
+}
+
 /// From keying to the data plane.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
@@ -84,6 +95,8 @@ pub enum Command {
         flow: Flow,
         /// Its new policy.
         policy: Policy,
+        /// What that was made from.
+        about: About,
     },
     /// Forgets a flow's policy: the next packet is handled by its class.
     ClearPolicy {

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use forwarding::{Batch, Config, Delivery, Forwarding, Offload, Outer, Output, Provider};
 use sa::{
-    Class, Command, Envelope, EspCipher, EspKey, Flow, Limits, Mode, Policy, SaId, SaPair, Spi,
-    TrafficSelector, Trust,
+    About, Class, Command, Envelope, EspCipher, EspKey, Flow, Limits, Mode, Policy, SaId, SaPair,
+    Spi, TrafficSelector, Trust,
 };
 
 const KEY: [u8; 20] = [7; 20];
@@ -49,7 +49,7 @@ fn plane(now: Instant) -> Forwarding {
     for (from, to) in local.into_iter().zip(remote) {
         let flow = Flow::new(ip(from), ip(to)).unwrap();
         let policy = Policy::Encrypt(SaId(1));
-        plane.handle_command(now, Command::SetPolicy { flow, policy });
+        plane.handle_command(now, Command::SetPolicy { flow, policy, about: About::Destination });
     }
     plane
 }
@@ -144,7 +144,10 @@ pub(crate) fn device_packets(input: &[u8]) -> usize {
     for policy in [Policy::Pass, Policy::Deny] {
         for output in std::iter::from_fn(|| plane.poll_output()).collect::<Vec<_>>() {
             if let Output::Notice(sa::Notice::Acquire { flow, .. }) = output {
-                plane.handle_command(now, Command::SetPolicy { flow, policy });
+                plane.handle_command(
+                    now,
+                    Command::SetPolicy { flow, policy, about: About::Destination },
+                );
             }
         }
         drain(&mut plane, packet.len());

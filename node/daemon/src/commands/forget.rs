@@ -8,7 +8,7 @@ use crate::control::Request;
 /// Arguments of `oe-node forget`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The destination.
+    /// The destination, or a host behind us whose record is to be asked for again.
     #[arg(value_name = "ADDR")]
     address: IpAddr,
     #[command(flatten)]

@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use sa::{Class, Flow, Policy, Ports, Prefix, Subnets};
+use sa::{About, Class, Flow, Policy, Ports, Prefix, Subnets};
 
 use super::fence::{Fence, Yard};
 use super::plan::{self, BACKSTOP, GUARD, LIVE, MainRoute, Plan, Target};
@@ -147,7 +147,7 @@ pub(crate) struct Ground {
     port_classes: BTreeMap<(Prefix, Ports), Class>,
     hosts: HashMap<IpAddr, Host>,
     /// Policies of flows, by destination and then source: routes know destinations only.
-    flows: HashMap<IpAddr, BTreeMap<(IpAddr, Ports), Policy>>,
+    flows: HashMap<IpAddr, BTreeMap<(IpAddr, Ports), (Policy, About)>>,
     /// The main table, as last read.
     main: BTreeMap<Prefix, MainRoute>,
     /// Interfaces but for ours and the loopback, as last read.
@@ -559,12 +559,6 @@ impl Ground {
         self.follow()
     }
 
-    /// Whether what comes from an address is for us to decide about: our own, and that of hosts
-    /// which we serve.
-    fn is_ours(&self, src: IpAddr) -> bool {
-        self.addresses.contains(&src) || self.config.served.iter().any(|p| p.contains(src))
-    }
-
     fn change_port_class(
         &mut self,
         prefix: Prefix,
@@ -607,15 +601,16 @@ impl Ground {
     }
 
     /// Follows a flow's policy; `None` leaves it to its class. A destination is thrown or
-    /// black-holed only when all flows to it agree: a route knows no source, and one flow's
-    /// failure must not take another's protection away.
+    /// black-holed only when all flows to it agree, and at least one of them on account of the
+    /// destination: a route knows no source, and one flow's failure must not take another's
+    /// protection away, nor that of one which nobody has heard of yet.
     ///
     /// # Errors
     /// If the kernel refuses a route or a policy.
     pub(crate) fn set_policy(
         &mut self,
         flow: Flow,
-        policy: Option<Policy>,
+        policy: Option<(Policy, About)>,
     ) -> Result<(), KernelError> {
         let flows = self.flows.entry(flow.dst()).or_default();
         match policy {
@@ -625,6 +620,7 @@ impl Ground {
         if flows.is_empty() {
             self.flows.remove(&flow.dst());
         }
+        let policy = policy.map(|(policy, _)| policy);
         self.watched.remove(&flow);
         // Protection first when it comes, last when it goes.
         let protected = match policy {
@@ -675,11 +671,10 @@ impl Ground {
         if !self.watched.is_empty() && flows.keys().any(watched) {
             return None;
         }
-        // What becomes of packets of somebody whom we do not serve is decided by where they come from,
-        // and opens and closes nothing for ours; what is said of single ports says nothing of others.
+        // What is said of single ports says nothing of others.
         let all = |wanted| {
-            flows.iter().all(|((_, ports), policy)| ports.is_any() && *policy == wanted)
-                && flows.keys().any(|(src, _)| self.is_ours(*src))
+            flows.iter().all(|((_, ports), (policy, _))| ports.is_any() && *policy == wanted)
+                && flows.values().any(|(_, about)| *about == About::Destination)
                 && !self.minds_ports(dst)
         };
         if all(Policy::Pass) {
@@ -688,7 +683,9 @@ impl Ground {
         if all(Policy::Deny) {
             return Some(Host::Deny);
         }
-        let ours = |(_, policy): &(_, &Policy)| matches!(policy, Policy::Hold | Policy::Encrypt(_));
+        let ours = |(_, (policy, _)): &(_, &(Policy, About))| {
+            matches!(policy, Policy::Hold | Policy::Encrypt(_))
+        };
         let ((source, _), _) = flows.iter().find(ours)?;
         (!self.leads_to_device(dst)).then_some(Host::Device(*source))
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use sa::{Class, Flow, Policy, Ports, Prefix, SaId, Subnets};
+use sa::{About, Class, Flow, Policy, Ports, Prefix, SaId, Subnets};
 
 use super::ground::Host;
 use super::namespace::{PATIENCE, Peer, Tun, has, in_namespace, run, try_run};
@@ -491,22 +491,31 @@ fn flows_to_one_destination_share_its_route() {
         let route = || run("ip route show table 4322 198.51.100.9");
         let keyed = Policy::Encrypt(SaId(1));
         for policy in [Policy::Pass, Policy::Deny] {
-            ground.set_policy(flow("192.0.2.5"), Some(policy)).unwrap();
-            assert_eq!(route(), "", "nobody's packets say nothing of ours");
+            let of_source = Some((policy, About::Source));
+            ground.set_policy(flow("192.0.2.5"), of_source).unwrap();
+            ground.set_policy(flow("192.0.2.6"), of_source).unwrap();
+            assert_eq!(route(), "", "what is said of its source says nothing of others");
+            ground.set_policy(flow("192.0.2.1"), Some((policy, About::Destination))).unwrap();
+            let target = if policy == Policy::Pass { "throw" } else { "blackhole" };
+            assert!(route().starts_with(target), "{policy:?}, all agree: {}", route());
+            ground.set_policy(flow("192.0.2.6"), None).unwrap();
+            ground.set_policy(flow("192.0.2.1"), None).unwrap();
+            assert_eq!(route(), "", "{policy:?}, what is left is about a source");
         }
-        ground.set_served(vec![p("192.0.2.4/30")]).unwrap();
-        ground.set_policy(flow("192.0.2.1"), Some(keyed)).unwrap();
-        ground.set_policy(flow("192.0.2.5"), Some(Policy::Pass)).unwrap();
-        assert_eq!(route(), "", "one is keyed: no throw");
-        ground.set_policy(flow("192.0.2.5"), Some(Policy::Deny)).unwrap();
-        assert_eq!(route(), "", "one is keyed: no blackhole");
+        ground.set_policy(flow("192.0.2.1"), Some((Policy::Pass, About::Destination))).unwrap();
+        assert_eq!(route(), "", "one is denied, whatever that was made from: no throw");
+        ground.set_policy(flow("192.0.2.1"), Some((keyed, About::Destination))).unwrap();
+        for (policy, what) in [(Policy::Pass, "no throw"), (Policy::Deny, "no blackhole")] {
+            ground.set_policy(flow("192.0.2.5"), Some((policy, About::Destination))).unwrap();
+            assert_eq!(route(), "", "one is keyed: {what}");
+        }
         ground.set_policy(flow("192.0.2.1"), None).unwrap();
         assert!(route().starts_with("blackhole 198.51.100.9"), "{}", route());
         ground.set_policy(flow("192.0.2.5"), None).unwrap();
         assert_eq!(route(), "");
         // A destination that is passed by its class, and calls.
         ground.set_classes(&[("198.51.100.0/24".parse().unwrap(), Some(Class::Pass))]).unwrap();
-        ground.set_policy(flow("192.0.2.1"), Some(keyed)).unwrap();
+        ground.set_policy(flow("192.0.2.1"), Some((keyed, About::Destination))).unwrap();
         assert!(route().starts_with("198.51.100.9 dev ipsec0"), "{}", route());
         ground.set_policy(flow("192.0.2.1"), None).unwrap();
         assert_eq!(route(), "");
@@ -665,7 +674,9 @@ fn blocks_fail_as_their_class_does() {
         ground.set_classes(&[(p("198.51.100.0/24"), Some(CLOSED))]).unwrap();
         let flow = |dst: &str| Flow::new(ip("192.0.2.1"), ip(dst)).unwrap();
         for dst in ["198.51.100.7", "203.0.113.7"] {
-            ground.set_policy(flow(dst), Some(Policy::Encrypt(SaId(1)))).unwrap();
+            ground
+                .set_policy(flow(dst), Some((Policy::Encrypt(SaId(1)), About::Destination)))
+                .unwrap();
         }
         let blocked = |dst: &str| run("ip xfrm policy").contains(&format!("src {dst}/32"));
         // Renewed in time, both stand for longer than a life.
@@ -890,7 +901,7 @@ fn a_connection_between_two_hosts_takes_over_what_protects_them() {
         ground.settled().unwrap();
         let flow = Flow::new(ip("192.0.2.1"), ip("192.0.2.2")).unwrap();
         let blocked = || run("ip xfrm policy").contains("src 192.0.2.2/32 dst 192.0.2.1/32");
-        ground.set_policy(flow, Some(Policy::Encrypt(SaId(1)))).unwrap();
+        ground.set_policy(flow, Some((Policy::Encrypt(SaId(1)), About::Destination))).unwrap();
         assert!(blocked());
         let between = Subnets::new(p("192.0.2.1/32"), p("192.0.2.2/32")).unwrap();
         ground.set_subnets(between, true).unwrap();
@@ -937,7 +948,7 @@ fn only_an_orderly_end_opens_what_was_closed() {
         ground.set_classes(&[(p("203.0.113.0/24"), Some(CLOSED))]).unwrap();
         ground.set_classes(&[(p("2001:db8:77::/48"), Some(CLOSED))]).unwrap();
         let flow = Flow::new(ip("192.0.2.1"), ip("203.0.113.7")).unwrap();
-        ground.set_policy(flow, Some(Policy::Encrypt(SaId(1)))).unwrap();
+        ground.set_policy(flow, Some((Policy::Encrypt(SaId(1)), About::Destination))).unwrap();
         ground.settled().unwrap();
         drop(tun);
         ground.abandon();

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::{Duration, Instant};
 
 use sa::{
-    Class, Command, Envelope, EspCipher, EspKey, Flow, Limits, Mode, Notice, Policy, SaId, SaPair,
-    Spi, TrafficSelector, Trust,
+    About, Class, Command, Envelope, EspCipher, EspKey, Flow, Limits, Mode, Notice, Policy, SaId,
+    SaPair, Spi, TrafficSelector, Trust,
 };
 
 use super::{Config, Plane, start, sys};
@@ -157,7 +157,7 @@ fn mirrored(pair: &SaPair) -> SaPair {
 impl Node {
     fn policy(&self, src: &str, dst: &str, policy: Policy) {
         let flow = Flow::new(ip(src), ip(dst)).unwrap();
-        self.plane.command(Command::SetPolicy { flow, policy });
+        self.plane.command(Command::SetPolicy { flow, policy, about: About::Destination });
         self.plane.wake();
     }
 

@@ -14,7 +14,7 @@ use crate::packet::tests::{ip, packet, udp};
 use crate::packet::{ICMP, IP_IN_IP, IPV6, NO_NEXT_HEADER, UDP};
 use crate::segment::tests::{payload, tcp};
 use proptest::prelude::*;
-use sa::{Class, EspCipher, EspKey, Limits, Mode, Spi, TrafficSelector, Trust};
+use sa::{About, Class, EspCipher, EspKey, Limits, Mode, Spi, TrafficSelector, Trust};
 
 const A: &str = "192.0.2.1";
 const B: &str = "198.51.100.7";
@@ -111,7 +111,11 @@ impl Plane {
 
     fn encrypt(&mut self, src: &str, dst: &str, id: u64) {
         let policy = Policy::Encrypt(SaId(id));
-        self.command(Command::SetPolicy { flow: flow(src, dst), policy });
+        self.command(Command::SetPolicy {
+            flow: flow(src, dst),
+            policy,
+            about: About::Destination,
+        });
     }
 
     fn outputs(&mut self) -> Vec<Output> {
@@ -238,7 +242,11 @@ fn held_packets_leave_in_the_clear_when_policy_says_so() {
     a.send(&first);
     a.send(&last);
     a.outputs();
-    a.command(Command::SetPolicy { flow: flow(A, B), policy: Policy::Pass });
+    a.command(Command::SetPolicy {
+        flow: flow(A, B),
+        policy: Policy::Pass,
+        about: About::Destination,
+    });
     assert_eq!(
         a.outputs(),
         [
@@ -256,12 +264,20 @@ fn denied_packets_are_dropped_and_answered() {
     let mut a = Plane::new();
     let packet = udp(A, B, (9, 53), b"x");
     a.send(&packet);
-    a.command(Command::SetPolicy { flow: flow(A, B), policy: Policy::Deny });
+    a.command(Command::SetPolicy {
+        flow: flow(A, B),
+        policy: Policy::Deny,
+        about: About::Destination,
+    });
     let sent = a.send(&packet);
     assert_eq!(sent.len(), 1);
     assert_eq!((sent[0].0, &sent[0].1[20..22]), (To::Device, &[3, 13][..]));
     let mut quiet = Plane::with(Config { unreachable: false, ..Config::default() });
-    quiet.command(Command::SetPolicy { flow: flow(A, B), policy: Policy::Deny });
+    quiet.command(Command::SetPolicy {
+        flow: flow(A, B),
+        policy: Policy::Deny,
+        about: About::Destination,
+    });
     assert_eq!(quiet.send(&packet), []);
     assert_eq!((a.fwd.counters().denied, quiet.fwd.counters().denied), (2, 1));
 }
@@ -851,7 +867,11 @@ fn a_flood_of_unknown_flows_is_refused_before_it_is_held() {
     let asked = a.notices().len();
     assert!(asked > 1000 && asked + usize::try_from(counters.newcomers_refused).unwrap() == 20_000);
     // What is known already is none of its business, nor who comes again.
-    a.command(Command::SetPolicy { flow: flow(A, B), policy: Policy::Hold });
+    a.command(Command::SetPolicy {
+        flow: flow(A, B),
+        policy: Policy::Hold,
+        about: About::Destination,
+    });
     flood(&mut a, 20_000);
     let (refused, held) = (a.fwd.counters().newcomers_refused, a.fwd.counters().held);
     a.send(&udp(A, B, (1, 2), b"known"));
@@ -894,7 +914,7 @@ proptest! {
         }
         for policy in [Policy::Encrypt(SaId(1)), Policy::Pass, Policy::Deny] {
             if let Ok(inner) = Inner::parse(&packet) {
-                a.command(Command::SetPolicy { flow: inner.flow, policy });
+                a.command(Command::SetPolicy { flow: inner.flow, policy, about: About::Destination });
             }
             let mut header = header;
             header[1] = kind;

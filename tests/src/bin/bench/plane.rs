@@ -11,8 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::Context as _;
 use forwarding::Provider;
 use sa::{
-    Class, Command, Envelope, EspCipher, EspKey, Flow, Limits, Mode, Policy, SaId, SaPair, Spi,
-    TrafficSelector, Trust,
+    About, Class, Command, Envelope, EspCipher, EspKey, Flow, Limits, Mode, Policy, SaId, SaPair,
+    Spi, TrafficSelector, Trust,
 };
 
 use crate::site::ENDS;
@@ -86,7 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         plane.command(Command::AddSa(Box::new(pair(id, cipher, own, far, udp, flip)?)));
         let flow = Flow::new(own, far).context("two families")?;
         let policy = Policy::Encrypt(SaId(id));
-        plane.command(Command::SetPolicy { flow, policy });
+        plane.command(Command::SetPolicy { flow, policy, about: About::Destination });
         Ok(())
     };
     encrypt(1, far, arguments.side == 1)?;
@@ -97,7 +97,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.pairs > 0 {
         for to in clear_destinations() {
             let flow = Flow::new(own, to.into()).context("two families")?;
-            plane.command(Command::SetPolicy { flow, policy: Policy::Pass });
+            plane.command(Command::SetPolicy {
+                flow,
+                policy: Policy::Pass,
+                about: About::Destination,
+            });
         }
     }
     plane.wake();

@@ -132,7 +132,7 @@ fn blocks_that_others_flush_are_put_back() {
         ground.settled().unwrap();
         for dst in ["203.0.113.7", "198.18.0.7"] {
             let flow = Flow::new(ip("192.0.2.1"), ip(dst)).unwrap();
-            ground.set_policy(flow, Some(Policy::Encrypt(SaId(1)))).unwrap();
+            ground.set_policy(flow, Some((Policy::Encrypt(SaId(1)), About::Destination))).unwrap();
         }
         let before = sorted();
         ground.reconcile().unwrap();

@@ -252,7 +252,8 @@ impl Xfrm {
             Command::ClearPortClass { prefix, ports } => {
                 self.change_classes(&[(prefix, ports, None)])
             }
-            Command::SetPolicy { flow, policy } => self.set_policy(flow, policy),
+            // Its policies know sources as well as destinations.
+            Command::SetPolicy { flow, policy, about: _ } => self.set_policy(flow, policy),
             Command::ClearPolicy { flow } => self.clear_policy(flow),
             // The kernel holds a packet and tells of it once; it does not give it back.
             Command::ReleaseFlow { flow } => self.clear_policy(flow),
