@@ -28,6 +28,7 @@ mod pcap;
 mod reconfigured;
 mod scenarios;
 mod secrets;
+mod served;
 mod tracking;
 mod transfer;
 mod transitions;
