@@ -97,6 +97,7 @@ fn clear(wire: &Capture, source: &str) -> Vec<String> {
     wire.packets(&format!("(icmp or icmp6 or tcp) and src host {source} and not ({neighbours})"))
 }
 
+/// Attack A48.
 /// P2: a host that is served talks to east, which publishes a key, and has itself no record: it goes in
 /// the clear. West's own first packet to east, and that of a host with a good record, are held,
 /// encrypted and answered through ESP all the same; then and after that nobody disturbs the other.

@@ -144,7 +144,8 @@ fn who_has_not_named_the_gateway_is_not_spoken_for() {
     assert!(net.wire.is_empty(), "{:?}", net.wire);
 }
 
-/// P2: what a host behind the gateway is refused on account of its own record says nothing of the
+/// Attack A48.
+/// Rule 5, P2: what a host behind the gateway is refused on account of its own record says nothing of the
 /// gateway's own packets to the same destination, nor of those of another host with a good record: the
 /// first of them is held, and leaves encrypted. Whether the host goes in the clear or nowhere.
 #[test]

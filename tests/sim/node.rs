@@ -63,7 +63,7 @@ pub(crate) struct Node {
     pub(crate) told: Vec<keying::KeptTicket>,
     /// Routing, as the daemon sets it: classes by prefix, flows thrown past the plane or refused.
     classes: BTreeMap<Prefix, Class>,
-    policies: BTreeMap<IpAddr, BTreeMap<(IpAddr, Ports), (Policy, About)>>,
+    policies: BTreeMap<IpAddr, Policies>,
     /// Prefixes with rules for single ports: all of them lead to the device.
     ported: BTreeSet<(Prefix, Ports)>,
     /// Flows in the clear that pass by the plane for a while.
@@ -75,6 +75,9 @@ pub(crate) struct Node {
     /// Flows of host pairs that came since [`Node::open_beside_a_pair`].
     fresh: Vec<Flow>,
 }
+
+/// Of flows to one destination, by source.
+type Policies = BTreeMap<(IpAddr, Ports), (Policy, About)>;
 
 /// Where a packet goes.
 enum Way {

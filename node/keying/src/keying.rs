@@ -408,10 +408,14 @@ impl Keying {
         let refused = |state: &State| {
             matches!(state, State::ClearText(Why::Client(_)) | State::Deny(Why::Client(_)))
         };
-        let of_it = |(flow, entry): &(&Flow, &Box<Entry>)| {
-            flow.dst() == dst || (flow.src() == dst && refused(&entry.state))
-        };
-        let flows: Vec<Flow> = self.flows.iter().filter(of_it).map(|(flow, _)| *flow).collect();
+        let flows: Vec<Flow> = self
+            .flows
+            .iter()
+            .filter(|(flow, entry)| {
+                flow.dst() == dst || (flow.src() == dst && refused(&entry.state))
+            })
+            .map(|(flow, _)| *flow)
+            .collect();
         for flow in flows {
             self.close_flow(now, flow);
         }

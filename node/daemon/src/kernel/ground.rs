@@ -130,6 +130,9 @@ impl Host {
     }
 }
 
+/// What was said of the flows to one destination, by their sources.
+type Said = BTreeMap<(IpAddr, Ports), (Policy, About)>;
+
 /// The node's routing table and inbound policies, from [`Self::up`] to [`Self::down`].
 ///
 /// Every change is a few system calls that return at once. If the daemon dies without
@@ -147,7 +150,7 @@ pub(crate) struct Ground {
     port_classes: BTreeMap<(Prefix, Ports), Class>,
     hosts: HashMap<IpAddr, Host>,
     /// Policies of flows, by destination and then source: routes know destinations only.
-    flows: HashMap<IpAddr, BTreeMap<(IpAddr, Ports), (Policy, About)>>,
+    flows: HashMap<IpAddr, Said>,
     /// The main table, as last read.
     main: BTreeMap<Prefix, MainRoute>,
     /// Interfaces but for ours and the loopback, as last read.

@@ -84,6 +84,10 @@ fn mirrored(pair: &SaPair) -> SaPair {
     }
 }
 
+fn set_policy(flow: Flow, policy: Policy) -> Command {
+    Command::SetPolicy { flow, policy, about: About::Destination }
+}
+
 impl Plane {
     fn new() -> Self {
         Self::with(Config::default())
@@ -111,11 +115,7 @@ impl Plane {
 
     fn encrypt(&mut self, src: &str, dst: &str, id: u64) {
         let policy = Policy::Encrypt(SaId(id));
-        self.command(Command::SetPolicy {
-            flow: flow(src, dst),
-            policy,
-            about: About::Destination,
-        });
+        self.command(set_policy(flow(src, dst), policy));
     }
 
     fn outputs(&mut self) -> Vec<Output> {
@@ -242,11 +242,7 @@ fn held_packets_leave_in_the_clear_when_policy_says_so() {
     a.send(&first);
     a.send(&last);
     a.outputs();
-    a.command(Command::SetPolicy {
-        flow: flow(A, B),
-        policy: Policy::Pass,
-        about: About::Destination,
-    });
+    a.command(set_policy(flow(A, B), Policy::Pass));
     assert_eq!(
         a.outputs(),
         [
@@ -264,20 +260,12 @@ fn denied_packets_are_dropped_and_answered() {
     let mut a = Plane::new();
     let packet = udp(A, B, (9, 53), b"x");
     a.send(&packet);
-    a.command(Command::SetPolicy {
-        flow: flow(A, B),
-        policy: Policy::Deny,
-        about: About::Destination,
-    });
+    a.command(set_policy(flow(A, B), Policy::Deny));
     let sent = a.send(&packet);
     assert_eq!(sent.len(), 1);
     assert_eq!((sent[0].0, &sent[0].1[20..22]), (To::Device, &[3, 13][..]));
     let mut quiet = Plane::with(Config { unreachable: false, ..Config::default() });
-    quiet.command(Command::SetPolicy {
-        flow: flow(A, B),
-        policy: Policy::Deny,
-        about: About::Destination,
-    });
+    quiet.command(set_policy(flow(A, B), Policy::Deny));
     assert_eq!(quiet.send(&packet), []);
     assert_eq!((a.fwd.counters().denied, quiet.fwd.counters().denied), (2, 1));
 }
@@ -867,11 +855,7 @@ fn a_flood_of_unknown_flows_is_refused_before_it_is_held() {
     let asked = a.notices().len();
     assert!(asked > 1000 && asked + usize::try_from(counters.newcomers_refused).unwrap() == 20_000);
     // What is known already is none of its business, nor who comes again.
-    a.command(Command::SetPolicy {
-        flow: flow(A, B),
-        policy: Policy::Hold,
-        about: About::Destination,
-    });
+    a.command(set_policy(flow(A, B), Policy::Hold));
     flood(&mut a, 20_000);
     let (refused, held) = (a.fwd.counters().newcomers_refused, a.fwd.counters().held);
     a.send(&udp(A, B, (1, 2), b"known"));
@@ -914,7 +898,7 @@ proptest! {
         }
         for policy in [Policy::Encrypt(SaId(1)), Policy::Pass, Policy::Deny] {
             if let Ok(inner) = Inner::parse(&packet) {
-                a.command(Command::SetPolicy { flow: inner.flow, policy, about: About::Destination });
+                a.command(set_policy(inner.flow, policy));
             }
             let mut header = header;
             header[1] = kind;

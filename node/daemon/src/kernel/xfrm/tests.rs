@@ -25,6 +25,10 @@ fn flow(src: &str, dst: &str) -> Flow {
     Flow::new(ip(src), ip(dst)).unwrap()
 }
 
+fn set_policy(flow: Flow, policy: Policy) -> Command {
+    Command::SetPolicy { flow, policy, about: About::Destination }
+}
+
 /// A peer on the link that is also everybody behind it; what it hears comes out of a file.
 struct Far {
     peer: Peer,
@@ -151,22 +155,12 @@ fn packets_are_held_until_their_flow_is_decided() {
             assert_eq!(acquired(&mut xfrm).await, flow);
             send(dst, &second, None);
             assert!(!far.hears(&first, NEVER).await, "{dst} is undecided");
-            xfrm.command(Command::SetPolicy {
-                flow,
-                policy: Policy::Pass,
-                about: About::Destination,
-            })
-            .unwrap();
+            xfrm.command(set_policy(flow, Policy::Pass)).unwrap();
             assert!(far.hears(&first, SOON).await, "{dst}: the first packet");
             assert!(far.hears(&second, SOON).await, "{dst}: and the next");
             quiet(&mut xfrm).await;
 
-            xfrm.command(Command::SetPolicy {
-                flow,
-                policy: Policy::Deny,
-                about: About::Destination,
-            })
-            .unwrap();
+            xfrm.command(set_policy(flow, Policy::Deny)).unwrap();
             send(dst, &third, None);
             assert!(!far.hears(&third, NEVER).await, "{dst} is denied");
             send(dst, &format!("marked{n}"), Some(0x4322));
@@ -198,12 +192,7 @@ fn every_destination_is_asked_for_and_none_waits_for_another() {
         // The first stays undecided; the others go.
         for dst in &destinations[1..] {
             let flow = flow("192.0.2.1", dst);
-            xfrm.command(Command::SetPolicy {
-                flow,
-                policy: Policy::Pass,
-                about: About::Destination,
-            })
-            .unwrap();
+            xfrm.command(set_policy(flow, Policy::Pass)).unwrap();
             assert!(far.hears(&format!("{dst} again"), SOON).await, "{dst}");
         }
         assert!(!far.hears("198.51.100.7", NEVER).await);
@@ -310,10 +299,7 @@ fn a_kernel_without_esp_is_told_at_once() {
                 assert!(xfrm.command(Command::AddSa(Box::new(pair()))).is_err());
                 let flow = flow("192.0.2.1", "198.51.100.7");
                 let policy = Policy::Encrypt(SaId(1));
-                assert!(
-                    xfrm.command(Command::SetPolicy { flow, policy, about: About::Destination })
-                        .is_err()
-                );
+                assert!(xfrm.command(set_policy(flow, policy)).is_err());
                 xfrm.stop();
             }
             Ok(mut xfrm) => {
@@ -443,12 +429,7 @@ fn a_pair_is_two_states_and_the_policies_that_accept_it() {
             assert!(states.contains(part), "{part} in {states}");
         }
         let flow = flow("192.0.2.1", "198.51.100.7");
-        xfrm.command(Command::SetPolicy {
-            flow,
-            policy: Policy::Encrypt(SaId(1)),
-            about: About::Destination,
-        })
-        .unwrap();
+        xfrm.command(set_policy(flow, Policy::Encrypt(SaId(1)))).unwrap();
         let policies = run("ip xfrm policy");
         assert!(policies.contains("tmpl src 192.0.2.1 dst 192.0.2.2"), "{policies}");
         assert!(policies.contains("tmpl src 192.0.2.2 dst 192.0.2.1"), "{policies}");
@@ -532,12 +513,7 @@ fn the_first_packet_goes_through_the_pair_it_asked_for() {
             let mut pair = pair();
             pair.envelope.udp = udp;
             xfrm.command(Command::AddSa(Box::new(pair))).unwrap();
-            xfrm.command(Command::SetPolicy {
-                flow,
-                policy: Policy::Encrypt(SaId(1)),
-                about: About::Destination,
-            })
-            .unwrap();
+            xfrm.command(set_policy(flow, Policy::Encrypt(SaId(1)))).unwrap();
             assert!(far.hears("first", SOON).await, "udp {udp}");
             send("198.51.100.7", "second", None);
             assert!(far.hears("second", SOON).await);
@@ -570,12 +546,7 @@ fn the_first_packet_goes_through_the_pair_it_asked_for() {
             short.limits.soft_packets = 2;
             short.limits.hard_packets = 4;
             xfrm.command(Command::AddSa(Box::new(short))).unwrap();
-            xfrm.command(Command::SetPolicy {
-                flow,
-                policy: Policy::Encrypt(SaId(2)),
-                about: About::Destination,
-            })
-            .unwrap();
+            xfrm.command(set_policy(flow, Policy::Encrypt(SaId(2)))).unwrap();
             let mut heard = Vec::new();
             for n in 0..6 {
                 send("198.51.100.7", &format!("n{n}"), None);
