@@ -69,8 +69,10 @@ impl Prf {
         let mut out = Secret::zeros(len);
         let key = hmac::Key::new(self.algorithm(), key);
         let mut last: &[u8] = &[];
-        for (chunk, round) in out.as_mut().chunks_mut(self.len()).zip(1_u32..) {
-            let round = u8::try_from(round).map_err(|_| CryptoFailure)?;
+        // One more than is needed: what the last one leaves on the stack, which nobody can wipe, and
+        // which ends up wherever something is moved over it, is then no key.
+        let mut chunks = out.as_mut().chunks_mut(self.len());
+        for round in (1..=u8::MAX).chain([0]) {
             let mut mac = hmac::Context::with_key(&key);
             mac.update(last);
             for part in parts {
@@ -78,10 +80,11 @@ impl Prf {
             }
             mac.update(&[round]);
             let tag = mac.sign();
+            let Some(chunk) = chunks.next() else { return Ok(out) };
             chunk.copy_from_slice(tag.as_ref().get(..chunk.len()).ok_or(CryptoFailure)?);
             last = chunk;
         }
-        Ok(out)
+        Err(CryptoFailure)
     }
 }
 
