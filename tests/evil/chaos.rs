@@ -484,6 +484,7 @@ fn manners(number: u8) -> Manners {
     Manners {
         proof: proof[usize::from(number & 3)],
         quantum: number & 4 != 0,
+        cbc: false,
         returns: number & 8 != 0,
     }
 }

@@ -5,7 +5,7 @@
 //! shared with ours: `wire` writes whatever can be written, `peer` has the keys, `victim` holds the
 //! machine under attack to its promises. `chaos` lets peers do what they like in both roles and `lives`
 //! seeds thousands of them,
-//! `states` goes the ways in that are longer than two exchanges or have no signature,
+//! `states` goes the ways in (`ways`) that are longer than two exchanges or have no signature,
 //! `collisions` is the table of RFC 7296 §2.25, `rows` are the advisories of docs/THREATS.md one by one, `interleaving` is property tests over
 //! the owner's verbs.
 
@@ -19,4 +19,5 @@ mod peer;
 mod rows;
 mod states;
 mod victim;
+mod ways;
 mod wire;

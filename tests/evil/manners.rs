@@ -5,6 +5,10 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::cipher::{
+    AES_256, DecryptingKey, DecryptionContext, EncryptingKey, EncryptionContext, UnboundCipherKey,
+};
+use aws_lc_rs::iv::FixedLength;
 use aws_lc_rs::kem::{Ciphertext, DecapsulationKey, EncapsulationKey, ML_KEM_768};
 use ike::{Credential, SharedSecret};
 use rand_core::Rng as _;
@@ -34,16 +38,28 @@ pub(crate) struct Manners {
     pub(crate) proof: Proof,
     /// It offers ML-KEM, or takes it where it is offered.
     pub(crate) quantum: bool,
+    /// It offers AES-CBC, or takes it where it is offered (RFC 7296 §3.14).
+    pub(crate) cbc: bool,
     /// It asks for tickets, gives one, and comes back.
     pub(crate) returns: bool,
 }
 
 /// What is shared with whom has this key pair.
 fn secret(which: usize) -> Vec<u8> {
-    format!("correct horse battery staple {which}").into_bytes()
+    [&b"correct horse battery staple "[..], &which.to_be_bytes()].concat()
 }
 
 impl Manners {
+    /// What a secret of both is, if it is what they prove themselves with, and what AUTH makes of it
+    /// (RFC 7296 §2.15).
+    #[allow(dead_code, reason = "tests/wiped uses it")]
+    pub(crate) fn secrets(self, key: usize) -> Vec<Vec<u8>> {
+        match self.proof {
+            Proof::Secret => vec![secret(key), prf(&secret(key), &[b"Key Pad for IKEv2"])],
+            Proof::Signature | Proof::Nothing => vec![],
+        }
+    }
+
     /// What the other takes for a proof of whom has this key pair.
     pub(crate) fn credential(self, key: usize) -> Credential {
         match self.proof {
@@ -73,41 +89,67 @@ pub(super) struct Progress {
 }
 
 /// The ML-KEM-768 transform of type "additional key exchange 1".
-const ML_KEM: (u8, u16, u16) = (6, 36, 0);
+pub(super) const ML_KEM: (u8, u16, u16) = (6, 36, 0);
 const INTERMEDIATE_SUPPORTED: u16 = 16438;
 /// The ticket that it gives.
 const OWN_TICKET: &[u8] = b"a ticket of the evil peer's own";
 
-/// The first proposal that has these key exchanges and no more.
-pub(super) fn proposal_with(mut sa: &[u8], additional: bool) -> Option<u8> {
+/// The number of the first proposal whose transforms, types and ids, are like this.
+pub(super) fn proposal_of(mut sa: &[u8], fits: impl Fn(&[(u8, u16)]) -> bool) -> Option<u8> {
     while let [_, _, l0, l1, number, _, spi, _, ..] = *sa {
         let len = usize::from(u16::from_be_bytes([l0, l1]));
         let mut transforms = sa.get(8 + usize::from(spi)..len)?;
-        let mut fits = !additional;
+        let mut all = Vec::new();
         while let [_, _, l0, l1, kind, _, i0, i1, ..] = *transforms {
-            if kind >= 6 {
-                fits = additional && (kind, u16::from_be_bytes([i0, i1])) == (ML_KEM.0, ML_KEM.1);
-            }
+            all.push((kind, u16::from_be_bytes([i0, i1])));
             transforms = transforms.get(usize::from(u16::from_be_bytes([l0, l1])).max(1)..)?;
         }
-        if fits {
+        if fits(&all) {
             return Some(number);
         }
-        sa = sa.get(len..)?;
+        sa = sa.get(len.max(1)..)?;
     }
     None
+}
+
+/// Whether these are with ML-KEM alone, or without anything, beside a key exchange; with this cipher.
+fn like(strong: bool, cbc: bool) -> impl Fn(&[(u8, u16)]) -> bool {
+    move |transforms| {
+        let mut beside = transforms.iter().filter(|(kind, _)| (6..13).contains(kind));
+        let cipher = if cbc { (1, 12) } else { (1, 20) };
+        transforms.contains(&cipher)
+            && beside.clone().count() == usize::from(strong)
+            && beside.all(|beside| *beside == (ML_KEM.0, ML_KEM.1))
+    }
 }
 
 impl Evil {
     /// Its suite, with the additional key exchange or without.
     pub(super) fn suite(&self) -> Payload {
-        let mut transforms = super::IKE_SUITE.to_vec();
-        if self.quantum {
-            transforms.push(ML_KEM);
-        }
-        let mut suite = Payload::proposal(1, &[], &transforms);
+        let mut suite = Payload::proposal(1, &[], &self.transforms(self.quantum));
         suite.body[4] = self.number;
         suite
+    }
+
+    /// The transforms of an IKE SA of its.
+    pub(super) fn transforms(&self, strong: bool) -> Vec<(u8, u16, u16)> {
+        let suite = if self.cbc { &super::CBC_SUITE[..] } else { &super::IKE_SUITE };
+        suite.iter().copied().chain(strong.then_some(ML_KEM)).collect()
+    }
+
+    /// What it takes of a caller's proposals.
+    pub(super) fn choose(&mut self, sa: &[u8]) {
+        let Manners { quantum, cbc, .. } = self.manners;
+        let strong = proposal_of(sa, like(true, false)).filter(|_| quantum && !cbc);
+        let old = proposal_of(sa, like(false, true)).filter(|_| cbc);
+        (self.quantum, self.cbc) = (strong.is_some(), old.is_some());
+        let plain = || proposal_of(sa, like(false, false));
+        self.number = strong.or(old).or_else(plain).unwrap_or(1);
+    }
+
+    /// What the other has taken of its own.
+    pub(super) fn chosen(&mut self, sa: &[u8]) {
+        self.quantum &= proposal_of(sa, like(true, self.cbc)).is_some();
     }
 
     /// What it announces besides.
@@ -118,6 +160,11 @@ impl Evil {
     /// Whether a second key exchange has to come before IKE_AUTH.
     pub(crate) fn owes_kem(&self) -> bool {
         self.quantum && !self.progress.strengthened && self.progress.resumed.is_none()
+    }
+
+    /// Whether both speak AES-CBC.
+    pub(crate) fn is_cbc(&self) -> bool {
+        self.cbc
     }
 
     /// Whether both have made it.
@@ -144,7 +191,8 @@ impl Evil {
             return false;
         };
         self.cover(header, payloads);
-        self.keys = Some(self.strengthened(secret.as_ref()));
+        let keys = self.strengthened(secret.as_ref());
+        self.keys = Some(keys);
         self.progress.strengthened = true;
         true
     }
@@ -158,15 +206,18 @@ impl Evil {
             return vec![];
         };
         self.cover(header, payloads);
-        self.progress.next = Some(self.strengthened(secret.as_ref()));
+        let next = self.strengthened(secret.as_ref());
+        self.progress.next = Some(next);
         vec![Payload::ke(ML_KEM.1, ciphertext.as_ref())]
     }
 
     /// SKEYSEED = prf(SK_d, SK(1) | Ni | Nr) (RFC 9370 §2.2.2).
-    fn strengthened(&self, secret: &[u8]) -> Keys {
+    fn strengthened(&mut self, secret: &[u8]) -> Keys {
         let nonces = self.nonces(&self.peer_nonce);
         let seed = prf(&self.keys.as_ref().unwrap().sk_d, &[secret, &nonces]);
-        Keys::expand(&seed, &nonces, self.spi_i, self.spi_r)
+        let keys = Keys::expand(&seed, &nonces, (self.spi_i, self.spi_r), self.cbc);
+        self.agreed.extend([secret.to_vec(), seed]);
+        keys
     }
 
     /// An IKE_INTERMEDIATE message as AUTH covers it, of which the last one counts: whole, in the
@@ -249,6 +300,7 @@ impl Evil {
         self.rng.fill_bytes(&mut self.nonce);
         self.keys = None;
         self.quantum = false;
+        self.forget_lines();
     }
 
     /// Takes IKE_SESSION_RESUME from who comes back with the ticket that it gave.
@@ -277,7 +329,21 @@ impl Evil {
     /// Opens a message of the other's, or the last of its fragments that was missing.
     pub(crate) fn take(&mut self, octets: &[u8]) -> Option<(Header, Vec<Payload>)> {
         if let Some(taken) = self.take_under(octets) {
+            self.is_used();
             return taken;
+        }
+        let spis = (self.spi_i, self.spi_r);
+        if let Some((header, _)) = Header::read(octets)
+            && (header.spi_i, header.spi_r) != spis
+            && self.select(header)
+        {
+            let taken = self.take_under(octets);
+            if taken.is_some() {
+                self.is_used();
+                return taken.flatten();
+            }
+            self.select(Header { spi_i: spis.0, spi_r: spis.1, ..header });
+            return None;
         }
         // The other may have heard our half.
         let next = self.progress.next.take()?;
@@ -318,6 +384,9 @@ impl Evil {
     /// The other's plaintext behind so many octets in the clear.
     pub(super) fn decrypt(&self, octets: &[u8], clear: usize) -> Option<Vec<u8>> {
         let keys = self.keys.as_ref()?;
+        if self.cbc {
+            return self.decrypt_cbc(octets, clear);
+        }
         let (key, salt) = if self.initiator { &keys.sk_er } else { &keys.sk_ei }.split_at(32);
         let (aad, rest) = octets.split_at_checked(clear)?;
         let (iv, text) = rest.split_at_checked(8)?;
@@ -325,6 +394,52 @@ impl Evil {
         let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap());
         let mut text = text.to_vec();
         let plaintext = cipher.open_in_place(nonce, Aad::from(aad), &mut text).ok()?;
+        let (padding, plaintext) = plaintext.split_last()?;
+        Some(plaintext.get(..plaintext.len().checked_sub(usize::from(*padding))?)?.to_vec())
+    }
+
+    /// Seals behind what is there, with an IV of its own.
+    pub(super) fn encrypt(&mut self, out: &mut Vec<u8>, mut text: Vec<u8>) {
+        let keys = self.keys.as_ref().unwrap();
+        let key = if self.initiator { &keys.sk_ei } else { &keys.sk_er };
+        self.iv += 1;
+        if self.cbc {
+            let iv = [self.iv.to_be_bytes(), [7; 8]].concat();
+            let cipher = UnboundCipherKey::new(&AES_256, key).unwrap();
+            let cipher = EncryptingKey::cbc(cipher).unwrap();
+            let context = FixedLength::<16>::try_from(&iv[..]).unwrap();
+            cipher.less_safe_encrypt(&mut text, EncryptionContext::Iv128(context)).unwrap();
+            out.extend_from_slice(&iv);
+            out.extend_from_slice(&text);
+            let own = if self.initiator { &keys.sk_ai } else { &keys.sk_ar };
+            let icv = prf(own, &[out]);
+            out.extend_from_slice(&icv[..16]);
+            return;
+        }
+        let (key, salt) = key.split_at(32);
+        let iv = self.iv.to_be_bytes();
+        let nonce = Nonce::try_assume_unique_for_key(&[salt, &iv].concat()).unwrap();
+        let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap());
+        cipher.seal_in_place_append_tag(nonce, Aad::from(&*out), &mut text).unwrap();
+        out.extend_from_slice(&iv);
+        out.extend_from_slice(&text);
+    }
+
+    fn decrypt_cbc(&self, octets: &[u8], clear: usize) -> Option<Vec<u8>> {
+        let keys = self.keys.as_ref()?;
+        let (key, mac) = match self.initiator {
+            true => (&keys.sk_er, &keys.sk_ar),
+            false => (&keys.sk_ei, &keys.sk_ai),
+        };
+        let (covered, icv) = octets.split_at_checked(octets.len().checked_sub(16)?)?;
+        if prf(mac, &[covered])[..16] != *icv {
+            return None;
+        }
+        let (iv, text) = covered.get(clear..)?.split_at_checked(16)?;
+        let cipher = DecryptingKey::cbc(UnboundCipherKey::new(&AES_256, key).ok()?).ok()?;
+        let mut text = text.to_vec();
+        let context = DecryptionContext::Iv128(FixedLength::<16>::try_from(iv).ok()?);
+        let plaintext = cipher.decrypt(&mut text, context).ok()?;
         let (padding, plaintext) = plaintext.split_last()?;
         Some(plaintext.get(..plaintext.len().checked_sub(usize::from(*padding))?)?.to_vec())
     }

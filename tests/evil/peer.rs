@@ -3,10 +3,11 @@
 
 #[path = "manners.rs"]
 mod manners;
+#[path = "rekeys.rs"]
+mod rekeys;
 
 use std::net::IpAddr;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey, X25519};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
@@ -18,6 +19,7 @@ use rand_core::Rng as _;
 
 use manners::Progress;
 pub(crate) use manners::{Manners, Proof};
+use rekeys::Rekeys;
 
 use super::wire::{
     AUTH, FRAGMENTATION_SUPPORTED, Header, ID_I, ID_R, IKE_SA_INIT, IKE_SESSION_RESUME, INITIATOR,
@@ -60,6 +62,8 @@ const PKCS1_SHA256: [u8; 16] =
 const GROUP: u16 = 31;
 /// AES-256-GCM, HMAC-SHA2-256, Curve25519.
 pub(crate) const IKE_SUITE: [(u8, u16, u16); 3] = [(1, 20, 256), (2, 5, 0), (4, GROUP, 0)];
+/// AES-256-CBC with HMAC-SHA2-256-128 instead.
+const CBC_SUITE: [(u8, u16, u16); 4] = [(1, 12, 256), (3, 12, 0), (2, 5, 0), (4, GROUP, 0)];
 /// AES-256-GCM with extended sequence numbers.
 pub(crate) const ESP_SUITE: [(u8, u16, u16); 2] = [(1, 20, 256), (5, 1, 0)];
 
@@ -67,6 +71,9 @@ pub(crate) const ESP_SUITE: [(u8, u16, u16); 2] = [(1, 20, 256), (5, 1, 0)];
 #[derive(Clone)]
 struct Keys {
     sk_d: Vec<u8>,
+    /// Nothing, where the cipher has its own integrity.
+    sk_ai: Vec<u8>,
+    sk_ar: Vec<u8>,
     sk_ei: Vec<u8>,
     sk_er: Vec<u8>,
     sk_pi: Vec<u8>,
@@ -90,16 +97,20 @@ fn prf_plus(key: &[u8], seed: &[u8], len: usize) -> Vec<u8> {
 }
 
 impl Keys {
-    fn expand(seed: &[u8], nonces: &[u8], spi_i: u64, spi_r: u64) -> Self {
+    fn expand(seed: &[u8], nonces: &[u8], (spi_i, spi_r): (u64, u64), cbc: bool) -> Self {
         let text = [nonces, &spi_i.to_be_bytes()[..], &spi_r.to_be_bytes()].concat();
-        let stream = prf_plus(seed, &text, 3 * 32 + 2 * 36);
-        let part = |at: usize, len: usize| stream[at..at + len].to_vec();
+        // A salt stands behind the key of an AEAD.
+        let (integrity, cipher) = if cbc { (32, 32) } else { (0, 36) };
+        let mut stream = prf_plus(seed, &text, 3 * 32 + 2 * (integrity + cipher)).into_iter();
+        let mut part = |len: usize| stream.by_ref().take(len).collect::<Vec<u8>>();
         Self {
-            sk_d: part(0, 32),
-            sk_ei: part(32, 36),
-            sk_er: part(68, 36),
-            sk_pi: part(104, 32),
-            sk_pr: part(136, 32),
+            sk_d: part(32),
+            sk_ai: part(integrity),
+            sk_ar: part(integrity),
+            sk_ei: part(cipher),
+            sk_er: part(cipher),
+            sk_pi: part(32),
+            sk_pr: part(32),
         }
     }
 }
@@ -121,8 +132,7 @@ pub(crate) struct Evil {
     pub(crate) request: Vec<u8>,
     pub(crate) response: Vec<u8>,
     keys: Option<Keys>,
-    /// The agreement of an IKE SA's rekey under way: private key and nonce.
-    next: Option<(Vec<u8>, Vec<u8>, u64)>,
+    rekeys: Rekeys,
     iv: u64,
     /// The id of its next request.
     pub(crate) next_id: u32,
@@ -136,6 +146,8 @@ pub(crate) struct Evil {
     pub(crate) manners: Manners,
     /// Both want ML-KEM.
     quantum: bool,
+    /// Both want AES-CBC.
+    cbc: bool,
     progress: Progress,
     /// What it can come back with: the ticket, and SK_d of the SA in which it was given.
     ticket: Option<(Vec<u8>, Vec<u8>)>,
@@ -166,7 +178,7 @@ impl Evil {
             request: Vec::new(),
             response: Vec::new(),
             keys: None,
-            next: None,
+            rekeys: Rekeys::default(),
             iv: 0,
             next_id: u32::from(initiator),
             esp_spi: [0, 1, 2, 3],
@@ -175,6 +187,7 @@ impl Evil {
             agreed: Vec::new(),
             manners: Manners::default(),
             quantum: false,
+            cbc: false,
             progress: Progress::default(),
             ticket: None,
             given: None,
@@ -186,6 +199,7 @@ impl Evil {
     pub(crate) fn with(mut self, manners: Manners) -> Self {
         self.manners = manners;
         self.quantum = manners.quantum && self.initiator;
+        self.cbc = manners.cbc && self.initiator;
         self
     }
 
@@ -257,11 +271,9 @@ impl Evil {
         } else {
             let (Some(ke), Some(sa)) = (of(KE), of(SA)) else { return false };
             if !self.initiator {
-                let strong = manners::proposal_with(sa, true).filter(|_| self.manners.quantum);
-                self.quantum = strong.is_some();
-                self.number = strong.or_else(|| manners::proposal_with(sa, false)).unwrap_or(1);
-            } else if manners::proposal_with(sa, true).is_none() {
-                self.quantum = false;
+                self.choose(sa);
+            } else {
+                self.chosen(sa);
             }
             let Some(secret) = Self::agree(&self.private, &ke[4..]) else { return false };
             secret
@@ -282,7 +294,7 @@ impl Evil {
             }
             None => prf(&nonces, &[&secret]),
         };
-        self.keys = Some(Keys::expand(&seed, &nonces, self.spi_i, self.spi_r));
+        self.keys = Some(Keys::expand(&seed, &nonces, (self.spi_i, self.spi_r), self.cbc));
         self.agreed = vec![secret, seed];
         true
     }
@@ -327,7 +339,8 @@ impl Evil {
 
     /// Everything that only it and the other may know.
     pub(crate) fn secrets(&self) -> Vec<Vec<u8>> {
-        let Some(Keys { sk_d, sk_ei, sk_er, sk_pi, sk_pr }) = self.keys.clone() else {
+        let Some(Keys { sk_d, sk_ai, sk_ar, sk_ei, sk_er, sk_pi, sk_pr }) = self.keys.clone()
+        else {
             return vec![self.private.clone()];
         };
         // The first child's KEYMAT (RFC 7296 §2.17).
@@ -337,7 +350,8 @@ impl Evil {
         let esp = [&first[..32], &second[..32]].map(<[u8]>::to_vec);
         let ends = [&sk_ei[..32], &sk_er[..32]].map(<[u8]>::to_vec);
         let signing = vec![self.private.clone(), sk_d, sk_pi, sk_pr];
-        [signing, ends.to_vec(), esp.to_vec(), self.agreed.clone()].concat()
+        let all = [signing, ends.to_vec(), esp.to_vec(), self.agreed.clone(), vec![sk_ai, sk_ar]];
+        all.concat().into_iter().filter(|secret| !secret.is_empty()).collect()
     }
 
     /// What AUTH signs (RFC 7296 §2.15, RFC 9242 §3.3.2).
@@ -367,47 +381,12 @@ impl Evil {
         }
         payloads.extend([
             Payload::proposal(3, &self.esp_spi, &ESP_SUITE),
-            Payload::new(NONCE, nonce),
+            Payload::new(NONCE, nonce.clone()),
             Payload::selector(TS_I, own),
             Payload::selector(TS_R, peer),
         ]);
+        self.asks_child(nonce);
         payloads
-    }
-
-    /// A replacement of the IKE SA.
-    pub(crate) fn rekey_payloads(&mut self) -> Vec<Payload> {
-        let (mut private, mut nonce) = (vec![0; 32], vec![0; 32]);
-        self.rng.fill_bytes(&mut private);
-        self.rng.fill_bytes(&mut nonce);
-        let spi = self.rng.next_u64() | 1;
-        let payloads = vec![
-            Payload::proposal(1, &spi.to_be_bytes(), &IKE_SUITE),
-            Payload::new(NONCE, nonce.clone()),
-            Payload::ke(GROUP, &Self::public_of(&private)),
-        ];
-        self.next = Some((private, nonce, spi));
-        payloads
-    }
-
-    /// The other agreed to its replacement: the successor's keys from now on. Only for a peer that
-    /// asked, which then is the new SA's initiator.
-    pub(crate) fn rekeyed(&mut self, payloads: &[Payload]) -> bool {
-        let of = |kind| payloads.iter().find(|p| p.kind == kind).map(|p| p.body.as_slice());
-        let (Some(sa), Some(ke), Some(nonce)) = (of(SA), of(KE), of(NONCE)) else { return false };
-        let (Some((private, own_nonce, spi)), Some(keys)) = (self.next.take(), &self.keys) else {
-            return false;
-        };
-        let (Some(secret), Some(spi_r)) = (Self::agree(&private, &ke[4..]), sa.get(8..16)) else {
-            return false;
-        };
-        let nonces = [&own_nonce, nonce].concat();
-        let seed = prf(&keys.sk_d, &[&secret, &nonces]);
-        (self.spi_i, self.spi_r) = (spi, u64::from_be_bytes(spi_r.try_into().unwrap()));
-        self.initiator = true;
-        self.next_id = 0;
-        self.keys = Some(Keys::expand(&seed, &nonces, self.spi_i, self.spi_r));
-        self.agreed = vec![secret, seed];
-        true
     }
 
     pub(crate) fn header(&self, exchange: u8, response: bool, id: u32) -> Header {
@@ -434,14 +413,16 @@ impl Evil {
         plaintext: &[u8],
         outer: &[Payload],
     ) -> Vec<u8> {
-        let keys = self.keys.as_ref().unwrap();
-        let (key, salt) = if self.initiator { &keys.sk_ei } else { &keys.sk_er }.split_at(32);
         let fragment: Vec<u8> = fragment
             .into_iter()
             .flat_map(|(number, total)| [number.to_be_bytes(), total.to_be_bytes()].concat())
             .collect();
-        let mut text = [plaintext, &[0]].concat();
-        let len = 4 + fragment.len() + 8 + text.len() + 16;
+        let mut text = plaintext.to_vec();
+        let (iv, icv) = if self.cbc { (16, 16) } else { (8, 16) };
+        let padding = if self.cbc { 15 - text.len() % 16 } else { 0 };
+        text.resize(text.len() + padding, 0);
+        text.push(u8::try_from(padding).unwrap());
+        let len = 4 + fragment.len() + iv + text.len() + icv;
         let len = u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes();
         // The chain in the clear ends in the encrypted payload.
         let mut clear = outer.to_vec();
@@ -451,18 +432,12 @@ impl Evil {
         body.extend_from_slice(&[first, 0]);
         body.extend_from_slice(&len);
         body.extend_from_slice(&fragment);
-        let whole = body.len() + 8 + text.len() + 16;
+        let whole = body.len() + iv + text.len() + icv;
         let mut out = header.write(outermost, &vec![0; whole]);
         out.truncate(28);
         out[17] = self.version;
         out.extend_from_slice(&body);
-        self.iv += 1;
-        let iv = self.iv.to_be_bytes();
-        let nonce = Nonce::try_assume_unique_for_key(&[salt, &iv].concat()).unwrap();
-        let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap());
-        cipher.seal_in_place_append_tag(nonce, Aad::from(&out), &mut text).unwrap();
-        out.extend_from_slice(&iv);
-        out.extend_from_slice(&text);
+        self.encrypt(&mut out, text);
         out
     }
 

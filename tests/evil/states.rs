@@ -11,151 +11,9 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 
 use crate::peer::{Evil, Manners, Proof};
-use crate::victim::{EVIL, EVIL_KEY, NOBODYS_KEY, Owned, VICTIM, VICTIMS_KEY, inner};
-use crate::wire::{
-    CREATE_CHILD_SA, Header, IKE_AUTH, IKE_INTERMEDIATE, IKE_SESSION_RESUME, INFORMATIONAL,
-    INITIATOR, Payload, RESPONSE,
-};
-
-/// A way into an IKE SA.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Way {
-    manners: Manners,
-    /// Whether the peer calls.
-    calls: bool,
-    /// Whether it has been there before.
-    again: bool,
-}
-
-/// All of them.
-fn ways() -> Vec<Way> {
-    let mut ways = Vec::new();
-    for calls in [true, false] {
-        for proof in [Proof::Signature, Proof::Secret, Proof::Nothing] {
-            for quantum in [false, true] {
-                let manners = Manners { proof, quantum, returns: false };
-                ways.push(Way { manners, calls, again: false });
-            }
-        }
-        let manners = Manners { returns: true, ..Manners::default() };
-        ways.push(Way { manners, calls, again: true });
-    }
-    ways
-}
-
-/// The two of them, before the first message of the way.
-fn begin(way: Way, key: usize) -> (Owned, Evil) {
-    let mut victim = Owned::equipped(VICTIM, VICTIMS_KEY, 61);
-    victim.knows_by(EVIL, way.manners, EVIL_KEY);
-    let evil = Evil::new(EVIL, key, way.calls, ChaCha20Rng::seed_from_u64(5));
-    let mut evil = evil.with(way.manners);
-    if way.again {
-        walk(&mut victim, &mut evil, !way.calls);
-        assert_eq!(victim.established.len(), 1, "{way:?}");
-        // The SA that was there is lost to both: nothing of it helps.
-        for ike in victim.established.keys().copied().collect::<Vec<_>>() {
-            victim.ike.abandon(victim.now, ike);
-        }
-        victim.after();
-        victim.said();
-        assert!(!way.calls || evil.come_back(), "no ticket");
-        victim.events.clear();
-    }
-    if !way.calls {
-        call(&mut victim, way);
-    }
-    (victim, evil)
-}
-
-fn call(victim: &mut Owned, way: Way) {
-    if way.again {
-        assert!(victim.resume(EVIL, EVIL_KEY), "no ticket");
-    } else {
-        victim.call_by(EVIL, way.manners, EVIL_KEY);
-    }
-}
-
-/// Both do what they should, until the peer has nothing more to say.
-fn walk(victim: &mut Owned, evil: &mut Evil, called: bool) {
-    if called {
-        victim.call_by(EVIL, evil.manners, EVIL_KEY);
-    }
-    // Who is refused would begin again for ever.
-    for _ in 0..5 {
-        let Some(octets) = evil_says(evil, &victim.said()) else { break };
-        victim.hear(EVIL, &octets);
-    }
-}
-
-/// What the peer says next if it does as it should, to what it has heard.
-fn evil_says(evil: &mut Evil, heard: &[Vec<u8>]) -> Option<Vec<u8>> {
-    let mut taken = None;
-    for octets in heard {
-        let Some((header, first)) = Header::read(octets) else { continue };
-        if let Some(message) = evil.take(octets) {
-            taken = Some(message);
-        } else if header.spi_r == 0 || !evil.is_keyed() {
-            if header.exchange == IKE_SESSION_RESUME && !evil.initiator {
-                let payloads = crate::wire::split(first, &octets[28..]);
-                assert!(evil.taken_back(header, &payloads), "not the ticket that it gave");
-            } else if header.exchange == IKE_SESSION_RESUME && evil.spi_r != 0 {
-                continue;
-            }
-            if !evil.read_init(octets) {
-                continue;
-            }
-            if !evil.initiator {
-                let payloads = evil.init_payloads();
-                return Some(evil.init(&payloads));
-            }
-        }
-    }
-    let Some((header, payloads)) = taken else {
-        return match (evil.is_keyed(), evil.initiator) {
-            (false, true) => Some({
-                let payloads = evil.init_payloads();
-                evil.init(&payloads)
-            }),
-            (true, true) if evil.next_id == 1 => Some(request(evil)),
-            _ => None,
-        };
-    };
-    let answers = header.flags & RESPONSE == 0;
-    let reply = Header { flags: header.flags ^ (RESPONSE | INITIATOR), ..header };
-    match (header.exchange, answers) {
-        (IKE_INTERMEDIATE, true) => {
-            let payloads = evil.answer_kem(header, &payloads);
-            Some(evil.seal(reply, &payloads))
-        }
-        (IKE_INTERMEDIATE, false) => evil.take_kem(header, &payloads).then(|| request(evil)),
-        (IKE_AUTH, true) => {
-            let payloads = evil.auth_payloads(inner(EVIL), inner(VICTIM));
-            Some(evil.seal(reply, &payloads))
-        }
-        (IKE_AUTH, false) => {
-            evil.keep_ticket(&payloads);
-            None
-        }
-        (CREATE_CHILD_SA, true) => {
-            let refused = Payload::notify(0, &[], 35, &[]);
-            Some(evil.seal(reply, &[refused]))
-        }
-        (_, true) => Some(evil.seal(reply, &[])),
-        _ => None,
-    }
-}
-
-/// The next request of a peer that called: a second key exchange if one is due, else IKE_AUTH.
-fn request(evil: &mut Evil) -> Vec<u8> {
-    let id = evil.next_id;
-    evil.next_id += 1;
-    if evil.owes_kem() {
-        let payloads = evil.kem_payloads();
-        return evil.seal(evil.header(IKE_INTERMEDIATE, false, id), &payloads);
-    }
-    let payloads = evil.auth_payloads(inner(EVIL), inner(VICTIM));
-    evil.seal(evil.header(IKE_AUTH, false, id), &payloads)
-}
+use crate::victim::{EVIL, EVIL_KEY, NOBODYS_KEY, Owned, VICTIM, inner};
+use crate::ways::{REPLACEMENTS, Replace, Way, Witness, begin, evil_says, exchanges, walk, ways};
+use crate::wire::{CREATE_CHILD_SA, IKE_AUTH, IKE_INTERMEDIATE, INFORMATIONAL, Payload};
 
 fn children_up(victim: &Owned) -> usize {
     victim.events.iter().filter(|event| matches!(event, Event::ChildUp(_))).count()
@@ -165,11 +23,6 @@ fn children_up(victim: &Owned) -> usize {
 #[track_caller]
 fn nothing_yet(victim: &Owned, what: &str) {
     assert_eq!((victim.established.len(), children_up(victim)), (0, 0), "{what}");
-}
-
-/// The peer's messages of a way, and how many exchanges it takes.
-fn exchanges(way: Way) -> usize {
-    2 + usize::from(way.manners.quantum)
 }
 
 /// Goes a way, with `trouble` before each message of the peer's arrives.
@@ -289,7 +142,7 @@ fn every_exchange_before_its_time() {
 #[test]
 fn the_second_key_exchange_cannot_be_left_out() {
     for proof in [Proof::Signature, Proof::Secret, Proof::Nothing] {
-        let manners = Manners { proof, quantum: true, returns: false };
+        let manners = Manners { proof, quantum: true, ..Manners::default() };
         for calls in [true, false] {
             let way = Way { manners, calls, again: false };
             let (mut victim, mut evil) = begin(way, EVIL_KEY);
@@ -492,4 +345,47 @@ fn tickets_that_are_none() {
     walk(&mut victim, &mut evil, false);
     assert_eq!(victim.established.len(), 1, "a ticket that others have shown damaged");
     victim.goes_down_clean();
+}
+
+/// Every replacement of keys by either side, after every way in: with the second key exchange where the
+/// peer has ML-KEM, under AES-CBC where it has that. Both have the same keys of each child, and both go on
+/// under each successor.
+#[test]
+fn every_replacement_is_understood() {
+    for way in ways() {
+        let (mut victim, mut evil) = begin(way, EVIL_KEY);
+        let mut witness = Witness {
+            victim: |victim: &mut Owned, act: &mut dyn FnMut(&mut Owned)| act(victim),
+            peer: |_: &Evil| {},
+        };
+        witness.converse(&mut victim, &mut evil);
+        assert_eq!((victim.established.len(), victim.children.len()), (1, 1), "{way:?}");
+        for (round, what) in REPLACEMENTS.into_iter().enumerate() {
+            let before = children_up(&victim);
+            witness.replace(&mut victim, &mut evil, what);
+            let what = format!("{way:?}: {round}, {what:?}");
+            let ups = children_up(&victim) - before;
+            let is_child = matches!(REPLACEMENTS[round], Replace::OurChild | Replace::TheirChild);
+            assert_eq!(ups, usize::from(is_child), "{what}: {:?}", victim.events.last());
+            if is_child {
+                let child = victim.children.values().next_back();
+                let child = child.unwrap_or_else(|| {
+                    panic!("{what}: {:?}", &victim.events[victim.events.len() - 3..])
+                });
+                assert!(child.rekeys.is_some(), "{what}");
+                for key in [&child.key_in, &child.key_out] {
+                    let octets = [key.key(), key.rest()].concat();
+                    let known = evil.keymat().contains(&octets);
+                    assert!(known, "{what}: other keys");
+                }
+            }
+            assert!(witness.ask(&mut victim, &mut evil, &[]), "{what}: not heard");
+        }
+        let strong = usize::from(way.manners.quantum);
+        // Twice we have replaced the IKE SA, and a child; twice the peer a child, and once the IKE SA.
+        assert_eq!(evil.came_to(), [2, 3 * strong, 4 * strong], "{way:?}");
+        assert!(witness.ask(&mut victim, &mut evil, &[Payload::delete(1, 0, 0, &[])]));
+        assert_eq!((victim.ike.len(), victim.children.len()), (0, 0), "{way:?}");
+        victim.goes_down_clean();
+    }
 }

@@ -109,6 +109,7 @@ impl Owned {
     pub(crate) fn equipped(addr: IpAddr, key: usize, seed: u64) -> Self {
         Self::with(addr, key, seed, |config| {
             config.resumption = true;
+            config.compatibility = true;
             config.ticket_keys = vec![[3; 32].into()];
             config.token_secret = Some([4; 32].into());
             config.started = Duration::from_secs(1_800_000_000);

@@ -1,9 +1,8 @@
 //! Nothing that is secret goes back to the allocator unwiped (P9, P18).
 //!
-//! A peer with a second implementation of the cryptography knows every key of a handshake. The same
-//! handshake is made twice from the same seeds: the first time to learn the keys, the second with an
-//! allocator that looks into every block the machine under test gives back.
-#![allow(unsafe_code, reason = "a global allocator that looks into what it gets back")]
+//! A peer with a second implementation of the cryptography knows every key of what both do. All that the
+//! machine under test gives back meanwhile is kept as it was, and searched for those keys.
+#![allow(unsafe_code, reason = "a global allocator that keeps what it gets back")]
 
 #[path = "../evil/peer.rs"]
 #[allow(dead_code, reason = "tests/evil uses the rest")]
@@ -11,52 +10,55 @@ mod peer;
 #[path = "../evil/victim.rs"]
 #[allow(dead_code, reason = "tests/evil uses the rest")]
 mod victim;
+#[path = "../evil/ways.rs"]
+#[allow(dead_code, reason = "tests/evil uses the rest")]
+mod ways;
 #[path = "../evil/wire.rs"]
 #[allow(dead_code, reason = "tests/evil uses the rest")]
 mod wire;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use peer::Evil;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
-use victim::{EVIL, EVIL_KEY, Owned, VICTIM, inner};
-use wire::{CREATE_CHILD_SA, IKE_AUTH, INFORMATIONAL, Payload};
+use victim::{EVIL, EVIL_KEY, Owned, VICTIM, VICTIMS_KEY};
+use ways::{REPLACEMENTS, Way, Witness, ways};
+use wire::Payload;
 
 /// So much of a secret is not there by chance.
 const LEN: usize = 16;
 
-struct Watching;
+struct Keeping;
 
 thread_local! {
     static WATCHED: Cell<bool> = const { Cell::new(false) };
-    /// Which of [`NEEDLES`] were found, as bits.
-    static FOUND: Cell<u64> = const { Cell::new(0) };
-    static BLOCKS: Cell<u64> = const { Cell::new(0) };
 }
 
-static NEEDLES: OnceLock<Vec<[u8; LEN]>> = OnceLock::new();
+/// What was given back by whom is watched, one block behind the other.
+static KEPT: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
+static LENGTH: AtomicUsize = AtomicUsize::new(0);
+/// Of which only what is used becomes memory.
+const ROOM: usize = 1 << 28;
 
 // SAFETY: everything is passed on to the system's allocator; blocks are only read, before that.
-unsafe impl GlobalAlloc for Watching {
+unsafe impl GlobalAlloc for Keeping {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract. Zeroed, so that all of a block may be read.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, octets: *mut u8, layout: Layout) {
-        if WATCHED.get() {
+        let kept = KEPT.load(Ordering::Relaxed);
+        if WATCHED.get() && !kept.is_null() {
+            let at = LENGTH.fetch_add(layout.size(), Ordering::Relaxed);
+            assert!(at + layout.size() <= ROOM, "more was given back than is kept");
             // SAFETY: the block is the caller's until this returns, and was initialised when it
-            // was made.
-            let block = unsafe { std::slice::from_raw_parts(octets, layout.size()) };
-            BLOCKS.set(BLOCKS.get() + 1);
-            for (at, needle) in NEEDLES.get().into_iter().flatten().enumerate() {
-                if block.windows(LEN).any(|window| window == needle) {
-                    FOUND.set(FOUND.get() | 1 << at);
-                }
-            }
+            // was made; there is room for it, and nobody else writes there.
+            unsafe { std::ptr::copy_nonoverlapping(octets, kept.add(at), layout.size()) };
         }
         // SAFETY: the caller keeps the contract.
         unsafe { System.dealloc(octets, layout) }
@@ -64,65 +66,159 @@ unsafe impl GlobalAlloc for Watching {
 }
 
 #[global_allocator]
-static ALLOCATOR: Watching = Watching;
+static ALLOCATOR: Keeping = Keeping;
 
-/// Does what the machine does, watched if that is wanted.
-fn watched<T>(watch: bool, act: impl FnOnce() -> T) -> T {
-    WATCHED.set(watch);
+/// Does what the machine does, watched.
+fn watched<T>(act: impl FnOnce() -> T) -> T {
+    WATCHED.set(true);
     let done = act();
     WATCHED.set(false);
     done
 }
 
-/// A call, a child's and the IKE SA's replacement, and the end; all that both ends knew.
-fn life(watch: bool) -> Vec<(String, Vec<u8>)> {
-    let mut victim = Owned::victim(77);
-    let mut evil = Evil::new(EVIL, EVIL_KEY, true, ChaCha20Rng::from_seed([6; 32]));
-    let mut secrets = Vec::new();
-    let mut learn = |evil: &Evil, when: &str| {
-        let known = evil.secrets().into_iter().skip(1).enumerate();
-        secrets.extend(known.map(|(which, secret)| (format!("{when} {which}"), secret)));
+/// Begins to keep, or begins anew.
+fn keep() {
+    if KEPT.load(Ordering::Relaxed).is_null() {
+        // SAFETY: the size is not zero.
+        let room = unsafe { System.alloc(Layout::array::<u8>(ROOM).unwrap()) };
+        assert!(!room.is_null(), "no memory");
+        KEPT.store(room, Ordering::Relaxed);
+    }
+    LENGTH.store(0, Ordering::Relaxed);
+}
+
+/// What was given back since then.
+fn kept() -> &'static [u8] {
+    let (kept, len) = (KEPT.load(Ordering::Relaxed), LENGTH.load(Ordering::Relaxed));
+    assert!(!kept.is_null(), "nothing is kept");
+    // SAFETY: so much was written there, and nothing is while it is read.
+    unsafe { std::slice::from_raw_parts(kept, len) }
+}
+
+/// All secrets by the first octets of each, with what they are.
+#[derive(Default)]
+struct Secrets(BTreeMap<[u8; LEN], String>);
+
+impl Secrets {
+    fn learn(&mut self, what: &str, secret: &[u8]) {
+        if let Some(needle) = secret.first_chunk() {
+            self.0.entry(*needle).or_insert_with(|| what.to_owned());
+        }
+    }
+
+    /// What the peer knows now. Its own private key is the first, and nobody else's.
+    fn learn_all(&mut self, evil: &Evil) {
+        if !evil.is_keyed() {
+            return;
+        }
+        let names =
+            ["SK_d", "SK_pi", "SK_pr", "SK_ai", "SK_ar", "SK_ei", "SK_er", "KEYMAT", "KEYMAT"];
+        let names = names.into_iter().chain(std::iter::repeat("a shared secret, or SKEYSEED"));
+        for (name, secret) in names.zip(evil.secrets().into_iter().skip(1)) {
+            self.learn(name, &secret);
+        }
+        for secret in evil.keymat() {
+            self.learn("a replaced child's KEYMAT, or what it was made of", secret);
+        }
+    }
+
+    /// Those that are in here.
+    fn found(&self, octets: &[u8]) -> Vec<&str> {
+        let mut begins = vec![false; 1 << 16];
+        let pair = |a: u8, b: u8| usize::from(a) << 8 | usize::from(b);
+        for [a, b, ..] in self.0.keys() {
+            begins[pair(*a, *b)] = true;
+        }
+        let mut found: Vec<&str> = Vec::new();
+        let mut at = 0;
+        while let Some([a, b]) = octets.get(at..at + 2) {
+            if begins[pair(*a, *b)]
+                && let Some(needle) = octets[at..].first_chunk()
+                && let Some(what) = self.0.get(needle)
+            {
+                found.push(what);
+            }
+            at += 1;
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}
+
+/// A way in, every replacement of keys by either side, and the end; all that both ends knew.
+fn life(way: Way) -> Secrets {
+    let mut victim = Owned::equipped(VICTIM, VICTIMS_KEY, 77);
+    victim.knows_by(EVIL, way.manners, EVIL_KEY);
+    let evil = Evil::new(EVIL, EVIL_KEY, way.calls, ChaCha20Rng::from_seed([6; 32]));
+    let mut evil = evil.with(way.manners);
+    let mut secrets = Secrets::default();
+    for secret in way.manners.secrets(EVIL_KEY) {
+        secrets.learn("the secret of both", &secret);
+    }
+    let mut witness = Witness {
+        victim: |victim: &mut Owned, act: &mut dyn FnMut(&mut Owned)| watched(|| act(victim)),
+        peer: |evil: &Evil| secrets.learn_all(evil),
     };
-    let request = evil.init(&evil.init_payloads());
-    watched(watch, || victim.hear(EVIL, &request));
-    assert!(evil.read_init(&victim.said()[0]));
-    learn(&evil, "first");
-    let payloads = evil.auth_payloads(inner(EVIL), inner(VICTIM));
-    let ask = |victim: &mut Owned, evil: &mut Evil, exchange, payloads: &[Payload]| {
-        let header = evil.header(exchange, false, evil.next_id);
-        evil.next_id += 1;
-        let octets = evil.seal(header, payloads);
-        watched(watch, || victim.hear(EVIL, &octets));
-        let said = victim.said();
-        said.iter().find_map(|octets| evil.open(octets)).expect("an answer").1
-    };
-    ask(&mut victim, &mut evil, IKE_AUTH, &payloads);
-    assert_eq!(victim.children.len(), 1);
-    let payloads = evil.rekey_payloads();
-    let answer = ask(&mut victim, &mut evil, CREATE_CHILD_SA, &payloads);
-    assert!(evil.rekeyed(&answer));
-    learn(&evil, "second");
-    ask(&mut victim, &mut evil, INFORMATIONAL, &[Payload::delete(1, 0, 0, &[])]);
-    watched(watch, || victim.goes_down_clean());
-    watched(watch, || drop(victim));
+    if way.again {
+        if !way.calls {
+            victim.call_by(EVIL, way.manners, EVIL_KEY);
+        }
+        witness.converse(&mut victim, &mut evil);
+        let ike = *victim.established.keys().next().expect("somebody who can come back");
+        watched(|| {
+            victim.ike.abandon(victim.now, ike);
+            victim.after();
+        });
+        victim.said();
+        assert!(!way.calls || evil.come_back(), "no ticket");
+    }
+    match (way.calls, way.again) {
+        (true, _) => {}
+        (false, true) => assert!(watched(|| victim.resume(EVIL, EVIL_KEY)), "no ticket"),
+        // What the owner does with secrets of its own is not looked at.
+        (false, false) => {
+            victim.call_by(EVIL, way.manners, EVIL_KEY);
+        }
+    }
+    witness.converse(&mut victim, &mut evil);
+    assert_eq!((victim.established.len(), victim.children.len()), (1, 1), "{way:?}");
+    for what in REPLACEMENTS {
+        witness.replace(&mut victim, &mut evil, what);
+        (witness.peer)(&evil);
+        assert!(witness.ask(&mut victim, &mut evil, &[]), "{way:?}: {what:?}");
+        (witness.peer)(&evil);
+    }
+    assert!(witness.ask(&mut victim, &mut evil, &[Payload::delete(1, 0, 0, &[])]), "{way:?}");
+    watched(|| victim.goes_down_clean());
+    watched(|| drop(victim));
     secrets
 }
 
-/// P9, P18: of all keys of a handshake and of the IKE SA that replaces it, nothing is left on the heap.
+/// P9, P18: of all keys of a handshake, of IKE SAs and children that replace it and each other, with
+/// whatever they are made of (X25519, ML-KEM, a secret, the keys of a ticket), nothing is left on the
+/// heap, whoever called.
 #[test]
 fn what_is_secret_is_wiped() {
-    let secrets = life(false);
-    let needle = |secret: &Vec<u8>| secret.first_chunk().copied().expect("long enough");
-    NEEDLES.set(secrets.iter().map(|(_, secret)| needle(secret)).collect()).unwrap();
-    // The allocator sees what is given back as it was.
-    watched(true, || drop(secrets[0].1.clone()));
-    assert_eq!(FOUND.replace(0), 1, "what is not wiped is found");
-    BLOCKS.set(0);
-    let again = life(true);
-    assert_eq!(again, secrets, "the same life");
-    let found = FOUND.get();
-    let which = secrets.iter().enumerate().filter(|(at, _)| found >> at & 1 == 1);
-    let names: Vec<_> = which.map(|(_, (name, _))| name).collect();
-    assert!(names.is_empty(), "in blocks that were given back: {names:?}");
-    assert!(BLOCKS.get() > 100 && secrets.len() > 12, "{} {}", BLOCKS.get(), secrets.len());
+    keep();
+    // What is given back is seen as it was.
+    let mut one = Secrets::default();
+    let known: Vec<u8> = (7..30).collect();
+    one.learn("one", &known);
+    let copy = [&[0; 5][..], &known].concat();
+    watched(|| drop(copy));
+    assert_eq!(one.found(kept()), ["one"], "what is not wiped is found");
+    let mut failures = Vec::new();
+    for way in ways() {
+        keep();
+        let secrets = life(way);
+        let all = kept();
+        println!("{way:?}: {} secrets, {} octets given back", secrets.0.len(), all.len());
+        assert!(all.len() > 50_000 && secrets.0.len() >= 48, "{way:?}: {}", secrets.0.len());
+        let found = secrets.found(all);
+        if !found.is_empty() {
+            failures.push(format!("{way:?}: {found:?}"));
+        }
+    }
+    assert!(failures.is_empty(), "in blocks that were given back: {failures:#?}");
 }
