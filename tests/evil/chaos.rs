@@ -108,6 +108,8 @@ impl<'a> Chaos<'a> {
                     && header.exchange == CREATE_CHILD_SA
                 {
                     self.evil.rekeyed(&payloads);
+                } else if header.exchange == IKE_FOLLOWUP_KE {
+                    self.evil.take_followup(&payloads);
                 }
             } else if header.exchange == IKE_SESSION_RESUME && header.flags & RESPONSE == 0 {
                 let payloads = super::wire::split(first, &octets[28..]);
@@ -133,10 +135,18 @@ impl<'a> Chaos<'a> {
         let asked = self.evil.is_keyed().then(|| self.asked.pop_front()).flatten();
         if let Some((asked, theirs)) = asked {
             let header = Header { flags: asked.flags ^ 0x28, ..asked };
+            if !self.evil.select(asked) {
+                return None;
+            }
             let payloads = match header.exchange {
                 IKE_AUTH => self.auth(),
                 IKE_INTERMEDIATE => self.evil.answer_kem(asked, &theirs),
-                CREATE_CHILD_SA => self.evil.child_payloads(inner(VICTIM), inner(EVIL), false),
+                // A child, whatever was asked for.
+                CREATE_CHILD_SA if self.one_in(4) => {
+                    self.evil.child_payloads(inner(VICTIM), inner(EVIL), false)
+                }
+                CREATE_CHILD_SA => self.evil.answer_create(&theirs),
+                IKE_FOLLOWUP_KE => self.evil.answer_followup(&theirs),
                 _ => vec![],
             };
             self.authenticated |= header.exchange == IKE_AUTH;
@@ -145,6 +155,14 @@ impl<'a> Chaos<'a> {
         if !self.evil.is_keyed() || (!self.authenticated && !self.evil.initiator) {
             return None;
         }
+        // Some go on under an SA that has a successor, or under one that never was the victim's choice.
+        if self.evil.has_others() {
+            self.evil.select_newest();
+            if self.one_in(4) {
+                let which = self.below(8);
+                self.evil.select_other(which);
+            }
+        }
         let id = self.evil.next_id;
         // Most make the second key exchange before they say who they are.
         let (exchange, payloads) = if self.evil.owes_kem() && !self.one_in(8) {
@@ -152,8 +170,13 @@ impl<'a> Chaos<'a> {
         } else if !self.authenticated {
             self.authenticated = true;
             (IKE_AUTH, self.auth())
+        } else if self.evil.is_halfway()
+            && !self.one_in(8)
+            && let Some(payloads) = self.evil.followup_payloads()
+        {
+            (IKE_FOLLOWUP_KE, payloads)
         } else {
-            match self.below(14) {
+            match self.below(18) {
                 8 => {
                     // One more host behind it: the owner is asked.
                     let other = inner([HONEST, VICTIM][self.below(2)]);
@@ -165,6 +188,12 @@ impl<'a> Chaos<'a> {
                     (CREATE_CHILD_SA, payloads)
                 }
                 10 | 11 => (INFORMATIONAL, self.mobility()),
+                14..=17 => {
+                    let rekeys = self.one_in(2);
+                    let payloads =
+                        self.evil.strong_child_payloads(inner(EVIL), inner(VICTIM), rekeys);
+                    (CREATE_CHILD_SA, payloads)
+                }
                 12 => (IKE_FOLLOWUP_KE, self.followup()),
                 13 => (IKE_INTERMEDIATE, self.followup()),
                 0 => (CREATE_CHILD_SA, self.evil.child_payloads(inner(EVIL), inner(VICTIM), false)),
@@ -415,6 +444,28 @@ impl<'a> Chaos<'a> {
         self.listen();
     }
 
+    /// The owner wants something made anew, and the peer mostly does its part.
+    fn replace(&mut self) {
+        let now = self.victim.now;
+        let Some(ike) = self.victim.established.keys().next_back().copied() else { return };
+        let child = self.victim.children.keys().next_back().copied();
+        match (self.below(4), child) {
+            (0 | 1, _) => self.victim.ike.rekey_ike(now, ike),
+            (2, Some(child)) => self.victim.ike.rekey_child(now, child),
+            _ => self.victim.create_child(ike, EVIL),
+        }
+        self.victim.after();
+        self.listen();
+        // The answer, one more key exchange, and the end of the old one.
+        for _ in 0..3 {
+            if self.asked.is_empty() || self.one_in(8) {
+                return;
+            }
+            let mangle = self.one_in(8);
+            self.speak(mangle);
+        }
+    }
+
     /// The owner answers a question late, or wrongly.
     fn answer(&mut self) {
         let now = self.victim.now;
@@ -449,10 +500,14 @@ impl<'a> Chaos<'a> {
     }
 
     fn step(&mut self) {
+        if self.authenticated && self.evil.is_halfway() && !self.one_in(4) {
+            self.speak(false);
+        }
         if self.evil.manners.returns && self.authenticated && self.one_in(3) {
             self.come_back();
         }
-        match self.below(16) {
+        match self.below(19) {
+            16..=18 => self.replace(),
             0..=5 => self.speak(false),
             6..=8 => self.speak(true),
             9 => self.lie_in_the_header(),
@@ -483,8 +538,8 @@ fn manners(number: u8) -> Manners {
     let proof = [Proof::Signature, Proof::Secret, Proof::Nothing, Proof::Signature];
     Manners {
         proof: proof[usize::from(number & 3)],
-        quantum: number & 4 != 0,
-        cbc: false,
+        quantum: number & 20 == 4,
+        cbc: number & 16 != 0,
         returns: number & 8 != 0,
     }
 }
@@ -496,18 +551,19 @@ fn introduce(victim: &mut Owned, manners: Manners) {
 }
 
 /// One victim's life; how often the evil were established with it, had children, asked for one more
-/// host, moved, and gave tickets; and how many of them came in by a secret, as nobody, with ML-KEM, and
-/// once more with a ticket.
-pub(crate) fn life(seed: u64, calls: bool) -> [usize; 9] {
+/// host, moved, and gave tickets; how many of them came in by a secret, as nobody, with ML-KEM, once more
+/// with a ticket, and with AES-CBC; and how often the victim's own replacement of the IKE SA succeeded, and
+/// a second key exchange in a replacement of the peer's and of the victim's.
+pub(crate) fn life(seed: u64, calls: bool) -> [usize; 13] {
     let mut victim = if seed.is_multiple_of(3) { Owned::victim(seed) } else { equipped(seed) };
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
-    let mut ways = [0; 4];
+    let mut ways = [0; 8];
     for _ in 0..PEERS {
         // Half of them have the key that their name stands for.
         let entitled = rng.next_u32() % 2 == 0;
         let key = if entitled { EVIL_KEY } else { NOBODYS_KEY };
         let own = ChaCha20Rng::seed_from_u64(rng.next_u64());
-        let manners = manners(u8::try_from(rng.next_u32() % 16).unwrap());
+        let manners = manners(u8::try_from(rng.next_u32() % 32).unwrap());
         let entitled = entitled || manners.proof == Proof::Nothing;
         let evil = Evil::new(EVIL, key, !calls, own).with(manners);
         introduce(&mut victim, manners);
@@ -537,11 +593,13 @@ pub(crate) fn life(seed: u64, calls: bool) -> [usize; 9] {
             times > 0 && manners.proof == Proof::Nothing,
             times > 0 && evil.is_strengthened(),
             times > 1 && evil.returned,
+            times > 0 && evil.is_cbc(),
         ];
-        ways.iter_mut().zip(came).for_each(|(sum, came)| *sum += usize::from(came));
+        let came = came.map(usize::from).into_iter().chain(evil.came_to());
+        ways.iter_mut().zip(came).for_each(|(sum, came)| *sum += came);
     }
     let count = |of: fn(&Event) -> bool| victim.events.iter().filter(|event| of(event)).count();
-    let [secret, nobody, strong, again] = ways;
+    let [secret, nobody, strong, again, cbc, replaced, asked, answered] = ways;
     let outcome = [
         victim.times_established(),
         count(|event| matches!(event, Event::ChildUp(_))),
@@ -552,6 +610,10 @@ pub(crate) fn life(seed: u64, calls: bool) -> [usize; 9] {
         nobody,
         strong,
         again,
+        cbc,
+        replaced,
+        asked,
+        answered,
     ];
     assert!(!format!("{:?}", victim.ike).is_empty());
     victim.serves_the_honest();
@@ -568,7 +630,7 @@ pub(crate) fn scripted(input: &[u8]) -> usize {
     let (calls, entitled) = (head & 1 != 0, head & 2 != 0);
     let mut victim = if head & 4 == 0 { Owned::victim(7) } else { equipped(7) };
     let key = if entitled { EVIL_KEY } else { NOBODYS_KEY };
-    let manners = manners(head >> 3 & 15);
+    let manners = manners(head >> 3);
     let entitled = entitled || manners.proof == Proof::Nothing;
     let evil = Evil::new(EVIL, key, !calls, ChaCha20Rng::seed_from_u64(8)).with(manners);
     introduce(&mut victim, manners);

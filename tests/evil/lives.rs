@@ -10,7 +10,7 @@ const VICTIMS: u64 = 150;
 fn lives(calls: bool) {
     let victims = std::env::var("OE_NODE_EVIL_VICTIMS").ok().and_then(|n| n.parse().ok());
     let victims = victims.unwrap_or(VICTIMS);
-    let mut sum = [0; 9];
+    let mut sum = [0; 13];
     for seed in 0..victims {
         match catch_unwind(AssertUnwindSafe(|| life(seed, calls))) {
             Ok(one) => sum.iter_mut().zip(one).for_each(|(sum, one)| *sum += one),
@@ -23,12 +23,16 @@ fn lives(calls: bool) {
     assert!(sum[2] >= least / 10 && sum[3] >= least / 50, "{sum:?} of {victims}");
     let [secret, nobody, strong, again] = [sum[5], sum[6], sum[7], sum[8]];
     assert!(secret >= least / 8 && nobody >= least / 4, "{sum:?} of {victims}");
-    assert!(strong >= least / 4 && again >= least / 50, "{sum:?} of {victims}");
+    assert!(strong >= least / 8 && again >= least / 50, "{sum:?} of {victims}");
+    let [cbc, replaced, asked, answered] = [sum[9], sum[10], sum[11], sum[12]];
+    assert!(cbc >= least / 4 && replaced >= least / 4, "{sum:?} of {victims}");
+    assert!(asked >= least / 50 && answered >= least / 20, "{sum:?} of {victims}");
     assert!(!calls || sum[4] >= least / 20, "{sum:?} of {victims}");
     if std::env::var_os("OE_NODE_EVIL_VICTIMS").is_some() {
         println!(
             "{victims} victims: established, children, asked for one more, moved, tickets; by secret, \
-             as nobody, with ML-KEM, back with a ticket: {sum:?}"
+             as nobody, with ML-KEM, back with a ticket, with AES-CBC; its own rekeys, and key \
+             exchanges more, asked for and answered: {sum:?}"
         );
     }
 }
