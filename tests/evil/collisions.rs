@@ -311,9 +311,14 @@ fn a_child_that_the_peer_does_not_find_is_taken_down() {
             let before = victim.events.len();
             refuse(&mut victim, &mut evil, header, CHILD_SA_NOT_FOUND, &spi);
             assert!(victim.said().is_empty(), "{what}: silently");
-            let why = victim.events[before..].iter().map(|event| match event {
-                Event::ChildDown { sa, why } if *sa == child.id => *why,
-                Event::ChildFailed { why, .. } => *why,
+            let mut kept = 0;
+            let why = victim.events[before..].iter().filter_map(|event| match event {
+                Event::ChildDown { sa, why } if *sa == child.id => Some(*why),
+                Event::ChildFailed { why, .. } => Some(*why),
+                Event::NotRenewed { child: None, .. } => {
+                    kept += 1;
+                    None
+                }
                 other => panic!("{what}: {other:?}"),
             });
             let why: Vec<End> = why.collect();
@@ -324,6 +329,8 @@ fn a_child_that_the_peer_does_not_find_is_taken_down() {
                 _ => vec![],
             };
             assert_eq!(why, wanted, "{what}");
+            // What is not replaced the owner hears of.
+            assert_eq!(kept, usize::from(ours == Ours::RekeyingIke), "{what}");
             let left = usize::from(ours != Ours::RekeyingChild);
             assert_eq!((victim.established.len(), victim.children.len()), (1, left), "{what}");
             // The IKE SA is as good as before: a child can be made anew.
