@@ -742,7 +742,7 @@ impl Ground {
     /// Does what the kernel refused when it was to be done.
     fn protect_the_rest(&mut self) -> Result<(), KernelError> {
         let keyed = self.flows.iter().flat_map(|(dst, flows)| {
-            let encrypted = flows.iter().filter(|(_, p)| matches!(p, Policy::Encrypt(_)));
+            let encrypted = flows.iter().filter(|(_, (p, _))| matches!(p, Policy::Encrypt(_)));
             encrypted
                 .filter_map(|((src, ports), _)| Some(Flow::new(*src, *dst)?.with_ports(*ports)))
         });
