@@ -17,6 +17,7 @@ fn strongswans_kernel_agrees_on_transport_mode() {
     tell(name, "strongswan_kernel.sh", &TRANSPORT_STORIES);
 }
 
+/// P20.
 /// RFC 7296 §2.9: strongSwan asks for what the packet is before all that it would like, in IKE_AUTH
 /// and in CREATE_CHILD_SA, and is granted all of it; packets go both ways, with extended sequence
 /// numbers as well, and none is lost while both sides rekey at once (§2.8.1).
