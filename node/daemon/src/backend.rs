@@ -59,6 +59,7 @@ impl Backend {
         match self {
             Self::Userspace { plane, .. } => tokio::select! {
                 notice = plane.notices.recv() => notice.map(Input::Notice),
+                Some(notice) = plane.uses.recv() => Some(Input::Notice(notice)),
                 Some(notice) = plane.acquires.next() => Some(Input::Notice(notice)),
                 Some(datagram) = plane.datagrams.next() => Some(Input::Datagram(datagram)),
             },
@@ -98,7 +99,10 @@ impl Backend {
     pub(crate) fn is_quiet(&self) -> bool {
         match self {
             Self::Userspace { plane, .. } => {
-                plane.notices.is_empty() && plane.acquires.is_empty() && plane.datagrams.is_empty()
+                plane.notices.is_empty()
+                    && plane.uses.is_empty()
+                    && plane.acquires.is_empty()
+                    && plane.datagrams.is_empty()
             }
             // It is not known.
             Self::Xfrm(_) => false,

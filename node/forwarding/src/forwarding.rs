@@ -279,11 +279,7 @@ impl Forwarding {
     }
 
     fn set_policy(&mut self, now: Instant, flow: Flow, policy: Policy) {
-        let usable = match policy {
-            Policy::Encrypt(sa) => self.sad.get_mut(sa).is_some_and(|sa| !sa.usage.spent),
-            Policy::Hold | Policy::Pass | Policy::Deny => true,
-        };
-        let policy = if usable { policy } else { Policy::Hold };
+        let policy = self.usable(policy);
         if !self.spd.set(now, flow, policy) {
             self.counters.count(Reason::TableFull);
         }
@@ -295,11 +291,7 @@ impl Forwarding {
     }
 
     fn set_subnets(&mut self, now: Instant, subnets: Subnets, policy: Policy, pairs: Vec<SaId>) {
-        let usable = match policy {
-            Policy::Encrypt(sa) => self.sad.get_mut(sa).is_some_and(|sa| !sa.usage.spent),
-            Policy::Hold | Policy::Pass | Policy::Deny => true,
-        };
-        let policy = if usable { policy } else { Policy::Hold };
+        let policy = self.usable(policy);
         if !self.spd.set_subnets(subnets, policy, pairs) {
             return self.counters.count(Reason::TableFull);
         }
@@ -368,6 +360,17 @@ impl Forwarding {
     fn selected(&mut self, inner: &Inner) -> (Option<SaId>, Policy) {
         let sad = &mut self.sad;
         self.spd.select(inner, |sa| sad.get_mut(sa).is_some_and(|sa| sa.takes(inner)))
+    }
+
+    /// What becomes of packets that are to go on this pair: they wait where it is gone or used up.
+    /// Whoever orders it has not heard of that, and would order it again for each that waits.
+    fn usable(&mut self, policy: Policy) -> Policy {
+        let Policy::Encrypt(id) = policy else { return policy };
+        if self.sad.get_mut(id).is_some_and(|sa| !sa.usage.spent) {
+            return policy;
+        }
+        self.notify(Notice::HardExpire(id));
+        Policy::Hold
     }
 
     fn discard_between(&mut self, subnets: &Subnets, reason: Reason) {

@@ -62,6 +62,10 @@ impl Default for Config {
 pub(crate) struct Plane {
     /// What the plane has to say, in order. Ends when the thread does.
     pub(crate) notices: mpsc::Receiver<Notice>,
+    /// How pairs are used, for whoever has asked: an answer for each question at most, so that there
+    /// is no bound, and apart, because who asks about all pairs at once would leave no room for what
+    /// has to be heard.
+    pub(crate) uses: mpsc::UnboundedReceiver<Notice>,
     /// Flows without policy.
     pub(crate) acquires: Acquires,
     /// IKE datagrams, without the non-ESP marker.
@@ -110,6 +114,7 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
     let room = sys::ORDINARY_PACKET.max(usize::from(config.forwarding.link_mtu) + 64);
     let (commands, orders) = sync_mpsc::channel();
     let (notices_in, notices) = mpsc::channel(NOTICES);
+    let (uses_in, uses) = mpsc::unbounded_channel();
     let (acquires_in, acquires) = acquires::acquires();
     let (datagrams_in, datagrams) = lanes::lanes();
     let (strays_in, strays) = Strays::new(Arc::clone(&wake));
@@ -134,6 +139,7 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
         leaving: Vec::new(),
         stopped: false,
         notices: notices_in,
+        uses: uses_in,
         later: Later::default(),
         acquires: acquires_in,
         datagrams: datagrams_in,
@@ -149,7 +155,7 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
     let join = Some(join);
     let thread = Thread { commands, wake, rest, ordered, sockets, counters, join };
     let (urgent, seen_by) = (Cell::new(false), Cell::new(None));
-    Ok(Plane { notices, acquires, datagrams, provider, thread, urgent, seen_by })
+    Ok(Plane { notices, uses, acquires, datagrams, provider, thread, urgent, seen_by })
 }
 
 impl Plane {

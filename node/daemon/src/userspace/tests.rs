@@ -559,6 +559,33 @@ fn what_was_joined_is_sorted() {
     }
 }
 
+/// Whoever looks at thousands of pairs at once gets all their counters, and what has to be heard
+/// meanwhile is heard.
+#[test]
+fn a_look_at_many_pairs_crowds_out_no_notice() {
+    const PAIRS: u32 = 6000;
+    let Some(nodes) = two("look", false) else { return };
+    let one = pair(&nodes, EspCipher::Aes128Gcm16, 0, true);
+    let [mut a, _b] = nodes;
+    for n in 1..=PAIRS {
+        let spi = |side: u32| Spi::new(side << 16 | n).unwrap();
+        let (spi_in, spi_out) = (spi(1), spi(2));
+        let far = TrafficSelector::host(std::net::Ipv4Addr::from(0x0a80_0000 + n).into());
+        let pair = SaPair { id: SaId(n.into()), spi_in, spi_out, remote: vec![far], ..one.clone() };
+        a.plane.command(Command::AddSa(Box::new(pair)));
+    }
+    for n in 1..=PAIRS {
+        a.plane.command(Command::AskUse(SaId(n.into())));
+    }
+    // Of a pair that is not there: it has ended, for all that its owner knows.
+    a.policy(A[0], B[0], Policy::Encrypt(SaId(u64::from(PAIRS) + 1)));
+    a.plane.wake_at_once();
+    a.notice(|n| *n == Notice::HardExpire(SaId(u64::from(PAIRS) + 1)));
+    let uses = std::iter::from_fn(|| a.plane.uses.try_recv().ok());
+    assert_eq!(uses.filter(|n| matches!(n, Notice::LastUse { .. })).count(), PAIRS as usize);
+    assert_eq!(a.plane.counters().control_behind, 0);
+}
+
 #[test]
 fn it_works_without_ipv6() {
     let Some(nodes) = two("no6", false) else { return };

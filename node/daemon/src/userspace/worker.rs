@@ -71,6 +71,8 @@ pub(super) struct Worker {
     /// Whether it was ordered to stop.
     pub(super) stopped: bool,
     pub(super) notices: mpsc::Sender<Notice>,
+    /// Answers to questions.
+    pub(super) uses: mpsc::UnboundedSender<Notice>,
     /// Notices that nobody waits for.
     pub(super) later: Later,
     pub(super) acquires: acquires::Entry,
@@ -354,6 +356,8 @@ impl Worker {
                         self.forwarding.handle_command(Instant::now(), forget);
                     }
                 }
+                // Who would hear it is gone only when the whole plane is.
+                Output::Notice(notice @ Notice::LastUse { .. }) => drop(self.uses.send(notice)),
                 // Where packets are held they may wait for this one.
                 Output::Notice(notice @ Notice::FirstPacket(_)) if !self.is_holding() => {
                     for notice in self.later.put(Instant::now(), notice) {

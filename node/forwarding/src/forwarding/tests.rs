@@ -567,6 +567,9 @@ fn limits_are_announced_and_end_in_hold() {
     let sealed = esp(b.send(&udp(B, A, (2, 1), b"late")));
     assert!(a.receive_from(outer(B, 4500), 0, &sealed).is_empty());
     assert_eq!(a.fwd.counters().sa_spent, 1);
+    // Who has not heard of it hears again, instead of being asked for keys time and again.
+    a.encrypt(A, B, 1);
+    assert_eq!(a.notices(), [Notice::HardExpire(SaId(1))]);
     // The packets that came too late are released into the successor.
     a.command(Command::AddSa(Box::new(pair(2, &["192.0.2.1"], &["198.51.100.7"]))));
     a.encrypt(A, B, 2);
