@@ -573,3 +573,39 @@ fn who_serves_nobody_speaks_for_nobody() {
     let queries = net.hosts[0].node.as_ref().unwrap().keying.counters().queries;
     assert_eq!(queries, 0);
 }
+
+/// Rule 57, P16: a gateway that has restarted calls again for the hosts behind it, without a packet of
+/// theirs, as long as their records name it still.
+#[test]
+fn a_gateway_that_restarted_calls_for_its_hosts() {
+    for names_us in [true, false] {
+        let mut net = two_sites(15);
+        send(&mut net, 0, ALICE, BOB, "ping 0");
+        net.run(seconds(5));
+        let memory = net.hosts[0].node.as_ref().unwrap().keying.remembered();
+        let flow = sa::Flow::new(ip(ALICE), ip(BOB)).unwrap();
+        assert_eq!(memory, [keying::Remembered { flow, gateway: ip(EAST) }]);
+        if !names_us {
+            net.dns.publish(ip(ALICE), ip(MALLORY), key(2), Security::Secure);
+        }
+        let (seed, now, before) = (net.seed(), net.now, net.wire.len());
+        let served: Vec<Prefix> =
+            net.hosts[0].behind.iter().map(|addr| Prefix::host(*addr)).collect();
+        net.hosts[0].start(0, Groups::packetdefault(), seed, now, |c| c.served = served);
+        net.drain(0);
+        net.hosts[0].node.as_mut().unwrap().keying.handle_memory(now, memory);
+        net.drain(0);
+        net.run(seconds(2));
+        if names_us {
+            assert_eq!(state(&net, 0, ALICE, BOB), Some(StateName::Keyed));
+            // What the other side sends arrives at the first attempt.
+            send(&mut net, 1, BOB, ALICE, "ping 1");
+            net.run(seconds(1));
+            assert!(heard(&net, 1, "pong 1"));
+        } else {
+            assert_eq!(state(&net, 0, ALICE, BOB), None, "nobody has sent a packet");
+            assert!(net.wire[before..].iter().all(|seen| seen.from != ip(WEST)));
+        }
+        assert_eq!(clear(&net), 0);
+    }
+}

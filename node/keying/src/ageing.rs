@@ -233,6 +233,10 @@ impl Keying {
         }
         let Some(pair) = self.pairs.get_mut(&sa) else { return };
         pair.used = used;
+        let idle = [used.idle_in, used.idle_out].into_iter().flatten().min();
+        if let Some(last) = idle.and_then(|idle| now.checked_sub(idle)) {
+            pair.last_used = last;
+        }
         // Somebody may only have wanted to see the counters.
         if !std::mem::take(&mut pair.looked_at) {
             return;

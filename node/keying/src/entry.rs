@@ -245,6 +245,8 @@ pub(crate) struct Pair {
     /// Whether its use was asked for to see whether it is idle.
     pub(crate) looked_at: bool,
     pub(crate) used: Use,
+    /// When it was last used in either direction, as far as was asked.
+    pub(crate) last_used: Instant,
 }
 
 /// Who waits for an answer.

@@ -85,13 +85,17 @@ impl Keying {
         self.enter(now, flow, State::PotentialOe, Some(now + PATIENCE));
         self.set_policy(flow, Policy::Hold);
         self.report(now, Some(flow), What::Trapped);
-        if served {
+        self.ask_about(now, flow);
+    }
+
+    /// Asks what has to be known of a flow's destination; of who sends it first, if that is a host
+    /// behind us.
+    pub(crate) fn ask_about(&mut self, now: Instant, flow: Flow) {
+        if self.serves(flow.src()) {
             return self.new_client_flow(now, flow);
         }
         self.ask(Name::reverse(flow.dst()), Asker::Destination(flow));
-        if !self.serves(flow.src()) {
-            self.ask_own(now, flow.src());
-        }
+        self.ask_own(now, flow.src());
     }
 
     /// Makes room for one more flow that is clear or denied: of those that are, the one that ends

@@ -6,14 +6,14 @@
 //! recalled flow asks DNS as any other does, and one that comes to nothing leaves nothing behind,
 //! because nobody has sent a packet that a decision would be about.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use dnskeys::Name;
 use sa::Flow;
 
-use crate::entry::{Asker, State};
+use crate::entry::State;
 use crate::keying::Keying;
 use crate::report::What;
 
@@ -59,21 +59,24 @@ impl Recalls {
 }
 
 impl Keying {
-    /// What is worth remembering: every keyed flow, and those that are still to be recalled. At
-    /// most [`MAX_REMEMBERED`], in no order that matters.
+    /// What is worth remembering: the keyed flows, who was used last first, as far as the data plane
+    /// has said, and those that are still to be recalled. At most [`MAX_REMEMBERED`].
     #[must_use]
     pub fn remembered(&self) -> Vec<Remembered> {
         let keyed = self.flows.iter().filter_map(|(flow, entry)| {
-            let gateway = match &entry.state {
-                State::Keyed { .. } => self.gateway_of(*flow)?,
-                State::PotentialOe | State::PendingOe(_) => entry.recalled?.peer.gateway,
+            let (last, gateway) = match &entry.state {
+                State::Keyed { current, .. } => {
+                    (Some(self.pairs.get(current)?.last_used), self.gateway_of(*flow)?)
+                }
+                State::PotentialOe | State::PendingOe(_) => (None, entry.recalled?.peer.gateway),
                 State::ClearText(_) | State::Deny(_) => return None,
             };
             // Who has an address of ours calls; we cannot.
-            (!self.pool.covers(flow.dst())).then_some(Remembered { flow: *flow, gateway })
+            let peer = Remembered { flow: *flow, gateway };
+            (!self.pool.covers(flow.dst())).then_some((last, peer))
         });
-        let waiting = self.recalls.waiting.iter().map(|(_, recall)| recall.peer);
-        keyed.chain(waiting).take(MAX_REMEMBERED).collect()
+        let waiting = self.recalls.waiting.iter().map(|(_, recall)| (None, recall.peer));
+        latest(keyed.chain(waiting).collect())
     }
 
     /// Tries these again, a few at a time.
@@ -109,7 +112,7 @@ impl Keying {
             return;
         }
         // An address that is not there yet may come with the network.
-        let ours = self.config.addresses.contains(&flow.src());
+        let ours = self.config.addresses.contains(&flow.src()) || self.serves(flow.src());
         if !ours || self.undecided.total() >= MAX_RECALLING {
             return self.recall_later(now, recall);
         }
@@ -120,8 +123,8 @@ impl Keying {
         }
         // No policy is set: the data plane says so when a packet comes to wait.
         self.report(now, Some(flow), What::Recalled);
-        self.ask_own(now, flow.src());
-        self.ask(Name::reverse(flow.dst()), Asker::Destination(flow));
+        // A host behind us has to name us still.
+        self.ask_about(now, flow);
     }
 
     fn recall_later(&mut self, now: Instant, recall: Recall) {
@@ -152,6 +155,13 @@ impl Keying {
     }
 }
 
+/// Those that were used last, and the very last first: they are recalled in this order. Whoever has
+/// not been used since the start comes after all that have been.
+fn latest(mut peers: Vec<(Option<Instant>, Remembered)>) -> Vec<Remembered> {
+    peers.sort_by_key(|(last, peer)| (Reverse(*last), *peer));
+    peers.into_iter().map(|(_, peer)| peer).take(MAX_REMEMBERED).collect()
+}
+
 /// Flows remembered: whoever talks to more will find the others by their packets.
 pub const MAX_REMEMBERED: usize = 1024;
 /// Recalled together, without making a flood of a restart.
@@ -169,3 +179,22 @@ const PAUSES: [Duration; 5] = [
     Duration::from_secs(45),
     Duration::from_secs(120),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_used_last_is_remembered_rather_than_who_has_a_low_address() {
+        let (start, many) = (Instant::now(), u32::try_from(MAX_REMEMBERED).unwrap() + 100);
+        let peer = |n: u32| {
+            let addr = IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + n));
+            Remembered { flow: Flow::new([192, 0, 2, 1].into(), addr).unwrap(), gateway: addr }
+        };
+        let used = |n: u32| (n != 0).then(|| start + Duration::from_secs(n.into()));
+        let found = latest((0..many).map(|n| (used(n), peer(n))).collect());
+        let expected: Vec<Remembered> = (100..many).rev().map(peer).collect();
+        assert_eq!(found, expected);
+        assert_eq!(latest(vec![(None, peer(1)), (used(9), peer(2))]), [peer(2), peer(1)]);
+    }
+}

@@ -69,6 +69,7 @@ impl Keying {
             doomed: false,
             looked_at: false,
             used: sa::Use::default(),
+            last_used: now,
         };
         let ike = child.ike;
         if let Some(peer) = self.peers.get_mut(&ike) {
