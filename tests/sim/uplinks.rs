@@ -1,10 +1,13 @@
 //! A host's outer address changes under its pairs (RFC 4555).
 
+use std::time::Duration;
+
 use dnskeys::Security;
-use keying::{StateName, What};
+use keying::{Group, Groups, StateName, What};
+use sa::Prefix;
 
 use crate::net::{Kind, Link, Net};
-use crate::node::{TestKey, seconds};
+use crate::node::{Host, TestKey, seconds};
 use crate::{EAST, WEST, ip, west_and_east};
 
 /// Where west turns up.
@@ -152,4 +155,82 @@ fn what_nobody_signed_for_does_not_move() {
         go_elsewhere(&mut net);
         assert_eq!(happened(&net, 1, moved), 0, "seed {seed}");
     }
+}
+
+/// Rule 10: the kernel sends from a new address before we have heard of it. What comes from an address
+/// that nobody knows waits for that news, and is never in the clear on account of it.
+/// P1, P2.
+#[test]
+fn what_an_address_sends_before_we_hear_of_it_is_encrypted() {
+    for group in [Group::PrivateOrClear, Group::Private] {
+        let mut net = Net::new(41, Link::default());
+        let mut groups = Groups::new();
+        groups.insert(Prefix::ALL_V4, group);
+        for (n, addr) in [WEST, EAST].into_iter().enumerate() {
+            let (seed, now) = (net.seed(), net.now);
+            let mut host = Host::plain(addr);
+            host.start(n, groups.clone(), seed, now, |_| {});
+            net.add(host);
+            net.dns.publish(ip(addr), ip(addr), Some(TestKey::nth(n).dns()), Security::Secure);
+            net.drain(n);
+        }
+        net.dns.publish(ip(WEST_2), ip(WEST_2), Some(TestKey::nth(0).dns()), Security::Secure);
+        net.hosts[0].addresses.push(ip(WEST_2));
+        send_from(&mut net, WEST_2, EAST, "ping 1");
+        net.run(Duration::from_millis(300));
+        assert!(net.wire.is_empty(), "{group}: {:?}", net.wire);
+        net.readdress(0, vec![ip(WEST), ip(WEST_2)]);
+        net.run(seconds(2));
+        assert!(net.hosts[0].inbox.contains(&(ip(EAST), "pong 1".to_owned())), "{group}");
+        assert_eq!(net.clear_between(ip(WEST_2), ip(EAST)), 0, "{group}");
+        let flows = net.hosts[0].node.as_ref().unwrap().keying.destinations(net.now);
+        let [flow] = &flows[..] else { panic!("{group}: {flows:?}") };
+        assert_eq!((flow.source, flow.state), (ip(WEST_2), StateName::Keyed), "{group}");
+    }
+}
+
+/// A host that we forward for and do not serve waits once, for its first packet; `private` stays
+/// closed to it.
+#[test]
+fn who_passes_through_waits_once() {
+    const PASSING: &str = "192.0.2.77";
+    const OTHER: &str = "203.0.113.5";
+    for (group, passes) in [(Group::PrivateOrClear, 1), (Group::Private, 0)] {
+        let mut net = Net::new(42, Link::default());
+        let mut groups = Groups::new();
+        groups.insert(Prefix::ALL_V4, group);
+        let mut west = Host::plain(WEST);
+        west.behind.push(ip(PASSING));
+        let (seed, now) = (net.seed(), net.now);
+        west.start(0, groups, seed, now, |_| {});
+        net.add(west);
+        net.add(Host::plain(EAST));
+        net.add(Host::plain(OTHER));
+        net.drain(0);
+        let passed = |net: &Net, to| net.clear_between(ip(PASSING), ip(to));
+        send_from(&mut net, PASSING, EAST, "word");
+        net.run(Duration::from_millis(300));
+        assert_eq!(passed(&net, EAST), 0, "{group}: it may be ours");
+        net.run(Duration::from_millis(300));
+        assert_eq!(passed(&net, EAST), passes, "{group}: it is not");
+        send_from(&mut net, PASSING, OTHER, "word");
+        net.run(Duration::from_millis(50));
+        assert_eq!(passed(&net, OTHER), passes, "{group}: and we know");
+        let counters = *net.hosts[0].node.as_ref().unwrap().keying.counters();
+        assert_eq!((counters.queries, counters.calls), (0, 0), "{group}");
+        // Long after, nobody knows any more.
+        net.run(seconds(200));
+        send_from(&mut net, PASSING, EAST, "word");
+        net.run(Duration::from_millis(300));
+        assert_eq!(passed(&net, EAST), passes, "{group}: it may be ours by now");
+        net.run(seconds(1));
+        assert_eq!(passed(&net, EAST), 2 * passes, "{group}: it is not");
+    }
+}
+
+/// An application behind or on west sends from this address.
+fn send_from(net: &mut Net, from: &str, to: &str, text: &str) {
+    let now = net.now;
+    net.hosts[0].send_from(now, ip(from), ip(to), text);
+    net.drain(0);
 }

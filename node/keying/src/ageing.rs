@@ -19,6 +19,7 @@ impl Keying {
     pub(crate) fn flow_due(&mut self, now: Instant, flow: Flow) {
         let Some(entry) = self.flows.get(&flow) else { return };
         match &entry.state {
+            State::PotentialOe if entry.waits_for_news => self.not_served(now, flow),
             State::PotentialOe => {
                 let life = self.config.lives.short;
                 let why = Why::Dns(dnskeys::Reason::DnsFailed);

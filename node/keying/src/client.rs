@@ -194,7 +194,8 @@ impl Keying {
     /// A packet that passes through us from somebody whom we do not serve: no concern of
     /// opportunism, and of `private` only that it must not leave in the clear.
     pub(crate) fn not_served(&mut self, now: Instant, flow: Flow) {
-        // Short: an address of our own may be so new that we do not know it yet.
+        self.foreign.note(now, flow.src());
+        // Short: the news of an address of our own may have taken longer than was waited for it.
         let life = self.config.lives.short;
         match self.group_of_flow(flow).strictness() {
             Strictness::Permissive => self.go_clear(now, flow, Why::NotServed, life),

@@ -33,6 +33,8 @@ pub(crate) struct Entry {
     pub(crate) downgraded: Option<Instant>,
     /// It comes from memory, and no packet waits for it.
     pub(crate) recalled: Option<Recall>,
+    /// Its source is none that we know, and may be one of ours that we have not heard of yet.
+    pub(crate) waits_for_news: bool,
 }
 
 impl Entry {

@@ -69,8 +69,8 @@ impl Keying {
         }
         let own = self.config.addresses.contains(&flow.src());
         let served = !own && self.serves(flow.src());
-        // Without a word about whom we serve, what passes through us is nobody's.
-        if !own && !served {
+        let unknown = !own && !served;
+        if unknown && self.foreign.contains(now, flow.src()) {
             return self.not_served(now, flow);
         }
         if self.undecided.is_full(flow.dst()) {
@@ -81,6 +81,14 @@ impl Keying {
                 Strictness::Paranoid => Command::ClearPolicy { flow },
             });
         }
+        if unknown {
+            return self.wait_for_news(now, flow);
+        }
+        self.trapped(now, flow);
+    }
+
+    /// Holds a flow of which nothing is known but whose source it is, and asks (rule 19).
+    pub(crate) fn trapped(&mut self, now: Instant, flow: Flow) {
         self.counters.trapped += 1;
         self.enter(now, flow, State::PotentialOe, Some(now + PATIENCE));
         self.set_policy(flow, Policy::Hold);

@@ -25,6 +25,7 @@ use crate::pool::Pool;
 use crate::questions::Questions;
 use crate::report::{Report, What, Why};
 use crate::resumption::{KeptTicket, Tickets};
+use crate::sources::Foreign;
 use crate::tables::{Calls, Pairs, Peers};
 use crate::undecided::Undecided;
 
@@ -149,6 +150,8 @@ pub struct Keying {
     pub(crate) after_drain: Vec<(Flow, SaId)>,
     /// Hosts behind us, and what their records say of us.
     pub(crate) clients: BTreeMap<IpAddr, Standing>,
+    /// Who sends through us without being served.
+    pub(crate) foreign: Foreign,
     /// Established peers that want one more child.
     pub(crate) child_visitors: BTreeMap<IkeId, ChildVisitor>,
     /// Gateways that have fallen silent, and until when that counts.
@@ -201,6 +204,7 @@ impl Keying {
             config,
             configured,
             clients: BTreeMap::new(),
+            foreign: Foreign::default(),
             child_visitors: BTreeMap::new(),
             silent: BTreeMap::new(),
             doubts: BTreeMap::new(),
@@ -617,6 +621,7 @@ impl Keying {
             history: VecDeque::new(),
             downgraded: None,
             recalled: None,
+            waits_for_news: false,
         };
         let entry = self.flows.entry(flow).or_insert_with(|| Box::new(new()));
         let open = |state: &State| matches!(state, State::PotentialOe | State::PendingOe(_));
@@ -633,6 +638,7 @@ impl Keying {
         }
         entry.state = state;
         entry.renewal = Renewal::Settled;
+        entry.waits_for_news = false;
         entry.since = now;
         self.note_state(flow);
         self.set_deadline(flow, deadline);

@@ -14,6 +14,7 @@
 //! - [`own`]: what strangers see of us.
 //! - `leases`, `pool`: who is behind a NAT gets an address of ours, and we get one of a peer's.
 //! - `client`: hosts behind a gateway, which speaks for those whose records name it.
+//! - `sources`: packets from an address that may be ours already.
 //! - [`responder`]: a stranger calls (RFC 4322 §3.3).
 //! - [`pairs`]: pairs of SAs come and go; calls that crossed are settled.
 //! - [`ageing`]: what ends by time (RFC 4322 §3.2.7, §3.4).
@@ -49,6 +50,7 @@ mod reload;
 pub mod report;
 pub mod responder;
 pub mod resumption;
+mod sources;
 pub mod status;
 mod tables;
 mod undecided;

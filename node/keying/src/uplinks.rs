@@ -27,6 +27,7 @@ impl Keying {
                 self.lost.push_back((now + LOST, addr));
             }
         }
+        self.news_of_sources(now);
         self.close_mistaken(now);
         self.drain(now);
     }
