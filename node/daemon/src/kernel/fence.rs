@@ -29,7 +29,7 @@ use netlink_packet_xfrm::{
 };
 use sa::{Prefix, Subnets};
 
-use super::plan::{Plan, Target};
+use super::plan::{self, Plan, Target};
 use super::policies::{self, ICMPV6, UDP};
 use super::spd::{self, GUARD, Key, Spd};
 
@@ -193,7 +193,8 @@ fn rails(yard: &Yard<'_>) -> Vec<Rail> {
         let action = if closes(target) { XFRM_POLICY_BLOCK } else { XFRM_POLICY_ALLOW };
         add(any(*prefix), *prefix, action, of_prefix(prefix.len()));
     }
-    for prefix in yard.never.iter().map(|addr| Prefix::host(*addr)) {
+    let open = |addr: &&IpAddr| !plan::never().any(|prefix| prefix.contains(**addr));
+    for prefix in yard.never.iter().filter(open).map(|addr| Prefix::host(*addr)) {
         add(any(prefix), prefix, XFRM_POLICY_ALLOW, OPEN);
     }
     all
