@@ -82,7 +82,12 @@ impl Backend {
     /// of it cannot wait until a packet wakes it.
     pub(crate) fn ordered(&mut self) {
         match self {
-            Self::Userspace { plane, .. } => plane.wake(),
+            Self::Userspace { plane, ground, .. } => {
+                if let Err(error) = ground.turn_if_due() {
+                    tracing::warn!("{error}");
+                }
+                plane.wake();
+            }
             Self::Xfrm(_) => {}
         }
     }

@@ -196,10 +196,9 @@ impl Forwarding {
                 self.set_subnets(now, subnets, policy, Vec::new());
             }
             Command::ShareSubnets { subnets, mut pairs } => {
-                pairs.retain(|sa| self.sad.get_mut(*sa).is_some_and(|sa| !sa.usage.spent));
-                if let Some(first) = pairs.first().copied() {
-                    self.set_subnets(now, subnets, Policy::Encrypt(first), pairs);
-                }
+                pairs.retain(|sa| self.usable(Policy::Encrypt(*sa)) != Policy::Hold);
+                let policy = pairs.first().map_or(Policy::Hold, |first| Policy::Encrypt(*first));
+                self.set_subnets(now, subnets, policy, pairs);
             }
             Command::SelectSubnets { subnets, pairs, rest } => {
                 self.select_subnets(now, subnets, pairs, rest);
@@ -315,6 +314,10 @@ impl Forwarding {
         if pairs.is_empty() || matches!(rest, Policy::Pass | Policy::Encrypt(_)) {
             // Nobody may say this, and what nobody may say lets nothing through.
             return self.set_subnets(now, subnets, Policy::Deny, Vec::new());
+        }
+        for pair in &pairs {
+            // Those that are used up take no packet: see `Sa::takes`.
+            let _ = self.usable(Policy::Encrypt(*pair));
         }
         if !self.spd.set_subnets(subnets, rest, pairs) {
             return self.counters.count(Reason::TableFull);

@@ -175,9 +175,9 @@ impl Selectors {
 }
 
 impl Sa {
-    /// Whether the selectors let this packet out.
+    /// Whether this packet may leave by it: what its selectors let out, as long as it is not used up.
     pub(crate) fn takes(&self, inner: &Inner) -> bool {
-        inner.traffic().matches(&self.local.0, &self.remote.0)
+        !self.usage.spent && inner.traffic().matches(&self.local.0, &self.remote.0)
     }
 }
 
@@ -312,7 +312,9 @@ impl Sad {
     pub(crate) fn relocate(&mut self, id: SaId, envelope: Envelope) {
         let Some(sa) = self.get_mut(id) else { return };
         sa.envelope = envelope;
-        for prefix in prefixes(&sa.remote.0) {
+        let prefixes = prefixes(&sa.remote.0);
+        self.generation += 1;
+        for prefix in prefixes {
             let owners = self.owners.get_mut(&prefix).into_iter().flatten();
             owners.filter(|owner| owner.sa == id).for_each(|owner| owner.peer = envelope.remote);
         }

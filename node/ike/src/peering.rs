@@ -146,7 +146,12 @@ impl Turn<'_> {
     /// The peer is where the message at hand came from.
     pub(crate) fn move_to_reply(&mut self) {
         (self.link.path.local, self.link.path.remote) = self.reply;
-        let remote = self.reply.1.ip();
+        self.recount();
+    }
+
+    /// The address that the peer is counted by is the one where it is.
+    pub(crate) fn recount(&mut self) {
+        let remote = self.link.path.remote.ip();
         if self.link.counted != remote {
             self.shared.remove_remote(self.link.counted);
             self.shared.add_remote(remote);

@@ -499,10 +499,12 @@ impl Keying {
 
     /// The peer renews nothing: it is called anew, and what there is carries until that does.
     pub(crate) fn connect_anew(&mut self, now: Instant, index: usize) {
-        let Some(configured) = self.configured.get(index) else { return };
+        let Some(configured) = self.configured.get_mut(index) else { return };
         let called = self.configured_calls.values().any(|call| call.0 == index);
         let up = configured.state == ConnectionState::Up;
         if up && configured.connection.start != Start::Accept && !called && !self.stopping {
+            // All its gateways, again.
+            configured.tried = 0;
             self.connect(now, index);
         }
     }

@@ -117,9 +117,10 @@ pub struct Keying {
     pub(crate) ike: Ike,
     /// Boxed: the nodes of the tree are half empty when addresses come in order, as in a scan.
     pub(crate) flows: BTreeMap<Flow, Box<Entry>>,
+    /// When something is due for a flow, but for those in the next.
     pub(crate) deadlines: BTreeSet<(Instant, Flow)>,
-    /// Those of clear and denied flows, which can be forgotten without anybody being worse off than
-    /// before their first packets.
+    /// The same for clear and denied flows, which can be forgotten without anybody being worse off
+    /// than before their first packets.
     pub(crate) forgettable: BTreeSet<(Instant, Flow)>,
     pub(crate) asked: Questions,
     pub(crate) calls: Calls,
@@ -343,7 +344,7 @@ impl Keying {
             self.connection_due(now, index);
             self.drain(now);
         }
-        while let Some(&(due, flow)) = self.deadlines.first() {
+        while let Some((due, flow)) = self.first_deadline() {
             if due > now {
                 break;
             }
@@ -357,7 +358,7 @@ impl Keying {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let ike = self.ike.poll_timeout().map(|(at, timer)| (at, Timer::Ike(timer)));
-        let flow = self.deadlines.first().map(|(at, _)| (*at, Timer::Flow));
+        let flow = self.first_deadline().map(|(at, _)| (at, Timer::Flow));
         let linger = self.lingering.front().map(|(at, _)| (*at, Timer::Linger));
         let bare = self.bare.front().map(|(at, _)| (*at, Timer::Bare));
         let connection = self.configured_deadlines.first().map(|(at, _)| (*at, Timer::Connection));
@@ -652,11 +653,14 @@ impl Keying {
         }
         entry.deadline = deadline;
         if let Some(new) = deadline {
-            self.deadlines.insert((new, flow));
-            if matches!(entry.state, State::ClearText(_) | State::Deny(_)) {
-                self.forgettable.insert((new, flow));
-            }
+            let forgettable = matches!(entry.state, State::ClearText(_) | State::Deny(_));
+            let deadlines = if forgettable { &mut self.forgettable } else { &mut self.deadlines };
+            deadlines.insert((new, flow));
         }
+    }
+
+    fn first_deadline(&self) -> Option<(Instant, Flow)> {
+        [self.deadlines.first(), self.forgettable.first()].into_iter().flatten().min().copied()
     }
 
     /// Forgets a flow that has no pair left.
@@ -681,9 +685,16 @@ impl Keying {
     /// What the state of a flow was made from. Who speaks for nobody else has no other source that a
     /// destination could treat otherwise.
     pub(crate) fn about(&self, flow: Flow) -> About {
-        let alone = self.config.served.is_empty() && self.config.addresses.contains(&flow.src());
+        let own = &self.config.addresses;
+        let alone = self.config.served.is_empty() && own.contains(&flow.src());
+        // Each address of our own has a record of its own.
+        let other = |addr: &IpAddr| addr.is_ipv4() == flow.src().is_ipv4() && *addr != flow.src();
         match self.flows.get(&flow).map(|entry| &entry.state) {
-            Some(State::ClearText(why) | State::Deny(why)) if !alone => why.about(),
+            Some(State::ClearText(why) | State::Deny(why))
+                if !alone || matches!(why, Why::OwnRecord(_)) && own.iter().any(other) =>
+            {
+                why.about()
+            }
             _ => About::Destination,
         }
     }

@@ -53,6 +53,9 @@ pub(crate) struct Changes {
 /// table is large and changes all the time, there is other work too.
 const SHARE: u32 = 10;
 
+/// But nothing waits for longer.
+const LONGEST: Duration = Duration::from_secs(1);
+
 impl Changes {
     /// Listens from now on. `table` is our own. Must be called inside a runtime.
     ///
@@ -109,7 +112,12 @@ impl Changes {
     }
 
     fn settle(&self) -> Duration {
-        SETTLE.max(self.cost * SHARE)
+        SETTLE.max((self.cost * SHARE).min(LONGEST))
+    }
+
+    /// Sooner; half of the time at the most.
+    fn alarm(&self) -> Duration {
+        ALARM.max(self.cost)
     }
 
     /// Whether the kernel has told us nothing that was not looked at.
@@ -128,7 +136,7 @@ impl Changes {
                 if table != self.table && table != self.table + 1 {
                     // What fails open is not trapped before there is a way to lead past.
                     let default = route.header.destination_prefix_length == 0;
-                    let patience = if default { ALARM } else { self.settle() };
+                    let patience = if default { self.alarm() } else { self.settle() };
                     return (table != LOCAL).then_some(patience);
                 }
                 // The guard comes and goes without us, one route after the other.
@@ -136,7 +144,7 @@ impl Changes {
             }
             Message::DelRule(rule) if self.is_ours(rule) => alarm(),
             // Packets from an address that we do not know as ours are taken for somebody else's.
-            Message::NewAddress(_) => Some(ALARM),
+            Message::NewAddress(_) => Some(self.alarm()),
             Message::DelAddress(_) | Message::NewLink(_) | Message::DelLink(_) => {
                 Some(self.settle())
             }

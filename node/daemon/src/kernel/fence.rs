@@ -13,13 +13,14 @@
 //! ```text
 //! FENCE          our own sockets, by their mark; neighbour discovery; renewals of a lease;
 //!                the kernel's answers to IPv6 echo requests
-//!      + 10      what stays on this side of a connection; what it has brought us
+//!      + 10      link-local, multicast, broadcast and our own addresses; what stays on this side
+//!                of a connection, and what it has brought us
 //!      + 20      what is between the subnets of a connection                        block
-//!      + 100…    prefixes of the policy groups, the longest first: private, block   block
+//!      + 100…    rules of the policy groups, the longest prefix first: private, block   block
 //!                what is open inside them                                           allow
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -27,14 +28,17 @@ use std::ops::RangeInclusive;
 use netlink_packet_xfrm::{
     Mark, UserPolicyInfo, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_OUT, XfrmAttrs,
 };
-use sa::{Prefix, Subnets};
+use sa::{Class, Ports, Prefix, Subnets};
 
 use super::plan::{self, Plan, Target};
 use super::policies::{self, ICMPV6, UDP};
 use super::spd::{self, GUARD, Key, Spd};
 
 /// The priorities of the fence, after all others of ours.
-pub(super) const FENCE: RangeInclusive<u32> = *GUARD.end() + 1..=*GUARD.end() + 300;
+pub(super) const FENCE: RangeInclusive<u32> = *GUARD.end() + 1..=*GUARD.end() + 400;
+
+/// In place of a device: whatever a packet leaves by.
+pub(super) const ANY_DEVICE: u32 = 0;
 
 /// What is open although a connection is around it.
 const OPEN: u32 = *FENCE.start() + 10;
@@ -42,8 +46,9 @@ const OPEN: u32 = *FENCE.start() + 10;
 /// What is between the subnets of connections.
 const BETWEEN: u32 = *FENCE.start() + 20;
 
-fn of_prefix(len: u8) -> u32 {
-    *FENCE.start() + 100 + 128 - u32::from(len.min(128))
+/// Prefixes, the longest first; before a prefix its rules for single ports.
+fn of_prefix(len: u8, ports: bool) -> u32 {
+    *FENCE.start() + 100 + 2 * (128 - u32::from(len.min(128))) + u32::from(!ports)
 }
 
 /// A lease is renewed from these ports to these (RFC 2131 §4.4.5, RFC 9915 §7.2).
@@ -63,6 +68,8 @@ type Rail = (UserPolicyInfo, Vec<XfrmAttrs>);
 pub(super) struct Yard<'a> {
     /// What is closed by the policy groups, and open inside that: the plan of the guard.
     pub(super) closed: &'a Plan,
+    /// The same for single ports of prefixes, which are looked at first.
+    pub(super) ports: &'a BTreeMap<(Prefix, Ports), Class>,
     /// What is between these is closed too, but for what stays on this side.
     pub(super) between: &'a BTreeMap<Subnets, Vec<Prefix>>,
     /// Our own addresses, and those that everybody on a link hears.
@@ -103,11 +110,19 @@ impl Fence {
             wanted.iter().filter(is_new).map(|(key, rail)| (*key, rail.clone())).collect();
         // What is open inside comes before what is closed around it.
         new.sort_by_key(|(key, (policy, _))| (policy.priority, *key));
+        let mut done = Ok(());
         for (key, (policy, nlas)) in new {
-            self.spd.put(policy, nlas.clone())?;
-            self.standing.insert(key, (policy, nlas));
+            // One that the kernel refuses does not keep the others from it.
+            match self.spd.put(policy, nlas.clone()) {
+                Ok(()) => {
+                    self.standing.insert(key, (policy, nlas));
+                }
+                Err(error) if is_without_ipv6(&error, &policy) => {}
+                Err(error) => done = done.and(Err(error)),
+            }
         }
-        if settled { self.remove_all_but(&wanted) } else { Ok(()) }
+        let removed = if settled { self.remove_all_but(&wanted) } else { Ok(()) };
+        done.and(removed)
     }
 
     fn remove_all_but(&mut self, wanted: &HashMap<Key, Rail>) -> io::Result<()> {
@@ -130,7 +145,8 @@ impl Fence {
     /// Puts back what somebody has removed. How many were gone.
     pub(super) fn restore(&mut self) -> io::Result<usize> {
         let held = self.spd.list(&FENCE)?;
-        let held: Vec<Key> = held.iter().map(|p| spd::key(&p.user_policy_info, &p.nlas)).collect();
+        let held: HashSet<Key> =
+            held.iter().map(|p| spd::key(&p.user_policy_info, &p.nlas)).collect();
         let mut gone: Vec<Rail> = self
             .standing
             .iter()
@@ -157,9 +173,17 @@ impl Fence {
     pub(super) fn turn_ipv6(&mut self) -> io::Result<()> {
         let nobody = Prefix::host(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED));
         let policy = rail(spd::between(nobody, nobody), XFRM_POLICY_ALLOW, *FENCE.end()).0;
-        self.spd.put(policy, Vec::new())?;
-        self.spd.delete(policy.selector, policy.direction)
+        match self.spd.put(policy, Vec::new()) {
+            Err(error) if is_without_ipv6(&error, &policy) => Ok(()),
+            put => put.and_then(|()| self.spd.delete(policy.selector, policy.direction)),
+        }
     }
+}
+
+/// Whether this is a kernel without IPv6 that was given a policy of it.
+fn is_without_ipv6(error: &io::Error, policy: &UserPolicyInfo) -> bool {
+    policy.selector.family == AF_INET6
+        && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
 }
 
 fn rail(selector: netlink_packet_xfrm::Selector, action: u8, priority: u32) -> Rail {
@@ -170,32 +194,48 @@ fn rail(selector: netlink_packet_xfrm::Selector, action: u8, priority: u32) -> R
     (policy, Vec::new())
 }
 
-/// Everything that the fence is made of; nothing where nothing is closed.
+/// Everything that the fence is made of; nothing where nothing is closed. Of several with one
+/// selector the first counts.
 fn rails(yard: &Yard<'_>) -> Vec<Rail> {
     let closes = |target: &Target| matches!(target, Target::Blackhole | Target::Prohibit);
-    if yard.between.is_empty() && !yard.closed.values().any(closes) {
+    let closed = |class: &Class| matches!(class, Class::Block | Class::Trap { fail_closed: true });
+    if yard.between.is_empty()
+        && !yard.closed.values().any(closes)
+        && !yard.ports.values().any(closed)
+    {
         return Vec::new();
     }
     let mut all = gates(yard.mark);
-    let mut add = |from: Prefix, to: Prefix, action: u8, priority: u32| {
-        let policy = rail(spd::between(from, to), action, priority);
-        all.extend(on_devices(policy, yard.devices));
+    let mut add = |from: Prefix, to: Prefix, ports: Ports, action: u8, priority: u32| {
+        let (mut policy, nlas) = rail(spd::between(from, to), action, priority);
+        policies::set_ports(&mut policy, ports);
+        all.extend(on_devices((policy, nlas), yard.devices));
     };
+    let hosts = yard.never.iter().map(|addr| Prefix::host(*addr));
+    let hosts = hosts.filter(|host| !plan::never().any(|prefix| prefix.covers(host)));
+    for prefix in plan::never().chain(hosts) {
+        add(any(prefix), prefix, Ports::ANY, XFRM_POLICY_ALLOW, OPEN);
+    }
     for (between, staying) in yard.between {
         let (local, remote) = (between.local(), between.remote());
         for to in staying {
-            add(local, *to, XFRM_POLICY_ALLOW, OPEN);
+            add(local, *to, Ports::ANY, XFRM_POLICY_ALLOW, OPEN);
         }
-        add(remote, local, XFRM_POLICY_ALLOW, OPEN);
-        add(local, remote, XFRM_POLICY_BLOCK, BETWEEN);
+        // Where the way back is a connection as well, that says what becomes of it.
+        let back = Subnets::new(remote, local);
+        if !back.is_some_and(|back| yard.between.contains_key(&back)) {
+            add(remote, local, Ports::ANY, XFRM_POLICY_ALLOW, OPEN);
+        }
+        add(local, remote, Ports::ANY, XFRM_POLICY_BLOCK, BETWEEN);
+    }
+    let action = |closed: bool| if closed { XFRM_POLICY_BLOCK } else { XFRM_POLICY_ALLOW };
+    for ((prefix, ports), class) in yard.ports {
+        let priority = of_prefix(prefix.len(), true);
+        add(any(*prefix), *prefix, *ports, action(closed(class)), priority);
     }
     for ((prefix, _), target) in yard.closed {
-        let action = if closes(target) { XFRM_POLICY_BLOCK } else { XFRM_POLICY_ALLOW };
-        add(any(*prefix), *prefix, action, of_prefix(prefix.len()));
-    }
-    let open = |addr: &&IpAddr| !plan::never().any(|prefix| prefix.contains(**addr));
-    for prefix in yard.never.iter().filter(open).map(|addr| Prefix::host(*addr)) {
-        add(any(prefix), prefix, XFRM_POLICY_ALLOW, OPEN);
+        let priority = of_prefix(prefix.len(), false);
+        add(any(*prefix), *prefix, Ports::ANY, action(closes(target)), priority);
     }
     all
 }
@@ -258,8 +298,14 @@ mod tests {
     #[test]
     fn nothing_closed_needs_no_fence() {
         let closed = Plan::from([((p("169.254.0.0/16"), 300), Target::Throw)]);
-        let yard =
-            Yard { closed: &closed, between: &BTreeMap::new(), never: &[], devices: &[2], mark: 1 };
+        let yard = Yard {
+            closed: &closed,
+            ports: &BTreeMap::new(),
+            between: &BTreeMap::new(),
+            never: &[],
+            devices: &[2],
+            mark: 1,
+        };
         assert!(rails(&yard).is_empty());
     }
 
@@ -275,8 +321,16 @@ mod tests {
             Subnets::new(p("10.5.0.0/16"), p("0.0.0.0/0")).unwrap(),
             vec![p("10.5.0.0/16")],
         )]);
-        let yard =
-            Yard { closed: &closed, between: &between, never: &never, devices: &[2, 7], mark: 1 };
+        let open = Ports::new(17, 0, 53).unwrap();
+        let ports = BTreeMap::from([((p("10.0.0.0/8"), open), Class::Pass)]);
+        let yard = Yard {
+            closed: &closed,
+            ports: &ports,
+            between: &between,
+            never: &never,
+            devices: &[2, 7],
+            mark: 1,
+        };
         let rails = rails(&yard);
         let blocks: Vec<_> =
             rails.iter().map(|(p, _)| p).filter(|p| p.action == XFRM_POLICY_BLOCK).collect();
@@ -293,6 +347,12 @@ mod tests {
         assert!(priority("2001:db8:5::/48", "::/0") < priority("2001:db8::/32", "::/0"));
         assert!(priority("10.0.0.255/32", "0.0.0.0/0") < priority("10.0.0.0/8", "0.0.0.0/0"));
         assert!(priority("10.5.0.0/16", "10.5.0.0/16") < priority("0.0.0.0/0", "10.5.0.0/16"));
+        // A connection to everywhere does not take the link's own traffic away.
+        assert!(priority("224.0.0.0/4", "0.0.0.0/0") < priority("0.0.0.0/0", "10.5.0.0/16"));
+        let ported = rails.iter().find(|(p, _)| (p.selector.proto, p.selector.dport) == (17, 53));
+        let (ported, _) = ported.unwrap();
+        assert_eq!(ported.action, XFRM_POLICY_ALLOW);
+        assert!(ported.priority < priority("10.0.0.0/8", "0.0.0.0/0"));
         assert!(rails.iter().all(|(policy, _)| FENCE.contains(&policy.priority)));
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use sa::{About, Class, Flow, Policy, Ports, Prefix, Subnets};
 
-use super::fence::{Fence, Yard};
+use super::fence::{ANY_DEVICE, Fence, Yard};
 use super::plan::{self, BACKSTOP, GUARD, LIVE, MainRoute, Plan, Target};
 use super::policies::Policies;
 use super::routes::{Routes, Standing, is_without_ipv6};
@@ -144,6 +144,8 @@ pub(crate) struct Ground {
     routes: Routes,
     policies: Option<Policies>,
     fence: Option<Fence>,
+    /// Whether open IPv6 sockets are to look for their way again.
+    turning: bool,
     sysctls: Sysctls,
     classes: BTreeMap<Prefix, Class>,
     /// Rules for single ports. Routes know no ports: such a prefix leads to the device as a whole.
@@ -235,6 +237,7 @@ impl Ground {
             routes,
             policies,
             fence,
+            turning: false,
             sysctls: Sysctls::default(),
             classes: BTreeMap::new(),
             port_classes: BTreeMap::new(),
@@ -335,6 +338,9 @@ impl Ground {
         self.look_for_guard()?;
         if self.guarded {
             self.leave_subnets_guarded()?;
+            // Ours is no more to be spared: what comes now is closed too.
+            self.devices = vec![ANY_DEVICE];
+            self.follow_fence()?;
         } else {
             if let Some(fence) = &mut self.fence {
                 fence.clear().map_err(doing("removing the fence"))?;
@@ -511,10 +517,11 @@ impl Ground {
 
     /// Whoever goes around the routes meets policies that say the same.
     fn follow_fence(&mut self) -> Result<(), KernelError> {
-        let closed = plan::guard(&self.route_classes(), &self.main, &self.config.served);
+        let closed = plan::guard(&self.classes, &self.main, &self.config.served);
         let staying = self.subnets.keys().map(|s| (*s, subnets::staying(s, &self.main)));
         let yard = Yard {
             closed: &closed,
+            ports: &self.port_classes,
             between: &staying.collect(),
             never: &self.never,
             devices: &self.devices,
@@ -524,6 +531,15 @@ impl Ground {
             Some(fence) => fence.follow(&yard, self.settled).map_err(doing("making the fence")),
             None => Ok(()),
         }
+    }
+
+    /// Where a way in the open has been taken away, what goes it in IPv6 looks for another. Not at each
+    /// one that expires: it costs a walk over all tables.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(crate) fn turn_if_due(&mut self) -> Result<(), KernelError> {
+        if std::mem::take(&mut self.turning) { self.turn_ipv6() } else { Ok(()) }
     }
 
     /// What is open in IPv6 looks for its way again.
@@ -630,20 +646,14 @@ impl Ground {
             Some(Policy::Encrypt(_)) => self.protect(flow),
             _ => Ok(()),
         };
-        let host = (Prefix::host(flow.dst()), LIVE);
-        let was_open = self.installed.get(&host) == Some(&Target::Throw);
-        // Whatever becomes of the other: a route that stays as it was would leave a pair unused.
-        self.set_host(flow.dst(), self.host_for(flow.dst())).and(protected)?;
-        let turns = flow.dst().is_ipv6()
-            && match policy {
-                Some(Policy::Hold | Policy::Encrypt(_)) => was_open,
-                // It may have been open until a moment ago.
-                Some(Policy::Deny) => !self.is_closed(flow),
-                Some(Policy::Pass) | None => false,
-            };
-        if turns {
-            self.turn_ipv6()?;
-        }
+        let led = self.set_host(flow.dst(), self.host_for(flow.dst()));
+        let turned = match policy {
+            Some(Policy::Hold | Policy::Deny | Policy::Encrypt(_)) => self.turn_if_due(),
+            // It has time until all has been said.
+            Some(Policy::Pass) | None => Ok(()),
+        };
+        // Whatever becomes of one: a route that stays as it was would leave a pair unused.
+        led.and(turned).and(protected)?;
         match policy {
             Some(Policy::Pass) | None => self.unprotect(flow),
             Some(Policy::Hold | Policy::Deny | Policy::Encrypt(_)) => Ok(()),
@@ -715,10 +725,14 @@ impl Ground {
             None => self.hosts.remove(&dst),
         };
         let key = (Prefix::host(dst), LIVE);
-        match self.wanted(key) {
+        let is_open = |ground: &Self| ground.installed.get(&key) == Some(&Target::Throw);
+        let was_open = is_open(self);
+        let led = match self.wanted(key) {
             Some(target) => self.put(key, target),
             None => self.remove(key),
-        }
+        };
+        self.turning |= dst.is_ipv6() && was_open && !is_open(self);
+        led
     }
 
     /// Drops what arrives in the clear from the flow's far end.

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 
 use sa::{Class, Prefix, Subnets};
 
-use super::fence::{FENCE, Fence, Yard};
+use super::fence::{ANY_DEVICE, FENCE, Fence, Yard};
 use super::ground::{GroundConfig, KernelError, doing};
 use super::plan::{self, GUARD, LIVE, MainRoute, Plan, Target};
 use super::routes::{Routes, Standing, is_without_ipv6};
@@ -107,7 +107,7 @@ impl Guard {
         self.close_between(closed, &main, &routes)
     }
 
-    /// What keeps those in who bind sockets to devices: to any in IPv4, to one of today's in IPv6.
+    /// What keeps those in who bind sockets to devices. No daemon runs, so there is none to spare.
     fn fence(
         &mut self,
         closed: &Closed,
@@ -119,13 +119,13 @@ impl Guard {
         let addresses = self.routes.addresses().map_err(doing("reading the addresses"))?;
         let broadcasts = addresses.iter().filter_map(|a| a.broadcast.map(IpAddr::V4));
         let never: Vec<IpAddr> = addresses.iter().map(|a| a.addr).chain(broadcasts).collect();
-        let devices = self.routes.others(0).map_err(doing("reading the interfaces"))?;
         let staying = |between: &Subnets| (*between, subnets::staying(between, main));
         let yard = Yard {
             closed: plan,
+            ports: &BTreeMap::new(),
             between: &closed.between.iter().map(staying).collect(),
             never: &never,
-            devices: &devices,
+            devices: &[ANY_DEVICE],
             mark: self.config.mark,
         };
         fence.follow(&yard, true).map_err(doing("making the fence"))

@@ -331,7 +331,7 @@ fn decrypted(device: u32) -> UserPolicyInfo {
 }
 
 /// Narrows a policy to what packets say of themselves as they come.
-fn set_ports(policy: &mut UserPolicyInfo, ports: Ports) {
+pub(super) fn set_ports(policy: &mut UserPolicyInfo, ports: Ports) {
     let mask = |port: u16| if port == 0 { 0 } else { u16::MAX };
     let selector = &mut policy.selector;
     selector.proto = ports.protocol();

@@ -184,6 +184,7 @@ pub(crate) fn relocate(established: &mut Established, turn: &mut Turn<'_>, local
         path.float();
     }
     turn.link.path = path;
+    turn.recount();
     if turn.link.esp.is_none() {
         // What we send from an address that is not ours goes nowhere: there is nothing to wait for.
         established.tell_moved(turn);
