@@ -289,6 +289,8 @@ fn gates(mark: u32) -> Vec<Rail> {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_xfrm::Selector;
+
     use super::*;
 
     fn p(text: &str) -> Prefix {
@@ -339,8 +341,8 @@ mod tests {
         let priority = |prefix: &str, from: &str| {
             let wanted = spd::between(p(from), p(prefix));
             let same = |q: &&Rail| {
-                (q.0.selector.daddr, q.0.selector.prefixlen_d, q.0.selector.prefixlen_s)
-                    == (wanted.daddr, wanted.prefixlen_d, wanted.prefixlen_s)
+                let of = |s: &Selector| (s.daddr, s.prefixlen_d, s.prefixlen_s, s.proto);
+                of(&q.0.selector) == of(&wanted)
             };
             rails.iter().find(same).unwrap().0.priority
         };
