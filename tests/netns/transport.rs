@@ -88,6 +88,13 @@ impl Scene {
         }
     }
 
+    /// Echo requests bore no inner header; a segment of the transfer may by chance be as long as one
+    /// that did.
+    fn assert_without_inner_headers(&self) {
+        let (bare, within) = (self.of_length(PING), self.of_length(PING_IN_TUNNEL));
+        assert!(bare > within, "{bare} without, {within} as long as with an inner header");
+    }
+
     /// How many ESP packets of this length crossed the wire.
     fn of_length(&self, length: usize) -> usize {
         let end = format!(", length {length}");
@@ -117,7 +124,7 @@ fn transport_mode_carries_everything_in_udp() {
     }
     let scene = Scene::up("oe-trans-u", ["transport"; 2], "");
     scene.carries("transport");
-    assert!(scene.of_length(PING) > 0 && scene.of_length(PING_IN_TUNNEL) == 0);
+    scene.assert_without_inner_headers();
 }
 
 #[test]
@@ -128,7 +135,7 @@ fn transport_mode_carries_everything_as_protocol_50() {
     let scene = Scene::up("oe-trans-e", ["transport"; 2], "encapsulation = \"auto\"\n");
     scene.carries("transport");
     assert!(!scene.wire.packets("ip proto 50").is_empty());
-    assert!(scene.of_length(PING) > 0 && scene.of_length(PING_IN_TUNNEL) == 0);
+    scene.assert_without_inner_headers();
 }
 
 /// RFC 7296 §1.3.1: who declines makes it tunnel mode, from either side.
