@@ -158,7 +158,7 @@ fn a_downgrade_shows_until_a_pair_comes_up() {
     // And what happens to it later begins anew.
     lose_ike(&mut net);
     net.hosts[1].node = None;
-    talk(&mut net, 120);
+    talk(&mut net, 220);
     let again = net.now - downgraded(&net).expect("in the clear again");
     assert!(again > now, "{:?}", again - start);
 }
@@ -200,7 +200,7 @@ fn dns_that_dies_after_a_pair_is_a_downgrade() {
             west.keying.handle_memory(now, memory);
             net.drain(0);
         }
-        talk(&mut net, 120);
+        talk(&mut net, 220);
         assert!(downgraded(&net).is_some(), "{restarted}: {:?}", west_of_east(&net));
         assert_eq!(told(&net), [true], "{restarted}");
         net.dns.set(ip(EAST), Security::Secure, Outcome::NoRecord);

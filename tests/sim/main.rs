@@ -22,6 +22,7 @@ mod mesh;
 mod nat;
 mod net;
 mod node;
+mod outage;
 mod outworn;
 mod packet;
 mod plane;

@@ -132,6 +132,7 @@ pub(crate) struct Ike {
     pub(crate) mobike: Mobike,
     pub(crate) post_quantum: bool,
     pub(crate) resumption: bool,
+    pub(crate) patience: u32,
     pub(crate) ike_life: u32,
     pub(crate) child_life: u32,
     pub(crate) fragment_size: u16,
@@ -144,6 +145,7 @@ impl Default for Ike {
             mobike: Mobike::default(),
             post_quantum: true,
             resumption: true,
+            patience: 180,
             ike_life: 28_800,
             child_life: 3600,
             fragment_size: 1280,
@@ -584,6 +586,7 @@ mod tests {
             "mobike",
             "post-quantum",
             "resumption",
+            "patience",
             "ike-life",
             "child-life",
             "fragment-size",
@@ -636,7 +639,9 @@ mod tests {
         assert!(text.starts_with("x.toml:2: dns.resolvers: ") && text.contains("one"), "{text}");
         let text = error("[node]\ninterface = \"far-too-long-a-name\"\n");
         assert!(text.starts_with("x.toml:2: node.interface: "), "{text}");
-        for (key, value) in [("ike-life", 9), ("child-life", 86_401), ("fragment-size", 575)] {
+        for (key, value) in
+            [("ike-life", 9), ("child-life", 86_401), ("fragment-size", 575), ("patience", 3601)]
+        {
             let text = error(&format!("[ike]\n{key} = {value}\n"));
             assert!(text.starts_with(&format!("x.toml:2: ike.{key}: {value} is not ")), "{text}");
         }

@@ -136,6 +136,7 @@ pub(crate) fn keying_config(
             resumption: config.ike.resumption,
             token_secret: crate::secret::load_or_make(&config.node.state_dir, crate::secret::CRASH),
             retransmit_tries: config.node.retransmissions,
+            patience: Duration::from_secs(config.ike.patience.into()),
             ike_life: Duration::from_secs(config.ike.ike_life.into()),
             child_life: Duration::from_secs(config.ike.child_life.into()),
             fragment_size: config.ike.fragment_size.into(),
@@ -196,6 +197,7 @@ fn peer(peer: &keying::PeerView) -> Value {
         "since_s": seconds(peer.since),
         "speaks_for": speaks_for,
         "pairs": peer.pairs,
+        "answers": peer.answers,
         "key_exchange": peer.key_exchange,
     })
 }
@@ -528,6 +530,10 @@ fn name_and_detail(what: &What) -> (&'static str, Value) {
         What::Keyed { sa, trust: t } => {
             ("keyed", json!({ "pair": sa.0, "trust": trust(Some(*t)) }))
         }
+        What::Silent { gateway } => ("silent", json!({ "gateway": gateway.to_string() })),
+        What::AnswersAgain { gateway } => {
+            ("answers-again", json!({ "gateway": gateway.to_string() }))
+        }
         What::Moved { local, remote } => {
             ("moved", json!({ "local": local.to_string(), "remote": remote.to_string() }))
         }
@@ -611,6 +617,8 @@ fn level(what: &What) -> tracing::Level {
         | What::ClearText { downgraded: true, .. } => tracing::Level::WARN,
         What::Keyed { .. }
         | What::Moved { .. }
+        | What::Silent { .. }
+        | What::AnswersAgain { .. }
         | What::ClearText { .. }
         | What::Denied(_)
         | What::NoLongerAuthorized(_)

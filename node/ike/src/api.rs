@@ -198,8 +198,12 @@ pub struct Config {
     pub post_quantum: bool,
     /// First retransmission after this long; doubles each time.
     pub retransmit_first: Duration,
-    /// Retransmissions before an exchange fails.
+    /// Retransmissions before a call fails. Under an established IKE SA [`Event::Unanswered`] says
+    /// that they are used up.
     pub retransmit_tries: u32,
+    /// How long an established IKE SA goes on asking a peer that does not answer, before it ends
+    /// (RFC 7296 §2.4).
+    pub patience: Duration,
     /// Half-open responder SAs from which on cookies are asked for (RFC 7296 §2.6).
     pub cookie_threshold: usize,
     /// Half-open responder SAs beyond which new ones are ignored.
@@ -225,7 +229,7 @@ impl Config {
     }
 
     /// What suits opportunism: a call that nobody answers ends after seven and a half seconds,
-    /// because users wait for it.
+    /// because users wait for it; what stands outlives an outage of three minutes.
     #[must_use]
     pub fn new(key: PublicKey) -> Self {
         Self {
@@ -240,6 +244,7 @@ impl Config {
             post_quantum: true,
             retransmit_first: Duration::from_millis(500),
             retransmit_tries: 3,
+            patience: Duration::from_secs(180),
             cookie_threshold: 64,
             half_open_limit: 1024,
             ike_life: Duration::from_secs(8 * 3600),
@@ -608,7 +613,15 @@ pub enum Event {
         /// The new outer way.
         envelope: Envelope,
     },
-    /// The peer has answered [`crate::Ike::probe`].
+    /// The peer of an established IKE SA does not answer: a call would have been given up by now.
+    /// Said again with each further repetition of the request. Whether it has lost the SA or only
+    /// the way is lost, nobody can tell; who wants to know calls it anew, and closes this when that
+    /// succeeds.
+    Unanswered {
+        /// The IKE SA.
+        ike: IkeId,
+    },
+    /// The peer has answered [`crate::Ike::probe`], or anything after [`Event::Unanswered`].
     Alive {
         /// The IKE SA.
         ike: IkeId,

@@ -20,7 +20,7 @@ use crate::exchange::mobike::{self, Mobility};
 use crate::exchange::{Ask, Pending};
 use crate::exchange::{create_child_initiator, create_child_responder, informational, rekey_ike};
 use crate::failure::Failure;
-use crate::ike_sa::{Dropped, IkeSa, Received};
+use crate::ike_sa::{Dropped, IkeSa, Received, Repeat};
 use crate::message::{
     Body, Delete, ExchangeType, InvalidMessage, Message, Payload, Payloads, ProtocolId,
 };
@@ -52,6 +52,8 @@ pub(crate) struct Established {
     pub(crate) closing: bool,
     /// The peer has it no more, and said so.
     pub(crate) gone: bool,
+    /// The owner was told that the peer does not answer.
+    unanswered: bool,
 }
 
 /// A request for a child between addresses of which the owner has to say who may have them.
@@ -144,6 +146,7 @@ impl Established {
             stillborn: None,
             closing: false,
             gone: false,
+            unanswered: false,
         }
     }
 
@@ -215,6 +218,9 @@ impl Established {
                 ControlFlow::Continue(())
             }
             Ok(Received::Response(about, payloads)) => {
+                if which == Which::Current && std::mem::take(&mut self.unanswered) {
+                    turn.shared.event(Event::Alive { ike: turn.link.id });
+                }
                 self.follow(turn, which);
                 self.answered(turn, which, about, payloads)?;
                 self.pump(turn);
@@ -356,8 +362,18 @@ impl Established {
     /// What waits for an answer is asked once more, with all its tries before it: there is a way
     /// again, or another.
     pub(crate) fn ask_again(&mut self, turn: &mut Turn<'_>) {
-        if let Some(datagrams) = self.current.begin_anew(turn.shared.repeat(turn.now)) {
+        if let Some(datagrams) = self.current.begin_anew(self.repeat(turn)) {
             turn.send(datagrams);
+        }
+    }
+
+    /// How a request is repeated: for long, unless we are leaving. Nobody waits then for what we
+    /// have to say, but for our memory.
+    fn repeat(&self, turn: &Turn<'_>) -> Repeat {
+        if self.closing {
+            turn.shared.repeat(turn.now)
+        } else {
+            turn.shared.repeat_patiently(turn.now)
         }
     }
 
@@ -374,7 +390,7 @@ impl Established {
         payloads: &[Payload],
         about: Pending,
     ) {
-        let repeat = turn.shared.repeat(turn.now);
+        let repeat = self.repeat(turn);
         let datagrams = self.current.request(exchange, payloads, repeat, about);
         turn.send(datagrams);
     }
@@ -580,7 +596,7 @@ impl Established {
 
     /// Deletes an SA that is not wanted any more.
     pub(crate) fn close_old(&mut self, turn: &mut Turn<'_>, mut sa: IkeSa) {
-        let repeat = turn.shared.repeat(turn.now);
+        let repeat = turn.shared.repeat_patiently(turn.now);
         let payloads = [Payload::Delete(Delete::Ike)];
         sa.abandon();
         let datagrams =
@@ -594,12 +610,14 @@ impl Established {
         turn.drop_ike_spi(own_spi);
     }
 
-    /// Begins to delete everything. What else waits is moot.
+    /// Begins to delete everything. What else waits is moot, and what has been asked gets no more
+    /// time than the Delete, which waits for it.
     pub(crate) fn close(&mut self, turn: &mut Turn<'_>, why: End) {
         if !self.closing {
             self.closing = true;
             turn.link.asks.clear();
             turn.link.ask_first(turn.now, Ask::DeleteIke(why));
+            self.current.begin_anew(self.repeat(turn));
         }
         self.pump(turn);
     }
@@ -677,20 +695,29 @@ impl Established {
     }
 
     fn retransmit(&mut self, turn: &mut Turn<'_>) -> ControlFlow<End> {
-        if let Some(datagrams) = self.current.repeat(turn.now) {
+        let stranded = turn.is_stranded() && !self.closing;
+        if let Some((datagrams, unanswered)) = self.current.repeat_or_say(turn.now) {
             turn.shared.counters.retransmissions += 1;
             self.answer_again(turn);
             turn.send(datagrams);
+            if unanswered && !stranded {
+                self.unanswered = true;
+                turn.shared.event(Event::Unanswered { ike: turn.link.id });
+            }
             return ControlFlow::Continue(());
         }
-        if turn.is_stranded() && !self.closing {
+        if stranded {
             // Nobody could have answered: we have no address to be answered at. One may come.
-            self.current.begin_anew(turn.shared.repeat(turn.now));
+            self.current.begin_anew(self.repeat(turn));
             return ControlFlow::Continue(());
         }
+        let delete = turn.link.asks.iter().find_map(|queued| match queued.ask {
+            Ask::DeleteIke(why) => Some(why),
+            _ => None,
+        });
         ControlFlow::Break(match self.current.pending() {
             Some(Pending::DeleteIke(why)) => *why,
-            _ => End::Timeout,
+            _ => delete.unwrap_or(End::Timeout),
         })
     }
 

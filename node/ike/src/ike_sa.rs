@@ -80,20 +80,48 @@ pub(crate) struct Repeat {
     pub(crate) due: Instant,
     interval: Duration,
     left: u32,
+    /// When it is given up, although no tries are left; at once if not said.
+    until: Option<Instant>,
+}
+
+/// What to do with a request that is due again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Again {
+    /// Send it.
+    Send,
+    /// Send it, and say that a call would have been given up by now.
+    Unanswered,
+    /// Nothing: it is given up.
+    GiveUp,
 }
 
 impl Repeat {
+    /// Of who has nothing to lose but time.
     pub(crate) fn new(now: Instant, first: Duration, tries: u32) -> Self {
-        Self { due: now + first, interval: first, left: tries }
+        Self { due: now + first, interval: first, left: tries, until: None }
     }
 
-    /// Whether to send again now; the interval doubles. `false` when all tries are used up.
-    pub(crate) fn again(&mut self, now: Instant) -> bool {
-        let Some(left) = self.left.checked_sub(1) else { return false };
-        self.left = left;
-        self.interval = self.interval.saturating_mul(2).min(MAX_INTERVAL);
+    /// The same, but it is not given up before this: of who has an SA to lose.
+    pub(crate) fn patient(self, until: Instant) -> Self {
+        Self { until: Some(until), ..self }
+    }
+
+    /// What to do now. The interval doubles.
+    pub(crate) fn again(&mut self, now: Instant) -> Again {
+        let again = match (self.left.checked_sub(1), self.until) {
+            (Some(left), _) => {
+                self.left = left;
+                self.interval = self.interval.saturating_mul(2);
+                Again::Send
+            }
+            (None, Some(until)) if now < until => {
+                self.interval = self.interval.saturating_mul(2).min(MAX_INTERVAL);
+                Again::Unanswered
+            }
+            (None, _) => return Again::GiveUp,
+        };
         self.due = now + self.interval;
-        true
+        again
     }
 }
 
@@ -275,10 +303,17 @@ impl IkeSa {
         self.seal(ExchangeType::INFORMATIONAL, false, id, payloads)
     }
 
-    /// The outstanding request once more; `None` if all tries are used up.
+    /// The outstanding request once more; `None` if it is given up.
     pub(crate) fn repeat(&mut self, now: Instant) -> Option<Vec<Vec<u8>>> {
+        self.repeat_or_say(now).map(|(datagrams, _)| datagrams)
+    }
+
+    /// The same, and whether it has been unanswered for as long as a call may be.
+    pub(crate) fn repeat_or_say(&mut self, now: Instant) -> Option<(Vec<Vec<u8>>, bool)> {
         let outstanding = self.outstanding.as_mut()?;
-        outstanding.repeat.again(now).then(|| outstanding.datagrams.clone())
+        let again = outstanding.repeat.again(now);
+        let said = again == Again::Unanswered;
+        (again != Again::GiveUp).then(|| (outstanding.datagrams.clone(), said))
     }
 
     /// The outstanding request once more, with all its tries before it: it goes another way.
@@ -437,5 +472,6 @@ struct Part {
 const SK_HEADER: usize = 4;
 const SKF_HEADER: usize = 8;
 
-/// Retransmissions are never further apart than this: a peer that returns is found soon.
-const MAX_INTERVAL: Duration = Duration::from_secs(60);
+/// What an established IKE SA asks is never repeated later than this: a way that is there again is
+/// found soon, and in three minutes it is asked more than a dozen times (RFC 7296 §2.4).
+const MAX_INTERVAL: Duration = Duration::from_secs(15);

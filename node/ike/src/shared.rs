@@ -277,8 +277,14 @@ impl Shared {
         now + RETRY_LEAST + Duration::from_millis(u64::from(self.rng.next_u32() % 2000))
     }
 
+    /// How what comes before an IKE SA stands is repeated, and what ends one.
     pub(crate) fn repeat(&self, now: Instant) -> Repeat {
         Repeat::new(now, self.config.retransmit_first, self.config.retransmit_tries)
+    }
+
+    /// How what is asked under an IKE SA that is to go on standing is repeated.
+    pub(crate) fn repeat_patiently(&self, now: Instant) -> Repeat {
+        self.repeat(now).patient(now + self.config.patience)
     }
 
     pub(crate) fn add_remote(&mut self, remote: IpAddr) {

@@ -185,6 +185,7 @@ pub(super) fn config(which: usize) -> Config {
         post_quantum: false,
         retransmit_first: Duration::from_millis(500),
         retransmit_tries: 5,
+        patience: Duration::from_secs(90),
         cookie_threshold: 100,
         half_open_limit: 200,
         ike_life: Duration::from_secs(4 * 3600),

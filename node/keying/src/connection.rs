@@ -509,6 +509,20 @@ impl Keying {
         }
     }
 
+    /// What carries will do: a call beside it is taken back, if it can be.
+    pub(crate) fn withdraw_connection_calls(&mut self, now: Instant, index: usize) {
+        let calls = self.configured_calls.iter().filter(|(_, call)| call.0 == index);
+        for ike in calls.map(|(ike, _)| *ike).collect::<Vec<_>>() {
+            if self.ike.withdraw(now, ike) {
+                self.configured_calls.remove(&ike);
+                self.counters.calls_withdrawn += 1;
+            }
+        }
+        if self.configured_calls.values().all(|call| call.0 != index) {
+            self.stays_up(now, index);
+        }
+    }
+
     /// A call beside what carries has ended in vain.
     fn stays_up(&mut self, now: Instant, index: usize) {
         let up = |c: &Configured| c.state == ConnectionState::Calling && c.current.is_some();
@@ -741,7 +755,7 @@ impl Keying {
         let crossed = match (peer(old), peer(new)) {
             (Some(a), Some(b)) => {
                 let young = now.saturating_duration_since(a.established) < CROSSING;
-                (a.initiator != b.initiator && young)
+                (a.initiator != b.initiator && young && !a.unanswered)
                     .then(|| (a.lowest_nonce < b.lowest_nonce, a.initiator))
             }
             _ => None,

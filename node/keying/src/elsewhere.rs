@@ -96,7 +96,8 @@ impl Keying {
         }
     }
 
-    /// The gateways of a destination that have not been silent lately, in their order.
+    /// The gateways of a destination that have not been silent lately, or all if there are none such,
+    /// in their order.
     fn elsewhere(&self, now: Instant, flow: Flow, record: &Answer) -> Vec<Candidate> {
         let strict = self.group_of_flow(flow).strictness();
         let Verdict::Negotiate { mut candidates, .. } =
@@ -104,9 +105,11 @@ impl Keying {
         else {
             return Vec::new();
         };
-        candidates.retain(|c| !self.is_silent(now, c.gateway));
         candidates.retain(|c| !self.config.addresses.contains(&c.gateway));
-        // One that answers, and only renews nothing, before all others.
+        if candidates.iter().any(|c| !self.is_silent(now, c.gateway)) {
+            candidates.retain(|c| !self.is_silent(now, c.gateway));
+        }
+        // One that answers, and only renews nothing, before all others; and so if all are silent.
         let here = self.gateway_of(flow);
         candidates.sort_by_key(|c| (Some(c.gateway) != here, c.precedence));
         candidates

@@ -186,6 +186,8 @@ pub(crate) struct Peer {
     pub(crate) closing: bool,
     /// Whether it has refused to renew something: of no use for anything new either.
     pub(crate) outworn: bool,
+    /// Whether it does not answer at present: of no use for anything new while that lasts.
+    pub(crate) unanswered: bool,
     /// The address that it has given us, and ours that it stands for.
     pub(crate) translation: Option<Translation>,
 }

@@ -347,6 +347,7 @@ impl Keying {
             .find(|(_, peer)| {
                 !peer.closing
                     && !peer.outworn
+                    && !peer.unanswered
                     && peer.connection.is_none()
                     && peer.gateway == gateway
                     && peer.local == local
@@ -468,7 +469,11 @@ impl Keying {
             }
         }
         for flow in flows {
-            if self.pending(flow).is_some() && !self.add_child(now, flow, ike, &call.evidence) {
+            let carried =
+                self.current(flow).and_then(|sa| self.pairs.get(&sa)).map(|pair| pair.ike);
+            let stuck = carried.and_then(|old| self.peers.get(&old)).is_some_and(|p| p.unanswered);
+            let wanted = stuck || self.pending(flow).is_some();
+            if wanted && !self.add_child(now, flow, ike, &call.evidence) {
                 self.gateway_ended(now, flow, End::NotAuthorized);
             }
         }

@@ -501,6 +501,7 @@ impl Keying {
                     connection: None,
                     closing: false,
                     outworn: false,
+                    unanswered: false,
                     translation: None,
                 };
                 self.established(now, ike, peer, (initial_contact, assigned));
@@ -511,10 +512,12 @@ impl Keying {
             Event::ChildFailed { ike, request, why } => self.child_failed(now, ike, &request, why),
             Event::Moved { ike, children, envelope } => self.moved(now, ike, &children, envelope),
             Event::Ticket { ike, ticket, life } => self.ticket_given(now, ike, ticket, life),
+            Event::Unanswered { ike } => self.unanswered(now, ike),
             Event::Alive { ike } => {
                 self.link_alive(ike);
                 self.doubts.remove(&ike);
                 self.peer_alive(now, ike);
+                self.answers_again(now, ike);
             }
             Event::Ended { ike, why } => self.ike_ended(now, ike, why),
         }
@@ -854,6 +857,7 @@ mod tests {
             translation: None,
             closing: false,
             outworn: false,
+            unanswered: false,
         };
         keying.peers.insert(IkeId(1), peer);
         let mut most = 0;

@@ -4,11 +4,9 @@
 
 use std::time::Instant;
 
-use dnskeys::Name;
 use ike::IkeId;
 use sa::SaId;
 
-use crate::entry::Asker;
 use crate::keying::Keying;
 
 impl Keying {
@@ -24,14 +22,6 @@ impl Keying {
             Some(child) => vec![child],
             None => peer.pairs.iter().copied().collect(),
         };
-        for sa in pairs {
-            let Some(flow) = self.pairs.get(&sa).map(|pair| pair.flow) else { continue };
-            let called = self.calls.of(flow).next().is_some();
-            let ours = self.group_of_flow(flow).initiates();
-            if self.current(flow) == Some(sa) && ours && !called {
-                // Whom to call is said there, and by which keys it is known now.
-                self.ask(Name::reverse(flow.dst()), Asker::Elsewhere(flow));
-            }
-        }
+        self.call_beside(pairs);
     }
 }

@@ -139,7 +139,7 @@ impl Keying {
     /// The peer's call was faster than ours, which is taken back if it can be: as long as we have
     /// not sent IKE_AUTH for it. The peer has sent its own, so it stays with that, and of two calls
     /// that cross one is always left. What is not signed may be worth less than what we called for.
-    fn withdraw_calls(&mut self, now: Instant, flow: Flow, sa: SaId) {
+    pub(crate) fn withdraw_calls(&mut self, now: Instant, flow: Flow, sa: SaId) {
         if self.pairs.get(&sa).is_none_or(|pair| pair.trust < Trust::Dnssec) {
             return;
         }
@@ -290,7 +290,8 @@ impl Keying {
         };
         let same_peer = pa.verified == pb.verified;
         let young = now.saturating_duration_since(pa.established) < CROSSING;
-        if a.ike == b.ike || !same_peer || pa.initiator == pb.initiator || !young {
+        let crossed = young && !pa.unanswered && pa.initiator != pb.initiator;
+        if a.ike == b.ike || !same_peer || !crossed {
             // The peer came back anew: what it asks for last is what it has.
             return Settlement::NewNow;
         }
@@ -495,7 +496,15 @@ impl Keying {
             return self.connection_call_ended(now, index, why);
         }
         let (mut failed, mut again) = (Vec::new(), Vec::new());
-        match self.calls.remove(&ike) {
+        let call = self.calls.remove(&ike);
+        if let Some(call) = &call
+            && why == End::Timeout
+            && call.flows.iter().any(|flow| self.current(*flow).is_some())
+        {
+            // It was called beside what there is: next time, others before it.
+            self.note_silent(now, call.gateway);
+        }
+        match call {
             Some(call) if call.keyed && why == End::Timeout => again = call.flows,
             Some(call) => failed = call.flows,
             None => {}

@@ -65,6 +65,17 @@ pub enum What {
         /// How much is known of the peer.
         trust: Trust,
     },
+    /// A peer does not answer under its IKE SA: what there is stays for a while, and it is called
+    /// anew beside it.
+    Silent {
+        /// Its outer address.
+        gateway: IpAddr,
+    },
+    /// It answers again: nothing was lost.
+    AnswersAgain {
+        /// Its outer address.
+        gateway: IpAddr,
+    },
     /// The outer way of a peer's pairs is another.
     Moved {
         /// Our outer address.

@@ -104,6 +104,8 @@ pub struct PeerView {
     pub speaks_for: Vec<IpAddr>,
     /// Its pairs.
     pub pairs: usize,
+    /// Whether it answers, as far as it was asked.
+    pub answers: bool,
     /// How its IKE SA's keys were agreed on, as `x25519+mlkem768`.
     pub key_exchange: Option<&'static str>,
 }
@@ -123,6 +125,7 @@ impl Keying {
             since: now.saturating_duration_since(peer.established),
             speaks_for: peer.proofs.iter().map(dnskeys::Authorized::address).collect(),
             pairs: peer.pairs.len(),
+            answers: !peer.unanswered,
             key_exchange: self.ike.key_exchange(*ike),
         };
         self.peers.keys().zip(self.peers.values()).map(view).collect()

@@ -60,6 +60,11 @@ impl Config {
                 return Err(Fault::new(format!("ike.{key}"), why));
             }
         }
+        let given = self.ike.patience;
+        if given > 3600 {
+            let why = format!("{given} is not between 0 and 3600");
+            return Err(Fault::new("ike.patience", why));
+        }
         let given = self.ike.fragment_size;
         if !(576..=9000).contains(&given) {
             let why = format!("{given} is not between 576 and 9000");

@@ -9,7 +9,7 @@ use crate::crypto::{Agreement, Group, HASH_ALGORITHMS, IkeKeys, Mix, confirm_ike
 use crate::exchange::authentication::Proof;
 use crate::exchange::ike_auth_initiator::{self, Keyed};
 use crate::exchange::ike_intermediate;
-use crate::ike_sa::{Dropped, IkeSa, IkeSaParts, Repeat};
+use crate::ike_sa::{Again, Dropped, IkeSa, IkeSaParts, Repeat};
 use crate::message::{
     ExchangeType, Header, Identification, InvalidMessage, KeyExchange, Message, Notify, NotifyType,
     Payload, Payloads,
@@ -154,7 +154,7 @@ impl InitSent {
             self.bring(turn, cookie);
             return None;
         }
-        if !self.repeat.again(turn.now) {
+        if self.repeat.again(turn.now) == Again::GiveUp {
             return Some(self.refused.map_or(End::Timeout, |refusal| refusal.why));
         }
         turn.shared.counters.retransmissions += 1;

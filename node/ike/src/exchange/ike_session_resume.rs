@@ -17,7 +17,7 @@ use crate::exchange::ike_auth_responder::HalfOpenSa;
 use crate::exchange::ike_sa_init_initiator::{self, announced_hashes, announcements, note_asked};
 use crate::exchange::ike_sa_init_responder::{echoed, note_asker};
 use crate::failure::Failure;
-use crate::ike_sa::{Dropped, IkeSa, IkeSaParts, Repeat};
+use crate::ike_sa::{Again, Dropped, IkeSa, IkeSaParts, Repeat};
 use crate::message::{
     ExchangeType, Header, Identification, InvalidMessage, Message, Notify, NotifyType, Payload,
     Payloads, Reader,
@@ -97,7 +97,7 @@ impl ResumeSent {
     /// Asks again, and soon no more: the responder may know nothing of tickets any more.
     pub(crate) fn timeout(mut self, turn: &mut Turn<'_>) -> State {
         if self.repeat.due <= turn.now {
-            if !self.repeat.again(turn.now) {
+            if self.repeat.again(turn.now) == Again::GiveUp {
                 return self.begin_anew(turn);
             }
             turn.shared.counters.retransmissions += 1;

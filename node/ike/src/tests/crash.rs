@@ -103,7 +103,7 @@ fn without_its_secret_it_is_not_believed() {
         net.nodes[0].ike.probe(now, a);
         net.settle();
         assert_eq!(net.nodes[0].ended(), []);
-        net.run(Duration::from_secs(60));
+        net.run(Duration::from_secs(120));
         assert_eq!(net.nodes[0].ended(), [End::Timeout]);
     }
 }

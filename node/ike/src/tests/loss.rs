@@ -162,3 +162,85 @@ fn a_peer_that_dies_is_noticed_by_a_probe() {
     assert!(net.nodes[1].children.is_empty());
     assert_eq!(net.nodes[1].ike.reserved(), (0, 0));
 }
+
+fn said(node: &Node, which: impl Fn(&Event) -> bool) -> usize {
+    node.events.iter().filter(|event| which(event)).count()
+}
+
+/// RFC 7296 §2.4: whatever we were asking for when the way was lost is asked for until it is there
+/// again, and nothing ends.
+#[test]
+fn an_outage_ends_nothing() {
+    type Begin = fn(&mut Ike, Instant, IkeId, SaId);
+    let begin: [Begin; 5] = [
+        |ike, now, a, _| ike.probe(now, a),
+        |ike, now, _, child| ike.rekey_child(now, child),
+        |ike, now, a, _| ike.rekey_ike(now, a),
+        |ike, now, _, child| ike.close_child(now, child),
+        |ike, now, a, _| ike.relocate(now, a, "192.0.2.77".parse().unwrap()),
+    ];
+    for (which, begin) in begin.into_iter().enumerate() {
+        // Longer than a call may take, which is half a minute here.
+        let (mut net, a, _) = Net::established();
+        let (now, child, there) = (net.now, net.nodes[0].child().id, net.nodes[1].addr);
+        net.nodes[1].addr = "203.0.113.1".parse().unwrap();
+        begin(&mut net.nodes[0].ike, now, a, child);
+        if which == 4 {
+            net.nodes[0].addr = "192.0.2.77".parse().unwrap();
+        }
+        net.run(Duration::from_secs(70));
+        let unanswered = |net: &Net| said(&net.nodes[0], |e| matches!(e, Event::Unanswered { .. }));
+        assert!((2..=4).contains(&unanswered(&net)), "{which}: {}", unanswered(&net));
+        net.nodes[1].addr = there;
+        net.run(Duration::from_secs(16));
+        let in_all = unanswered(&net);
+        assert!(net.nodes.iter().all(|n| n.ended().is_empty() && n.ike.len() == 1), "{which}");
+        assert!(said(&net.nodes[0], |e| matches!(e, Event::Alive { .. })) > 0, "{which}");
+        net.assert_children_fit();
+        assert_eq!(net.nodes[0].children.len(), usize::from(which != 3), "{which}");
+        assert_eq!(net.nodes[0].children.contains_key(&child), ![1, 3].contains(&which));
+        // It is over: nothing is said of it any more.
+        net.run(Duration::from_secs(100));
+        assert!(net.nodes.iter().all(|n| n.ended().is_empty()), "{which}");
+        assert_eq!(unanswered(&net), in_all, "{which}");
+    }
+}
+
+/// More than a dozen times over several minutes (RFC 7296 §2.4), and never long after the last.
+#[test]
+fn what_nodes_do_by_default_is_what_the_rfc_wants() {
+    let default = Config::new(public(key_pair(0)));
+    let mut net = Net::with(|config| {
+        config.retransmit_tries = default.retransmit_tries;
+        config.patience = default.patience;
+    });
+    let a = net.initiate(0, 1);
+    net.settle();
+    net.nodes[1].addr = "203.0.113.1".parse().unwrap();
+    let (now, before) = (net.now, net.seen.len());
+    net.nodes[0].ike.probe(now, a);
+    net.run(Duration::from_secs(170));
+    assert_eq!(net.nodes[0].ended(), []);
+    assert!(net.seen.len() - before > 12, "{}", net.seen.len() - before);
+    net.run(Duration::from_secs(30));
+    assert_eq!(net.nodes[0].ended(), [End::Timeout]);
+}
+
+/// Who leaves does not wait for an answer for as long: neither to its Delete, nor to what it had asked
+/// before.
+#[test]
+fn who_leaves_a_silent_peer_is_soon_gone() {
+    for asked in [None, Some(0), Some(50)] {
+        let (mut net, a, _) = Net::established();
+        net.nodes[1].addr = "203.0.113.1".parse().unwrap();
+        if let Some(before) = asked {
+            let now = net.now;
+            net.nodes[0].ike.probe(now, a);
+            net.run(Duration::from_secs(before));
+        }
+        let now = net.now;
+        net.nodes[0].ike.close(now, a);
+        net.run(Duration::from_secs(32));
+        assert_eq!(net.nodes[0].ended(), [End::Closed], "{asked:?}");
+    }
+}

@@ -1,0 +1,79 @@
+//! An established peer does not answer. Either it has lost what we have in common, and waits to be
+//! called; or the way to it is lost, and will be there again. Nobody can tell which, so both are
+//! provided for: what there is stays for as long as the IKE machine is patient, and beside it the
+//! peer is called anew. The call that is answered takes over, and an answer under the old IKE SA
+//! takes back the call.
+//!
+//! So a peer that restarted is back as soon as if the old one had been given up at once, and an
+//! outage costs nobody his pair, nor leads to what a policy says of peers that are silent.
+
+use std::time::Instant;
+
+use dnskeys::Name;
+use ike::{End, IkeId};
+use sa::{Flow, SaId};
+
+use crate::entry::Asker;
+use crate::keying::Keying;
+use crate::report::What;
+
+impl Keying {
+    /// A request under this IKE SA is unanswered for as long as a call may be, or for longer.
+    pub(crate) fn unanswered(&mut self, now: Instant, ike: IkeId) {
+        let Some(peer) = self.peers.get_mut(&ike).filter(|peer| !peer.closing) else { return };
+        let before = std::mem::replace(&mut peer.unanswered, true);
+        let (gateway, connection) = (peer.gateway, peer.connection);
+        let waiting = std::mem::take(&mut peer.waiting);
+        let pairs: Vec<SaId> = peer.pairs.iter().copied().collect();
+        self.note_silent(now, gateway);
+        if !before {
+            self.report(now, self.flow_of_any(&pairs), What::Silent { gateway });
+        }
+        if let Some(index) = connection {
+            return self.connect_anew(now, index);
+        }
+        // A child for these was asked for: it would come too late.
+        for flow in waiting {
+            self.call_again(now, flow, End::Timeout);
+        }
+        self.call_beside(pairs);
+    }
+
+    /// The peer answers under this IKE SA: it has not lost it.
+    pub(crate) fn answers_again(&mut self, now: Instant, ike: IkeId) {
+        let Some(peer) = self.peers.get_mut(&ike).filter(|peer| peer.unanswered) else { return };
+        peer.unanswered = false;
+        let (gateway, connection) = (peer.gateway, peer.connection);
+        let pairs: Vec<SaId> = peer.pairs.iter().copied().collect();
+        self.silent.remove(&gateway);
+        self.report(now, self.flow_of_any(&pairs), What::AnswersAgain { gateway });
+        if let Some(index) = connection {
+            return self.withdraw_connection_calls(now, index);
+        }
+        for sa in pairs {
+            if let Some(flow) = self.pairs.get(&sa).map(|pair| pair.flow)
+                && self.current(flow) == Some(sa)
+            {
+                self.withdraw_calls(now, flow, sa);
+            }
+        }
+    }
+
+    /// A flow that is told of for all.
+    fn flow_of_any(&self, pairs: &[SaId]) -> Option<Flow> {
+        pairs.first().and_then(|sa| self.pairs.get(sa)).map(|pair| pair.flow)
+    }
+
+    /// Calls for the flows that are sent on these pairs. Whom to call DNS says, and by which keys it
+    /// is known now.
+    pub(crate) fn call_beside(&mut self, pairs: Vec<SaId>) {
+        for sa in pairs {
+            let Some(flow) = self.pairs.get(&sa).map(|pair| pair.flow) else { continue };
+            let called = self.calls.of(flow).next().is_some();
+            let ours = self.group_of_flow(flow).initiates();
+            if self.current(flow) == Some(sa) && ours && !called {
+                self.ask(Name::reverse(flow.dst()), Asker::Elsewhere(flow));
+            }
+        }
+    }
+}
