@@ -517,8 +517,8 @@ fn name_and_detail(what: &What) -> (&'static str, Value) {
                 "records": records,
             }),
         ),
-        What::Calling { gateway } => ("calling", json!({ "gateway": gateway.to_string() })),
-        What::InitDone { gateway } => ("ike-sa-init", json!({ "gateway": gateway.to_string() })),
+        What::Calling { gateway } => ("calling", at(*gateway)),
+        What::InitDone { gateway } => ("ike-sa-init", at(*gateway)),
         What::Authenticated { gateway, identity: id, initiator } => (
             "ike-auth",
             json!({
@@ -530,10 +530,8 @@ fn name_and_detail(what: &What) -> (&'static str, Value) {
         What::Keyed { sa, trust: t } => {
             ("keyed", json!({ "pair": sa.0, "trust": trust(Some(*t)) }))
         }
-        What::Silent { gateway } => ("silent", json!({ "gateway": gateway.to_string() })),
-        What::AnswersAgain { gateway } => {
-            ("answers-again", json!({ "gateway": gateway.to_string() }))
-        }
+        What::Silent { gateway } => ("silent", at(*gateway)),
+        What::AnswersAgain { gateway } => ("answers-again", at(*gateway)),
         What::Moved { local, remote } => {
             ("moved", json!({ "local": local.to_string(), "remote": remote.to_string() }))
         }
@@ -588,6 +586,11 @@ fn name_and_detail(what: &What) -> (&'static str, Value) {
             }),
         ),
     }
+}
+
+/// Whom it is about.
+fn at(gateway: IpAddr) -> Value {
+    json!({ "gateway": gateway.to_string() })
 }
 
 /// What carries a connection.

@@ -181,7 +181,8 @@ fn an_outage_ends_nothing() {
     ];
     for (which, begin) in begin.into_iter().enumerate() {
         // Longer than a call may take, which is half a minute here.
-        let (mut net, a, _) = Net::established();
+        let (mut net, a, b) = Net::established();
+        net.nodes[1].ike.allow_moves(b, true);
         let (now, child, there) = (net.now, net.nodes[0].child().id, net.nodes[1].addr);
         net.nodes[1].addr = "203.0.113.1".parse().unwrap();
         begin(&mut net.nodes[0].ike, now, a, child);
