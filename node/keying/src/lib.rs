@@ -11,7 +11,7 @@
 //! - [`group`]: which destinations are treated how.
 //! - [`keying`]: the machine: its inputs, its one queue of outputs, its deadlines.
 //! - [`initiator`]: potential OE, pending OE and what follows (RFC 4322 §3.2).
-//! - [`own`]: what strangers see of us.
+//! - `own`: what strangers see of us.
 //! - `leases`, `pool`: who is behind a NAT gets an address of ours, and we get one of a peer's.
 //! - `client`: hosts behind a gateway, which speaks for those whose records name it.
 //! - `sources`: packets from an address that may be ours already.
@@ -21,7 +21,8 @@
 //! - [`ageing`]: what ends by time (RFC 4322 §3.2.7, §3.4).
 //! - `downgrade`: who is in the clear although it could be encrypted to.
 //! - [`memory`]: peers from before a restart.
-//! - `reload`: new groups and connections for a running node. [`uplinks`]: new addresses. [`resumption`]: old acquaintances.
+//! - `reload`: new groups and connections for a running node. [`uplinks`]: new addresses.
+//!   [`resumption`]: old acquaintances.
 //! - [`status`], [`explain`]: what a person is shown. [`report`]: what is logged.
 #![forbid(unsafe_code)]
 
