@@ -1,5 +1,6 @@
 //! Policy groups: the directory of their files, and groups of the administrator's own.
 
+use std::io::{ErrorKind::NotFound, Read as _};
 use std::path::Path;
 
 use keying::{File, Group, Groups};
@@ -98,24 +99,34 @@ impl CustomGroup {
 }
 
 impl Config {
-    /// Reads the group files. Without a directory, private-or-clear to everywhere. A bad line
-    /// anywhere, and nothing is taken at all.
+    /// Reads the group files, and logs what they do not say as it seems.
     pub(crate) fn groups(&self) -> Result<Groups, Error> {
+        let (groups, warnings) = self.groups_and_warnings()?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(groups)
+    }
+
+    /// Reads the group files. Without a directory, private-or-clear to everywhere. A bad line
+    /// anywhere, and nothing is taken at all. The warnings are one line each, for people.
+    pub(crate) fn groups_and_warnings(&self) -> Result<(Groups, Vec<String>), Error> {
         let directory = self.policy.directory.as_deref().unwrap_or_else(|| Path::new(DIRECTORY));
         let error = |file: &Path, line, why| Error { file: file.into(), line, why };
-        let mut groups = Groups::new();
-        if directory.is_dir() {
+        let (mut groups, mut warnings) = (Groups::new(), Vec::new());
+        let there = self.is_there(directory)?;
+        if there {
             let custom = self.groups.iter().filter_map(|c| Some((c.group()?, c.name.as_str())));
             let classic = Group::ALL.into_iter().map(|group| (group, group.name()));
-            for (group, name) in classic.chain(custom) {
-                self.read(&mut groups, group, name, &directory.join(name))?;
+            let all: Vec<_> = classic.chain(custom).collect();
+            for (group, name) in &all {
+                read(&mut groups, &mut warnings, *group, name, &directory.join(name))?;
             }
-        } else if self.policy.directory.is_some() {
-            let why = format!("{}: not a directory", directory.display());
-            return Err(self.error(Fault::new("policy.directory", why)));
+            let names: Vec<&str> = all.iter().map(|(_, name)| *name).collect();
+            warnings.extend(strays(directory, &names));
         }
         let default = self.policy.packetdefault.map(|name| name.0);
-        let without_files = || (!directory.is_dir()).then_some(Group::PrivateOrClear);
+        let without_files = || (!there).then_some(Group::PrivateOrClear);
         if let Some(default) = default.or_else(without_files) {
             groups.set_default(default);
         }
@@ -130,31 +141,85 @@ impl Config {
             let why = "rules for single ports need node.backend = \"userspace\"".to_owned();
             return Err(error(Path::new(&path.unwrap_or_default()), listed.line, why));
         }
-        Ok(groups)
+        Ok((groups, warnings))
     }
 
-    fn read(
-        &self,
-        groups: &mut Groups,
-        group: Group,
-        name: &str,
-        path: &Path,
-    ) -> Result<(), Error> {
-        let error = |line, why| Error { file: path.into(), line, why };
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(why) => return Err(error(None, why.to_string())),
+    /// Whether there are group files at all. Only what is not there at all means that there are none:
+    /// what cannot be looked into may close something.
+    fn is_there(&self, directory: &Path) -> Result<bool, Error> {
+        let found = std::fs::symlink_metadata(directory).and_then(|_| std::fs::metadata(directory));
+        let why = match (&found, std::fs::symlink_metadata(directory)) {
+            (Ok(found), _) if found.is_dir() => return Ok(true),
+            (Err(_), Err(why)) if why.kind() == NotFound && self.policy.directory.is_none() => {
+                return Ok(false);
+            }
+            (Err(why), _) if why.kind() != NotFound => why.to_string(),
+            (Ok(_), _) | (Err(_), _) => "not a directory".to_owned(),
         };
-        let file = File { name: name.to_owned(), path: path.display().to_string() };
-        let warnings =
-            groups.read_file(group, file, &text).map_err(|bad| error(Some(bad.line), bad.why))?;
-        for warning in warnings {
-            tracing::warn!("{}:{}: {}", path.display(), warning.line, warning.what);
-        }
-        Ok(())
+        Err(self.error(Fault::new("policy.directory", format!("{}: {why}", directory.display()))))
     }
 }
+
+/// Reads one group's file, if there is one.
+fn read(
+    groups: &mut Groups,
+    warnings: &mut Vec<String>,
+    group: Group,
+    name: &str,
+    path: &Path,
+) -> Result<(), Error> {
+    let error = |line, why| Error { file: path.into(), line, why };
+    let octets = match std::fs::read(path) {
+        Ok(octets) => octets,
+        // A link that leads nowhere is a file that is gone, and what it closed would be open.
+        Err(why) if why.kind() == NotFound && path.symlink_metadata().is_err() => return Ok(()),
+        Err(why) => return Err(error(None, why.to_string())),
+    };
+    // Comments may be older than UTF-8; in what is read, what is none is an error of its line.
+    let text = String::from_utf8_lossy(&octets);
+    let file = File { name: name.to_owned(), path: path.display().to_string() };
+    let found =
+        groups.read_file(group, file, &text).map_err(|bad| error(Some(bad.line), bad.why))?;
+    let said = |w: &keying::Warning| format!("{}:{}: {}", path.display(), w.line, w.what);
+    warnings.extend(found.iter().map(said));
+    Ok(())
+}
+
+/// Files in the directory that say something and are no group's: most likely a name is misspelt, and
+/// what the file is to close is open.
+fn strays(directory: &Path, names: &[&str]) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut strays: Vec<_> = entries
+        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()))
+        // What editors leave behind.
+        .filter(|(name, _)| !name.starts_with('.') && !name.ends_with('~'))
+        .filter(|(name, path)| !names.contains(&name.as_str()) && says_something(path))
+        .map(|(name, path)| {
+            let name = name.escape_default();
+            format!("{}: not read: no group is called {name}", path.display())
+        })
+        .collect();
+    strays.sort();
+    strays.truncate(MAX_STRAYS);
+    strays
+}
+
+/// Whether a file has a line that is no comment.
+fn says_something(path: &Path) -> bool {
+    let is_file = path.metadata().is_ok_and(|found| found.is_file());
+    let text = is_file.then(|| std::fs::File::open(path).ok()).flatten().and_then(|file| {
+        let mut start = Vec::new();
+        file.take(STRAY_OCTETS).read_to_end(&mut start).ok().map(|_| start)
+    });
+    let text = text.unwrap_or_default();
+    let mut lines = text.split(|octet| *octet == b'\n').map(<[u8]>::trim_ascii);
+    lines.any(|line| !line.is_empty() && !line.starts_with(b"#"))
+}
+
+/// A directory that is full of something else needs no line about each.
+const MAX_STRAYS: usize = 20;
+/// So much of a file that is not read is looked at: comments are shorter.
+const STRAY_OCTETS: u64 = 65_536;
 
 #[cfg(test)]
 mod tests {
@@ -224,6 +289,56 @@ mod tests {
         let directory = Directory::with("bad-line", &files);
         let error = directory.config("").unwrap().groups().unwrap_err().to_string();
         assert!(error.contains("/block:2: expected PREFIX"), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_no_group_is_told_of() {
+        let shipped = "# Direction\tProto\n#both\ttcp\tany\t22\t1023\r\n\n";
+        let files = [
+            ("privat", "10.0.0.0/8\n"),
+            ("clear", "www.example.net\n"),
+            ("portexcludes.conf", shipped),
+            ("private~", "10.0.0.0/8\n"),
+            (".private.swp", "x\n"),
+        ];
+        let directory = Directory::with("strays", &files);
+        let (_, warnings) = directory.config("").unwrap().groups_and_warnings().unwrap();
+        let said = [
+            "/clear:1: www.example.net: names are not looked up; passed over",
+            "/privat: not read: no group is called privat",
+        ];
+        assert_eq!(warnings.len(), said.len(), "{warnings:?}");
+        for (warning, said) in warnings.iter().zip(said) {
+            assert!(warning.ends_with(said), "{warning}");
+        }
+    }
+
+    /// What is there and cannot be read is not the same as nothing.
+    #[test]
+    fn what_cannot_be_read_opens_nothing() {
+        let directory = Directory::with("unreadable", &[]);
+        std::os::unix::fs::symlink("/nonexistent/private", directory.0.join("private")).unwrap();
+        let error = directory.config("").unwrap().groups().unwrap_err().to_string();
+        assert!(error.contains("/private: No such file"), "{error}");
+        std::fs::remove_file(directory.0.join("private")).unwrap();
+        std::fs::write(directory.0.join("private"), b"10.0.0.0/8 # f\xfcr alle\n").unwrap();
+        let groups = directory.config("").unwrap().groups().unwrap();
+        assert_eq!(group_of(&groups, "10.1.1.1"), Some(Group::Private));
+        std::fs::write(directory.0.join("private"), b"\n10.0.0.\xfc/8\n").unwrap();
+        let error = directory.config("").unwrap().groups().unwrap_err().to_string();
+        assert!(error.contains("/private:2: 10.0.0."), "{error}");
+
+        let link = directory.0.join("link");
+        std::os::unix::fs::symlink("/nonexistent", &link).unwrap();
+        let there = |directory: &Path| Config::default().is_there(directory);
+        assert_eq!(there(&directory.0), Ok(true));
+        assert_eq!(there(&directory.0.join("none")), Ok(false));
+        for wrong in [link, directory.0.join("private")] {
+            assert!(there(&wrong).unwrap_err().to_string().contains("not a directory"));
+        }
+        let named = format!("[policy]\ndirectory = {:?}\n", directory.0.join("none"));
+        let error = Config::parse(Path::new("x.toml"), &named).unwrap().groups().unwrap_err();
+        assert!(error.to_string().starts_with("x.toml:2: policy.directory: "), "{error}");
     }
 
     #[test]
