@@ -83,6 +83,35 @@ fn classic_directories_are_taken_as_they_are() {
     }
 }
 
+/// `verify --probe` hears the answer of a gateway that this machine has a pair with, and whose other
+/// packets in the clear are blocked.
+#[test]
+fn a_gateway_is_probed_beside_its_pair() {
+    if !can_run("a_gateway_is_probed_beside_its_pair") {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west", "east"]);
+    let setup = internet.setup("west");
+    let nodes = [setup.start(&internet.namespace("west")), {
+        let east = internet.setup("east");
+        east.start(&internet.namespace("east"))
+    }];
+    let binary = tests::oe_node().display().to_string();
+    let config = setup.write().display().to_string();
+    for address in EAST {
+        place::await_some("there is a pair", PATIENCE, || {
+            internet.ping("west", address).then_some(())
+        });
+        let words = [&binary, "verify", "--config", &config, "--probe", "--ip", address];
+        let (good, said) = place::run(&internet.namespace("west"), &words);
+        assert!(good && said.contains("IKEv2, answered after"), "{said}");
+    }
+    for mut node in nodes {
+        node.terminate();
+    }
+}
+
 #[test]
 fn what_is_wrong_is_said_in_one_line_and_nothing_is_left() {
     if !can_run("what_is_wrong_is_said_in_one_line_and_nothing_is_left") {

@@ -262,6 +262,64 @@ fn faults_name_file_line_and_column() {
     assert!(written.contains("\n1\t") && written.contains("\n3\t") && !written.contains("\n2\t"));
 }
 
+/// A list whose writer has failed leaves the zone as it stands.
+#[test]
+fn an_empty_list_replaces_nothing() {
+    let place = Place::new();
+    for list in ["", "address,name,gateway,key\n", "# nobody\n\n"] {
+        place.write("l.csv", list);
+        place.write("z", "; as it was\n");
+        let ran = zone(&place, &[&["generate", "--hosts", "l.csv", "-o", "z"], &NS[..]].concat());
+        assert_eq!(ran.code, 1);
+        assert!(ran.err.contains("l.csv: no host in it (nothing written)"), "{}", ran.err);
+        assert_eq!(place.read("z"), "; as it was\n");
+    }
+    place.write("empty", "; nothing\n");
+    let ran = zone(&place, &["check", "empty"]);
+    assert_eq!(ran.code, 0);
+    assert!(ran.out.starts_with("empty:1:1: warning: no record in it\n"), "{}", ran.out);
+    assert_eq!(zone(&place, &["check", "--strict", "empty"]).code, 1);
+}
+
+/// RFC 2181 §8; and a key that no TXT record can carry is called by its name.
+#[test]
+fn lives_and_keys_that_records_cannot_have() {
+    let place = Place::new();
+    place.key("a.pem", 2048, 1);
+    let common = ["generate", "--prefix", "192.0.2.0/30", "--key-file", "a.pem"];
+    let ran = zone(&place, &[&common[..], &NS, &["--ttl", "2147483648"]].concat());
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("--ttl"), "{}", ran.err);
+    place.write("l.csv", "192.0.2.1,a.example,self,a.pem,,,2147483648\n");
+    let ran = zone(&place, &[&["generate", "--hosts", "l.csv"], &NS[..]].concat());
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("l.csv:1:34: ttl: above 2147483647"), "{}", ran.err);
+    let made = ["keygen", "--type", "ed25519", "--output", "e.pem"];
+    run(&place, tests::oe_node(), &made).good();
+    let args = ["generate", "--prefix", "192.0.2.0/30", "--key-file", "e.pem"];
+    let ran = zone(&place, &[&args[..], &NS].concat());
+    assert!(ran.err.contains("e.pem: Ed25519: not an RSA key"), "{}", ran.err);
+}
+
+/// Who pipes a zone to `head` has made no mistake.
+#[test]
+fn a_reader_that_goes_is_told_nothing() {
+    let place = Place::new();
+    place.key("a.pem", 2048, 1);
+    let mut child = Command::new(tests::oe_node())
+        .args(["zone", "generate", "--prefix", "10.0.0.0/16", "--fragment", "--key-file"])
+        .arg(place.path("a.pem"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
 #[test]
 fn line_seven_of_many_thousands() {
     let place = Place::new();

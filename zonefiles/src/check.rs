@@ -72,8 +72,8 @@ pub enum What {
     /// Algorithm 1, or a number nobody uses.
     #[error("algorithm {0}: peers know RSA (2), ECDSA (3) and EdDSA (4)")]
     Algorithm(u8),
-    /// What only other gateways than RSA's say.
-    #[error("key is not RSA: this node and RFC 4322's peers cannot use it")]
+    /// ECDSA and EdDSA, of RFC 4025's registry.
+    #[error("key is not RSA: nodes of this kind use it, RFC 4322's peers cannot")]
     NotRsa,
     /// libreswan's reading.
     #[error("gateway in IPSECKEY: libreswan ignores all but \".\"")]

@@ -158,8 +158,13 @@ async fn tell(
 /// Puts a request to a running daemon; blocking, for the command line.
 pub(crate) fn put(path: &Path, request: &Request) -> anyhow::Result<impl std::io::Read + use<>> {
     use std::io::Write as _;
-    let mut stream = std::os::unix::net::UnixStream::connect(path)
-        .with_context(|| format!("{}: is oe-node running?", path.display()))?;
+    let mut stream = std::os::unix::net::UnixStream::connect(path).map_err(|error| {
+        let what = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => "only root may ask",
+            _ => "is oe-node running?",
+        };
+        anyhow::Error::new(error).context(format!("{}: {what}", path.display()))
+    })?;
     if *request != Request::Events {
         stream.set_read_timeout(Some(PATIENCE))?;
     }

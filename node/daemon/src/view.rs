@@ -11,7 +11,7 @@ use crate::answer::Answer;
 use crate::backend::Backend;
 use crate::config::{Backend as Plane, Config, Encapsulation, Mobike};
 use crate::hostkey::HostKey;
-use crate::kernel::{GroundConfig, XfrmConfig};
+use crate::kernel::{self, GroundConfig, XfrmConfig};
 use crate::resolver::ResolverConfig;
 use crate::userspace;
 
@@ -252,7 +252,7 @@ pub(crate) fn explanation(e: &keying::Explanation) -> Value {
         "dns": e.answers.iter().map(answer).collect::<Vec<Value>>(),
         "gateways": gateways,
         "own_record": own,
-        "next_packet": next_packet(e.next),
+        "next_packet": next_packet(e),
         "advice": advice(e),
         "destinations": destinations,
         "history": history,
@@ -286,7 +286,8 @@ fn advice(e: &keying::Explanation) -> Option<String> {
     use dnskeys::Reason;
     use keying::{NextPacket, StateName, Why};
     let address = e.address;
-    if e.connection.is_some() || e.next == NextPacket::Own {
+    let alone = kernel::is_left_alone(address);
+    if alone || e.connection.is_some() || e.next == NextPacket::Own {
         return None;
     }
     let Some(d) = e.destinations.first() else {
@@ -348,8 +349,11 @@ fn advice(e: &keying::Explanation) -> Option<String> {
     })
 }
 
-fn next_packet(next: keying::NextPacket) -> &'static str {
-    match next {
+fn next_packet(e: &keying::Explanation) -> &'static str {
+    if kernel::is_left_alone(e.address) {
+        return "is left alone: loopback, link-local, multicast and broadcast never come to us";
+    }
+    match e.next {
         keying::NextPacket::Own => "never leaves this host",
         keying::NextPacket::Clear => "goes in the clear",
         keying::NextPacket::Refused => "is refused",

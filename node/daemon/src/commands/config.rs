@@ -6,16 +6,21 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use crate::config::{Config, EXAMPLE};
+use crate::config::{Config, EXAMPLE, Error};
 
 /// Arguments of `oe-node config`.
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
+#[command(
+    after_help = "Exit status: 0 done, or nothing wrong with the configuration (warnings, on \
+                        standard error, are nothing wrong), 1 otherwise, 2 wrong options."
+)]
 pub(crate) struct Args {
     /// Print the example, which documents every key.
     #[arg(long)]
     example: bool,
-    /// Read a configuration and its policy groups, and say what is wrong with them.
+    /// Read a configuration with its policy groups and its connections' keys, and say what is wrong
+    /// with them.
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
     /// Write oe-node.service and oe-node-guard.service there, for example to /etc/systemd/system.
@@ -38,10 +43,20 @@ pub(crate) fn main(args: Args) -> ExitCode {
         let written = std::io::stdout().write_all(EXAMPLE.as_bytes());
         return written.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     };
-    match Config::load(Some(&file)).and_then(|config| config.groups()) {
-        Ok(_) => ExitCode::SUCCESS,
+    match check(&file) {
+        Ok(warnings) => {
+            super::warn(&warnings);
+            ExitCode::SUCCESS
+        }
         Err(error) => super::fail(&error),
     }
+}
+
+/// All that the daemon reads before it does anything, and the warnings that it would log.
+fn check(file: &Path) -> Result<Vec<String>, Error> {
+    let config = Config::load(Some(file))?;
+    config.connections()?;
+    Ok(config.groups_and_warnings()?.1)
 }
 
 fn write_units(directory: &Path) -> anyhow::Result<()> {

@@ -12,7 +12,7 @@ use crate::control::Request;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The destination.
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", value_parser = super::address)]
     address: IpAddr,
     #[command(flatten)]
     shown: super::Shown,

@@ -9,7 +9,7 @@ use crate::control::Request;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The destination, or a host behind us whose record is to be asked for again.
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", value_parser = super::address)]
     address: IpAddr,
     #[command(flatten)]
     daemon: super::Daemon,

@@ -78,7 +78,8 @@ pub(crate) fn main(args: Args) -> ExitCode {
 
 /// A running daemon does it itself, so that it knows; if none does, we do.
 fn set(place: &Where, up: bool) -> anyhow::Result<()> {
-    let (config, closed) = load(place)?;
+    let (config, closed, warnings) = load(place)?;
+    super::warn(&warnings);
     let Err(error) = control::ask(&config.node.control_socket, &Request::Guard { up }) else {
         return Ok(());
     };
@@ -138,7 +139,7 @@ fn nobody_listens(error: &anyhow::Error) -> bool {
 
 fn status(show: &Show) -> ExitCode {
     let look = || -> anyhow::Result<GuardView> {
-        let (config, closed) = load(&show.place)?;
+        let (config, closed, _) = load(&show.place)?;
         Ok(Either::open(&config)?.look(&closed)?)
     };
     let view = match look() {
@@ -153,14 +154,14 @@ fn status(show: &Show) -> ExitCode {
     }
 }
 
-fn load(place: &Where) -> anyhow::Result<(Config, Closed)> {
+fn load(place: &Where) -> anyhow::Result<(Config, Closed, Vec<String>)> {
     let config = Config::load(place.config.as_deref())?;
-    let groups = config.groups()?;
+    let (groups, warnings) = config.groups_and_warnings()?;
     let classes = groups.iter().map(|(prefix, group)| (prefix, group.class())).collect();
     let ported = groups.rules().filter(|(_, ports, _)| !ports.is_any());
     let ported = ported.map(|(prefix, _, group)| (prefix, group.class()));
     let between = config.between();
-    Ok((config, Closed { classes: route_classes(classes, ported), between }))
+    Ok((config, Closed { classes: route_classes(classes, ported), between }, warnings))
 }
 
 fn is_good(view: &GuardView) -> bool {

@@ -24,9 +24,9 @@ pub(crate) struct Args {
     /// published as IPSECKEY only.
     #[arg(long = "type", value_enum, default_value_t, value_name = "TYPE")]
     kind: Kind,
-    /// Length of an RSA key's modulus.
-    #[arg(long, value_enum, default_value_t)]
-    bits: Bits,
+    /// Length of an RSA key's modulus [default: 3072].
+    #[arg(long, value_enum)]
+    bits: Option<Bits>,
     /// Also print the records to publish for this gateway: the host's own address, or @FQDN.
     #[arg(long, value_name = "GW")]
     txt: Option<String>,
@@ -45,6 +45,9 @@ pub(crate) fn main(args: Args) -> ExitCode {
 
 fn run(args: &Args, out: &mut impl Write, notes: &mut impl Write) -> anyhow::Result<()> {
     let gateway = args.txt.as_deref().map(parse_gateway).transpose()?;
+    if args.kind != Kind::Rsa && args.bits.is_some() {
+        bail!("--bits is for RSA keys: the other kinds have one length each");
+    }
     let configured = Config::load(args.config.as_deref())?.key_file();
     let path = args.output.as_deref().unwrap_or(&configured);
     // Before the seconds that making it takes; the file is created exclusively all the same.
@@ -52,7 +55,7 @@ fn run(args: &Args, out: &mut impl Write, notes: &mut impl Write) -> anyhow::Res
         bail!(hostkey::HostKeyError::Exists(path.to_path_buf()));
     }
     let key = match args.kind {
-        Kind::Rsa => HostKey::generate(args.bits)?,
+        Kind::Rsa => HostKey::generate(args.bits.unwrap_or_default())?,
         other => HostKey::generate_kind(other)?,
     };
     if args.output.is_none() {
@@ -112,7 +115,7 @@ mod tests {
             output: Some(path.clone()),
             config: None,
             kind: Kind::Rsa,
-            bits: Bits::Rsa2048,
+            bits: Some(Bits::Rsa2048),
             txt: Some("192.0.2.11".to_owned()),
         };
         let (mut out, mut notes) = (Vec::new(), Vec::new());
@@ -148,7 +151,7 @@ mod tests {
                 output: Some(path.clone()),
                 config: None,
                 kind,
-                bits: Bits::default(),
+                bits: None,
                 txt: Some("192.0.2.11".to_owned()),
             };
             let (mut out, mut notes) = (Vec::new(), Vec::new());
@@ -166,13 +169,26 @@ mod tests {
     }
 
     #[test]
+    fn bits_are_rsas() {
+        let args = Args {
+            output: Some("/nonexistent/key".into()),
+            config: None,
+            kind: Kind::Ed25519,
+            bits: Some(Bits::Rsa4096),
+            txt: None,
+        };
+        let error = run(&args, &mut io::sink(), &mut io::sink()).unwrap_err();
+        assert!(error.to_string().starts_with("--bits is for RSA keys"), "{error}");
+    }
+
+    #[test]
     fn a_bad_gateway_costs_no_key() {
         let path = std::env::temp_dir().join(format!("oe-keygen-bad-{}", std::process::id()));
         let args = Args {
             output: Some(path.clone()),
             config: None,
             kind: Kind::Rsa,
-            bits: Bits::Rsa2048,
+            bits: Some(Bits::Rsa2048),
             txt: Some("west".to_owned()),
         };
         let error = run(&args, &mut io::sink(), &mut io::sink()).unwrap_err();

@@ -18,12 +18,19 @@ pub(crate) fn main(args: Args, oe_node: clap::Command) -> ExitCode {
     super::show(write(&args.directory, oe_node).map(|()| String::new()))
 }
 
-fn write(directory: &Path, mut oe_node: clap::Command) -> anyhow::Result<()> {
+fn write(directory: &Path, oe_node: clap::Command) -> anyhow::Result<()> {
     std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    let mut oe_node = without_help(oe_node);
     // Names of pages are names of commands: `oe-node-zone-generate.1`.
     oe_node.build();
-    clap_mangen::generate_to(oe_node.disable_help_subcommand(true), directory)
-        .with_context(|| directory.display().to_string())
+    clap_mangen::generate_to(oe_node, directory).with_context(|| directory.display().to_string())
+}
+
+/// Without `help` below any command: what it prints has pages already.
+fn without_help(command: clap::Command) -> clap::Command {
+    let names: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    let command = command.disable_help_subcommand(true);
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, without_help))
 }
 
 #[cfg(test)]
@@ -38,6 +45,10 @@ mod tests {
             let text = std::fs::read_to_string(directory.join(page)).expect(page);
             assert!(text.contains(".SH SYNOPSIS"), "{page}");
         }
+        let names = std::fs::read_dir(&directory).unwrap().map(|e| e.unwrap().file_name());
+        let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+        assert!(names.iter().all(|name| !name.contains("help")), "{names:?}");
+        assert!(names.contains(&"oe-node-zone-rollover-continue.1".to_owned()), "{names:?}");
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -17,6 +17,7 @@ mod verify;
 mod zone;
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -67,7 +68,7 @@ enum Command {
     Zone(zone::Args),
     /// Writes the man pages of oe-node and of each of its commands.
     Man(man::Args),
-    /// Prints the commented example configuration.
+    /// Prints the commented example configuration, checks a configuration, writes units for systemd.
     Config(config::Args),
 }
 
@@ -152,6 +153,11 @@ fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// Seconds as a cell.
+fn since(seconds: Option<&Value>) -> String {
+    format!("{:.0} s", seconds.and_then(Value::as_f64).unwrap_or_default())
+}
+
 /// A JSON value as a cell.
 fn cell(value: Option<&Value>) -> String {
     match value {
@@ -168,6 +174,18 @@ fn cell(value: Option<&Value>) -> String {
 pub(crate) fn fail(why: &impl std::fmt::Display) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "oe-node: {why}");
     ExitCode::FAILURE
+}
+
+/// Prints warnings, one line each.
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        let _ = writeln!(std::io::stderr(), "oe-node: warning: {warning}");
+    }
+}
+
+/// An address on the command line. IPv4 written as IPv6 is IPv4: no packet has it otherwise.
+fn address(text: &str) -> Result<IpAddr, std::net::AddrParseError> {
+    text.parse().map(|address: IpAddr| address.to_canonical())
 }
 
 /// Parses the command line and does what it says.

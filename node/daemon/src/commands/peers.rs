@@ -32,5 +32,21 @@ const COLUMNS: [(&str, &str); 7] = [
 fn table(answer: &Value) -> String {
     let none = Vec::new();
     let peers = answer.get("peers").and_then(Value::as_array).unwrap_or(&none);
-    super::listing(&COLUMNS, peers, |key, peer| super::cell(peer.get(key)))
+    super::listing(&COLUMNS, peers, |key, peer| match (key, peer.get(key)) {
+        ("since_s", seconds) => super::since(seconds),
+        (_, value) => super::cell(value),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_peer_on_a_line() {
+        let answer = serde_json::json!({ "peers": [{
+            "identity": "192.0.2.12", "gateway": "192.0.2.12", "called_by": "us", "since_s": 1.944,
+            "pairs": 1, "key_exchange": "x25519", "speaks_for": ["192.0.2.12"],
+        }]});
+        let text = super::table(&answer);
+        assert!(text.contains("us         2 s    1      x25519"), "{text}");
+    }
 }

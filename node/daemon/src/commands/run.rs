@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::config::Config;
+use crate::hostkey;
 
 /// Arguments of `oe-node run`.
 #[derive(clap::Args)]
@@ -21,6 +22,18 @@ pub(crate) fn main(args: Args) -> ExitCode {
     };
     match crate::run::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => super::fail(&format!("{error:#}")),
+        Err(error) => super::fail(&format!("{error:#}{}", leave(&error))),
     }
+}
+
+/// What may be missing if something was not permitted.
+fn leave(error: &anyhow::Error) -> &'static str {
+    let denied = |cause: &(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied)
+    };
+    if error.chain().any(denied) && !hostkey::own_uid().is_ok_and(|uid| uid == 0) {
+        return "; it runs as root, or with what the unit of `oe-node config --systemd` gives it";
+    }
+    ""
 }

@@ -56,9 +56,7 @@ const LEASE_COLUMNS: [(&str, &str); 3] =
 
 fn column(key: &str, object: &Value) -> String {
     match (key, object.get(key)) {
-        ("since_s", seconds) => {
-            format!("{:.0} s", seconds.and_then(Value::as_f64).unwrap_or_default())
-        }
+        ("since_s", seconds) => super::since(seconds),
         ("reason", why) => match object.get("downgraded_since_s").and_then(Value::as_f64) {
             Some(since) => format!("{}; downgraded for {since:.0} s", super::cell(why)),
             None => super::cell(why),

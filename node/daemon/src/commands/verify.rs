@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
     /// Check this address and its gateways.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = super::address)]
     ip: Vec<IpAddr>,
     /// Check every name or address in this file, one on a line, many at once ("-" for standard
     /// input).

@@ -44,5 +44,6 @@ pub(crate) use changes::Changes;
 pub(crate) use ground::{ClassChange, Ground, GroundConfig, KernelError, route_classes};
 pub(crate) use guard::{Closed, Guard, GuardView};
 pub(crate) use look::{Looked, look, metrics_to, source_towards};
+pub(crate) use plan::is_left_alone;
 pub(crate) use sysctl::forwards;
-pub(crate) use xfrm::{KernelPlane, XfrmConfig, XfrmGuard};
+pub(crate) use xfrm::{KernelPlane, XfrmConfig, XfrmGuard, hear_answers};

@@ -60,6 +60,11 @@ const NEVER: [&str; 8] = [
     "ff00::/8",
 ];
 
+/// Whether packets to this address are never ours to hold, whatever its group.
+pub(crate) fn is_left_alone(address: IpAddr) -> bool {
+    never().any(|prefix| prefix.contains(address))
+}
+
 /// Those routes of `before` that `held` has no more and that do not go by themselves: the kernel
 /// takes a route to a device away with the link or its source address.
 pub(super) fn lost<'a>(

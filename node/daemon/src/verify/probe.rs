@@ -93,6 +93,8 @@ fn prepare(gateway: IpAddr, mark: Option<u32>) -> Option<(UdpSocket, Request)> {
         // Without the privilege the probe still goes out, through the trap if there is one.
         let _ = socket.set_mark(mark);
     }
+    // And it is answered, unless a daemon of this machine has a pair with that gateway.
+    let _ = crate::kernel::hear_answers(&socket, Domain::for_address(remote));
     let any: IpAddr = match gateway {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -128,7 +128,13 @@ impl Check {
 
 impl Report {
     /// Sums up: what is wrong goes before what is unknown.
-    pub(crate) fn new(subject: String, title: String, checks: Vec<Check>) -> Self {
+    pub(crate) fn new(subject: String, title: String, mut checks: Vec<Check>) -> Self {
+        // Who looks for what has failed looks at the words in brackets.
+        for check in checks.iter_mut().filter(|check| check.status == Some(Status::Ok)) {
+            if check.notes.iter().any(|note| note.weight == Weight::Wrong) {
+                check.status = Some(Status::Failed);
+            }
+        }
         let verdict = checks.iter().map(Check::verdict).max().unwrap_or(Verdict::Well);
         Self { subject, title, checks, verdict, facts: None }
     }

@@ -1,7 +1,7 @@
 //! `oe-node zone check`: what peers would reject.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use zonefiles::check::{Checker, Counts, Severity};
@@ -11,6 +11,10 @@ use super::files;
 
 /// Arguments of `oe-node zone check`.
 #[derive(clap::Args)]
+#[command(
+    after_help = "Exit status: 0 nothing to mend, 1 errors (with --strict, warnings too), or a \
+                        file that cannot be read, 2 wrong options."
+)]
 pub(crate) struct Args {
     /// Master files; - is standard input.
     #[arg(required = true, value_name = "FILE")]
@@ -77,6 +81,9 @@ fn run(args: &Args, out: &mut impl Write) -> io::Result<bool> {
                 continue;
             }
         };
+        if counts.records == 0 && tally.errors == 0 {
+            tally.empty(args, path, out)?;
+        }
         clean &= tally.errors == 0 && !(args.strict && tally.warnings > 0);
         if !args.json {
             let Counts { records, txt, ipseckey } = counts;
@@ -106,6 +113,19 @@ impl Tally {
             return writeln!(out, "{line}");
         }
         writeln!(out, "{position}: error: {error}")
+    }
+
+    /// A file without records: whatever wrote it has most likely failed.
+    fn empty(&mut self, args: &Args, path: &Path, out: &mut impl Write) -> io::Result<()> {
+        self.warnings += 1;
+        let (file, what) = (path.display().to_string(), "no record in it");
+        if args.json {
+            let line = serde_json::json!({
+                "file": file, "line": 1, "column": 1, "severity": "warning", "what": what,
+            });
+            return writeln!(out, "{line}");
+        }
+        writeln!(out, "{file}:1:1: warning: {what}")
     }
 
     fn finding(

@@ -13,6 +13,7 @@ use super::files;
 
 /// Arguments of `oe-node zone diff`.
 #[derive(clap::Args)]
+#[command(after_help = "Exit status: 0 no difference, 1 differences, 2 that cannot be told.")]
 pub(crate) struct Args {
     /// The old version.
     #[arg(value_name = "OLD")]
@@ -41,7 +42,7 @@ pub(crate) fn main(args: &Args) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(e) => {
-            super::fail("diff", &format!("{e:#}"));
+            super::fail_unless_unread("diff", &e);
             ExitCode::from(2)
         }
     }

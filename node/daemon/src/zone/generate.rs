@@ -20,13 +20,18 @@ use output::Output;
 
 /// Arguments of `oe-node zone generate`.
 #[derive(clap::Args)]
+#[command(
+    group = clap::ArgGroup::new("whom").required(true).multiple(true),
+    after_help = "Exit status: 0 all written, 1 something was wrong and is not written (nothing at \
+                  all without --keep-going), 2 wrong options."
+)]
 pub(crate) struct Args {
     /// Every address of this prefix, or with --hosts the prefix that they must lie in.
-    #[arg(long, value_name = "PREFIX", required_unless_present = "hosts")]
+    #[arg(long, value_name = "PREFIX", group = "whom")]
     prefix: Vec<Prefix>,
     /// Customer list: CSV, JSON (.json, one object to a line) or TOML (.toml, `[[host]]`), with
     /// address, name, gateway, key, precedence, extruded-to, ttl. - is CSV on standard input.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "whom")]
     hosts: Option<PathBuf>,
     /// Who speaks for the hosts: an address, @FQDN, or self for hosts that are their own gateway.
     #[arg(long, value_name = "GW", default_value = "self", value_parser = parse_gateway)]
@@ -44,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TYPES", value_delimiter = ',', default_value = "ptr,txt,ipseckey")]
     records: Vec<Kind>,
     /// Seconds that the records may be cached.
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = seconds())]
     ttl: u32,
     /// Who reads the output.
     #[arg(long, value_enum, default_value_t = Reads::Bind)]
@@ -59,7 +64,7 @@ pub(crate) struct Args {
     #[arg(long)]
     serial: Option<u32>,
     /// Seconds that "there is no record" may be cached (SOA MINIMUM).
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = seconds())]
     minimum: u32,
     /// No SOA and NS: records to $INCLUDE in a zone that is there already.
     #[arg(long)]
@@ -121,6 +126,11 @@ enum Classless {
     None,
 }
 
+/// What a TTL may be: RFC 2181 §8.
+fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(..=i64::from(i32::MAX))
+}
+
 /// Runs the command.
 pub(crate) fn main(args: &Args) -> ExitCode {
     match Job::new(args).and_then(Job::run) {
@@ -129,10 +139,7 @@ pub(crate) fn main(args: &Args) -> ExitCode {
             say(&format!("{problems} problem{}", if problems == 1 { "" } else { "s" }));
             ExitCode::FAILURE
         }
-        Err(error) => {
-            say(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => super::fail_unless_unread("generate", &error),
     }
 }
 
@@ -257,7 +264,9 @@ impl<'a> Job<'a> {
     }
 
     fn list(&mut self, mut list: List) -> anyhow::Result<()> {
+        let mut rows = 0_u64;
         while let Some(row) = list.next(&self.defaults) {
+            rows += 1;
             let customer = match row {
                 Ok(customer) => customer,
                 Err(error) => {
@@ -278,6 +287,10 @@ impl<'a> Job<'a> {
             };
             let Customer { line, column, .. } = customer;
             self.problem(list.name(), &RowError { line, column, what })?;
+        }
+        if rows == 0 {
+            // Most likely whatever writes the list has failed, and what stands is better than nothing.
+            bail!("{}: no host in it (nothing written)", list.name());
         }
         Ok(())
     }

@@ -16,6 +16,8 @@ use dnskeys::{Gateway, Name, RsaKey};
 use zonefiles::Prefix;
 use zonefiles::generate::NameTemplate;
 
+use crate::hostkey;
+
 /// A field and where it stands; columns count from 1.
 #[derive(Clone, Debug)]
 pub(crate) struct Field {
@@ -156,7 +158,11 @@ impl KeyFiles {
             })?,
             None => defaults.precedence,
         };
+        let ttl_field = ttl;
         let ttl = number(ttl, "ttl: expected seconds")?;
+        if let (Some(field), true) = (ttl_field, ttl > Some(MAX_TTL)) {
+            return Err(field.error("ttl: above 2147483647 (RFC 2181 §8)"));
+        }
         let (line, column) = (address.line, address.column);
         Ok(Customer { line, column, prefix, name, gateway, key, precedence, ttl })
     }
@@ -198,7 +204,11 @@ impl Field {
 pub(crate) fn read_key(path: &Path) -> anyhow::Result<Arc<RsaKey>> {
     let name = path.display();
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-    let key = RsaKey::from_pem(&text).map_err(|e| anyhow::anyhow!("{name}: {e}"))?;
+    let key = RsaKey::from_pem(&text).map_err(|e| match hostkey::load_public(path) {
+        // It is in order, and no TXT record can carry it.
+        Ok(key) => anyhow::anyhow!("{name}: {}: not an RSA key", key.algorithm_name()),
+        Err(_) => anyhow::anyhow!("{name}: {e}"),
+    })?;
     Ok(Arc::new(key))
 }
 
@@ -218,5 +228,7 @@ pub(crate) fn parse_gateway(text: &str) -> Result<Gateway, String> {
 
 /// Large enough that reading is not what takes the time.
 const BUFFER: usize = 256 * 1024;
+/// RFC 2181 §8.
+const MAX_TTL: u32 = i32::MAX.unsigned_abs();
 /// A list that names more files than that reads some of them again.
 const MAX_KEY_FILES: usize = 4096;

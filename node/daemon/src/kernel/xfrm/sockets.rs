@@ -4,6 +4,10 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+use netlink_packet_core::Emitable as _;
+use netlink_packet_xfrm::{UserPolicyInfo, XFRM_POLICY_ALLOW, XFRM_POLICY_IN};
+use socket2::Domain;
+
 /// `ESPINUDP` of `UDP_ENCAP` (RFC 3948): ESP behind a UDP header.
 const ESP_IN_UDP: libc::c_int = 2;
 
@@ -14,18 +18,34 @@ const ESP_IN_UDP: libc::c_int = 2;
 /// What setsockopt says.
 pub(super) fn accept_encapsulated(socket: &impl AsFd) -> io::Result<()> {
     const UDP_ENCAP: libc::c_int = 100;
-    let value = ESP_IN_UDP;
-    let len = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or_default();
+    set(socket, libc::IPPROTO_UDP, UDP_ENCAP, &ESP_IN_UDP.to_ne_bytes())
+}
+
+/// Lets in whatever arrives for this socket, from peers too whose clear packets are blocked: a policy
+/// of the socket's own goes before all others. Takes `CAP_NET_ADMIN`.
+///
+/// # Errors
+/// What setsockopt says.
+pub(crate) fn hear_answers(socket: &impl AsFd, family: Domain) -> io::Result<()> {
+    const IP_XFRM_POLICY: libc::c_int = 17;
+    const IPV6_XFRM_POLICY: libc::c_int = 35;
+    let mut policy = UserPolicyInfo::default();
+    policy.selector.family = u16::try_from(i32::from(family)).unwrap_or_default();
+    (policy.action, policy.direction) = (XFRM_POLICY_ALLOW, XFRM_POLICY_IN);
+    let mut octets = vec![0; policy.buffer_len()];
+    policy.emit(&mut octets);
+    let (level, name) = match family {
+        Domain::IPV6 => (libc::IPPROTO_IPV6, IPV6_XFRM_POLICY),
+        _ => (libc::IPPROTO_IP, IP_XFRM_POLICY),
+    };
+    set(socket, level, name, &octets)
+}
+
+fn set(socket: &impl AsFd, level: libc::c_int, name: libc::c_int, value: &[u8]) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(value.len()).unwrap_or_default();
+    let descriptor = socket.as_fd().as_raw_fd();
     // SAFETY: the descriptor is borrowed and so open; `value` is `len` octets long and outlives
     // the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::IPPROTO_UDP,
-            UDP_ENCAP,
-            (&raw const value).cast(),
-            len,
-        )
-    };
+    let result = unsafe { libc::setsockopt(descriptor, level, name, value.as_ptr().cast(), len) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
