@@ -53,6 +53,7 @@ pub(crate) struct NewChild {
 /// Enters a child and announces it.
 pub(crate) fn child_up(established: &mut Established, turn: &mut Turn<'_>, new: NewChild) -> SaId {
     let id = turn.shared.fresh_sa_id(turn.link.id);
+    turn.shared.outward.insert((new.spi_out.get(), id));
     let life = turn.shared.config.child_life;
     // Who asked for it replaces it first; the other only if that fails.
     let rekey_in = if new.initiator { turn.shared.shortened(life) } else { life };
@@ -100,6 +101,7 @@ pub(crate) fn child_down(
 ) -> Option<Box<ChildSa>> {
     let child = established.children.remove(&id)?;
     turn.shared.children.remove(&id);
+    turn.shared.outward.remove(&(child.spi_out.get(), id));
     turn.drop_esp_spi(child.spi_in);
     turn.shared.event(Event::ChildDown { sa: id, why });
     Some(child)

@@ -22,7 +22,7 @@ use crate::exchange::{create_child_initiator, create_child_responder, informatio
 use crate::failure::Failure;
 use crate::ike_sa::{Dropped, IkeSa, Received, Repeat};
 use crate::message::{
-    Body, Delete, ExchangeType, InvalidMessage, Message, Payload, Payloads, ProtocolId,
+    Body, Delete, ExchangeType, InvalidMessage, Message, NotifyType, Payload, Payloads, ProtocolId,
 };
 use crate::peering::{Link, Queued, Turn};
 use crate::verified::Verified;
@@ -54,6 +54,8 @@ pub(crate) struct Established {
     pub(crate) gone: bool,
     /// The owner was told that the peer does not answer.
     unanswered: bool,
+    /// The peer has put off what we asked for: for the first time then, and last then.
+    put_off: Option<(Instant, Instant)>,
 }
 
 /// A request for a child between addresses of which the owner has to say who may have them.
@@ -147,6 +149,7 @@ impl Established {
             closing: false,
             gone: false,
             unanswered: false,
+            put_off: None,
         }
     }
 
@@ -300,7 +303,11 @@ impl Established {
                 ControlFlow::Continue(())
             }
             (
-                Pending::Auth | Pending::Intermediate | Pending::Liveness | Pending::DeleteUnborn,
+                Pending::Auth
+                | Pending::Intermediate
+                | Pending::Liveness
+                | Pending::TellOld
+                | Pending::DeleteUnborn,
                 _,
             ) => ControlFlow::Continue(()),
             (Pending::TellAddresses(path), _) => {
@@ -315,15 +322,41 @@ impl Established {
                 mobike::checked(self, turn, &asked, &payloads)
             }
             (Pending::CreateChild(asked), Ok(payloads)) => {
-                create_child_initiator::receive(self, turn, *asked, &payloads)
+                self.note_put_off(turn.now, &payloads);
+                create_child_initiator::receive(self, turn, *asked, &payloads)?;
+                self.close_if_out_of_step(turn)
             }
             (Pending::RekeyIke(asked), Ok(payloads)) => {
-                rekey_ike::receive(self, turn, *asked, &payloads)
+                self.note_put_off(turn.now, &payloads);
+                rekey_ike::receive(self, turn, *asked, &payloads)?;
+                self.close_if_out_of_step(turn)
             }
             (Pending::Followup(followup), Ok(payloads)) => {
                 ike_followup_ke::receive(self, turn, *followup, &payloads)
             }
         }
+    }
+
+    /// Takes note of whether the peer goes on putting us off.
+    fn note_put_off(&mut self, now: Instant, payloads: &Payloads) {
+        if payloads.error().is_none_or(|error| error.kind != NotifyType::TEMPORARY_FAILURE) {
+            self.put_off = None;
+            return;
+        }
+        let lately = |(_, last): &(Instant, Instant)| now.duration_since(*last) <= 2 * REKEY_AGAIN;
+        let first = self.put_off.filter(lately).map_or(now, |(first, _)| first);
+        self.put_off = Some((first, now));
+    }
+
+    /// Who puts us off for so long is not busy: the two of us do not agree about where the SA stands,
+    /// and it should be closed (RFC 7296 §2.25). By then the owner has been told that nothing is
+    /// renewed, and may have another.
+    fn close_if_out_of_step(&mut self, turn: &mut Turn<'_>) -> ControlFlow<End> {
+        if self.put_off.is_some_and(|(first, last)| last.duration_since(first) >= OUT_OF_STEP) {
+            let notify = NotifyType::TEMPORARY_FAILURE.0;
+            self.close(turn, End::Refused { notify, authentic: true });
+        }
+        ControlFlow::Continue(())
     }
 
     /// The peer, behind a NAT, has a new outer address: an authenticated message that is not a
@@ -622,6 +655,20 @@ impl Established {
         self.pump(turn);
     }
 
+    /// Tells the peer once that everything is gone: under the current SA, and under whatever else may
+    /// be the one that it goes on with. While the SA is being replaced that is a successor of its
+    /// making, of two that crossed; or still the old one, if our answer is on its way.
+    pub(crate) fn last_words(&mut self, turn: &mut Turn<'_>) {
+        let heard = self.current.heard;
+        let candidate = self.candidate.iter_mut().map(|candidate| &mut candidate.sa);
+        let old = self.old.iter_mut().filter(|old| !heard && old.sa.pending().is_none());
+        let others = candidate.chain(old.map(|old| &mut old.sa));
+        for sa in std::iter::once(&mut self.current).chain(others) {
+            let datagrams = sa.last_request(&[Payload::Delete(Delete::Ike)]);
+            turn.send(datagrams);
+        }
+    }
+
     /// The children go first, then the rest.
     pub(crate) fn end(mut self, turn: &mut Turn<'_>, why: End) {
         self.forget_owed(turn);
@@ -698,7 +745,7 @@ impl Established {
         let stranded = turn.is_stranded() && !self.closing;
         if let Some((datagrams, unanswered)) = self.current.repeat_or_say(turn.now) {
             turn.shared.counters.retransmissions += 1;
-            self.answer_again(turn);
+            self.ask_under_old(turn);
             turn.send(datagrams);
             if unanswered && !stranded {
                 self.unanswered = true;
@@ -723,13 +770,19 @@ impl Established {
 
     /// As long as the peer has not spoken under a successor of its making it may not have our answer
     /// that made it. It asks for that again, but where we were then; and under the successor it
-    /// cannot be told where we are.
-    fn answer_again(&self, turn: &mut Turn<'_>) {
+    /// cannot be told where we are. So it is told under the old one, which it knows in any case. To
+    /// repeat our answer unasked would do as well, and must not be done (RFC 7296 §2.1).
+    fn ask_under_old(&mut self, turn: &mut Turn<'_>) {
         if self.current.heard {
             return;
         }
-        for old in self.old.iter().filter(|old| old.sa.pending().is_none()) {
-            turn.send(old.sa.last_response().to_vec());
+        let agreed = self.mobility.agreed;
+        for old in self.old.iter_mut().filter(|old| old.sa.pending().is_none()) {
+            let payloads = mobike::whereabouts(&old.sa, turn, agreed);
+            let (exchange, about) = (ExchangeType::INFORMATIONAL, Pending::TellOld);
+            let repeat = turn.shared.repeat_patiently(turn.now);
+            let datagrams = old.sa.request(exchange, &payloads, repeat, about);
+            turn.send(datagrams);
         }
     }
 
@@ -783,5 +836,7 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 pub(crate) const REPLACED_LIFE: Duration = Duration::from_secs(60);
 /// A rekey that was refused is tried again after this long.
 pub(crate) const REKEY_AGAIN: Duration = Duration::from_secs(60);
+/// "Several minutes" (RFC 7296 §2.25).
+const OUT_OF_STEP: Duration = Duration::from_secs(300);
 /// Rekeys within [`REPLACED_LIFE`]; more is a peer that plays.
 const MAX_OLD: usize = 4;

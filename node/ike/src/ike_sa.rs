@@ -353,11 +353,6 @@ impl IkeSa {
         Ok(received)
     }
 
-    /// What the peer was answered last.
-    pub(crate) fn last_response(&self) -> &[Vec<u8>] {
-        &self.last_response
-    }
-
     fn receive_response(
         &mut self,
         header: Header,

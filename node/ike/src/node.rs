@@ -24,7 +24,7 @@ use crate::exchange::{
     Ask, Pending, create_child_responder, ike_auth_initiator, ike_auth_responder,
     ike_sa_init_initiator, ike_session_resume, mobike,
 };
-use crate::message::{Delete, ExchangeType, Header, Notify, NotifyType, Payload};
+use crate::message::{ExchangeType, Header, Notify, NotifyType, Payload};
 use crate::path::{IKE_PORT, Path};
 use crate::peering::{Link, Peering, State, Turn};
 use crate::shared::{Counters, Shared};
@@ -371,9 +371,7 @@ impl Ike {
             self.with(now, id, None, |state, turn| {
                 match state {
                     State::Established(mut established) => {
-                        let delete = [Payload::Delete(Delete::Ike)];
-                        let datagrams = established.current.last_request(&delete);
-                        turn.send(datagrams);
+                        established.last_words(turn);
                         established.end(turn, End::Closed);
                     }
                     State::AuthSent(mut sent) => {

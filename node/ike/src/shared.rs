@@ -79,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) spis: BTreeMap<u64, IkeId>,
     /// Children, by the IKE SA above them.
     pub(crate) children: BTreeMap<SaId, IkeId>,
+    /// The same children by the SPIs that their peers have chosen, of which two may be the same.
+    pub(crate) outward: BTreeSet<(u32, SaId)>,
     /// IKE SAs of whatever state, by the peer's address.
     remotes: BTreeMap<IpAddr, usize>,
     /// The same by the prefix that the address is in.
@@ -151,6 +153,7 @@ impl Shared {
             half_open: HalfOpen::default(),
             spis: BTreeMap::new(),
             children: BTreeMap::new(),
+            outward: BTreeSet::new(),
             remotes: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             esp_spis: BTreeSet::new(),

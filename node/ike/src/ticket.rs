@@ -157,18 +157,21 @@ impl Tickets {
         let key = reader.array("key").ok()?;
         let identification = reader.rest().to_vec();
         let known = Known { resumable, serial, until, identification, key };
+        (until > now && self.is_good(&known)).then_some(known)
+    }
+
+    /// It was not used before, as far as that is certain, and its holder has not had his share.
+    fn is_good(&self, known: &Known) -> bool {
         let had = self.holders.get(&known.holder()).copied().unwrap_or_default();
-        let good = until > now && had < MAX_OF_ONE && !self.may_be_used(&known);
-        good.then_some(known)
+        let used = || self.used.contains_key(&(known.until, known.serial));
+        had < MAX_OF_ONE && known.until > self.floor && !used()
     }
 
-    fn may_be_used(&self, known: &Known) -> bool {
-        known.until <= self.floor || self.used.contains_key(&(known.until, known.serial))
-    }
-
-    /// It was used, and its peer has proved that it is its own. False if it was before.
+    /// It was used, and its peer has proved that it is its own. False if it was before, or if its
+    /// holder has used up his share since this was opened: many may be opened before the first is
+    /// spent.
     pub(crate) fn spend(&mut self, known: &Known) -> bool {
-        if self.may_be_used(known) {
+        if !self.is_good(known) {
             return false;
         }
         self.used.insert((known.until, known.serial), known.holder());
@@ -280,6 +283,13 @@ mod tests {
             (given(&tickets, &mut rng, 1, NOW + 200), given(&tickets, &mut rng, 2, NOW + 100));
         assert!(!is_taken(&mut tickets, &more));
         assert!(is_taken(&mut tickets, &others));
+        // Nor by opening all of them before the first is spent.
+        let hoard: Vec<_> =
+            (0..2 * MAX_OF_ONE).map(|_| given(&tickets, &mut rng, 3, NOW + 100)).collect();
+        let opened: Vec<_> =
+            hoard.iter().map(|ticket| tickets.open(NOW, ticket).unwrap()).collect();
+        let spent = opened.iter().filter(|known| tickets.spend(known)).count();
+        assert_eq!(spent, usize::try_from(MAX_OF_ONE).unwrap());
         // When its own are over it begins anew.
         assert!(tickets.open(NOW + 100, &more).is_some());
         assert!(tickets.holders.is_empty());

@@ -163,11 +163,13 @@ pub(crate) fn choose_ike(
     proposals: &[Proposal],
     spi_len: usize,
     ke_group: u16,
+    nonce_len: usize,
 ) -> Option<(IkeSuite, Proposal)> {
     let usable = |p: &&Proposal| p.protocol == ProtocolId::IKE && p.spi.len() == spi_len;
     let look = |additional, cbc| {
         proposals.iter().filter(usable).find_map(|proposal| {
-            let (suite, exchanges) = suite_of(suites, proposal, ke_group, additional, cbc)?;
+            let (suite, exchanges) =
+                suite_of(suites, proposal, (ke_group, nonce_len), additional, cbc)?;
             (suite.additional.is_some() == additional)
                 .then(|| (suite, answer_ike(proposal.number, suite, exchanges)))
         })
@@ -203,7 +205,7 @@ fn answer_ike(number: u8, suite: IkeSuite, exchanges: Exchanges) -> Proposal {
 fn suite_of(
     suites: Suites,
     proposal: &Proposal,
-    ke_group: u16,
+    (ke_group, nonce_len): (u16, usize),
     additional: bool,
     cbc: bool,
 ) -> Option<(IkeSuite, Exchanges)> {
@@ -218,7 +220,9 @@ fn suite_of(
     let has = |kind, id| has(proposal, kind, id, None);
     let number = |cipher: &IkeCipher| cipher.number();
     let cipher = cipher_of(proposal, cbc, number, &IkeCipher::AEADS, IkeCipher::cbc)?;
-    let prf = Prf::ALL.into_iter().find(|p| has(TransformType::PRF, p.number()))?;
+    let prf = Prf::ALL
+        .into_iter()
+        .find(|p| has(TransformType::PRF, p.number()) && p.least_nonce() <= nonce_len)?;
     let group = suites
         .group(ke_group)
         .into_iter()
@@ -265,7 +269,7 @@ pub(crate) fn confirm_ike(
         (true, 3) | (false, 2) if suites.compatibility => (false, true),
         _ => return None,
     };
-    let (suite, exchanges) = suite_of(suites, proposal, 0, additional, cbc)?;
+    let (suite, exchanges) = suite_of(suites, proposal, (0, usize::MAX), additional, cbc)?;
     // What was not asked for must not be answered, not even with "none".
     let fits =
         suite.additional.is_some() == additional && exchanges.len() == usize::from(additional);

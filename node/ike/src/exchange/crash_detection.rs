@@ -163,7 +163,7 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const LOST: Ration = Ration { all: 1000, each: 50 };
 /// Told that an ESP SA is lost; they ask then, and are told once more.
 pub(crate) const UNKNOWN: Ration = Ration { all: 100, each: 10 };
-/// Heeded: each is looked for among all peers.
+/// Heeded, of those that name a child: each is a question to a peer.
 pub(crate) const HEEDED: Ration = Ration { all: 100, each: 5 };
 /// Octets of a token (RFC 6290 §4.1).
 const TOKEN: std::ops::RangeInclusive<usize> = 16..=128;

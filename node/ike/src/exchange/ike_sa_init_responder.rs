@@ -60,13 +60,12 @@ pub(crate) fn read<'a>(
     let proposals = payloads.sa.as_ref().ok_or(InvalidMessage::Missing("SA"))?;
     let ke = payloads.ke.as_ref().ok_or(InvalidMessage::Missing("KE"))?;
     let nonce = payloads.nonce.as_ref().ok_or(InvalidMessage::Missing("Nonce"))?;
+    // A nonce too short for each prf that is offered leaves none of them to choose: INVALID_SYNTAX is
+    // for what is protected (RFC 7296 §2.10, §3.10.1).
     let (suite, answer) =
-        choose_ike(suites, proposals, 0, ke.group).ok_or(Failure::NoProposalChosen)?;
+        choose_ike(suites, proposals, 0, ke.group, nonce.len()).ok_or(Failure::NoProposalChosen)?;
     if suite.group.number() != ke.group {
         return Err(Failure::InvalidKe(suite.group.number()));
-    }
-    if nonce.len() < suite.prf.least_nonce() {
-        return Err(Failure::InvalidSyntax("Nonce"));
     }
     if ke.data.len() != suite.group.public_len() {
         return Err(Failure::InvalidSyntax("KE"));

@@ -267,6 +267,19 @@ fn note_nat(established: &mut Established, turn: &mut Turn<'_>, which: Which, pa
     }
 }
 
+/// What says under an SA other than the current one where we are, to a peer that knows MOBIKE or not.
+pub(crate) fn whereabouts(sa: &IkeSa, turn: &Turn<'_>, agreed: bool) -> Vec<Payload> {
+    match (agreed, turn.link.initiator) {
+        (true, true) => {
+            let mut payloads = vec![bare(NotifyType::UPDATE_SA_ADDRESSES)];
+            payloads.extend(nat_detection(sa, turn, turn.link.path));
+            payloads
+        }
+        (true, false) => addresses(turn),
+        (false, _) => Vec::new(),
+    }
+}
+
 /// Tells the initiator, which decides, where we are (RFC 4555 §3.6).
 pub(crate) fn tell(established: &mut Established, turn: &mut Turn<'_>) {
     let (payloads, path) = (addresses(turn), turn.link.path);

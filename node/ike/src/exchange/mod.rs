@@ -50,6 +50,8 @@ pub(crate) enum Pending {
     UpdateAddresses(Box<Update>),
     /// RFC 4555: our addresses, for the peer to choose from.
     TellAddresses(Path),
+    /// Where we are, under an SA that may have no successor yet in the peer's eyes.
+    TellOld,
     /// RFC 4555: a return routability check.
     CheckAddress(Box<Update>),
     /// Delete of a child.
@@ -90,6 +92,7 @@ impl Pending {
             // While one of these is outstanding nothing is replaced, or it ends with the SA.
             Self::Auth
             | Self::Intermediate
+            | Self::TellOld
             | Self::DeleteChild(..)
             | Self::DeleteUnborn
             | Self::DeleteIke(_)

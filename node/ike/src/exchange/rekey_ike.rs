@@ -276,6 +276,7 @@ fn agree(
             | Pending::Liveness
             | Pending::UpdateAddresses(_)
             | Pending::TellAddresses(_)
+            | Pending::TellOld
             | Pending::CheckAddress(_)
             | Pending::DeleteOld
             | Pending::RekeyIke(_),
@@ -291,11 +292,9 @@ fn agree(
     let proposals = payloads.sa.as_ref().ok_or(InvalidMessage::Missing("SA"))?;
     let nonce_i = payloads.nonce.as_ref().ok_or(InvalidMessage::Missing("Nonce"))?;
     let ke = payloads.ke.as_ref().ok_or(InvalidMessage::Missing("KE"))?;
-    let (suite, mut proposal) = choose_ike(turn.shared.init_suites(), proposals, 8, ke.group)
+    let suites = turn.shared.init_suites();
+    let (suite, mut proposal) = choose_ike(suites, proposals, 8, ke.group, nonce_i.len())
         .ok_or(Failure::NoProposalChosen)?;
-    if nonce_i.len() < suite.prf.least_nonce() {
-        return Err(Failure::InvalidSyntax("Nonce"));
-    }
     let spi_i = proposals
         .iter()
         .find(|p| p.number == proposal.number)

@@ -3,8 +3,10 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use sa::SaId;
+
 use super::Ike;
-use crate::api::Datagram;
+use crate::api::{Datagram, IkeId};
 use crate::exchange::crash_detection::{HEEDED, LOST};
 use crate::exchange::ike_sa_init_responder::Digest;
 use crate::exchange::{
@@ -15,12 +17,12 @@ use crate::failure::Failure;
 use crate::half_open::Admission;
 use crate::ike_sa::{Dropped, Received};
 use crate::message::{
-    Body, Delete, ExchangeType, Header, InvalidMessage, Message, Notify, NotifyType, Payload,
-    Payloads,
+    Body, ExchangeType, Header, InvalidMessage, Message, Notify, NotifyType, Payloads,
 };
 use crate::path::Path;
 use crate::peering::{Link, Peering, State, Turn};
 use crate::shared::Shared;
+use crate::ticket::Known;
 
 impl Ike {
     /// Takes a datagram from the network.
@@ -53,11 +55,8 @@ impl Ike {
                 && !header.response
                 && matches!(message.body, Body::Clear { .. })
             {
-                let source = datagram.remote.ip();
-                // Who is nobody's peer takes no part of what peers may say.
-                if self.shared.has_remote(source)
-                    && self.shared.hints_heeded.allow(now, source, HEEDED)
-                {
+                // Who is nobody's peer is not even read.
+                if self.shared.has_remote(datagram.remote.ip()) {
                     self.hinted(now, datagram, &message);
                 }
                 return;
@@ -199,9 +198,9 @@ impl Ike {
             return self.shared.count(InvalidMessage::Missing("ticket").into());
         };
         // Shorter than its own answer would be, and nothing can be made of it.
-        if payloads.nonce.is_none() {
+        let Some(nonce) = &payloads.nonce else {
             return self.shared.count(InvalidMessage::Missing("Nonce").into());
-        }
+        };
         // What it says is looked at only once its bearer may come in: under load, not before it has
         // brought a cookie.
         if !self.admit(now, datagram, message, payloads) {
@@ -209,7 +208,9 @@ impl Ike {
         }
         let unix = self.shared.unix(now);
         let known = self.shared.tickets.as_mut().and_then(|t| t.open(unix, &ticket.data));
-        let Some(known) = known else {
+        // A nonce too short for its prf makes it of no use (RFC 7296 §2.10).
+        let fits = |known: &Known| nonce.len() >= known.resumable.suite.prf.least_nonce();
+        let Some(known) = known.filter(fits) else {
             let notify = Notify::new(NotifyType::TICKET_NACK, []);
             return self.answer_stateless(datagram, &message.header, notify);
         };
@@ -304,21 +305,24 @@ impl Ike {
     }
 
     /// A hint that cannot be trusted: the peer of one of our children may not have it any more
-    /// (RFC 7296 §1.5). All it does is to have the peer asked, now and then.
+    /// (RFC 7296 §1.5). All it does is to have the peer asked, now and then. What names no child is
+    /// not counted: it costs nothing, and takes nothing from what does.
     fn hinted(&mut self, now: Instant, datagram: Datagram<'_>, message: &Message<'_>) {
         let Body::Clear { first, octets } = message.body else { return };
         let Ok(payloads) = Payloads::read(first, octets) else { return };
         let spi = payloads.notify(NotifyType::INVALID_SPI).map(|n| n.data.as_slice());
         let Some(spi) = spi.and_then(|spi| <[u8; 4]>::try_from(spi).ok()) else { return };
-        let remote = datagram.remote.ip();
-        let found = self.peerings.iter().find(|(_, peering)| match &peering.state {
-            State::Established(e) => {
-                peering.link.path.remote.ip() == remote
-                    && e.children.values().any(|child| child.spi_out.to_be_bytes() == spi)
-            }
-            _ => false,
-        });
-        if let Some(ike) = found.map(|(ike, _)| *ike) {
+        let (spi, remote) = (u32::from_be_bytes(spi), datagram.remote.ip());
+        let named = self.shared.outward.range((spi, SaId(0))..=(spi, SaId(u64::MAX)));
+        let named = named.take(MAX_NAMESAKES).filter_map(|(_, sa)| self.shared.children.get(sa));
+        let is_at = |ike: &&IkeId| {
+            let peering = self.peerings.get(*ike);
+            peering.is_some_and(|peering| peering.link.path.remote.ip() == remote)
+        };
+        let found = named.copied().find(|ike| is_at(&ike));
+        if let Some(ike) = found
+            && self.shared.hints_heeded.allow(now, remote, HEEDED)
+        {
             self.probe(now, ike);
         }
     }
@@ -350,9 +354,7 @@ fn receive(state: State, turn: &mut Turn<'_>, message: &Message<'_>, own_spi: u6
             ControlFlow::Break(why) => {
                 if !established.gone {
                     // The peer may be of another opinion: it is told, once.
-                    let delete = [Payload::Delete(Delete::Ike)];
-                    let datagrams = established.current.last_request(&delete);
-                    turn.send(datagrams);
+                    established.last_words(turn);
                 }
                 established.end(turn, why);
                 State::Over
@@ -422,5 +424,8 @@ fn drop_unless_fragment(turn: &mut Turn<'_>, outcome: Result<Received, Dropped>)
     }
 }
 
+/// Children looked at for one SPI: of a hundred thousand that were drawn hardly two are the same, and
+/// who makes his own the same has them looked at in vain.
+const MAX_NAMESAKES: usize = 16;
 /// More peers than one node can serve, at some ten kilobytes each.
 pub(crate) const MAX_PEERINGS: usize = 1 << 16;

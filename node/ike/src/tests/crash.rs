@@ -295,3 +295,21 @@ fn a_forged_hint_costs_a_question_and_nothing_else() {
     assert_eq!(net.seen.len() - mark, 2);
     assert!(net.nodes.iter().all(|n| n.ended().is_empty() && n.children.len() == 1));
 }
+
+/// P13: whoever forges the peer's own address, and does not know its SPIs, takes nothing from what the
+/// peer itself has to say.
+#[test]
+fn a_hint_that_names_nothing_is_not_counted() {
+    let (mut net, _, _) = with_tokens();
+    let spi = net.nodes[0].child().spi_out;
+    start(&mut net, 1, Some(SECRETS[1]));
+    let (from, to) = (SocketAddr::new(addr(1), 500), SocketAddr::new(addr(0), 500));
+    for number in 1..=1000 {
+        let octets = hint(Spi::new(number + 300).unwrap());
+        net.deliver(&Packet { from, to, octets });
+    }
+    assert!(net.wire.is_empty());
+    net.deliver(&Packet { from, to, octets: hint(spi) });
+    net.settle();
+    assert_eq!(net.nodes[0].ended(), [End::PeerLost]);
+}

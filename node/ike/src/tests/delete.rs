@@ -328,3 +328,33 @@ fn without_a_nat_nobody_moves() {
     net.deliver(&packet);
     assert!(net.nodes[1].events.iter().all(|e| !matches!(e, Event::Moved { .. })));
 }
+
+/// Who goes while the IKE SA is being replaced says so under whatever the peer goes on with: a
+/// successor of the peer's making, of two that crossed, or the old one, if our answer was lost.
+#[test]
+fn who_goes_during_a_rekey_is_heard() {
+    for crossed in [false, true] {
+        let (mut net, a, b) = Net::established();
+        let now = net.now;
+        if crossed {
+            net.nodes[0].ike.rekey_ike(now, a);
+            net.collect();
+            net.wire.clear();
+        }
+        net.nodes[1].ike.rekey_ike(now, b);
+        net.collect();
+        let rekey = net.wire.pop_front().unwrap();
+        net.deliver(&rekey);
+        let answer = net.wire.pop_front().unwrap();
+        if crossed {
+            net.deliver(&answer);
+            // It has moved on, and deletes the old one.
+            net.wire.clear();
+        }
+        net.nodes[0].ike.shutdown(now);
+        net.settle();
+        assert_eq!(net.nodes[0].ended(), [End::Closed], "{crossed}");
+        assert_eq!(net.nodes[1].ended(), [End::DeletedByPeer], "{crossed}");
+        assert!(net.nodes[1].ike.is_empty());
+    }
+}

@@ -1,6 +1,7 @@
 //! CREATE_CHILD_SA: replacements of children and of the IKE SA.
 
 use super::*;
+use crate::message::{Notify, NotifyType};
 
 fn ups(node: &Node) -> Vec<&Child> {
     node.events
@@ -138,4 +139,53 @@ fn every_replacement_has_a_key_exchange_of_its_own() {
     assert!(seen.iter().all(|values| values.len() == 1), "{seen:?}");
     let fresh: std::collections::BTreeSet<_> = seen.iter().flatten().collect();
     assert_eq!(fresh.len(), 8, "four times two values");
+}
+
+/// RFC 7296 §2.25: a peer that puts us off and off is not busy. After several minutes the IKE SA is
+/// closed; the owner has been told before that nothing is renewed. Who was busy for a moment, now and
+/// again, is none.
+#[test]
+fn a_peer_that_puts_us_off_for_ever_is_left() {
+    for (ike, relents) in [(true, false), (false, false), (true, true), (false, true)] {
+        let mut net = Net::with(|config| {
+            config.ike_life = Duration::from_secs(if ike { 600 } else { 4 * 3600 });
+            config.child_life = Duration::from_secs(if ike { 7200 } else { 600 });
+            config.renews_nothing = true;
+        });
+        let a = net.initiate(0, 1);
+        net.settle();
+        let (now, child) = (net.now, net.nodes[0].child().id);
+        let mut asked = 0;
+        set_mangle(Some(Box::new(move |of, response, payloads| {
+            if of != ExchangeType::CREATE_CHILD_SA || !response {
+                return payloads;
+            }
+            asked += 1;
+            // Once in a while it says something else.
+            if relents && asked % 5 == 0 {
+                return vec![Payload::Notify(Notify::new(NotifyType::NO_ADDITIONAL_SAS, []))];
+            }
+            vec![Payload::Notify(Notify::new(NotifyType::TEMPORARY_FAILURE, []))]
+        })));
+        if ike {
+            net.nodes[0].ike.rekey_ike(now, a);
+        } else {
+            net.nodes[0].ike.rekey_child(now, child);
+        }
+        net.run(Duration::from_secs(290));
+        let case = (ike, relents);
+        assert_eq!(net.nodes[0].ended(), [], "{case:?}");
+        let told = |e: &Event| matches!(e, Event::NotRenewed { .. });
+        assert!(net.nodes[0].events.iter().any(told), "{case:?}");
+        net.run(Duration::from_secs(100));
+        set_mangle(None);
+        let notify = NotifyType::TEMPORARY_FAILURE.0;
+        let refused = vec![End::Refused { notify, authentic: true }];
+        let (ours, theirs) = (net.nodes[0].ended(), net.nodes[1].ended());
+        if relents {
+            assert_eq!((ours, theirs), (vec![], vec![]), "{case:?}");
+        } else {
+            assert_eq!((ours, theirs), (refused, vec![End::DeletedByPeer]), "{case:?}");
+        }
+    }
 }

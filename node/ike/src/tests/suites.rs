@@ -1,7 +1,9 @@
 //! Every suite that can be offered, from the first message to the last (CVE-2016-3071).
 
 use super::*;
-use crate::message::{KeyExchange, Notify, NotifyType, Proposal, TransformType};
+use crate::message::{
+    Body, KeyExchange, Message, Notify, NotifyType, Payloads, Proposal, TransformType,
+};
 
 /// One way to fill in an offer: cipher with key length, prf, HMAC, group, ESN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -229,6 +231,40 @@ fn nonces_are_as_long_as_the_prf_wants() {
                     assert_eq!(goes_on, octets == least, "{case:?}");
                 }
             }
+        }
+    }
+}
+
+/// RFC 7296 §2.10: who offers nothing but prfs that its nonce is too short for is told so.
+#[test]
+fn a_nonce_that_fits_no_prf_is_answered() {
+    for (prf, octets, ends) in [(7, 31, true), (6, 16, true), (7, 32, false), (5, 16, false)] {
+        assert_eq!(goes_on(prf, ExchangeType::IKE_SA_INIT, false, false, octets), !ends);
+        let mut net = elliptic();
+        let now = net.now;
+        net.nodes[0].ike.initiate(now, call());
+        net.collect();
+        let mut request = net.wire.pop_front().unwrap();
+        cut_nonce(&mut request.octets, octets);
+        keep_prf(&mut request.octets, prf);
+        net.deliver(&request);
+        let answer = net.wire.pop_front().expect("an answer");
+        let Body::Clear { first, octets } = Message::read(&answer.octets).unwrap().body else {
+            panic!("in the clear");
+        };
+        let payloads = Payloads::read(first, octets).unwrap();
+        let refused = payloads.notify(NotifyType::NO_PROPOSAL_CHOSEN).is_some();
+        assert_eq!((refused, payloads.sa.is_some()), (ends, !ends), "{prf}");
+    }
+}
+
+/// Makes every other prf of an offer one that nobody knows.
+fn keep_prf(message: &mut [u8], prf: u16) {
+    // Last or not, reserved, length 8, type PRF, reserved.
+    for at in 28..message.len() - 8 {
+        let [last, 0, 0, 8, 2, 0, high, low] = message[at..at + 8] else { continue };
+        if matches!(last, 0 | 3) && u16::from_be_bytes([high, low]) != prf {
+            message[at + 6..at + 8].copy_from_slice(&[0xfe, 0xfe]);
         }
     }
 }

@@ -65,7 +65,7 @@ fn every_suite_we_offer_is_one_we_can_do() {
                     [(TransformType::PRF, prf.number()), (TransformType::KE, group.number())];
                 let one = only(offer_ike(ALL, &[]), cipher.number(), cipher.integrity(), &others);
                 assert_eq!(one.len(), 1);
-                let (suite, answer) = choose_ike(ALL, &one, 0, group.number()).unwrap();
+                let (suite, answer) = choose_ike(ALL, &one, 0, group.number(), 32).unwrap();
                 assert_eq!(suite, IkeSuite { cipher, prf, group, additional: None });
                 assert_eq!(confirm_ike(ALL, &[answer], 0), Some(suite));
                 let pair = keys(prf, cipher);
@@ -142,13 +142,13 @@ fn aes_cbc_is_nobodys_choice_unless_it_is_all_there_is() {
     let reversed: Vec<_> = offer.iter().rev().cloned().collect();
     for proposals in [&offer, &reversed] {
         for suites in [AEADS, ALL] {
-            let (suite, _) = choose_ike(suites, proposals, 0, 31).unwrap();
+            let (suite, _) = choose_ike(suites, proposals, 0, 31, 32).unwrap();
             assert_eq!(suite.cipher, IkeCipher::Aes256Gcm16);
         }
     }
     let cbc = &offer[1..];
-    assert_eq!(choose_ike(AEADS, cbc, 0, 31), None);
-    let (suite, answer) = choose_ike(ALL, cbc, 0, 31).unwrap();
+    assert_eq!(choose_ike(AEADS, cbc, 0, 31, 32), None);
+    let (suite, answer) = choose_ike(ALL, cbc, 0, 31, 32).unwrap();
     assert_eq!(suite.cipher, IkeCipher::Aes256Cbc(Integrity::HmacSha2_512_256));
     assert_eq!(confirm_ike(AEADS, &[answer], 0), None);
     assert_eq!(offer_ike(AEADS, &[]).len(), 1);
@@ -162,13 +162,13 @@ fn aes_cbc_is_nobodys_choice_unless_it_is_all_there_is() {
 /// CVE-2016-5391, CVE-2014-9221.
 #[test]
 fn a_proposal_that_lacks_or_spoils_a_transform_is_not_chosen() {
-    let aead = choose_ike(AEADS, &offer_ike(AEADS, &[]), 0, 31).unwrap().1;
-    let cbc = choose_ike(ALL, &offer_ike(ALL, &[])[1..], 0, 31).unwrap().1;
+    let aead = choose_ike(AEADS, &offer_ike(AEADS, &[]), 0, 31, 32).unwrap().1;
+    let cbc = choose_ike(ALL, &offer_ike(ALL, &[])[1..], 0, 31, 32).unwrap().1;
     for whole in [&aead, &cbc] {
         for gone in 0..whole.transforms.len() {
             let mut proposal = whole.clone();
             proposal.transforms.remove(gone);
-            assert_eq!(choose_ike(ALL, &[proposal], 0, 31), None, "{gone}");
+            assert_eq!(choose_ike(ALL, &[proposal], 0, 31, 32), None, "{gone}");
         }
         let wrong = [0, 1, 64, 127, 129, 192, 255, 257, 512, 65_535].map(Some);
         for key_length in wrong.into_iter().chain([None]) {
@@ -176,13 +176,13 @@ fn a_proposal_that_lacks_or_spoils_a_transform_is_not_chosen() {
                 let good = id == 28 && key_length.is_none() && whole == &aead;
                 let mut proposal = whole.clone();
                 (proposal.transforms[0].id, proposal.transforms[0].key_length) = (id, key_length);
-                let chosen = choose_ike(ALL, &[proposal], 0, 31);
+                let chosen = choose_ike(ALL, &[proposal], 0, 31, 32);
                 assert_eq!(chosen.is_some(), good, "{id} {key_length:?}");
             }
         }
         let mut proposal = whole.clone();
         proposal.transforms[0].unknown_attribute = true;
-        assert_eq!(choose_ike(ALL, &[proposal], 0, 31), None);
+        assert_eq!(choose_ike(ALL, &[proposal], 0, 31, 32), None);
     }
     for (at, id, key_length) in [
         (0, 28, Some(256)),
@@ -194,12 +194,12 @@ fn a_proposal_that_lacks_or_spoils_a_transform_is_not_chosen() {
     ] {
         let mut proposal = aead.clone();
         (proposal.transforms[at].id, proposal.transforms[at].key_length) = (id, key_length);
-        assert_eq!(choose_ike(ALL, &[proposal], 0, 31), None, "{at} {id} {key_length:?}");
+        assert_eq!(choose_ike(ALL, &[proposal], 0, 31, 32), None, "{at} {id} {key_length:?}");
     }
     let extra = |kind: u8, id| {
         let mut proposal = aead.clone();
         proposal.transforms.push(transform(TransformType(kind), id));
-        choose_ike(ALL, &[proposal], 0, 31).is_some()
+        choose_ike(ALL, &[proposal], 0, 31, 32).is_some()
     };
     assert!(extra(3, 0) && !extra(3, 12) && !extra(5, 0) && !extra(6, 36) && !extra(200, 1));
 }
@@ -207,8 +207,8 @@ fn a_proposal_that_lacks_or_spoils_a_transform_is_not_chosen() {
 /// CVE-2014-9221: whatever number a transform has, it is known or it is not.
 #[test]
 fn every_number_of_every_transform_is_judged() {
-    let aead = choose_ike(AEADS, &offer_ike(AEADS, &[]), 0, 31).unwrap().1;
-    let cbc = choose_ike(ALL, &offer_ike(ALL, &[])[1..], 0, 31).unwrap().1;
+    let aead = choose_ike(AEADS, &offer_ike(AEADS, &[]), 0, 31, 32).unwrap().1;
+    let cbc = choose_ike(ALL, &offer_ike(ALL, &[])[1..], 0, 31, 32).unwrap().1;
     let esp = only(
         offer_esp(ALL, [0, 0, 1, 0], EspOffer::WithKe),
         (20, Some(256)),
@@ -220,7 +220,7 @@ fn every_number_of_every_transform_is_judged() {
         let ike = |whole: &Proposal, at: usize| {
             let mut proposal = whole.clone();
             proposal.transforms[at].id = id;
-            choose_ike(ALL, &[proposal], 0, id).is_some()
+            choose_ike(ALL, &[proposal], 0, id, 32).is_some()
         };
         assert_eq!(ike(&aead, 0), id == 20, "ENCR {id}");
         assert_eq!(ike(&aead, 1), [5, 6, 7].contains(&id), "PRF {id}");
@@ -229,7 +229,7 @@ fn every_number_of_every_transform_is_judged() {
         assert_eq!(ike(&aead, 2), group, "KE {id}");
         let mut modern = aead.clone();
         modern.transforms[2].id = id;
-        let modern = choose_ike(AEADS, &[modern], 0, id).is_some();
+        let modern = choose_ike(AEADS, &[modern], 0, id, 32).is_some();
         assert_eq!(modern, group && id > 16, "KE {id} without compatibility");
         assert_eq!(ike(&cbc, 0), id == 12, "ENCR {id} beside an HMAC");
         assert_eq!(ike(&cbc, 2), [12, 13, 14].contains(&id), "INTEG {id}");
@@ -279,7 +279,7 @@ fn an_answer_must_have_been_offered() {
     // AES-CBC under the number of the AEADs, and the other way round.
     for (wrong, number) in [(0, 2), (1, 1)] {
         let offer = offer_ike(ALL, &[]);
-        let (suite, mut answer) = choose_ike(ALL, &offer[wrong..=wrong], 0, 31).unwrap();
+        let (suite, mut answer) = choose_ike(ALL, &offer[wrong..=wrong], 0, 31, 32).unwrap();
         assert_eq!(confirm_ike(ALL, std::slice::from_ref(&answer), 0), Some(suite));
         answer.number = number;
         assert_eq!(confirm_ike(ALL, &[answer], 0), None);
@@ -290,4 +290,26 @@ fn an_answer_must_have_been_offered() {
     assert!(!choose_esp(AEADS, &silent, None).unwrap().0.esn);
     silent[0].transforms.retain(|t| t.kind.0 != 5);
     assert!(!choose_esp(AEADS, &silent, None).unwrap().0.esn);
+}
+
+/// RFC 7296 §2.10: of the prfs that are offered one that the nonce is long enough for.
+#[test]
+fn the_nonce_limits_the_choice_of_prf() {
+    let offer = offer_ike(ALL, &[]);
+    let chosen = |nonce| choose_ike(ALL, &offer, 0, 31, nonce).map(|(suite, _)| suite.prf);
+    for prf in Prf::ALL {
+        let others = Prf::ALL.into_iter().filter(|other| *other != prf);
+        let mut only = offer.clone();
+        for proposal in &mut only {
+            proposal.transforms.retain(|t| {
+                t.kind != TransformType::PRF || others.clone().all(|other| t.id != other.number())
+            });
+        }
+        let least = prf.least_nonce();
+        assert!(choose_ike(ALL, &only, 0, 31, least).is_some(), "{prf:?}");
+        assert_eq!(choose_ike(ALL, &only, 0, 31, least - 1), None, "{prf:?}");
+        // One is there for every nonce that may be at all.
+        assert!(chosen(least).is_some_and(|prf| prf.least_nonce() <= least));
+    }
+    assert_eq!(chosen(16), Some(Prf::HmacSha2_256));
 }
