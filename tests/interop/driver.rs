@@ -341,6 +341,7 @@ impl Driver {
             Event::Ticket { .. } => println!("Ticket"),
             Event::Alive { .. } => println!("Alive"),
             Event::Moved { envelope, .. } => println!("Moved {}", envelope.remote),
+            Event::Unanswered { .. } => println!("Unanswered"),
         }
     }
 
