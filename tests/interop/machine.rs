@@ -14,13 +14,13 @@ fn rig() -> PathBuf {
     tests::names::rigs().join("vm")
 }
 
-/// The machine, built once and kept: `OE_VM`, or a directory among the temporary ones.
-fn machine() -> Result<PathBuf, String> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+/// The machine, or why there is none and whether mirrors answer. Built once and kept: `OE_VM`, or a directory among the temporary ones.
+fn machine() -> Result<PathBuf, (String, bool)> {
+    static BUILT: OnceLock<Result<PathBuf, (String, bool)>> = OnceLock::new();
     BUILT.get_or_init(build).clone()
 }
 
-fn build() -> Result<PathBuf, String> {
+fn build() -> Result<PathBuf, (String, bool)> {
     let place = std::env::var_os("OE_VM")
         .map_or_else(|| std::env::temp_dir().join("oe-node-vm"), PathBuf::from);
     if place.join("complete").exists() {
@@ -29,15 +29,14 @@ fn build() -> Result<PathBuf, String> {
     let built = Command::new(rig().join("build.sh"))
         .arg(&place)
         .output()
-        .map_err(|error| format!("build.sh: {error}"))?;
+        .map_err(|error| (format!("build.sh: {error}"), true))?;
     if !built.status.success() {
         let said = String::from_utf8_lossy(&built.stderr);
-        return Err(format!(
-            "the virtual machine cannot be built: {}",
-            said.lines().last().unwrap_or("no reason given")
-        ));
+        let why = said.lines().last().unwrap_or("no reason given");
+        let why = format!("the virtual machine cannot be built: {why}");
+        return Err((why, tests::mirrors_answer()));
     }
-    std::fs::write(place.join("complete"), "").map_err(|error| error.to_string())?;
+    std::fs::write(place.join("complete"), "").map_err(|error| (error.to_string(), true))?;
     Ok(place)
 }
 
@@ -77,9 +76,7 @@ pub(crate) fn tell(test: &str, script: &str, stories: &[&str]) {
     let machine = match machine() {
         Ok(machine) => machine,
         Err(why) => {
-            // A mirror that does not answer is nobody's mistake.
-            tests::absent(test, &why);
-            return;
+            return tests::unmade(test, &why.0, why.1);
         }
     };
     let place = std::env::temp_dir().join(format!("oe-vm-{}-{test}", std::process::id()));

@@ -31,23 +31,22 @@ pub(crate) fn can_run_with_names(test: &str) -> bool {
 /// The same for a test whose strongSwan knows ML-KEM, which the installed one does not. Gives what
 /// runs that.
 pub(crate) fn can_run_with_newer(test: &str) -> Option<&'static Path> {
-    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    static FOUND: OnceLock<Result<PathBuf, (String, bool)>> = OnceLock::new();
     if !can_run(test) {
         return None;
     }
     match FOUND.get_or_init(newer_strongswan) {
         Ok(charon) => Some(charon),
         Err(why) => {
-            // A mirror that does not answer is nobody's mistake.
-            tests::absent(test, why);
+            tests::unmade(test, &why.0, why.1);
             None
         }
     }
 }
 
 /// Unpacked from Debian's packages once and kept: `OE_STRONGSWAN6`, or a directory among the
-/// temporary ones.
-fn newer_strongswan() -> Result<PathBuf, String> {
+/// temporary ones. If not, why not, and whether the mirror answers.
+fn newer_strongswan() -> Result<PathBuf, (String, bool)> {
     let place = std::env::var_os("OE_STRONGSWAN6")
         .map_or_else(|| std::env::temp_dir().join("oe-strongswan6"), PathBuf::from);
     let (charon, complete) = (place.join("charon"), place.join("complete"));
@@ -55,18 +54,23 @@ fn newer_strongswan() -> Result<PathBuf, String> {
         return Ok(charon);
     }
     if let Some(why) = tests::missing(&["apt-get", "dpkg"]) {
-        return Err(why);
+        return Err((why, true));
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/interop/strongswan6.sh");
-    let made = Command::new(script).arg(&place).output().map_err(|error| error.to_string())?;
+    let made =
+        Command::new(script).arg(&place).output().map_err(|error| (error.to_string(), true))?;
     if !made.status.success() {
         let said = String::from_utf8_lossy(&made.stderr);
         let why = said.lines().last().unwrap_or("no reason given");
-        return Err(format!("strongSwan 6 cannot be had: {why}"));
+        let answers = made.status.code() != Some(NO_MIRROR);
+        return Err((format!("strongSwan 6 cannot be had: {why}"), answers));
     }
-    std::fs::write(complete, "").map_err(|error| error.to_string())?;
+    std::fs::write(complete, "").map_err(|error| (error.to_string(), true))?;
     Ok(charon)
 }
+
+/// How strongswan6.sh ends if what it wants cannot be fetched.
+const NO_MIRROR: i32 = 75;
 
 fn strongswan_rig() -> PathBuf {
     tests::names::rigs().join("strongswan")

@@ -3,6 +3,7 @@
 # Debian whose strongSwan has it is 14 ("forky"). Nothing is installed and apt's own state is left
 # alone. DEST receives usr/ with charon, its plugins and every library it needs, and `charon`, which
 # runs it; the mount namespace that `ip netns exec` makes has usr/ in place of the machine's.
+# Exits with 75 if they cannot be fetched.
 # usage: strongswan6.sh DEST
 set -eu
 suite=forky
@@ -25,9 +26,9 @@ apt() {
         -o APT::Sandbox::User=root -o Acquire::Languages=none \
         -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false "$@"
 }
-apt -o APT::Update::Error-Mode=any update
+apt -o APT::Update::Error-Mode=any update || exit 75
 # shellcheck disable=SC2086 # a list
-(cd "$work/packages" && apt download $packages)
+(cd "$work/packages" && apt download $packages) || exit 75
 for package in "$work"/packages/*.deb; do dpkg -x "$package" "$work/root"; done
 rm -rf "$work/root/usr/share" "$dest/usr"
 mv "$work/root/usr" "$dest/usr"

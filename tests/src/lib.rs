@@ -75,6 +75,37 @@ pub fn absent(test: &str, why: &str) {
         .status();
 }
 
+/// What was to be made of packages could not be made: absent if that is a mirror that does not answer,
+/// which is nobody's mistake, and otherwise skipped.
+///
+/// # Panics
+/// If it is not the mirror, although `OE_MUST_RUN` says that nothing is missing here.
+pub fn unmade(test: &str, why: &str, mirror_answers: bool) {
+    if mirror_answers {
+        let _ = skipped(test, Some(why.to_owned()));
+    } else {
+        absent(test, &format!("{why} (no mirror answers)"));
+    }
+}
+
+/// Whether this machine's package mirrors answer. Nothing of apt's own state is touched.
+#[must_use]
+pub fn mirrors_answer() -> bool {
+    let place = std::env::temp_dir().join(format!("oe-mirrors-{}", std::process::id()));
+    if std::fs::create_dir_all(place.join("partial")).is_err() {
+        return true;
+    }
+    let asked = Command::new("timeout")
+        .args(["120", "apt-get", "-qq", "-o", "APT::Update::Error-Mode=any"])
+        .args(["-o", "APT::Sandbox::User=root", "-o", "Dir::Cache::pkgcache="])
+        .args(["-o", "Dir::Cache::srcpkgcache=", "-o"])
+        .arg(format!("Dir::State::lists={}", place.display()))
+        .arg("update")
+        .output();
+    let _ = std::fs::remove_dir_all(&place);
+    asked.is_ok_and(|asked| asked.status.success())
+}
+
 #[cfg(test)]
 mod tests {
     /// In a process of its own, which has those variables.
@@ -82,16 +113,29 @@ mod tests {
     fn a_skip_is_listed_and_can_be_made_a_failure() {
         let inside = "OE_TESTS_INSIDE";
         if std::env::var_os(inside).is_some() {
-            assert!(super::skipped("some test", Some("it may not".to_owned())));
+            match std::env::var("OE_TESTS_MIRROR").as_deref() {
+                Ok(answers) => super::unmade("some test", "it may not", answers == "1"),
+                Err(_) => assert!(super::skipped("some test", Some("it may not".to_owned()))),
+            }
             return;
         }
         let list = std::env::temp_dir().join(format!("oe-skipped-{}", std::process::id()));
-        for (must, passes) in [(false, true), (true, false)] {
+        for (must, mirror, passes) in [
+            (false, None, true),
+            (true, None, false),
+            // What a mirror is to blame for fails nowhere, and a rig that is broken does.
+            (true, Some("0"), true),
+            (true, Some("1"), false),
+            (false, Some("1"), true),
+        ] {
             let mut command = std::process::Command::new(std::env::current_exe().unwrap());
             command.args(["a_skip_is_listed_and_can_be_made_a_failure", "--nocapture"]);
             command.env(inside, "1").env("OE_SKIPPED", &list).env_remove("OE_MUST_RUN");
             if must {
                 command.env("OE_MUST_RUN", "1");
+            }
+            if let Some(answers) = mirror {
+                command.env("OE_TESTS_MIRROR", answers);
             }
             let ran = command.output().unwrap();
             let said = String::from_utf8_lossy(&ran.stderr);
@@ -100,6 +144,11 @@ mod tests {
         }
         let listed = std::fs::read_to_string(&list).unwrap();
         let _ = std::fs::remove_file(&list);
-        assert_eq!(listed, "skipped: some test: it may not\n");
+        assert_eq!(
+            listed,
+            "skipped: some test: it may not\n\
+             skipped: some test: it may not (no mirror answers)\n\
+             skipped: some test: it may not\n"
+        );
     }
 }
