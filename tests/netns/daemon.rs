@@ -476,7 +476,7 @@ fn one_line_for_each_decision() {
     internet.serve_dns(&["west", "east"]);
     let _east = internet.setup("east").start(&internet.namespace("east"));
     let mut setup = internet.setup("west");
-    "warn,oe_node=info".clone_into(&mut setup.log);
+    "error,oe_node=info".clone_into(&mut setup.log);
     setup.policies.push(("private", "203.0.113.99/32\n"));
     let node = setup.start(&internet.namespace("west"));
     for _ in 0..3 {

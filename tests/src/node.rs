@@ -121,7 +121,7 @@ impl Setup {
         let mut command = self.command(namespace);
         let log_level = if self.quiet { "warn" } else { &self.log };
         // The daemon's own default.
-        let log_level = if self.plain { "warn,oe_node=info" } else { log_level };
+        let log_level = if self.plain { "error,oe_node=info" } else { log_level };
         let log = File::options().create(true).append(true).open(self.directory.join("log"));
         let Ok(log) = log else { panic!("log: {log:?}") };
         let Ok(copy) = log.try_clone() else { panic!("log") };

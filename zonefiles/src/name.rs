@@ -34,7 +34,7 @@ pub enum NameError {
     #[error("bad escape: expected \\X or \\DDD up to 255")]
     Escape,
     /// `www` where no `$ORIGIN` is known.
-    #[error("relative name without an origin")]
+    #[error("relative name without an origin ($ORIGIN)")]
     Relative,
     /// Wire form: a pointer, a truncated label.
     #[error("malformed wire form of a name")]

@@ -83,7 +83,7 @@ pub(crate) enum HostKeyError {
     #[error("{}: no such file; make a key with: oe-node keygen", .0.display())]
     Missing(PathBuf),
     /// There is none any more.
-    #[error("{}: no such file, and a node has run here with one ({} tells): put it back, or make another, which has to be published anew, with: oe-node keygen --key-file {}", path.display(), trace.display(), path.display())]
+    #[error("{}: no such file, and a node has run here with one ({} tells): put it back, or make another, which has to be published anew, with: oe-node keygen --output {}", path.display(), trace.display(), path.display())]
     Lost {
         /// The file.
         path: PathBuf,

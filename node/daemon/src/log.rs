@@ -18,11 +18,16 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Starts logging; a second call changes nothing.
 pub(crate) fn start() {
-    let filter = EnvFilter::try_from_env("OE_NODE_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("warn,oe_node=info"));
+    let wanted = std::env::var("OE_NODE_LOG").unwrap_or_else(|_| DEFAULT.to_owned());
+    let filter = EnvFilter::try_new(&wanted);
+    let wrong = filter.as_ref().err().map(ToString::to_string);
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let colours = std::io::stderr().is_terminal();
     // A test in the same process may have been first.
     let _ = tracing::subscriber::set_global_default(subscriber(filter, std::io::stderr, colours));
+    if let Some(why) = wrong {
+        tracing::warn!("OE_NODE_LOG: {why}");
+    }
 }
 
 fn subscriber<W>(filter: EnvFilter, writer: W, colours: bool) -> impl Subscriber + Send + Sync
@@ -94,6 +99,8 @@ impl Kind {
     }
 }
 
+/// Our own lines. What libraries warn of is whole messages of strangers', a kilobyte a line.
+const DEFAULT: &str = "error,oe_node=info";
 /// One line of a kind may come so often in the long run: 10 a second are a gigabyte in ten days.
 const EVERY: Duration = Duration::from_millis(100);
 /// And so many at once: a host that starts decides about all whom it knows.

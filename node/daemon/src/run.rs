@@ -487,10 +487,13 @@ impl Node {
     fn reread(&mut self) -> Result<serde_json::Value, config::Error> {
         let new = self.config.reread()?;
         let config = self.config.following(&new)?;
-        let (groups, connections) = (config.groups()?, config.connections()?);
+        let ((groups, told), connections) = (config.groups_and_warnings()?, config.connections()?);
         config.check_pool_against(self.backend.local_addresses())?;
         let restart = self.config.restart_for(&new);
         let warning = hostkey::warning(&new, self.signers.public());
+        for warning in &told {
+            tracing::warn!("{warning}");
+        }
         let now = Instant::now();
         if config.serve != self.config.serve {
             if let Err(error) = self.backend.set_served(config.served()) {
@@ -529,6 +532,7 @@ impl Node {
             "leases_ended": done.leases_ended,
             "restart": restart,
             "warning": warning,
+            "policy_warnings": told,
         }))
     }
 

@@ -79,7 +79,9 @@ pub(crate) fn main(args: Args) -> ExitCode {
 /// A running daemon does it itself, so that it knows; if none does, we do.
 fn set(place: &Where, up: bool) -> anyhow::Result<()> {
     let (config, closed, warnings) = load(place)?;
-    super::warn(&warnings);
+    if up {
+        super::warn(&warnings);
+    }
     let Err(error) = control::ask(&config.node.control_socket, &Request::Guard { up }) else {
         return Ok(());
     };

@@ -208,3 +208,80 @@ pub(crate) fn main() -> ExitCode {
         Command::Config(args) => config::main(args),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use clap::CommandFactory as _;
+
+    /// Files below a directory with one of these endings.
+    fn files(directory: &Path, endings: &[&str], found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(directory).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                files(&path, endings, found);
+            } else if path.extension().is_some_and(|e| endings.iter().any(|ending| e == *ending)) {
+                found.push(path);
+            }
+        }
+    }
+
+    /// What a text says of the command line: the first thing that is not so, and how many were looked
+    /// at.
+    fn wrong(text: &str, cli: &clap::Command) -> (Option<String>, usize) {
+        let mut options = 0;
+        for (at, _) in text.match_indices("oe-node ") {
+            let quoted = text[..at].ends_with('`');
+            let said =
+                text[at + 8..].split(['`', '"', '\n', ';', '|', '(', ')', '#']).next().unwrap();
+            let said = said.split("oe-node").next().unwrap();
+            let mut command = cli;
+            let mut words = said.split_whitespace().peekable();
+            while let Some(sub) = words.peek().and_then(|word| command.find_subcommand(word)) {
+                command = sub;
+                words.next();
+            }
+            let is_word = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase());
+            if command.get_name() == "oe-node" {
+                match words.peek().filter(|word| quoted && is_word(word)) {
+                    Some(word) => return (Some(format!("no command {word}: {said}")), options),
+                    None => continue,
+                }
+            }
+            for option in words.filter_map(|word| word.strip_prefix("--")) {
+                let name =
+                    option.split(|c: char| !c.is_ascii_lowercase() && c != '-').next().unwrap();
+                let known = |arg: &clap::Arg| {
+                    arg.get_long() == Some(name)
+                        || arg.get_all_aliases().is_some_and(|all| all.contains(&name))
+                };
+                options += 1;
+                if name != "help" && !command.get_arguments().any(known) {
+                    return (Some(format!("no option --{name}: {said}")), options);
+                }
+            }
+        }
+        (None, options)
+    }
+
+    /// Remedies, manuals and examples name commands and options that there are.
+    #[test]
+    fn what_is_said_of_the_command_line_is_so() {
+        let cli = super::Cli::command();
+        assert!(wrong("`oe-node frobnicate`", &cli).0.is_some());
+        assert!(wrong("with: oe-node keygen --key-file x", &cli).0.is_some());
+        assert!(wrong("`oe-node zone rollover start --tsig x`, oe-node is", &cli).0.is_none());
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut all = vec![root.join("README.md")];
+        files(&root.join("docs"), &["md"], &mut all);
+        files(&root.join("node/daemon/src"), &["rs", "toml", "service"], &mut all);
+        let mut options = 0;
+        for path in all.iter().filter(|path| !path.ends_with("commands/mod.rs")) {
+            let (fault, looked_at) = wrong(&std::fs::read_to_string(path).unwrap(), &cli);
+            assert_eq!(fault, None, "{}", path.display());
+            options += looked_at;
+        }
+        assert!(options > 40, "{options}");
+    }
+}

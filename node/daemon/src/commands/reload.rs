@@ -51,7 +51,8 @@ fn text(done: &Value) -> String {
     if !keys.is_empty() {
         text.push_str(&format!("in force after a restart only: {}\n", keys.join(", ")));
     }
-    if let Some(warning) = done.get("warning").and_then(Value::as_str) {
+    let told = done.get("policy_warnings").and_then(Value::as_array).into_iter().flatten();
+    for warning in told.chain(done.get("warning")).filter_map(Value::as_str) {
         text.push_str(&format!("warning: {warning}\n"));
     }
     text
@@ -72,10 +73,12 @@ mod tests {
         done["connections_gone"] = 1.into();
         done["leases_ended"] = 3.into();
         done["restart"] = serde_json::json!(["node.mark", "ike.mobike"]);
+        done["policy_warnings"] = serde_json::json!(["privat: not read"]);
         done["warning"] = "node.key: gone".into();
         let more = "0 connections new, 1 gone\n\
             3 leases ended\n\
             in force after a restart only: node.mark, ike.mobike\n\
+            warning: privat: not read\n\
             warning: node.key: gone\n";
         assert_eq!(text(&done), format!("{plain}{more}"));
     }

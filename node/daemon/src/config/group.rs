@@ -126,6 +126,9 @@ impl Config {
             warnings.extend(strays(directory, &names));
         }
         let default = self.policy.packetdefault.map(|name| name.0);
+        if there && default.is_none() {
+            warnings.extend(uncovered(directory, &groups));
+        }
         let without_files = || (!there).then_some(Group::PrivateOrClear);
         if let Some(default) = default.or_else(without_files) {
             groups.set_default(default);
@@ -202,6 +205,22 @@ fn strays(directory: &Path, names: &[&str]) -> Vec<String> {
     strays.sort();
     strays.truncate(MAX_STRAYS);
     strays
+}
+
+/// What no file names is in the clear as soon as there are files: who wrote the first one may not
+/// expect that.
+fn uncovered(directory: &Path, groups: &Groups) -> Option<String> {
+    let everything = [sa::Prefix::ALL_V4, sa::Prefix::ALL_V6];
+    let left = everything.iter().filter(|all| !groups.iter().any(|(prefix, _)| prefix == **all));
+    let left: Vec<String> = left.map(ToString::to_string).collect();
+    (!left.is_empty()).then(|| {
+        format!(
+            "{}: no file has {}: what no file names goes in the clear (say so with \
+             policy.packetdefault, or list it)",
+            directory.display(),
+            left.join(" or ")
+        )
+    })
 }
 
 /// Whether a file has a line that is no comment.
@@ -306,11 +325,19 @@ mod tests {
         let said = [
             "/clear:1: www.example.net: names are not looked up; passed over",
             "/privat: not read: no group is called privat",
+            ": no file has 0.0.0.0/0 or ::/0: what no file names goes in the clear (say so with \
+             policy.packetdefault, or list it)",
         ];
         assert_eq!(warnings.len(), said.len(), "{warnings:?}");
         for (warning, said) in warnings.iter().zip(said) {
             assert!(warning.ends_with(said), "{warning}");
         }
+        std::fs::write(directory.0.join("private-or-clear"), "0.0.0.0/0\n").unwrap();
+        let config = directory.config("").unwrap();
+        assert!(config.groups_and_warnings().unwrap().1.iter().any(|w| w.contains(" has ::/0:")));
+        let config = directory.config("packetdefault = \"clear\"\n").unwrap();
+        let (_, warnings) = config.groups_and_warnings().unwrap();
+        assert!(!warnings.iter().any(|warning| warning.contains("no file has")), "{warnings:?}");
     }
 
     /// What is there and cannot be read is not the same as nothing.

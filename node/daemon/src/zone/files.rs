@@ -46,8 +46,17 @@ fn tracked_reader(
 
 /// A whole zone. Every problem is in the error.
 pub(crate) fn read_zone(path: &Path, origin: Option<Name>) -> anyhow::Result<Zone> {
-    read_zone_of(path, origin).1
+    let named = origin.is_some();
+    read_zone_of(path, origin).1.map_err(|error| match error.downcast_ref::<NoZone>() {
+        Some(NoZone(_)) if !named => anyhow::anyhow!("{error}; give --origin"),
+        _ => error,
+    })
 }
+
+/// A file without the record that says of which zone it is.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}: no SOA, so it is unknown which zone this is")]
+struct NoZone(String);
 
 /// The same, and the files it was made from, whether or not it could be.
 pub(crate) fn read_zone_of(
@@ -75,7 +84,7 @@ fn collect(path: &Path, reader: Reader, origin: Option<Name>) -> anyhow::Result<
     }
     let soa = records.iter().find(|r| r.rtype == Rtype::SOA).map(|r| r.owner.clone());
     let Some(origin) = soa.or(origin) else {
-        bail!("{}: no SOA, so it is unknown which zone this is; give --origin", path.display());
+        bail!(NoZone(path.display().to_string()));
     };
     Ok(Zone { origin, records })
 }
