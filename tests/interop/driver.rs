@@ -173,6 +173,7 @@ impl Driver {
             resumption: true,
             fragment_size: setting("FRAGMENT_SIZE", "1280").parse().expect("octets"),
             retransmit_tries: setting("TRIES", "5").parse().expect("number"),
+            patience: Duration::ZERO,
             compatibility: setting("COMPATIBILITY", "no") == "yes",
             post_quantum: setting("POST_QUANTUM", "yes") == "yes",
             ..Config::new(pair.public())

@@ -204,7 +204,13 @@ impl Established {
             turn.shared.count(Dropped::Stray);
             return ControlFlow::Continue(());
         };
-        match self.sa_mut(which).receive(message) {
+        let received = self.sa_mut(which).receive(message);
+        if self.unanswered && matches!(received, Ok(Received::Request(..) | Received::Repeated(_)))
+        {
+            // There is a way again.
+            self.current.hasten(turn.now);
+        }
+        match received {
             Err(dropped) => {
                 turn.shared.count(dropped);
                 ControlFlow::Continue(())

@@ -106,6 +106,14 @@ impl Repeat {
         Self { until: Some(until), ..self }
     }
 
+    /// There is reason to believe that an answer can be had now: what was not sent just now is due.
+    fn hasten(&mut self, now: Instant) {
+        let left = self.due.saturating_duration_since(now);
+        if self.interval.saturating_sub(left) >= JUST_NOW {
+            self.due = self.due.min(now);
+        }
+    }
+
     /// What to do now. The interval doubles.
     pub(crate) fn again(&mut self, now: Instant) -> Again {
         let again = match (self.left.checked_sub(1), self.until) {
@@ -316,6 +324,13 @@ impl IkeSa {
         (again != Again::GiveUp).then(|| (outstanding.datagrams.clone(), said))
     }
 
+    /// The outstanding request is due at once, unless it was sent just now.
+    pub(crate) fn hasten(&mut self, now: Instant) {
+        if let Some(outstanding) = &mut self.outstanding {
+            outstanding.repeat.hasten(now);
+        }
+    }
+
     /// The outstanding request once more, with all its tries before it: it goes another way.
     pub(crate) fn begin_anew(&mut self, repeat: Repeat) -> Option<Vec<Vec<u8>>> {
         let outstanding = self.outstanding.as_mut()?;
@@ -467,6 +482,8 @@ struct Part {
 const SK_HEADER: usize = 4;
 const SKF_HEADER: usize = 8;
 
+/// Long enough for an answer from anywhere.
+const JUST_NOW: Duration = Duration::from_secs(1);
 /// What an established IKE SA asks is never repeated later than this: a way that is there again is
 /// found soon, and in three minutes it is asked more than a dozen times (RFC 7296 §2.4).
 const MAX_INTERVAL: Duration = Duration::from_secs(15);

@@ -323,6 +323,13 @@ impl Ike {
         if let Some(ike) = found
             && self.shared.hints_heeded.allow(now, remote, HEEDED)
         {
+            // What it is asked already it is asked again, and need not wait for its turn.
+            self.with(now, ike, None, |mut state, turn| {
+                if let State::Established(established) = &mut state {
+                    established.current.hasten(turn.now);
+                }
+                state
+            });
             self.probe(now, ike);
         }
     }

@@ -313,3 +313,31 @@ fn a_hint_that_names_nothing_is_not_counted() {
     net.settle();
     assert_eq!(net.nodes[0].ended(), [End::PeerLost]);
 }
+
+/// P16: it was away for so long that it is asked seldom; when it is back and says that it has lost
+/// us, it is asked at once. Nobody has it asked more often than once a second by saying so.
+#[test]
+fn a_hint_does_not_wait_for_the_next_repetition() {
+    let (mut net, a, _) = with_tokens();
+    let spi = net.nodes[0].child().spi_out;
+    net.nodes[1].addr = "203.0.113.1".parse().unwrap();
+    let now = net.now;
+    net.nodes[0].ike.probe(now, a);
+    // Half a minute of doubling, and then one each fifteen seconds.
+    net.run(Duration::from_secs(33));
+    let (from, to) = (SocketAddr::new(addr(1), 500), SocketAddr::new(addr(0), 500));
+    let forged = Packet { from, to, octets: hint(spi) };
+    let mark = net.seen.len();
+    for _ in 0..30 {
+        net.deliver(&forged);
+        net.run(Duration::from_millis(100));
+    }
+    assert!((1..=3).contains(&(net.seen.len() - mark)), "{}", net.seen.len() - mark);
+    assert_eq!(net.nodes[0].ended(), []);
+    net.run(Duration::from_secs(2));
+    start(&mut net, 1, Some(SECRETS[1]));
+    net.nodes[1].addr = addr(1);
+    net.deliver(&forged);
+    net.run(Duration::from_millis(1));
+    assert_eq!(net.nodes[0].ended(), [End::PeerLost]);
+}

@@ -245,3 +245,19 @@ fn who_leaves_a_silent_peer_is_soon_gone() {
         assert_eq!(net.nodes[0].ended(), [End::Closed], "{asked:?}");
     }
 }
+
+/// Who asks us has a way to us, and most likely we have one to it.
+#[test]
+fn a_peer_that_asks_is_asked_at_once() {
+    let (mut net, a, b) = Net::established();
+    let (now, there) = (net.now, net.nodes[1].addr);
+    net.nodes[1].addr = "203.0.113.1".parse().unwrap();
+    net.nodes[0].ike.probe(now, a);
+    net.run(Duration::from_secs(33));
+    net.nodes[1].addr = there;
+    let (now, alive) = (net.now, |e: &Event| matches!(e, Event::Alive { .. }));
+    assert_eq!(said(&net.nodes[0], alive), 0);
+    net.nodes[1].ike.probe(now, b);
+    net.run(Duration::from_millis(1));
+    assert!(said(&net.nodes[0], alive) > 0);
+}
