@@ -803,6 +803,12 @@ impl Keying {
         }
     }
 
+    /// Whether a connection's pair has lost against another.
+    pub(crate) fn is_doomed_joint(&self, sa: SaId) -> bool {
+        let configured = self.joints.get(&sa).and_then(|index| self.configured.get(*index));
+        configured.and_then(|c| c.pairs.get(&sa)).is_some_and(|joint| joint.doomed)
+    }
+
     /// The peer has sent on this pair; false if it belongs to no connection.
     pub(crate) fn joint_proven(&mut self, now: Instant, sa: SaId) -> bool {
         let Some(index) = self.joints.get(&sa).copied() else { return false };

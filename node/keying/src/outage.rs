@@ -26,6 +26,9 @@ impl Keying {
         let waiting = std::mem::take(&mut peer.waiting);
         let pairs: Vec<SaId> = peer.pairs.iter().copied().collect();
         self.note_silent(now, gateway);
+        if self.is_outlived(ike) {
+            return self.close_ike(now, ike);
+        }
         if !before {
             self.report(now, self.flow_of_any(&pairs), What::Silent { gateway });
         }
@@ -37,6 +40,18 @@ impl Keying {
             self.call_again(now, flow, End::Timeout);
         }
         self.call_beside(pairs);
+    }
+
+    /// Whether a peer does not answer and everything that it carries has been replaced: one after the
+    /// other would wait for an answer.
+    pub(crate) fn is_outlived(&self, ike: IkeId) -> bool {
+        let doomed = |sa: &SaId| match self.pairs.get(sa) {
+            Some(pair) => pair.doomed,
+            None => self.is_doomed_joint(*sa),
+        };
+        self.peers.get(&ike).is_some_and(|peer| {
+            peer.unanswered && peer.waiting.is_empty() && peer.pairs.iter().all(doomed)
+        })
     }
 
     /// The peer answers under this IKE SA: it has not lost it.

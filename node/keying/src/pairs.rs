@@ -397,7 +397,7 @@ impl Keying {
             .peers
             .get(&ike)
             .is_none_or(|peer| peer.waiting.is_empty() && peer.pairs.iter().all(|p| *p == sa));
-        if alone {
+        if alone || self.is_outlived(ike) {
             self.close_ike(now, ike);
         } else {
             self.ike.close_child(now, sa);
