@@ -1,5 +1,6 @@
 //! Who may know whom: the table of docs/ARCHITECTURE.md, read from the manifests.
 
+mod links;
 mod threats;
 
 use std::collections::{BTreeMap, BTreeSet};
