@@ -43,6 +43,7 @@ pub(crate) fn main(args: Args) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) if error.is::<Refusal>() => fail(&error.to_string(), 2),
+        Err(error) if super::is_unread(&error) => ExitCode::FAILURE,
         Err(error) => fail(&format!("{error:#}"), 1),
     }
 }

@@ -23,7 +23,21 @@ fn write(directory: &Path, oe_node: clap::Command) -> anyhow::Result<()> {
     let mut oe_node = without_help(oe_node);
     // Names of pages are names of commands: `oe-node-zone-generate.1`.
     oe_node.build();
-    clap_mangen::generate_to(oe_node, directory).with_context(|| directory.display().to_string())
+    write_pages(&oe_node, directory)
+}
+
+fn write_pages(command: &clap::Command, directory: &Path) -> anyhow::Result<()> {
+    for below in command.get_subcommands() {
+        write_pages(below, directory)?;
+    }
+    let page = clap_mangen::Man::new(command.clone())
+        .source(concat!("oe-node ", env!("CARGO_PKG_VERSION")));
+    let file = directory.join(page.get_filename());
+    let mut text = Vec::new();
+    page.render(&mut text).context("a page")?;
+    // The library's name for what stands below the options.
+    let text = String::from_utf8(text).context("a page")?.replace(".SH EXTRA", ".SH NOTES");
+    std::fs::write(&file, text).with_context(|| file.display().to_string())
 }
 
 /// Without `help` below any command: what it prints has pages already.
@@ -43,7 +57,7 @@ mod tests {
         super::write(&directory, crate::commands::Cli::command()).unwrap();
         for page in ["oe-node.1", "oe-node-run.1", "oe-node-verify.1", "oe-node-zone-generate.1"] {
             let text = std::fs::read_to_string(directory.join(page)).expect(page);
-            assert!(text.contains(".SH SYNOPSIS"), "{page}");
+            assert!(text.contains(".SH SYNOPSIS") && !text.contains("EXTRA"), "{page}");
         }
         let names = std::fs::read_dir(&directory).unwrap().map(|e| e.unwrap().file_name());
         let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();

@@ -31,11 +31,20 @@ pub(crate) use keygen::write_records;
 
 /// Opportunistic encryption: keys from DNS, tunnels on demand, no pair configured by hand.
 #[derive(Parser)]
-#[command(name = "oe-node", version, max_term_width = 100)]
+#[command(name = "oe-node", version, max_term_width = 100, after_long_help = LONG)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+const LONG: &str = "Files: /etc/oe-node/oe-node.toml, the configuration, which may be missing (`oe-node \
+config --example` documents every key); /etc/oe-node/policies, the policy groups; /var/lib/oe-node, \
+the host key and what must survive a restart; /run/oe-node/control.sock, where a running daemon is \
+asked.\n\n\
+Environment: OE_NODE_LOG, what the daemon logs (oe_node=debug is more than the default, \
+error,oe_node=info); OE_NODE_TRACE, a file for what `oe-node events` prints, from the start.\n\n\
+Exit status: 0 done, 1 it could not be done, 2 wrong options; of verify, lab, guard status and zone \
+diff their own pages say more.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -174,6 +183,14 @@ fn cell(value: Option<&Value>) -> String {
 pub(crate) fn fail(why: &impl std::fmt::Display) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "oe-node: {why}");
     ExitCode::FAILURE
+}
+
+/// Whether whoever reads what is printed has gone: a pipe to `head` is no mistake.
+pub(crate) fn is_unread(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
 }
 
 /// Prints warnings, one line each.

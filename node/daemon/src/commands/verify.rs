@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
-use dnskeys::Name;
 use serde::Serialize;
 
 use crate::config::{self, Config};
 use crate::hostkey;
 use crate::resolver::{Resolver, ResolverConfig};
-use crate::verify::gather::{self, Wanted};
-use crate::verify::judge::{self, Against};
+use crate::verify::crowd::Subject;
+use crate::verify::gather::Wanted;
+use crate::verify::judge::Against;
 use crate::verify::report::{Report, Verdict};
 use crate::verify::{crowd, machine};
 
@@ -75,6 +75,7 @@ pub(crate) fn main(args: Args) -> ExitCode {
         Ok(Verdict::Well) => ExitCode::SUCCESS,
         Ok(Verdict::Failed) => ExitCode::from(1),
         Ok(Verdict::CouldNotCheck) => ExitCode::from(2),
+        Err(error) if super::is_unread(&error) => ExitCode::from(2),
         Err(error) => {
             let _ = writeln!(io::stderr(), "oe-node verify: {error:#}");
             ExitCode::from(2)
@@ -91,7 +92,8 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
     let names = args
         .host
         .iter()
-        .map(|text| text.parse::<Name>().with_context(|| format!("--host {text}")))
+        // An address is told from a name.
+        .map(|text| text.parse::<Subject>().with_context(|| format!("--host {text}")))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let resolver = Arc::new(resolver(args, &config)?);
     let wanted = Wanted {
@@ -108,12 +110,8 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
             return crowd(args, file, &resolver, &wanted, &against).await;
         }
         let mut reports = Vec::new();
-        for name in &names {
-            reports.push(judge::host(&gather::host(&resolver, name, &wanted).await, &against));
-        }
-        for address in &args.ip {
-            let facts = gather::address(&resolver, *address, &wanted).await;
-            reports.push(judge::address(&facts, &against));
+        for subject in names.into_iter().chain(args.ip.iter().copied().map(Subject::Address)) {
+            reports.push(crowd::one(&resolver, subject, &wanted, &against).await);
         }
         if machine {
             let facts = machine::gather(&config, &resolver, wanted).await;

@@ -24,6 +24,17 @@ pub(crate) enum Subject {
     Address(IpAddr),
 }
 
+impl std::str::FromStr for Subject {
+    type Err = dnskeys::NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse::<IpAddr>() {
+            Ok(address) => Ok(Self::Address(address.to_canonical())),
+            Err(_) => text.parse().map(Self::Host),
+        }
+    }
+}
+
 /// Reads names and addresses, one on a line, `#` comments.
 pub(crate) fn read(file: &Path) -> anyhow::Result<Vec<Subject>> {
     let mut text = String::new();
@@ -42,13 +53,12 @@ fn parse(text: &str) -> anyhow::Result<Vec<Subject>> {
         if line.is_empty() {
             continue;
         }
-        subjects.push(match line.parse() {
-            Ok(address) => Subject::Address(address),
-            Err(_) => match line.parse() {
-                Ok(name) => Subject::Host(name),
-                Err(error) => bail!("line {}: \"{line}\": {error}", at + 1),
-            },
-        });
+        let subject = line.parse::<Subject>();
+        subjects
+            .push(subject.map_err(|why| anyhow::anyhow!("line {}: \"{line}\": {why}", at + 1))?);
+    }
+    if subjects.is_empty() {
+        bail!("no host in it");
     }
     Ok(subjects)
 }
@@ -73,15 +83,7 @@ pub(crate) async fn check(
         running.spawn(async move {
             // The semaphore is never closed.
             let _permit = at_once.acquire().await.ok();
-            let report = match subject {
-                Subject::Host(name) => {
-                    judge::host(&gather::host(&resolver, &name, &wanted).await, &against)
-                }
-                Subject::Address(address) => {
-                    let facts = gather::address(&resolver, address, &wanted).await;
-                    judge::address(&facts, &against)
-                }
-            };
+            let report = one(&resolver, subject, &wanted, &against).await;
             bar.inc(1);
             (at, report)
         });
@@ -90,6 +92,21 @@ pub(crate) async fn check(
     bar.finish_and_clear();
     reports.sort_by_key(|(at, _)| *at);
     reports.into_iter().map(|(_, report)| report).collect()
+}
+
+/// Checks one.
+pub(crate) async fn one(
+    resolver: &Arc<Resolver>,
+    subject: Subject,
+    wanted: &Wanted,
+    against: &Against,
+) -> Report {
+    match subject {
+        Subject::Host(name) => judge::host(&gather::host(resolver, &name, wanted).await, against),
+        Subject::Address(address) => {
+            judge::address(&gather::address(resolver, address, wanted).await, against)
+        }
+    }
 }
 
 /// One line: how many of what.
@@ -163,6 +180,7 @@ mod tests {
                 Subject::Address("2001:db8::1".parse().unwrap()),
             ]
         );
+        assert_eq!(parse("# nobody\n").unwrap_err().to_string(), "no host in it");
         let error = parse("west.test\nwest test\n").unwrap_err().to_string();
         assert_eq!(error, "line 2: \"west test\": a character that no host name has");
     }

@@ -18,13 +18,9 @@ pub(crate) mod upstream;
 
 use std::process::ExitCode;
 
-/// As [`fail`], but silent if whoever reads what is printed has gone: a pipe to `head` is no mistake.
+/// As [`fail`], but silent if whoever reads what is printed has gone.
 pub(crate) fn fail_unless_unread(command: &str, error: &anyhow::Error) -> ExitCode {
-    let is_gone = |cause: &(dyn std::error::Error + 'static)| {
-        let io = cause.downcast_ref::<std::io::Error>();
-        io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
-    };
-    if error.chain().any(is_gone) {
+    if crate::commands::is_unread(error) {
         return ExitCode::FAILURE;
     }
     fail(command, &format!("{error:#}"))

@@ -53,7 +53,7 @@ impl Target {
 pub(crate) fn main(args: &Args) -> ExitCode {
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => super::fail("publish", &format!("{e:#}")),
+        Err(e) => super::fail_unless_unread("publish", &e),
     }
 }
 
