@@ -24,6 +24,7 @@ mod leftovers;
 mod load;
 mod marked;
 mod matrix;
+mod onward;
 mod pcap;
 mod reconfigured;
 mod scenarios;

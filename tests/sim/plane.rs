@@ -60,7 +60,7 @@ impl Plane {
                 for octets in batch.packets(send) {
                     match send.to {
                         To::Peer(envelope) => self.out.push(Out::Esp(envelope, octets.to_vec())),
-                        To::Clear(_) => self.out.push(Out::Clear(octets.to_vec())),
+                        To::Clear(_) | To::Whole(_) => self.out.push(Out::Clear(octets.to_vec())),
                         // ICMP errors to the host itself: nobody here reads them.
                         To::Device => {}
                     }

@@ -66,6 +66,7 @@ pub(crate) fn plane_config(config: &Config) -> anyhow::Result<userspace::Config>
         mark: config.node.mark,
         listen: config.node.listen.clone(),
         seed: seed()?,
+        ways: crate::kernel::ways_onward,
         forwarding: forwarding::Config {
             provider: userspace::fastest(),
             unreachable: config.policy.icmp_unreachable,

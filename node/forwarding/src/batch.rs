@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use sa::Envelope;
 
+use crate::offload::Offload;
+
 /// Packets on their way out, in order. Reused from drain to drain, so that in the steady state
 /// nothing is allocated.
 #[derive(Default)]
@@ -37,6 +39,9 @@ pub enum To {
     Peer(Envelope),
     /// One whole IP packet to the wire, in the clear.
     Clear(IpAddr),
+    /// A super-packet for the kernel to forward as it is, in the clear; [`cut`](crate::cut) if it
+    /// cannot.
+    Whole(Offload),
     /// One whole IP packet to the device: an ICMP error to whoever sent.
     Device,
 }

@@ -19,6 +19,7 @@ use crate::esp;
 use crate::hash::Seeded;
 use crate::hold::{Hold, Packet};
 use crate::newcomers::Newcomers;
+use crate::onward::Trials;
 use crate::packet::Inner;
 use crate::path::Path;
 use crate::rate::{Rate, RateBySource};
@@ -39,6 +40,7 @@ pub struct Forwarding {
     /// Fragments for pairs in transport mode.
     whole: Whole,
     newcomers: Newcomers,
+    trials: Trials,
     outputs: VecDeque<Output>,
     counters: Counters,
     unknown_spis: RateBySource,
@@ -157,6 +159,7 @@ impl Forwarding {
             hold: Hold::new(hasher),
             whole: Whole::default(),
             newcomers: Newcomers::new(now, hasher, config.newcomers),
+            trials: Trials::new(hasher),
             outputs: VecDeque::new(),
             counters: Counters::default(),
             unknown_spis: RateBySource::new(now, hasher, UNKNOWN_SPIS, UNKNOWN_SPIS_EACH),
@@ -419,8 +422,9 @@ impl Forwarding {
                 self.outputs.push_back(match send.to {
                     To::Peer(envelope) => Output::Sealed { envelope, tos: send.tos, octets },
                     To::Clear(to) => Output::Clear { to, octets },
-                    // Nobody is told why a held packet did not fit: its sender tries again.
-                    To::Device => continue,
+                    // Nobody is told why a held packet did not fit: its sender tries again. What is
+                    // held is cut.
+                    To::Device | To::Whole(_) => continue,
                 });
             }
         }

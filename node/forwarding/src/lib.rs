@@ -32,6 +32,7 @@ mod icmp;
 pub mod internal;
 mod newcomers;
 mod offload;
+mod onward;
 mod packet;
 mod path;
 mod prefixes;
@@ -52,3 +53,4 @@ pub use forwarding::{
     Config, Forwarding, Outer, Output, Timer, Trace, device_mtu, segments_per_send,
 };
 pub use offload::Offload;
+pub use onward::{Onward, cut, ends};

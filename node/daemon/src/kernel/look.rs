@@ -5,10 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use sa::Prefix;
+use sa::{Flow, Prefix};
 
 use super::plan::Target;
 use super::routes::Routes;
+use super::sysctl::forwards;
+use crate::userspace::Leads;
 
 /// The trap as it stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,6 +23,21 @@ pub(crate) struct Looked {
     pub(crate) rules: usize,
     /// Routes in the table, of both families together.
     pub(crate) routes: usize,
+}
+
+/// What says whether the kernel forwards what comes in by a device with this mark; it is not to leave
+/// by ours. Nothing is forwarded that has an address of this host's own, nor what the reverse-path
+/// filter does not like. The first device's number comes with it.
+pub(crate) fn ways_onward(device: &str, ours: &str, mark: u32) -> io::Result<(u32, Leads)> {
+    let mut routes = Routes::open(mark, 0)?;
+    let [(device, _), (ours, _)] = [routes.link(device)?, routes.link(ours)?];
+    let leads = move |flow: &Flow| {
+        let oif = routes.forwards(device, flow.src(), flow.dst());
+        let away = oif.is_ok_and(|oif| oif.is_some_and(|oif| oif != device && oif != ours));
+        // Of IPv6 a route does not say it.
+        away && (flow.dst().is_ipv4() || forwards()[1])
+    };
+    Ok((device, Box::new(leads)))
 }
 
 /// Looks at the device, the rules and the table.

@@ -43,7 +43,7 @@ mod tests;
 pub(crate) use changes::Changes;
 pub(crate) use ground::{ClassChange, Ground, GroundConfig, KernelError, route_classes};
 pub(crate) use guard::{Closed, Guard, GuardView};
-pub(crate) use look::{Looked, look, metrics_to, source_towards};
+pub(crate) use look::{Looked, look, metrics_to, source_towards, ways_onward};
 pub(crate) use plan::is_left_alone;
 pub(crate) use sysctl::forwards;
 pub(crate) use xfrm::{KernelPlane, XfrmConfig, XfrmGuard, hear_answers};

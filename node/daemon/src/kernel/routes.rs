@@ -431,6 +431,30 @@ impl Routes {
         Ok(Way { source: read.source, interface: read.oif, mtu: read.mtu })
     }
 
+    /// By which device the kernel would forward what comes in by another, if it would.
+    pub(super) fn forwards(
+        &mut self,
+        device: u32,
+        from: IpAddr,
+        to: IpAddr,
+    ) -> io::Result<Option<u32>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(to);
+        message.header.source_prefix_length = Prefix::host(from).len();
+        message.header.destination_prefix_length = Prefix::host(to).len();
+        message.attributes.extend([
+            RouteAttribute::Source(from.into()),
+            RouteAttribute::Destination(to.into()),
+            RouteAttribute::Iif(device),
+            RouteAttribute::Mark(self.mark),
+        ]);
+        let Some(Message::NewRoute(route)) = self.netlink.get(Message::GetRoute(message))? else {
+            return Ok(None);
+        };
+        let oif = Attributes::of(&route).oif;
+        Ok(oif.filter(|_| route.header.kind == RouteType::Unicast))
+    }
+
     /// What we have put into our table: an administrator may have put something there as well.
     fn dump_ours(&mut self, family: AddressFamily) -> io::Result<Vec<RouteMessage>> {
         let mut all = self.dump_table(family, self.table)?;

@@ -10,6 +10,7 @@ use super::namespace::{PATIENCE, Peer, Tun, has, in_namespace, run, try_run};
 use super::*;
 
 mod losses;
+mod onward;
 
 const MARK: u32 = 0x4322;
 

@@ -11,6 +11,7 @@ mod gather;
 mod lanes;
 mod later;
 mod natt;
+mod onward;
 mod plane;
 mod post;
 mod provider;
@@ -26,6 +27,7 @@ mod tests;
 
 pub(crate) use lanes::{Datagram, Entry, Lanes, lanes};
 pub(crate) use natt::{Natt, marked};
+pub(crate) use onward::Leads;
 pub(crate) use plane::{Config, Counters, Plane, start};
 pub(crate) use provider::fastest;
 pub(crate) use sys::{forbid_dumps, give_way};

@@ -17,6 +17,7 @@ use super::gather::Gathering;
 use super::lanes::{self, Lanes};
 use super::later::Later;
 use super::natt::marked;
+use super::onward::{Onward, Ways, no_ways};
 use super::post::Post;
 use super::rest::{Rest, Resting};
 use super::sockets::{Sockets, Wanted};
@@ -40,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) natt_port: u16,
     /// Randomness for the hash tables.
     pub(crate) seed: [u8; 32],
+    /// Who says where packets that pass go on whole.
+    pub(crate) ways: Ways,
     /// The plane's own.
     pub(crate) forwarding: forwarding::Config,
 }
@@ -53,6 +56,7 @@ impl Default for Config {
             ike_port: 500,
             natt_port: 4500,
             seed: [0; 32],
+            ways: no_ways,
             forwarding: forwarding::Config::default(),
         }
     }
@@ -108,6 +112,11 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
     let ipv6 = sockets.udp().iter().any(|udp| udp.local(None).is_ipv6());
     let mtu = forwarding::device_mtu(config.forwarding.link_mtu, ipv6);
     let tun = Tun::create(&config.interface, mtu)?;
+    let onward = Onward::open(config.ways, &config.interface, config.mark);
+    if let Err(error) = &onward {
+        // Slower without, not wrong.
+        tracing::debug!("super-packets that pass are cut: {error}");
+    }
     let sockets = Arc::new(sockets);
     let wake = Arc::new(Wake::new()?);
     let epoll = worker::descriptors(&wake, &tun, &sockets)?;
@@ -131,6 +140,7 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
         gathering: Gathering::new(Instant::now()),
         tun,
         sockets: Arc::clone(&sockets),
+        onward: onward.ok(),
         epoll,
         wake: Arc::clone(&wake),
         rest: Arc::clone(&rest),

@@ -203,6 +203,14 @@ impl Sockets {
         sent
     }
 
+    /// Sends a whole IP packet to where its header says.
+    pub(super) fn pass(&self, packet: &[u8]) {
+        match forwarding::ends(packet) {
+            Some(flow) => self.send_clear(flow.dst(), packet),
+            None => self.refuse(1),
+        }
+    }
+
     /// Sends a whole IP packet as it is.
     pub(super) fn send_clear(&self, to: IpAddr, packet: &[u8]) {
         let Some(raw) = self.clear.iter().find(|raw| raw.is_v4 == to.is_ipv4()) else {

@@ -223,6 +223,18 @@ pub(super) fn set_octets(
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// What a packet socket sends leaves by this device; it receives nothing.
+pub(super) fn send_by(socket: BorrowedFd<'_>, device: u32) -> io::Result<()> {
+    // SAFETY: a sockaddr_ll is plain data, for which all zero is valid.
+    let mut name: libc::sockaddr_ll = unsafe { zeroed() };
+    name.sll_family = family(libc::AF_PACKET);
+    name.sll_ifindex = c_int::try_from(device).map_err(io::Error::other)?;
+    let size = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).unwrap_or(0);
+    // SAFETY: the name outlives the call, and its size is given.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), size) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// A socket whose runtime says when there is something to receive. Must be called inside one.
 pub(super) fn watch(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: the socket owns its descriptor, always gives the same, and is closed after the

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::gather::Gathering;
 use super::later::Later;
 use super::natt::Natt;
+use super::onward::Onward;
 use super::plane::Counters;
 use super::rest::Rest;
 use super::sockets::Sockets;
@@ -58,6 +59,8 @@ pub(super) struct Worker {
     pub(super) gathering: Gathering,
     pub(super) tun: Tun,
     pub(super) sockets: Arc<Sockets>,
+    /// How super-packets that pass go on, if they can.
+    pub(super) onward: Option<Onward>,
     pub(super) epoll: Epoll,
     pub(super) wake: Arc<Wake>,
     pub(super) rest: Arc<Rest>,
@@ -195,11 +198,11 @@ impl Worker {
                 None => self.counted.device_malformed += 1,
             }
         }
-        self.flush();
+        self.flush(now);
         Ok(())
     }
 
-    fn flush(&mut self) {
+    fn flush(&mut self, now: Instant) {
         for send in self.batch.sends() {
             let octets = self.batch.octets(send);
             match send.to {
@@ -207,6 +210,13 @@ impl Worker {
                     self.sockets.send_esp(&envelope, send.tos, octets, send.segment);
                 }
                 To::Clear(to) => self.sockets.send_clear(to, octets),
+                To::Whole(offload) => {
+                    let onward = self.onward.as_mut();
+                    if !onward.is_some_and(|onward| onward.send(now, &offload, octets)) {
+                        let sockets = &self.sockets;
+                        forwarding::cut(&offload, octets, |packet| sockets.pass(packet));
+                    }
+                }
                 To::Device => {
                     let header = Offload::NONE.to_octets();
                     let slices = [IoSlice::new(&header), IoSlice::new(octets)];

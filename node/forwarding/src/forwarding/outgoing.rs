@@ -55,10 +55,10 @@ impl Forwarding {
                 }
             }
             Verdict::Select => self.through_selected(now, offload, packet, &inner, batch),
-            Verdict::Pass => self.pass(offload, packet, &inner, batch),
+            Verdict::Pass => self.pass_on(now, offload, packet, &inner, batch),
             Verdict::PassAndTell => {
                 self.notify(Notice::FlowUsed(inner.flow));
-                self.pass(offload, packet, &inner, batch);
+                self.pass_on(now, offload, packet, &inner, batch);
             }
             Verdict::Hold => self.trap(now, offload, packet, &inner),
             denied @ (Verdict::Deny | Verdict::Refuse) => {
@@ -241,6 +241,31 @@ impl Forwarding {
         let Some(mut whole) = whole else { return Ok(()) };
         let inner = whole::parse(&whole).ok_or(Reason::Untransportable)?;
         self.seal(now, id, &Offload::NONE, &mut whole, &inner, batch)
+    }
+
+    /// Sends a packet in the clear, whole if it may be.
+    fn pass_on(
+        &mut self,
+        now: Instant,
+        offload: &Offload,
+        packet: &mut [u8],
+        inner: &Inner,
+        batch: &mut Batch,
+    ) {
+        let Some(whole) = packet.get(..inner.len) else {
+            return self.counters.count(Reason::Malformed);
+        };
+        if !self.trials.takes(now, offload, whole, inner) {
+            return self.pass(offload, packet, inner, batch);
+        }
+        let Ok(plan) = Plan::new(offload, packet, inner) else {
+            return self.counters.count(Reason::Malformed);
+        };
+        self.counters.passed += plan.parts() as u64;
+        if let Some(whole) = packet.get(..inner.len) {
+            batch.slot(inner.len).copy_from_slice(whole);
+            batch.keep(To::Whole(*offload), inner.tos, inner.len);
+        }
     }
 
     /// Sends a packet in the clear.
