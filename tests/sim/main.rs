@@ -13,6 +13,7 @@ mod fallback;
 mod first_packet;
 mod gateway;
 mod half_way;
+mod hardships;
 mod limits;
 mod links;
 mod lossy;
