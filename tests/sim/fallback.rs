@@ -192,7 +192,7 @@ fn silent(net: &mut Net) {
 fn silent_gateway_of_a_secure_record() {
     let (became, state) = outcome(Group::PrivateOrClear, silent);
     assert_eq!(became, Clear);
-    assert!(state.expires.unwrap() <= seconds(600));
+    assert!(state.expires.unwrap() <= seconds(60));
     let insist = |config: &mut keying::Config| config.when_advertised = WhenAdvertised::Insist;
     assert_eq!(outcome_with(Group::PrivateOrClear, insist, silent).0, Nothing);
     assert_eq!(outcome(Group::Private, silent).0, Nothing);

@@ -48,7 +48,9 @@ impl Keying {
         if let Some(pending) = self.pending(flow)
             && let Some(candidate) = pending.gateway.as_ref()
         {
-            pending.ends.push((candidate.gateway, End::Timeout));
+            let gateway = candidate.gateway;
+            pending.ends.push((gateway, End::Timeout));
+            self.silences.note(now, gateway);
         }
         self.failed(now, flow);
     }

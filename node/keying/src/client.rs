@@ -311,14 +311,6 @@ impl Keying {
         hosts.into_iter().find(|host| self.serves(*host))
     }
 
-    /// Gateways that have just fallen silent are tried last.
-    pub(crate) fn note_silent(&mut self, now: Instant, gateway: IpAddr) {
-        self.silent.retain(|_, until| *until > now);
-        if self.silent.len() < MAX_SILENT {
-            self.silent.insert(gateway, now + SILENT);
-        }
-    }
-
     /// Our identity and address towards those who look our client up.
     pub(crate) fn client_gateway(&self, now: Instant, flow: Flow) -> Option<IpAddr> {
         self.client(now, flow.src())?.gateway.ok()
@@ -331,7 +323,3 @@ const MAX_CLIENTS: usize = 16_384;
 const MAX_CHILD_VISITORS: usize = 256;
 /// Names of ours asked about for one client: a gateway has few addresses.
 const MAX_OWN_NAMES: usize = 4;
-/// Gateways remembered as silent.
-const MAX_SILENT: usize = 1024;
-/// For how long.
-const SILENT: Duration = Duration::from_secs(60);

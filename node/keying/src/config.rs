@@ -78,7 +78,8 @@ pub struct Config {
 pub struct Lives {
     /// After a failure that may pass soon: DNS trouble, an exhausted budget.
     pub short: Duration,
-    /// After silence from a gateway whose record exists.
+    /// After silence from a gateway whose record exists, at most: such a failure stands for as long as
+    /// the gateway has been silent, and for [`Self::short`] at the least.
     pub silent: Duration,
     /// After an authenticated refusal.
     pub refused: Duration,

@@ -33,13 +33,9 @@ impl Keying {
         let Some(answer) = entry.answer_of(&Name::reverse(flow.dst())) else { return false };
         let Outcome::Records(set) = &answer.outcome else { return false };
         set.gateways.iter().any(|record| match record.gateway {
-            Gateway::Address(other) => other != gateway && !self.is_silent(now, other),
+            Gateway::Address(other) => other != gateway && !self.silences.is_recent(now, other),
             Gateway::Own | Gateway::Name(_) => false,
         })
-    }
-
-    fn is_silent(&self, now: Instant, gateway: IpAddr) -> bool {
-        self.silent.get(&gateway).is_some_and(|until| *until > now)
     }
 
     /// Looks for others in place of the gateways that have not answered in time.
@@ -51,7 +47,7 @@ impl Keying {
             let Some(peer) = self.peers.get(&ike) else { continue };
             let pairs: Vec<SaId> = peer.pairs.iter().copied().collect();
             let gateway = peer.gateway;
-            self.note_silent(now, gateway);
+            self.silences.note(now, gateway);
             for sa in pairs {
                 let Some(flow) = self.pairs.get(&sa).map(|pair| pair.flow) else { continue };
                 if self.current(flow) == Some(sa) && self.has_another(now, flow, gateway) {
@@ -106,8 +102,8 @@ impl Keying {
             return Vec::new();
         };
         candidates.retain(|c| !self.config.addresses.contains(&c.gateway));
-        if candidates.iter().any(|c| !self.is_silent(now, c.gateway)) {
-            candidates.retain(|c| !self.is_silent(now, c.gateway));
+        if candidates.iter().any(|c| !self.silences.is_recent(now, c.gateway)) {
+            candidates.retain(|c| !self.silences.is_recent(now, c.gateway));
         }
         // One that answers, and only renews nothing, before all others; and so if all are silent.
         let here = self.gateway_of(flow);

@@ -137,7 +137,7 @@ impl Keying {
             Verdict::Negotiate { mut candidates, security, life } => {
                 self.shuffle_ties(&mut candidates, self.last_gateway(flow));
                 // Who has just fallen silent is tried last, whatever its precedence.
-                candidates.sort_by_key(|c| self.silent.get(&c.gateway).is_some_and(|t| *t > now));
+                candidates.sort_by_key(|c| self.silences.is_recent(now, c.gateway));
                 let pending = Pending {
                     candidates: candidates.into(),
                     gateway: None,
@@ -560,7 +560,8 @@ impl Keying {
         let lives = self.config.lives;
         let left = pending.until.saturating_duration_since(now).max(MIN_LIFE);
         // Of several gateways the one that may come round first decides.
-        let life = pending.ends.iter().map(|(_, end)| lives.after(*end, left)).min();
+        let life = |end: &_| self.silences.life(now, &lives, *end, left);
+        let life = pending.ends.iter().map(life).min();
         let life = life.unwrap_or(lives.short);
         if pending.anonymous {
             return self.nobody_there(now, flow, left);

@@ -25,6 +25,7 @@ use crate::pool::Pool;
 use crate::questions::Questions;
 use crate::report::{Report, What, Why};
 use crate::resumption::{KeptTicket, Tickets};
+use crate::silence::Silences;
 use crate::sources::Foreign;
 use crate::tables::{Calls, Pairs, Peers};
 use crate::undecided::Undecided;
@@ -155,8 +156,8 @@ pub struct Keying {
     pub(crate) foreign: Foreign,
     /// Established peers that want one more child.
     pub(crate) child_visitors: BTreeMap<IkeId, ChildVisitor>,
-    /// Gateways that have fallen silent, and until when that counts.
-    pub(crate) silent: BTreeMap<IpAddr, Instant>,
+    /// Gateways that do not answer.
+    pub(crate) silences: Silences,
     /// Gateways that are asked whether they live because others could carry their flows, and until
     /// when they may answer.
     pub(crate) doubts: BTreeMap<IkeId, Instant>,
@@ -207,7 +208,7 @@ impl Keying {
             clients: BTreeMap::new(),
             foreign: Foreign::default(),
             child_visitors: BTreeMap::new(),
-            silent: BTreeMap::new(),
+            silences: Silences::default(),
             doubts: BTreeMap::new(),
             configured_deadlines: BTreeSet::new(),
             configured_calls: BTreeMap::new(),
@@ -545,6 +546,9 @@ impl Keying {
         } else {
             self.visitor_authenticated(ike, peer);
             self.lease_taken(now, ike, assigned);
+        }
+        if let Some(peer) = self.peers.get(&ike) {
+            self.silences.answered(peer.gateway);
         }
         if initial_contact {
             self.initial_contact(now, ike);

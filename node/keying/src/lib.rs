@@ -17,7 +17,7 @@
 //! - `sources`: packets from an address that may be ours already.
 //! - [`responder`]: a stranger calls (RFC 4322 §3.3).
 //! - [`pairs`]: pairs of SAs come and go; calls that crossed are settled.
-//! - `elsewhere`, `outage`, [`outworn`]: a peer does not answer, or renews nothing.
+//! - `elsewhere`, `outage`, `silence`, [`outworn`]: a peer does not answer, or renews nothing.
 //! - [`ageing`]: what ends by time (RFC 4322 §3.2.7, §3.4).
 //! - `downgrade`: who is in the clear although it could be encrypted to.
 //! - [`memory`]: peers from before a restart.
@@ -53,6 +53,7 @@ mod reload;
 pub mod report;
 pub mod responder;
 pub mod resumption;
+mod silence;
 mod sources;
 pub mod status;
 mod tables;

@@ -25,7 +25,7 @@ impl Keying {
         let (gateway, connection) = (peer.gateway, peer.connection);
         let waiting = std::mem::take(&mut peer.waiting);
         let pairs: Vec<SaId> = peer.pairs.iter().copied().collect();
-        self.note_silent(now, gateway);
+        self.silences.note(now, gateway);
         if self.is_outlived(ike) {
             return self.close_ike(now, ike);
         }
@@ -60,7 +60,7 @@ impl Keying {
         peer.unanswered = false;
         let (gateway, connection) = (peer.gateway, peer.connection);
         let pairs: Vec<SaId> = peer.pairs.iter().copied().collect();
-        self.silent.remove(&gateway);
+        self.silences.answered(gateway);
         self.report(now, self.flow_of_any(&pairs), What::AnswersAgain { gateway });
         if let Some(index) = connection {
             return self.withdraw_connection_calls(now, index);

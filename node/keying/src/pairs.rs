@@ -18,6 +18,7 @@ use crate::entry::{Call, Pair, State};
 use crate::initiator::flow_of;
 use crate::keying::Keying;
 use crate::report::What;
+use crate::silence::is_silence;
 
 /// What becomes of a new pair beside a current one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -498,11 +499,9 @@ impl Keying {
         let (mut failed, mut again) = (Vec::new(), Vec::new());
         let call = self.calls.remove(&ike);
         if let Some(call) = &call
-            && why == End::Timeout
-            && call.flows.iter().any(|flow| self.current(*flow).is_some())
+            && is_silence(why)
         {
-            // It was called beside what there is: next time, others before it.
-            self.note_silent(now, call.gateway);
+            self.silences.note(now, call.gateway);
         }
         match call {
             Some(call) if call.keyed && why == End::Timeout => again = call.flows,
@@ -512,7 +511,7 @@ impl Keying {
         self.child_visitors.remove(&ike);
         if let Some(peer) = self.peers.remove(&ike) {
             if why == End::Timeout {
-                self.note_silent(now, peer.gateway);
+                self.silences.note(now, peer.gateway);
             }
             again.extend(peer.waiting);
         }
