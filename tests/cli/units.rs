@@ -31,9 +31,11 @@ fn units_are_written_and_systemd_takes_them() {
         let text = String::from_utf8_lossy(&said.stderr).into_owned();
         let ours: Vec<&str> = text.lines().filter(|line| line.contains("oe-node")).collect();
         assert!(ours.is_empty(), "{ours:?}");
-        // 2.1 of 10, where less is better; 0.1 of it is setpriority, by which signers make way.
+        // 2.3 of 10, where less is better; 0.1 of it is setpriority, by which signers make way, and
+        // 0.2 the packet socket by which super-packets that pass go on whole. Whoever has that could
+        // listen on every link, and with CAP_NET_RAW a raw socket hears nearly as much.
         let secure = Command::new("systemd-analyze")
-            .args(["security", "--offline=true", "--threshold=21", "--no-pager", &file])
+            .args(["security", "--offline=true", "--threshold=23", "--no-pager", &file])
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&secure.stdout).into_owned();
