@@ -26,7 +26,7 @@ fn every_link_leads_somewhere() {
         let text = std::fs::read_to_string(document).unwrap();
         for link in links(&text).filter(|link| !link.starts_with("http")) {
             let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
-            let beside = document.parent().unwrap_or(Path::new("."));
+            let beside = document.parent().unwrap_or_else(|| Path::new("."));
             let target = if path.is_empty() { document.clone() } else { beside.join(path) };
             assert!(target.exists(), "{}: {link}", document.display());
             let leads = anchor.is_empty()

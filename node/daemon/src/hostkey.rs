@@ -275,7 +275,7 @@ pub(crate) fn load_public(path: &Path) -> Result<PublicKey, HostKeyError> {
 /// Reads a peer's public key: PEM, or the base64 of DNS and of the classic files (with or without
 /// `0s` in front).
 pub(crate) fn load_peer(path: &Path) -> Result<PublicKey, HostKeyError> {
-    let text = read_text(path, &open(path)?)?;
+    let text = read_text(path, &open(path).map_err(not_made_here)?)?;
     let trimmed = text.trim();
     let key = if trimmed.contains("-----BEGIN") {
         PublicKey::from_pem(trimmed)
@@ -289,7 +289,7 @@ pub(crate) fn load_peer(path: &Path) -> Result<PublicKey, HostKeyError> {
 /// text, or its base64 behind `0s`.
 pub(crate) fn load_secret(path: &Path) -> Result<SharedSecret, HostKeyError> {
     let error = |why| HostKeyError::Content { path: path.to_path_buf(), why };
-    let text = read_private(path)?;
+    let text = read_private(path).map_err(not_made_here)?;
     let line = text.trim_end_matches(['\r', '\n']);
     if line.contains(['\r', '\n']) {
         return Err(error("more than one line, where one is the secret"));
@@ -321,6 +321,16 @@ fn read_private(path: &Path) -> Result<Zeroizing<String>, HostKeyError> {
         return Err(HostKeyError::Owner { path: at(), owner: meta.uid() });
     }
     read_text(path, &file)
+}
+
+/// What belongs to a peer, or is shared with it, is not there to be made.
+fn not_made_here(error: HostKeyError) -> HostKeyError {
+    match error {
+        HostKeyError::Missing(path) => {
+            HostKeyError::File { path, error: io::Error::from_raw_os_error(libc::ENOENT) }
+        }
+        other => other,
+    }
 }
 
 fn open(path: &Path) -> Result<File, HostKeyError> {

@@ -145,7 +145,7 @@ async fn start(
 }
 
 /// With the key that has to be changed.
-fn of_dns(error: ResolverError) -> anyhow::Error {
+pub(crate) fn of_dns(error: ResolverError) -> anyhow::Error {
     let key = match error {
         ResolverError::Servers(_) => "dns.resolvers",
         ResolverError::Anchors { .. } => "dns.trust-anchors",

@@ -271,3 +271,14 @@ fn nothing_secret_is_printed() {
     assert!(text.starts_with("HostKey(Rsa(RsaKey(AwEAA"), "{text}");
     assert!(text.len() < 100);
 }
+
+/// A peer's key is its own to make.
+#[test]
+fn a_peers_key_that_is_missing_is_not_made_here() {
+    for said in [
+        load_peer(Path::new("/nonexistent/peer.pem")).unwrap_err().to_string(),
+        load_secret(Path::new("/nonexistent/peer.pem")).unwrap_err().to_string(),
+    ] {
+        assert!(said.starts_with("/nonexistent/peer.pem: No such file"), "{said}");
+    }
+}
