@@ -1,5 +1,6 @@
 //! A pair of ESP SAs as its IKE SA sees it (RFC 7296 §2.8, §2.17).
 
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
 use sa::{Envelope, EspKey, Mode, SaId, Spi, TrafficSelector};
@@ -53,7 +54,7 @@ pub(crate) struct NewChild {
 /// Enters a child and announces it.
 pub(crate) fn child_up(established: &mut Established, turn: &mut Turn<'_>, new: NewChild) -> SaId {
     let id = turn.shared.fresh_sa_id(turn.link.id);
-    turn.shared.outward.insert((new.spi_out.get(), id));
+    turn.shared.outward.entry(new.spi_out.get()).or_insert(id);
     let life = turn.shared.config.child_life;
     // Who asked for it replaces it first; the other only if that fails.
     let rekey_in = if new.initiator { turn.shared.shortened(life) } else { life };
@@ -101,7 +102,11 @@ pub(crate) fn child_down(
 ) -> Option<Box<ChildSa>> {
     let child = established.children.remove(&id)?;
     turn.shared.children.remove(&id);
-    turn.shared.outward.remove(&(child.spi_out.get(), id));
+    if let Entry::Occupied(named) = turn.shared.outward.entry(child.spi_out.get())
+        && *named.get() == id
+    {
+        named.remove();
+    }
     turn.drop_esp_spi(child.spi_in);
     turn.shared.event(Event::ChildDown { sa: id, why });
     Some(child)

@@ -20,7 +20,7 @@ use crate::exchange::mobike::{self, Mobility};
 use crate::exchange::{Ask, Pending};
 use crate::exchange::{create_child_initiator, create_child_responder, informational, rekey_ike};
 use crate::failure::Failure;
-use crate::ike_sa::{Dropped, IkeSa, Received, Repeat};
+use crate::ike_sa::{Dropped, IkeSa, JUST_NOW, Received, Repeat};
 use crate::message::{
     Body, Delete, ExchangeType, InvalidMessage, Message, NotifyType, Payload, Payloads, ProtocolId,
 };
@@ -52,8 +52,17 @@ pub(crate) struct Established {
     pub(crate) closing: bool,
     /// The peer has it no more, and said so.
     pub(crate) gone: bool,
+    /// Boxed: rare.
+    trouble: Option<Box<Trouble>>,
+}
+
+/// What has gone wrong with a peer so far.
+#[derive(Debug, Default)]
+struct Trouble {
     /// The owner was told that the peer does not answer.
     unanswered: bool,
+    /// When the peer was last asked out of turn.
+    asked: Option<Instant>,
     /// The peer has put off what we asked for: for the first time then, and last then.
     put_off: Option<(Instant, Instant)>,
 }
@@ -148,8 +157,7 @@ impl Established {
             stillborn: None,
             closing: false,
             gone: false,
-            unanswered: false,
-            put_off: None,
+            trouble: None,
         }
     }
 
@@ -205,10 +213,11 @@ impl Established {
             return ControlFlow::Continue(());
         };
         let received = self.sa_mut(which).receive(message);
-        if self.unanswered && matches!(received, Ok(Received::Request(..) | Received::Repeated(_)))
+        if self.is_unanswered()
+            && matches!(received, Ok(Received::Request(..) | Received::Repeated(_)))
         {
             // There is a way again.
-            self.current.hasten(turn.now);
+            self.ask_besides(turn);
         }
         match received {
             Err(dropped) => {
@@ -227,7 +236,8 @@ impl Established {
                 ControlFlow::Continue(())
             }
             Ok(Received::Response(about, payloads)) => {
-                if which == Which::Current && std::mem::take(&mut self.unanswered) {
+                if which == Which::Current && self.is_unanswered() {
+                    self.trouble.get_or_insert_default().unanswered = false;
                     turn.shared.event(Event::Alive { ike: turn.link.id });
                 }
                 self.follow(turn, which);
@@ -346,19 +356,22 @@ impl Established {
     /// Takes note of whether the peer goes on putting us off.
     fn note_put_off(&mut self, now: Instant, payloads: &Payloads) {
         if payloads.error().is_none_or(|error| error.kind != NotifyType::TEMPORARY_FAILURE) {
-            self.put_off = None;
+            if let Some(trouble) = &mut self.trouble {
+                trouble.put_off = None;
+            }
             return;
         }
-        let lately = |(_, last): &(Instant, Instant)| now.duration_since(*last) <= 2 * REKEY_AGAIN;
-        let first = self.put_off.filter(lately).map_or(now, |(first, _)| first);
-        self.put_off = Some((first, now));
+        let put_off = &mut self.trouble.get_or_insert_default().put_off;
+        let lately = put_off.filter(|(_, last)| now.duration_since(*last) <= 2 * REKEY_AGAIN);
+        *put_off = Some((lately.map_or(now, |(first, _)| first), now));
     }
 
     /// Who puts us off for so long is not busy: the two of us do not agree about where the SA stands,
     /// and it should be closed (RFC 7296 §2.25). By then the owner has been told that nothing is
     /// renewed, and may have another.
     fn close_if_out_of_step(&mut self, turn: &mut Turn<'_>) -> ControlFlow<End> {
-        if self.put_off.is_some_and(|(first, last)| last.duration_since(first) >= OUT_OF_STEP) {
+        let put_off = self.trouble.as_ref().and_then(|trouble| trouble.put_off);
+        if put_off.is_some_and(|(first, last)| last.duration_since(first) >= OUT_OF_STEP) {
             let notify = NotifyType::TEMPORARY_FAILURE.0;
             self.close(turn, End::Refused { notify, authentic: true });
         }
@@ -402,6 +415,22 @@ impl Established {
     /// again, or another.
     pub(crate) fn ask_again(&mut self, turn: &mut Turn<'_>) {
         if let Some(datagrams) = self.current.begin_anew(self.repeat(turn)) {
+            turn.send(datagrams);
+        }
+    }
+
+    fn is_unanswered(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.unanswered)
+    }
+
+    /// There is reason to believe that an answer can be had now, though nobody vouches for it: what we
+    /// wait for is asked once more out of its turn, and that takes nothing from its time.
+    pub(crate) fn ask_besides(&mut self, turn: &mut Turn<'_>) {
+        let Some(datagrams) = self.current.besides(turn.now) else { return };
+        let asked = &mut self.trouble.get_or_insert_default().asked;
+        if asked.is_none_or(|at| turn.now.saturating_duration_since(at) >= JUST_NOW) {
+            *asked = Some(turn.now);
+            turn.shared.counters.retransmissions += 1;
             turn.send(datagrams);
         }
     }
@@ -754,7 +783,7 @@ impl Established {
             self.ask_under_old(turn);
             turn.send(datagrams);
             if unanswered && !stranded {
-                self.unanswered = true;
+                self.trouble.get_or_insert_default().unanswered = true;
                 turn.shared.event(Event::Unanswered { ike: turn.link.id });
             }
             return ControlFlow::Continue(());

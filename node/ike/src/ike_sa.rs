@@ -80,8 +80,8 @@ pub(crate) struct Repeat {
     pub(crate) due: Instant,
     interval: Duration,
     left: u32,
-    /// When it is given up, although no tries are left; at once if not said.
-    until: Option<Instant>,
+    /// How often after that, before it is given up.
+    more: u32,
 }
 
 /// What to do with a request that is due again.
@@ -98,35 +98,43 @@ pub(crate) enum Again {
 impl Repeat {
     /// Of who has nothing to lose but time.
     pub(crate) fn new(now: Instant, first: Duration, tries: u32) -> Self {
-        Self { due: now + first, interval: first, left: tries, until: None }
+        Self { due: now + first, interval: first, left: tries, more: 0 }
     }
 
-    /// The same, but it is not given up before this: of who has an SA to lose.
-    pub(crate) fn patient(self, until: Instant) -> Self {
-        Self { until: Some(until), ..self }
-    }
-
-    /// There is reason to believe that an answer can be had now: what was not sent just now is due.
-    fn hasten(&mut self, now: Instant) {
-        let left = self.due.saturating_duration_since(now);
-        if self.interval.saturating_sub(left) >= JUST_NOW {
-            self.due = self.due.min(now);
+    /// The same, but it is not given up before so long: of who has an SA to lose.
+    pub(crate) fn patient(mut self, patience: Duration) -> Self {
+        let (mut after, mut interval) = (self.interval, self.interval);
+        for _ in 0..self.left {
+            interval = interval.saturating_mul(2);
+            after = after.saturating_add(interval);
         }
+        while after < patience {
+            interval = interval.saturating_mul(2).clamp(SHORTEST, MAX_INTERVAL);
+            after = after.saturating_add(interval);
+            self.more += 1;
+        }
+        self
+    }
+
+    /// Whether it was sent so lately that its answer may be on its way.
+    fn is_fresh(&self, now: Instant) -> bool {
+        let left = self.due.saturating_duration_since(now);
+        self.interval.saturating_sub(left) < JUST_NOW
     }
 
     /// What to do now. The interval doubles.
     pub(crate) fn again(&mut self, now: Instant) -> Again {
-        let again = match (self.left.checked_sub(1), self.until) {
+        let twice = self.interval.saturating_mul(2);
+        let again = match (self.left.checked_sub(1), self.more.checked_sub(1)) {
             (Some(left), _) => {
-                self.left = left;
-                self.interval = self.interval.saturating_mul(2);
+                (self.left, self.interval) = (left, twice);
                 Again::Send
             }
-            (None, Some(until)) if now < until => {
-                self.interval = self.interval.saturating_mul(2).min(MAX_INTERVAL);
+            (None, Some(more)) => {
+                (self.more, self.interval) = (more, twice.clamp(SHORTEST, MAX_INTERVAL));
                 Again::Unanswered
             }
-            (None, _) => return Again::GiveUp,
+            (None, None) => return Again::GiveUp,
         };
         self.due = now + self.interval;
         again
@@ -324,11 +332,10 @@ impl IkeSa {
         (again != Again::GiveUp).then(|| (outstanding.datagrams.clone(), said))
     }
 
-    /// The outstanding request is due at once, unless it was sent just now.
-    pub(crate) fn hasten(&mut self, now: Instant) {
-        if let Some(outstanding) = &mut self.outstanding {
-            outstanding.repeat.hasten(now);
-        }
+    /// The outstanding request once more beside its turns, unless it was sent just now.
+    pub(crate) fn besides(&self, now: Instant) -> Option<Vec<Vec<u8>>> {
+        let outstanding = self.outstanding.as_ref()?;
+        (!outstanding.repeat.is_fresh(now)).then(|| outstanding.datagrams.clone())
     }
 
     /// The outstanding request once more, with all its tries before it: it goes another way.
@@ -482,8 +489,10 @@ struct Part {
 const SK_HEADER: usize = 4;
 const SKF_HEADER: usize = 8;
 
+/// A configuration in which a call is not even repeated has an interval all the same.
+const SHORTEST: Duration = Duration::from_secs(1);
 /// Long enough for an answer from anywhere.
-const JUST_NOW: Duration = Duration::from_secs(1);
+pub(crate) const JUST_NOW: Duration = Duration::from_secs(1);
 /// What an established IKE SA asks is never repeated later than this: a way that is there again is
 /// found soon, and in three minutes it is asked more than a dozen times (RFC 7296 §2.4).
 const MAX_INTERVAL: Duration = Duration::from_secs(15);

@@ -79,8 +79,8 @@ pub(crate) struct Shared {
     pub(crate) spis: BTreeMap<u64, IkeId>,
     /// Children, by the IKE SA above them.
     pub(crate) children: BTreeMap<SaId, IkeId>,
-    /// The same children by the SPIs that their peers have chosen, of which two may be the same.
-    pub(crate) outward: BTreeSet<(u32, SaId)>,
+    /// The same children by the SPIs that their peers have chosen; of two that are the same, one.
+    pub(crate) outward: BTreeMap<u32, SaId>,
     /// IKE SAs of whatever state, by the peer's address.
     remotes: BTreeMap<IpAddr, usize>,
     /// The same by the prefix that the address is in.
@@ -153,7 +153,7 @@ impl Shared {
             half_open: HalfOpen::default(),
             spis: BTreeMap::new(),
             children: BTreeMap::new(),
-            outward: BTreeSet::new(),
+            outward: BTreeMap::new(),
             remotes: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             esp_spis: BTreeSet::new(),
@@ -287,7 +287,7 @@ impl Shared {
 
     /// How what is asked under an IKE SA that is to go on standing is repeated.
     pub(crate) fn repeat_patiently(&self, now: Instant) -> Repeat {
-        self.repeat(now).patient(now + self.config.patience)
+        self.repeat(now).patient(self.config.patience)
     }
 
     pub(crate) fn add_remote(&mut self, remote: IpAddr) {

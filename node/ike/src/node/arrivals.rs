@@ -3,10 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use sa::SaId;
-
 use super::Ike;
-use crate::api::{Datagram, IkeId};
+use crate::api::Datagram;
 use crate::exchange::crash_detection::{HEEDED, LOST};
 use crate::exchange::ike_sa_init_responder::Digest;
 use crate::exchange::{
@@ -313,20 +311,18 @@ impl Ike {
         let spi = payloads.notify(NotifyType::INVALID_SPI).map(|n| n.data.as_slice());
         let Some(spi) = spi.and_then(|spi| <[u8; 4]>::try_from(spi).ok()) else { return };
         let (spi, remote) = (u32::from_be_bytes(spi), datagram.remote.ip());
-        let named = self.shared.outward.range((spi, SaId(0))..=(spi, SaId(u64::MAX)));
-        let named = named.take(MAX_NAMESAKES).filter_map(|(_, sa)| self.shared.children.get(sa));
-        let is_at = |ike: &&IkeId| {
-            let peering = self.peerings.get(*ike);
+        let named = self.shared.outward.get(&spi).and_then(|sa| self.shared.children.get(sa));
+        let found = named.copied().filter(|ike| {
+            let peering = self.peerings.get(ike);
             peering.is_some_and(|peering| peering.link.path.remote.ip() == remote)
-        };
-        let found = named.copied().find(|ike| is_at(&ike));
+        });
         if let Some(ike) = found
             && self.shared.hints_heeded.allow(now, remote, HEEDED)
         {
             // What it is asked already it is asked again, and need not wait for its turn.
             self.with(now, ike, None, |mut state, turn| {
                 if let State::Established(established) = &mut state {
-                    established.current.hasten(turn.now);
+                    established.ask_besides(turn);
                 }
                 state
             });
@@ -431,8 +427,5 @@ fn drop_unless_fragment(turn: &mut Turn<'_>, outcome: Result<Received, Dropped>)
     }
 }
 
-/// Children looked at for one SPI: of a hundred thousand that were drawn hardly two are the same, and
-/// who makes his own the same has them looked at in vain.
-const MAX_NAMESAKES: usize = 16;
 /// More peers than one node can serve, at some ten kilobytes each.
 pub(crate) const MAX_PEERINGS: usize = 1 << 16;
