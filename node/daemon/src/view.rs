@@ -66,7 +66,7 @@ pub(crate) fn plane_config(config: &Config) -> anyhow::Result<userspace::Config>
         mark: config.node.mark,
         listen: config.node.listen.clone(),
         seed: seed()?,
-        ways: crate::kernel::ways_onward,
+        ways: kernel::ways_onward,
         forwarding: forwarding::Config {
             provider: userspace::fastest(),
             unreachable: config.policy.icmp_unreachable,
@@ -700,6 +700,42 @@ const NEWCOMERS_OF_PROCESSOR: u32 = 128;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Names in back quotes in a text.
+    fn quoted(text: &str) -> std::collections::BTreeSet<&str> {
+        text.split('`').skip(1).step_by(2).collect()
+    }
+
+    /// Programs hold on to what docs/EVENTS.md says: every event and member that is told of stands
+    /// there, and every event that stands there is told of.
+    #[test]
+    fn events_are_those_of_the_manual() {
+        let manual = include_str!("../../../docs/EVENTS.md");
+        let source = include_str!("view.rs");
+        let from = source.find("\nfn in_clear(").unwrap();
+        let told = &source[from..source.find("\nfn level(").unwrap()];
+        let code = told.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let code = code.map(str::trim).collect::<Vec<_>>().join(" ");
+        let mut pieces = code.split('"');
+        let (mut before, mut names, mut members) = (pieces.next().unwrap(), vec![], vec![]);
+        while let (Some(literal), Some(after)) = (pieces.next(), pieces.next()) {
+            match after.trim_start().chars().next() {
+                Some(',') if before.trim_end().ends_with('(') => names.push(literal),
+                Some(':') => members.push(literal),
+                _ => {}
+            }
+            before = after;
+        }
+        assert!(names.len() >= 24 && members.len() >= 20, "{names:?} {members:?}");
+        for literal in names.iter().chain(&members) {
+            assert!(quoted(manual).contains(literal), "{literal}");
+        }
+        let rows = manual.lines().skip_while(|line| !line.starts_with("| event | is"));
+        let listed = rows.filter(|line| line.starts_with("| `"));
+        for name in listed.flat_map(|line| quoted(line.split('|').nth(1).unwrap())) {
+            assert!(names.contains(&name), "{name}");
+        }
+    }
 
     /// What is logged at the level that a node logs at by itself.
     #[test]
