@@ -86,6 +86,28 @@ fn what_passes_goes_on_whole() {
     assert!(!site.node.log().contains("ERROR"), "{}", site.node.log());
 }
 
+/// A firewall that names devices and knows none of ours but the one of the node lets super-packets
+/// pass, if it lets established connections pass.
+#[test]
+fn super_packets_are_of_a_connection_that_firewalls_know() {
+    let test = "super_packets_are_of_a_connection_that_firewalls_know";
+    if !can_run(test) || tests::skipped(test, tests::missing(&["nft"])) {
+        return;
+    }
+    let site = Site::up();
+    let west = site.internet.namespace("west");
+    let rules = "table inet keep { chain forward { type filter hook forward priority 0; policy drop; \
+                 ct state established,related accept; meta l4proto ipv6-icmp accept; \
+                 iifname \"inner\" oifname { \"eth0\", \"ipsec0\" } accept; }; }";
+    place::ok(&west, &["nft", rules]);
+    let wire = site.internet.capture("west");
+    for (inner, east) in INNER.into_iter().zip(EAST) {
+        site.transfer(east);
+        let whole = wire.packets(&format!("tcp and src host {inner} and greater 3000"));
+        assert!(whole.len() > 20, "{}: {whole:#?}", site.node.log());
+    }
+}
+
 /// A firewall lets what is forwarded into our device, and keeps what comes in by the loopback device:
 /// connections find out, and go on packet by packet.
 #[test]
