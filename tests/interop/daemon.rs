@@ -478,6 +478,37 @@ fn a_peer_that_crashed_is_called_again() {
     }
 }
 
+/// RFC 7296 §2.4: the way is lost for longer than a call may take. What there was carries as soon as it
+/// is back, and whichever of the two was first, our question or our call beside it, one IKE SA is left.
+#[test]
+fn an_outage_costs_no_pair_with_strongswan() {
+    if !can_run("an_outage_costs_no_pair_with_strongswan") {
+        return;
+    }
+    for we_call in [true, false] {
+        let scene = Scene::up("2048", &[]);
+        scene.meet(we_call);
+        let east = scene.rig.namespace("east");
+        let cut = "add table inet cut; \
+                   add chain inet cut in { type filter hook prerouting priority raw; policy drop; }; \
+                   add chain inet cut out { type filter hook output priority raw; policy drop; }";
+        assert!(place::run(&east, &["nft", cut]).0);
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_secs(22) {
+            assert!(!scene.ping());
+        }
+        assert!(place::run(&east, &["nft", "delete table inet cut"]).0);
+        // The neighbours have to find each other again.
+        place::await_some("traffic flows again", Duration::from_secs(5), || {
+            scene.ping().then_some(())
+        });
+        scene.await_strongswans(1);
+        scene.await_keyed();
+        scene.transfer("1000000");
+        scene.assert_nothing_in_clear();
+    }
+}
+
 /// Keys that are not RSA are found as IPSECKEY, and prove both sides.
 #[test]
 fn elliptic_keys_from_dns() {
