@@ -299,8 +299,11 @@ impl Config {
             Some(file) => (file, true),
             None => (Path::new(DEFAULT_FILE), false),
         };
-        match std::fs::read_to_string(file) {
-            Ok(text) => Self::parse(file, &text),
+        match std::fs::read(file) {
+            Ok(octets) => match String::from_utf8(octets) {
+                Ok(text) => Self::parse(file, &text),
+                Err(bad) => Err(Error { file: file.into(), ..not_utf8(&bad) }),
+            },
             Err(why) if why.kind() == std::io::ErrorKind::NotFound && !must_exist => {
                 Ok(Self::default())
             }
@@ -518,6 +521,13 @@ const FOLLOWED: [&str; 8] = [
     "policy.directory",
     "policy.packetdefault",
 ];
+
+/// Where a file stops being text.
+fn not_utf8(bad: &std::string::FromUtf8Error) -> Error {
+    let good = bad.as_bytes().iter().take(bad.utf8_error().valid_up_to());
+    let line = good.filter(|octet| **octet == b'\n').count() + 1;
+    Error { file: PathBuf::new(), line: Some(line), why: "not UTF-8".to_owned() }
+}
 
 /// The key that a line sets, with its table: `policy.require-dnssec`.
 fn key_of_line(text: &str, line: usize) -> Option<String> {
@@ -785,6 +795,17 @@ mod tests {
         let xfrm = parse("[node]\nbackend = \"xfrm\"\n");
         let error = xfrm.following(&old).unwrap_err().to_string();
         assert_eq!(error, "x:5: connection: needs node.backend = \"userspace\"");
+    }
+
+    #[test]
+    fn what_is_no_text_is_placed() {
+        let file = std::env::temp_dir().join(format!("oe-not-utf8-{}.toml", std::process::id()));
+        std::fs::write(&file, b"\xef\xbb\xbf[node]\r\nmark = 7\r\n").unwrap();
+        assert_eq!(Config::load(Some(&file)).unwrap().node.mark, 7, "a byte-order mark, CRLF");
+        std::fs::write(&file, b"[node]\n# f\xfcr alle\n").unwrap();
+        let error = Config::load(Some(&file)).unwrap_err().to_string();
+        assert!(error.ends_with(".toml:2: not UTF-8"), "{error}");
+        std::fs::remove_file(&file).unwrap();
     }
 
     #[test]
