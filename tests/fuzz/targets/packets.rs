@@ -3,7 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use forwarding::{Batch, Config, Delivery, Forwarding, Offload, Outer, Output, Provider};
+use forwarding::{
+    Batch, Config, Delivery, Forwarding, Offload, Onward, Outer, Output, Provider, To,
+};
 use sa::{
     About, Class, Command, Envelope, EspCipher, EspKey, Flow, Limits, Mode, Policy, SaId, SaPair,
     Spi, TrafficSelector, Trust,
@@ -135,7 +137,8 @@ pub(crate) fn device_packets(input: &[u8]) -> usize {
     // As many parts as a size of one octet could make of it, and no more.
     let sent: usize = batch.sends().iter().map(|send| batch.packets(send).count()).sum();
     assert!(sent <= packet.len() + 1, "{sent} packets of {} octets", packet.len());
-    for send in batch.sends() {
+    go_on(&batch);
+    for send in batch.sends().iter().filter(|send| !matches!(send.to, To::Whole(_))) {
         for octets in batch.packets(send) {
             assert!(octets.len() <= 1500, "{} octets", octets.len());
         }
@@ -153,9 +156,33 @@ pub(crate) fn device_packets(input: &[u8]) -> usize {
         drain(&mut plane, packet.len());
         batch.clear();
         plane.outgoing(now, &offload, &mut packet.to_vec(), &mut batch);
+        go_on(&batch);
     }
     drain(&mut plane, packet.len());
     sent
+}
+
+/// What goes on whole has all its headers and something behind them, and is cut into no more packets
+/// than it has octets.
+fn go_on(batch: &Batch) {
+    for send in batch.sends() {
+        let To::Whole(offload) = send.to else { continue };
+        let octets = batch.octets(send);
+        let onward = Onward::of(&offload, octets).unwrap();
+        assert_eq!(
+            onward.head().len() + onward.rest(octets).len(),
+            Offload::LEN + 14 + octets.len()
+        );
+        let header: &[u8; Offload::LEN] = onward.head().first_chunk().unwrap();
+        let headers = usize::from(u16::from_ne_bytes([header[2], header[3]]));
+        assert!(headers < 14 + octets.len(), "{headers} of {}", octets.len());
+        let mut parts = 0;
+        forwarding::cut(&offload, octets, |part| {
+            parts += 1;
+            assert_eq!(forwarding::ends(part), forwarding::ends(octets));
+        });
+        assert!((1..=octets.len()).contains(&parts), "{parts} packets of {}", octets.len());
+    }
 }
 
 /// Takes what is put out of that many octets: no more than a size of one octet makes of them, and
