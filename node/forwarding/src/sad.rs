@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use sa::{
@@ -193,10 +194,12 @@ pub(crate) struct Sad {
 }
 
 /// Who may send from a prefix.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 struct Owner {
     sa: SaId,
-    configured: bool,
+    /// For a configured pair: to whom. What it says of a prefix it says of traffic with these, and of no
+    /// other.
+    configured: Option<Arc<Selectors>>,
     /// It may go on, and stands in nobody's way.
     leaving: bool,
     /// For single protocols or ports also or only.
@@ -208,7 +211,7 @@ struct Owner {
 impl Owner {
     /// Whether both are one configured peer's, which has the ports of an address apart.
     fn is_beside(&self, other: &Self) -> bool {
-        let configured = self.configured && other.configured;
+        let configured = self.configured.is_some() && other.configured.is_some();
         configured && self.peer == other.peer && (self.in_part || other.in_part)
     }
 }
@@ -280,12 +283,12 @@ impl Sad {
         });
         let owner = Owner {
             sa: sa.id,
-            configured: sa.configured,
+            configured: sa.configured.then(|| Arc::new(Selectors(pair.local.clone()))),
             leaving: false,
             in_part: !sa.local.is_plain() || !sa.remote.is_plain(),
             peer: pair.envelope.remote,
         };
-        self.own(&prefixes, owner);
+        self.own(&prefixes, &owner);
         let slot = self.free.pop().unwrap_or(self.pairs.len());
         self.by_spi.insert(sa.spi_in, slot);
         self.by_id.insert(sa.id.0, slot);
@@ -360,12 +363,12 @@ impl Sad {
         })
     }
 
-    fn own(&mut self, prefixes: &[sa::Prefix], owner: Owner) {
+    fn own(&mut self, prefixes: &[sa::Prefix], owner: &Owner) {
         self.generation += 1;
         for prefix in prefixes {
             match self.owners.get_mut(prefix) {
-                Some(owners) => owners.push(owner),
-                None => self.owners.insert(*prefix, vec![owner]),
+                Some(owners) => owners.push(owner.clone()),
+                None => self.owners.insert(*prefix, vec![owner.clone()]),
             }
         }
     }
@@ -426,7 +429,7 @@ impl Inbound<'_> {
         let sa = &mut *self.sa;
         let (src, dst) = (inner.flow.src(), inner.flow.dst());
         if inner.traffic().matches(&sa.remote.0, &sa.local.0) {
-            if !may_send(self.owners, sa.id, src) {
+            if !may_send(self.owners, sa.id, src, dst) {
                 // Of several links another may have a part of the addresses only, and be the closer
                 // owner of that; what we send there through this one may come back through it.
                 let named = sa.configured && spd.names(&inner.flow.reversed(), sa.id);
@@ -458,10 +461,11 @@ impl Inbound<'_> {
     }
 }
 
-/// Whether `id` has the best claim to `addr`: configured beats opportunistic whatever the prefix
-/// lengths, otherwise the longer prefix wins. Equals share, as old and new pair do in a rekey, and so
-/// do the pairs of one configured peer that has an address's ports apart.
-fn may_send(owners: &PrefixTable<Vec<Owner>>, id: SaId, addr: IpAddr) -> bool {
+/// Whether `id` has the best claim to `addr` as the source of packets to `dst`: configured beats
+/// opportunistic whatever the prefix lengths, between the subnets of the connection; otherwise the
+/// longer prefix wins. Equals share, as old and new pair do in a rekey, and so do the pairs of one
+/// configured peer that has an address's ports apart.
+fn may_send(owners: &PrefixTable<Vec<Owner>>, id: SaId, addr: IpAddr, dst: IpAddr) -> bool {
     let all =
         || owners.matches(addr).flat_map(|(prefix, all)| all.iter().map(move |o| (prefix, o)));
     // The longest of its prefixes comes first.
@@ -469,9 +473,13 @@ fn may_send(owners: &PrefixTable<Vec<Owner>>, id: SaId, addr: IpAddr) -> bool {
     if own.leaving {
         return true;
     }
-    let claim = (own.configured, prefix.len());
+    let claim = (own.configured.is_some(), prefix.len());
+    let concerned = |other: &Owner| other.configured.as_ref().is_none_or(|to| to.contains(dst));
     !all().any(|(prefix, other)| {
-        !other.leaving && (other.configured, prefix.len()) > claim && !own.is_beside(other)
+        !other.leaving
+            && concerned(other)
+            && (other.configured.is_some(), prefix.len()) > claim
+            && !own.is_beside(other)
     })
 }
 

@@ -401,6 +401,22 @@ fn configured_beats_opportunistic_whatever_the_lengths() {
     assert_eq!(b.receive(&sealed), [packet]);
 }
 
+/// Rule 9. A connection's claim to its remote subnets is about traffic with its local ones: the same
+/// host may have an opportunistic pair with another address of ours.
+#[test]
+fn a_connection_says_nothing_of_traffic_with_other_addresses() {
+    let mut configured = pair(1, &["192.0.2.0/24"], &["198.51.100.64/26"]);
+    configured.trust = Trust::Configured;
+    let (mut a, mut b) = both_with(configured);
+    let claim = pair(2, &["192.0.2.77"], &["198.51.100.7"]);
+    b.command(Command::AddSa(Box::new(mirrored(&claim))));
+    a.command(Command::AddSa(Box::new(claim)));
+    let packet = udp("192.0.2.77", B, (1, 2), b"x");
+    a.encrypt("192.0.2.77", B, 2);
+    let sealed = esp(a.send(&packet));
+    assert_eq!(b.receive(&sealed), [packet]);
+}
+
 /// What was sent on a pair before it was deleted arrives, and it stands in nobody's way meanwhile.
 #[test]
 fn a_pair_that_leaves_has_no_claim_and_is_still_heard() {
