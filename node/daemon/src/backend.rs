@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sa::{Command, Notice, Policy, Prefix, Subnets};
 
 use crate::config::{self, Config};
-use crate::kernel::{ClassChange, Ground, KernelError, KernelPlane};
+use crate::kernel::{ClassChange, Ground, KernelError, KernelPlane, LeftAlone};
 use crate::userspace::{self, Counters, Datagram, Plane};
 use crate::view;
 
@@ -195,6 +195,23 @@ impl Backend {
             Self::Userspace { ground, .. } => ground.set_served(served),
             // The configuration refuses them with this data plane.
             Self::Xfrm(_) => Ok(()),
+        }
+    }
+
+    /// Why packets to an address go past us, whatever its class; `None` if they do not.
+    pub(crate) fn left_alone(&self, addr: IpAddr) -> Option<LeftAlone> {
+        match self {
+            Self::Userspace { ground, .. } => ground.left_alone(addr),
+            Self::Xfrm(_) => None,
+        }
+    }
+
+    /// Routing rules of others that come before ours.
+    pub(crate) fn steering(&self) -> &[String] {
+        match self {
+            Self::Userspace { ground, .. } => ground.steering(),
+            // The kernel's own policies do not depend on routes.
+            Self::Xfrm(_) => &[],
         }
     }
 

@@ -457,7 +457,10 @@ impl Node {
         let now = Instant::now();
         match request {
             Request::Status => return view::status(&self.keying, &self.backend, now),
-            Request::Explain { address } => view::explanation(&self.keying.explain(now, address)),
+            Request::Explain { address } => {
+                let left_alone = self.backend.left_alone(address);
+                view::explanation(&self.keying.explain(now, address), left_alone)
+            }
             Request::Peers => return view::peers(&self.keying, now),
             Request::Reload => self.reload(),
             Request::Guard { up } => match self.backend.set_guard(up) {

@@ -11,7 +11,7 @@ use crate::answer::Answer;
 use crate::backend::Backend;
 use crate::config::{Backend as Plane, Config, Encapsulation, Mobike};
 use crate::hostkey::HostKey;
-use crate::kernel::{self, GroundConfig, XfrmConfig};
+use crate::kernel::{self, GroundConfig, LeftAlone, XfrmConfig};
 use crate::resolver::ResolverConfig;
 use crate::userspace;
 
@@ -157,6 +157,7 @@ pub(crate) fn status(keying: &Keying, plane: &Backend, now: Instant) -> Answer {
         "version": env!("CARGO_PKG_VERSION"),
         "connections": connections,
         "guard": plane.is_guarded(),
+        "rules_before_ours": plane.steering(),
         "downgraded": downgraded,
         "leases": keying.leases().iter().map(lease).collect::<Vec<Value>>(),
         "plane": { "backend": plane.name(), "cryptography": plane.cryptography() },
@@ -204,7 +205,7 @@ fn peer(peer: &keying::PeerView) -> Value {
 }
 
 /// Why an address is treated as it is.
-pub(crate) fn explanation(e: &keying::Explanation) -> Value {
+pub(crate) fn explanation(e: &keying::Explanation, left_alone: Option<LeftAlone>) -> Value {
     let history: Vec<Value> = e
         .history
         .iter()
@@ -253,7 +254,10 @@ pub(crate) fn explanation(e: &keying::Explanation) -> Value {
         "dns": e.answers.iter().map(answer).collect::<Vec<Value>>(),
         "gateways": gateways,
         "own_record": own,
-        "next_packet": next_packet(e),
+        "next_packet": match left_alone {
+            Some(why) if e.connection.is_none() && e.next != keying::NextPacket::Own => past_us(why),
+            _ => next_packet(e),
+        },
         "advice": advice(e),
         "destinations": destinations,
         "history": history,
@@ -350,9 +354,23 @@ fn advice(e: &keying::Explanation) -> Option<String> {
     })
 }
 
+/// Whatever its group, and whichever data plane.
+const LEFT_ALONE: &str =
+    "is left alone: loopback, link-local, multicast and broadcast never come to us";
+
+fn past_us(why: LeftAlone) -> &'static str {
+    match why {
+        LeftAlone::OfTheLink => LEFT_ALONE,
+        LeftAlone::BehindUs => "goes past this node, to a host behind it",
+        LeftAlone::NextHop => {
+            "goes past this node, in the clear: the address is a next hop of the main routing table"
+        }
+    }
+}
+
 fn next_packet(e: &keying::Explanation) -> &'static str {
     if kernel::is_left_alone(e.address) {
-        return "is left alone: loopback, link-local, multicast and broadcast never come to us";
+        return LEFT_ALONE;
     }
     match e.next {
         keying::NextPacket::Own => "never leaves this host",

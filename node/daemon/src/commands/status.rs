@@ -83,6 +83,7 @@ fn table(answer: &Value) -> String {
         text.push_str("no destination has been talked to yet\n");
     }
     text.push_str(&downgraded(answer));
+    text.push_str(&steering(answer));
     let leases = answer.get("leases").and_then(Value::as_array).unwrap_or(&none);
     if !leases.is_empty() {
         text.push('\n');
@@ -108,6 +109,19 @@ fn downgraded(answer: &Value) -> String {
     format!(
         "\n{count} in the clear that can be encrypted to, as far as anybody knows; the first for \
          {since:.0} s\n"
+    )
+}
+
+/// Rules of others that come before ours.
+fn steering(answer: &Value) -> String {
+    let rules = answer.get("rules_before_ours").and_then(Value::as_array).into_iter().flatten();
+    let lines = rules.map(|rule| format!("  {}\n", super::cell(Some(rule))));
+    let lines: String = lines.collect();
+    if lines.is_empty() {
+        return lines;
+    }
+    format!(
+        "\nrouting rules of others come before ours, and what they match goes past us:\n{lines}"
     )
 }
 
@@ -142,6 +156,7 @@ mod tests {
                   "downgraded_since_s": 90.2 },
             ],
             "downgraded": { "destinations": 1, "since_s": 90.2 },
+            "rules_before_ours": ["ip rule: 100: from 10.1.0.0/16 lookup 77"],
             "leases": [
                 { "address": "10.99.0.1", "identity": "@alice.example", "used": true },
             ],
@@ -159,6 +174,7 @@ mod tests {
         assert!(lines[3].ends_with("gateway did not answer; downgraded for 90 s"), "{text}");
         assert!(lines[5].starts_with("1 in the clear that can be encrypted to"), "{text}");
         assert!(text.contains("10.99.0.1  @alice.example  true"), "{text}");
+        assert!(text.contains("goes past us:\n  ip rule: 100: from 10.1.0.0/16"), "{text}");
         assert!(text.contains("calls 1, trapped 2") && !text.contains("clear 0"), "{text}");
         assert!(text.contains("packets: path-narrowed 1, sealed 7\n"), "{text}");
         assert!(text.contains("backend userspace, cryptography aws-lc\n"), "{text}");

@@ -143,6 +143,10 @@ impl Changes {
                 if metric_of(route) == GUARD { None } else { alarm() }
             }
             Message::DelRule(rule) if self.is_ours(rule) => alarm(),
+            // One of others may come before ours.
+            Message::NewRule(rule) | Message::DelRule(rule) if !self.is_ours(rule) => {
+                Some(self.settle())
+            }
             // Packets from an address that we do not know as ours are taken for somebody else's.
             Message::NewAddress(_) => Some(self.alarm()),
             Message::DelAddress(_) | Message::NewLink(_) | Message::DelLink(_) => {

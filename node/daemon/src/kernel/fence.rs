@@ -31,7 +31,7 @@ use netlink_packet_xfrm::{
 use sa::{Class, Ports, Prefix, Subnets};
 
 use super::plan::{self, Plan, Target};
-use super::policies::{self, ICMPV6, UDP};
+use super::policies::{self, ICMPV6, LEASES, UDP};
 use super::spd::{self, GUARD, Key, Spd};
 
 /// The priorities of the fence, after all others of ours.
@@ -50,9 +50,6 @@ const BETWEEN: u32 = *FENCE.start() + 20;
 fn of_prefix(len: u8, ports: bool) -> u32 {
     *FENCE.start() + 100 + 2 * (128 - u32::from(len.min(128))) + u32::from(!ports)
 }
-
-/// A lease is renewed from these ports to these (RFC 2131 §4.4.5, RFC 9915 §7.2).
-const RENEWALS: [(Prefix, u16, u16); 2] = [(Prefix::ALL_V4, 68, 67), (Prefix::ALL_V6, 546, 547)];
 
 /// The ICMPv6 type of what answers an echo request (RFC 4443 §4.2). Who may send it otherwise may set
 /// our mark as well.
@@ -267,7 +264,7 @@ fn gates(mark: u32) -> Vec<Rail> {
         let (policy, _) = rail(spd::between(prefix, prefix), XFRM_POLICY_ALLOW, *FENCE.start());
         all.push((policy, vec![XfrmAttrs::Mark(Mark { value: mark, mask: u32::MAX })]));
     }
-    for (prefix, from, to) in RENEWALS {
+    for (prefix, from, to) in LEASES {
         let (mut policy, nlas) =
             rail(spd::between(prefix, prefix), XFRM_POLICY_ALLOW, *FENCE.start());
         let selector = &mut policy.selector;

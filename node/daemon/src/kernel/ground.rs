@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use sa::{About, Class, Flow, Policy, Ports, Prefix, Subnets};
 
 use super::fence::{ANY_DEVICE, Fence, Yard};
-use super::plan::{self, BACKSTOP, GUARD, LIVE, MainRoute, Plan, Target};
+use super::plan::{self, BACKSTOP, GUARD, LIVE, LeftAlone, MainRoute, Plan, Target};
 use super::policies::Policies;
 use super::routes::{Routes, Standing, is_without_ipv6};
 use super::subnets::{self, Links, SubnetGround, Surroundings};
@@ -180,6 +180,8 @@ pub(crate) struct Ground {
     /// Our IPv6 addresses, which the device has too.
     lent: BTreeSet<Ipv6Addr>,
     addresses: Vec<IpAddr>,
+    /// Rules of others that come before ours, as last read.
+    steering: Vec<String>,
 }
 
 /// The classes of whole prefixes and those of single ports, as far as routes can tell them apart:
@@ -258,6 +260,7 @@ impl Ground {
             watched: HashSet::new(),
             lent: BTreeSet::new(),
             addresses: Vec::new(),
+            steering: Vec::new(),
         };
         match ground.take_hold() {
             Ok(()) => Ok(ground),
@@ -297,6 +300,7 @@ impl Ground {
         self.subnet_ground.settle();
         self.guarded = self.guard_found;
         self.settled = true;
+        self.look_for_steering();
         self.follow_subnets()?;
         for Standing { prefix, metric, target } in std::mem::take(&mut self.leftover) {
             if !self.installed.contains_key(&(prefix, metric)) {
@@ -619,6 +623,11 @@ impl Ground {
             .unwrap_or(false)
     }
 
+    /// Why packets to an address go past us, whatever its class; `None` if they do not.
+    pub(crate) fn left_alone(&self, addr: IpAddr) -> Option<LeftAlone> {
+        plan::left_alone(addr, &self.classes, &self.main, &self.never, &self.config.served)
+    }
+
     /// Follows a flow's policy; `None` leaves it to its class. A destination is thrown or
     /// black-holed only when all flows to it agree, and at least one of them on account of the
     /// destination: a route knows no source, and one flow's failure must not take another's
@@ -853,6 +862,9 @@ impl Ground {
     pub(crate) fn refresh(&mut self) -> Result<(), KernelError> {
         // First, because what somebody has removed leaves packets in the clear.
         self.look()?;
+        if self.settled {
+            self.look_for_steering();
+        }
         let all = self.routes.addresses().map_err(doing("reading the addresses"))?;
         let own = all.iter().filter(|a| a.interface != self.device && !a.unusable);
         self.addresses = own.clone().map(|a| a.addr).collect();

@@ -23,6 +23,8 @@ pub(crate) struct Looked {
     pub(crate) rules: usize,
     /// Routes in the table, of both families together.
     pub(crate) routes: usize,
+    /// Rules of others that come before ours, as `ip rule` writes them.
+    pub(crate) before: Vec<String>,
 }
 
 /// What says whether the kernel forwards what comes in by a device with this mark; it is not to leave
@@ -41,12 +43,18 @@ pub(crate) fn ways_onward(device: &str, ours: &str, mark: u32) -> io::Result<(u3
 }
 
 /// Looks at the device, the rules and the table.
-pub(crate) fn look(interface: &str, table: u32) -> io::Result<Looked> {
-    let mut routes = Routes::open(0, table)?;
+pub(crate) fn look(interface: &str, table: u32, mark: u32) -> io::Result<Looked> {
+    let mut routes = Routes::open(mark, table)?;
     let usable = routes.addresses()?.into_iter().filter(|address| !address.unusable);
     let addresses = usable.map(|address| address.addr).collect();
     let device = routes.link(interface).ok().map(|(_, mtu)| mtu);
-    Ok(Looked { addresses, device, rules: routes.count_rules()?, routes: routes.count_routes()? })
+    Ok(Looked {
+        addresses,
+        device,
+        rules: routes.count_rules()?,
+        routes: routes.count_routes()?,
+        before: routes.rules_before_ours()?,
+    })
 }
 
 /// The metrics of the routes that lead to a prefix through the device, in the connections' table:

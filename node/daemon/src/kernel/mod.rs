@@ -14,6 +14,7 @@
 //! - [`mod@look`]: what stands now, for `oe-node verify`.
 //! - [`plan`]: which routes the table must hold, as a pure function.
 //! - [`policies`]: XFRM blocks for what a protected peer sends in the clear.
+//! - [`steering`]: rules of others that come before ours.
 //! - [`subnets`]: rules and routes of configured connections.
 //! - [`xfrm`]: the kernel as the data plane itself.
 //! - [`changes`]: addresses, links and routes as others change them.
@@ -31,6 +32,7 @@ mod renewals;
 mod routes;
 mod rules;
 mod spd;
+mod steering;
 mod subnets;
 mod sysctl;
 mod xfrm;
@@ -44,6 +46,6 @@ pub(crate) use changes::Changes;
 pub(crate) use ground::{ClassChange, Ground, GroundConfig, KernelError, route_classes};
 pub(crate) use guard::{Closed, Guard, GuardView};
 pub(crate) use look::{Looked, look, metrics_to, source_towards, ways_onward};
-pub(crate) use plan::is_left_alone;
+pub(crate) use plan::{LeftAlone, is_left_alone};
 pub(crate) use sysctl::forwards;
 pub(crate) use xfrm::{KernelPlane, XfrmConfig, XfrmGuard, hear_answers};

@@ -171,6 +171,34 @@ fn gateways(
     all.filter(|host| !classes.contains_key(host))
 }
 
+/// Why the node's table leaves an address to the main table whatever its class; `None` if it does not.
+pub(super) fn left_alone(
+    addr: IpAddr,
+    classes: &BTreeMap<Prefix, Class>,
+    main: &BTreeMap<Prefix, MainRoute>,
+    addresses: &[IpAddr],
+    served: &[Prefix],
+) -> Option<LeftAlone> {
+    if never().any(|prefix| prefix.contains(addr)) || addresses.contains(&addr) {
+        return Some(LeftAlone::OfTheLink);
+    }
+    if served.iter().any(|prefix| prefix.contains(addr)) {
+        return Some(LeftAlone::BehindUs);
+    }
+    gateways(classes, main).any(|host| host == Prefix::host(addr)).then_some(LeftAlone::NextHop)
+}
+
+/// What packets go past us for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LeftAlone {
+    /// Loopback, link-local, multicast, broadcast.
+    OfTheLink,
+    /// A host behind us.
+    BehindUs,
+    /// A gateway of the main table.
+    NextHop,
+}
+
 /// Whether what is around a prefix stays closed while no daemon runs.
 fn is_inside_closed(classes: &BTreeMap<Prefix, Class>, prefix: &Prefix) -> bool {
     let around = (0..prefix.len())
@@ -287,6 +315,12 @@ mod tests {
         let thrown = plan.iter().filter(|(_, target)| **target == Target::Throw);
         assert!(thrown.clone().all(|((prefix, _), _)| !prefix.contains(ip("203.0.113.7"))));
         assert_eq!(at("192.0.2.254/32", LIVE), Some(Target::Throw), "the gateway");
+        let alone = |addr: &str| left_alone(ip(addr), &classes, &main, &[ip("192.0.2.255")], &[]);
+        assert_eq!(alone("192.0.2.254"), Some(LeftAlone::NextHop));
+        assert_eq!(alone("10.5.0.254"), Some(LeftAlone::NextHop), "whoever said so");
+        assert_eq!(alone("192.0.2.255"), Some(LeftAlone::OfTheLink));
+        assert_eq!(alone("ff02::1"), Some(LeftAlone::OfTheLink));
+        assert_eq!(alone("192.0.2.77"), None);
         assert_eq!(at("192.0.2.1/32", LIVE), Some(Target::Throw), "our own address");
         assert_eq!(at("224.0.0.0/4", LIVE), Some(Target::Throw));
         assert_eq!(at("::/0", LIVE), None, "there is no way to anywhere in IPv6");

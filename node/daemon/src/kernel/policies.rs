@@ -348,8 +348,19 @@ fn port_exceptions(prefix: Prefix, ports: Ports) -> Vec<UserPolicyInfo> {
     DIRECTIONS.iter().map(|direction| UserPolicyInfo { direction: *direction, ..policy }).collect()
 }
 
-/// What a protected peer may always send: IKE and ESP, which are how it is protected, and
-/// neighbour discovery.
+/// A lease is renewed from the client's port to the server's, and the answer comes the other way
+/// (RFC 2131 §4.4.5, RFC 9915 §7.2). Neither waits for a pair, whoever the server is: the address that
+/// everything else depends on would be lost for it, and a client that listens on its device alone hears
+/// nothing that comes out of ours. Nobody else may use these ports without privilege.
+pub(super) const LEASES: [(Prefix, u16, u16); 4] = [
+    (Prefix::ALL_V4, 68, 67),
+    (Prefix::ALL_V4, 67, 68),
+    (Prefix::ALL_V6, 546, 547),
+    (Prefix::ALL_V6, 547, 546),
+];
+
+/// What a protected peer may always send: IKE and ESP, which are how it is protected, what is said of
+/// leases, and neighbour discovery.
 pub(super) fn exceptions(ports: &[u16]) -> Vec<UserPolicyInfo> {
     let allow = |any: IpAddr, proto: u8, sport: Option<u16>, dport: Option<u16>| {
         let mut policy = UserPolicyInfo::default();
@@ -371,6 +382,9 @@ pub(super) fn exceptions(ports: &[u16]) -> Vec<UserPolicyInfo> {
         all.push(allow(any, ESP, None, None));
         all.extend(ports.iter().map(|port| allow(any, UDP, None, Some(*port))));
     }
+    let leases =
+        LEASES.iter().map(|(all, from, to)| allow(all.addr(), UDP, Some(*from), Some(*to)));
+    all.extend(leases);
     // The kernel keeps an ICMP type where other protocols have the source port.
     all.extend(NEIGHBOUR_DISCOVERY.map(|kind| allow(v6, ICMPV6, Some(kind), None)));
     all

@@ -22,6 +22,8 @@ use sa::Prefix;
 
 use super::netlink::Netlink;
 use super::plan::{MainRoute, Plan, Target};
+use super::policies::LEASES;
+use super::steering;
 
 /// The main table.
 const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
@@ -290,7 +292,7 @@ impl Routes {
                 RuleAttribute::FwMark(self.mark),
                 RuleAttribute::FwMask(u32::MAX),
             ];
-            for rule in [message, dhcp_rule(family, priority)] {
+            for rule in std::iter::once(message).chain(dhcp_rules(family, priority)) {
                 let added = self.netlink.command(Message::NewRule(rule), NLM_F_CREATE | NLM_F_EXCL);
                 missing += usize::from(added.is_ok());
                 // A kernel without IPv6 has nothing to be protected in it.
@@ -318,6 +320,26 @@ impl Routes {
                 .count();
         }
         Ok(count)
+    }
+
+    /// Rules of others that the kernel follows before the one to our table, as `ip rule` writes them.
+    pub(super) fn rules_before_ours(&mut self) -> io::Result<Vec<String>> {
+        let mut all = Vec::new();
+        for family in FAMILIES {
+            let mut message = RuleMessage::default();
+            message.header.family = family;
+            let rules = self.netlink.dump(Message::GetRule(message))?;
+            let rules = rules.into_iter().filter_map(|message| match message {
+                Message::NewRule(rule) => Some(rule),
+                _ => None,
+            });
+            let rules: Vec<RuleMessage> = rules.collect();
+            // Without ours, there is nothing that they could come before.
+            if rules.iter().any(|r| r.attributes.contains(&RuleAttribute::Table(self.table))) {
+                all.extend(steering::before_ours(&rules, self.table, self.mark));
+            }
+        }
+        Ok(all)
     }
 
     /// Routes of ours in our table.
@@ -535,10 +557,14 @@ impl Attributes {
 }
 
 /// Whoever renews a lease writes to its server from a port that only the privileged can have, and
-/// has no other way to keep the address that everything else depends on (RFC 2131 §4.4.5,
-/// RFC 9915 §7.2).
-fn dhcp_rule(family: AddressFamily, priority: u32) -> RuleMessage {
-    let (client, server) = if family == AddressFamily::Inet { (68, 67) } else { (546, 547) };
+/// has no other way to keep the address that everything else depends on ([`LEASES`]).
+fn dhcp_rules(family: AddressFamily, priority: u32) -> impl Iterator<Item = RuleMessage> {
+    let v4 = family == AddressFamily::Inet;
+    let ports = LEASES.iter().filter(move |(all, ..)| all.addr().is_ipv4() == v4);
+    ports.map(move |(_, from, to)| dhcp_rule(family, priority, *from, *to))
+}
+
+fn dhcp_rule(family: AddressFamily, priority: u32, from: u16, to: u16) -> RuleMessage {
     let port = |port| RulePortRange { start: port, end: port };
     let mut message = RuleMessage::default();
     message.header.family = family;
@@ -548,15 +574,15 @@ fn dhcp_rule(family: AddressFamily, priority: u32) -> RuleMessage {
         RuleAttribute::Table(MAIN),
         RuleAttribute::Protocol(DHCP_PROTOCOL),
         RuleAttribute::IpProtocol(IpProtocol::Udp),
-        RuleAttribute::SourcePortRange(port(client)),
-        RuleAttribute::DestinationPortRange(port(server)),
+        RuleAttribute::SourcePortRange(port(from)),
+        RuleAttribute::DestinationPortRange(port(to)),
     ];
     message
 }
 
-/// The priority of what is looked at before.
+/// The priority of what is looked at before, the rules of connections included.
 const fn before(priority: u32) -> u32 {
-    priority.saturating_sub(1)
+    priority.saturating_sub(9)
 }
 
 /// A route that leads to no device: it outlives ours.

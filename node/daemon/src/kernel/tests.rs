@@ -721,10 +721,13 @@ fn leases_are_renewed_past_the_trap() {
             for (server, ports) in [
                 ("198.51.100.67", "ipproto udp sport 68 dport 67"),
                 ("2001:db8:67::67", "ipproto udp sport 546 dport 547"),
+                // A server answers.
+                ("198.51.100.67", "ipproto udp sport 67 dport 68"),
+                ("2001:db8:67::67", "ipproto udp sport 547 dport 546"),
             ] {
                 leads(&format!("{server} {ports}"), "up0");
                 // From any other port it is a packet as any other.
-                let other = ports.replace("sport 68", "sport 1068").replace("546", "1546");
+                let other = ports.replace("sport ", "sport 1");
                 match guard_alone {
                     false => leads(&format!("{server} {other}"), "ipsec0"),
                     true => refused(&format!("{server} {other}")),

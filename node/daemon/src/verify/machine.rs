@@ -65,7 +65,7 @@ pub(crate) async fn gather(
 ) -> MachineFacts {
     let key = HostKey::load(&config.key_file()).map(|key| key.public().clone());
     wanted.host_key = wanted.host_key.or_else(|| key.as_ref().ok().cloned());
-    let trap = kernel::look(&config.node.interface, config.node.table);
+    let trap = kernel::look(&config.node.interface, config.node.table, config.node.mark);
     let (addresses, public) = worth_looking_up(trap.as_ref().map_or(&[][..], |t| &t.addresses));
     let by_name = match config.identity() {
         Some(ike::Identity::Fqdn(name)) => name.parse::<Name>().ok(),
@@ -263,7 +263,8 @@ fn trapping(facts: &MachineFacts) -> Check {
     let stands = format!("{} rules and {} routes lead to it", trap.rules, trap.routes);
     match (&facts.daemon, facts.backend, trap.device) {
         (Ok(_), Backend::Userspace, Some(mtu)) if trap.rules > 0 && trap.routes > 0 => {
-            Check::new(text, Status::Ok).with([Note::info(format!("MTU {mtu}; {stands}"))])
+            let stands = Note::info(format!("MTU {mtu}; {stands}"));
+            Check::new(text, Status::Ok).with(std::iter::once(stands).chain(steering(trap)))
         }
         (Ok(_), Backend::Xfrm, _) => Check::new(text, Status::NotApplicable)
             .with([Note::info("the kernel's own policies trap; see: ip xfrm policy")]),
@@ -280,6 +281,16 @@ fn trapping(facts: &MachineFacts) -> Check {
         )]),
         (Err(_), ..) => Check::new(text, Status::NotApplicable),
     }
+}
+
+/// Rules of others that come before ours.
+fn steering(trap: &Looked) -> impl Iterator<Item = Note> {
+    trap.before.iter().map(|rule| {
+        Note::weak(
+            format!("a routing rule of somebody else's comes before ours: {rule}"),
+            "what it matches goes past this node: give it a priority after 4322, or none",
+        )
+    })
 }
 
 /// Signatures have a beginning and an end: a wrong clock makes good zones bogus.

@@ -61,7 +61,7 @@ fn explained(groups: Groups, outcome: Option<(Outcome, Security)>) -> String {
         drop::<Output>(output);
     }
     let later = now + Duration::from_secs(12);
-    text(&crate::view::explanation(&keying.explain(later, ip(EAST))))
+    text(&crate::view::explanation(&keying.explain(later, ip(EAST)), None))
 }
 
 /// Every one of these stands in the text, in this order.
@@ -198,7 +198,7 @@ fn held_while_dns_is_asked_and_while_a_gateway_is_called() {
 fn what_was_never_talked_to() {
     let now = Instant::now();
     let of = |groups: Groups, address: &str| {
-        text(&crate::view::explanation(&keying(groups, now).explain(now, ip(address))))
+        text(&crate::view::explanation(&keying(groups, now).explain(now, ip(address)), None))
     };
     let said = of(groups(Group::Clear, "0.0.0.0/0"), EAST);
     assert_says(&said, &["group        clear", "next packet  goes in the clear", "to change"]);
@@ -218,7 +218,7 @@ fn rules_for_single_ports_and_groups_of_ones_own() {
     let file = File { name: "shops".to_owned(), path: "/p/shops".to_owned() };
     groups.read_file(Group::Private, file, "198.51.100.0/24\n198.51.100.7/32 17 53 0").unwrap();
     let now = Instant::now();
-    let said = text(&crate::view::explanation(&keying(groups, now).explain(now, ip(EAST))));
+    let said = text(&crate::view::explanation(&keying(groups, now).explain(now, ip(EAST)), None));
     assert_says(
         &said,
         &[

@@ -83,6 +83,30 @@ impl Ground {
         refreshed
     }
 
+    /// Warns of rules of others that come before ours, of each once.
+    pub(super) fn look_for_steering(&mut self) {
+        let found = match self.routes.rules_before_ours() {
+            Ok(found) => found,
+            Err(error) => return tracing::debug!(%error, "the routing rules cannot be read"),
+        };
+        for rule in found.iter().filter(|rule| !self.steering.contains(rule)) {
+            tracing::warn!(
+                "a routing rule of somebody else's comes before ours ({rule}): what it matches goes \
+                 past this node, in the clear, also in IPv6 to what is private or blocked (in IPv4 \
+                 that is dropped)"
+            );
+        }
+        for rule in self.steering.iter().filter(|rule| !found.contains(rule)) {
+            tracing::info!("it comes before ours no more: {rule}");
+        }
+        self.steering = found;
+    }
+
+    /// Rules of others that come before ours, as `ip rule` writes them.
+    pub(crate) fn steering(&self) -> &[String] {
+        &self.steering
+    }
+
     /// The sockets through which we change rules and routes, as events call them.
     pub(crate) fn ports(&self) -> Vec<u32> {
         let mut ports = vec![self.routes.port()];

@@ -209,8 +209,8 @@ impl Xfrm {
         Ok(())
     }
 
-    /// What is never trapped: packets of our own sockets, and neighbour discovery, without which
-    /// no peer on the link would be found.
+    /// What is never trapped: packets of our own sockets, what is said of leases, and neighbour
+    /// discovery, without which no peer on the link would be found.
     fn outbound_exceptions(&self) -> Vec<(UserPolicyInfo, Vec<XfrmAttrs>)> {
         let mark = XfrmAttrs::Mark(Mark { value: self.config.mark, mask: u32::MAX });
         let mut all = Vec::new();
@@ -220,8 +220,14 @@ impl Xfrm {
             all.push((policy, vec![mark.clone()]));
         }
         let discovery = policies::exceptions(&[]);
-        let icmp = discovery.into_iter().filter(|p| p.selector.proto == policies::ICMPV6);
-        all.extend(icmp.map(|p| (UserPolicyInfo { direction: XFRM_POLICY_OUT, ..p }, Vec::new())));
+        let always = |p: &UserPolicyInfo| {
+            let leases = policies::LEASES.iter().any(|(_, from, _)| p.selector.sport == *from);
+            p.selector.proto == policies::ICMPV6 || p.selector.proto == policies::UDP && leases
+        };
+        let always = discovery.into_iter().filter(always);
+        all.extend(
+            always.map(|p| (UserPolicyInfo { direction: XFRM_POLICY_OUT, ..p }, Vec::new())),
+        );
         all
     }
 

@@ -40,7 +40,13 @@ fn facts() -> MachineFacts {
         ),
         ports: BTreeSet::from([53, 500, 4500]),
         interface: "ipsec0".to_owned(),
-        trap: Ok(Looked { addresses: vec![], device: Some(1400), rules: 2, routes: 5 }),
+        trap: Ok(Looked {
+            addresses: vec![],
+            device: Some(1400),
+            rules: 2,
+            routes: 5,
+            before: vec![],
+        }),
         window: Some((1_795_000_000, 1_796_000_000)),
         devices: 1,
         forwards: false,
@@ -97,7 +103,9 @@ fn what_can_be_wrong_with_a_machine() {
     let gone = || Err("/run/oe-node/control.sock: is oe-node running?".to_owned());
     let missing = || Err(HostKeyError::Missing("/k".into()));
     let open = || Err(HostKeyError::Open { path: "/k".into(), mode: 0o644 });
-    let trap = |device, rules| Ok(Looked { addresses: vec![], device, rules, routes: rules });
+    let trap = |device, rules| {
+        Ok(Looked { addresses: vec![], device, rules, routes: rules, before: vec![] })
+    };
     let rows: Vec<(MachineFacts, &str, Verdict)> = vec![
         (MachineFacts { on_path: None, ..facts() }, "not in PATH", Verdict::Well),
         (MachineFacts { supported: false, ..facts() }, "the kernel offers no TUN", Verdict::Failed),
