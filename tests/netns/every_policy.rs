@@ -41,8 +41,8 @@ enum Transition {
     Moved,
     /// And back.
     MovedBack,
-    /// East is killed.
-    PeerKilled,
+    /// East ends in order, with Deletes, and answers nobody.
+    PeerEnded,
     /// It starts anew, and west forgets what it had decided.
     PeerBack,
     /// West is killed.
@@ -88,7 +88,7 @@ const TRANSITIONS: [Transition; 11] = [
     T::Deleted,
     T::Moved,
     T::MovedBack,
-    T::PeerKilled,
+    T::PeerEnded,
     T::PeerBack,
     T::Killed,
     T::Back,
@@ -395,7 +395,7 @@ impl Scene {
             T::Deleted => self.forget_at_east(),
             T::Moved => self.reload(true),
             T::MovedBack => self.reload(false),
-            T::PeerKilled => self.nodes[1].take().unwrap().kill(),
+            T::PeerEnded => assert!(self.nodes[1].take().unwrap().terminate().success()),
             T::PeerBack => {
                 self.start(1);
                 for address in self.kinds.iter().flat_map(Kind::addresses) {

@@ -97,7 +97,11 @@ fn the_recipe_of_an_extruded_subnet_works_as_it_is_printed() {
     assert!(clear.is_empty(), "{clear:#?}");
 
     let [at_hq, at_home] = ["west", "east"].map(|host| internet.namespace(host));
-    let routes = held(&at_home, &["ip", "route", "show", "table", "4323"]);
+    // The route that says that it is up comes a moment later.
+    let routes = place::await_some("the route of the link", PATIENCE, || {
+        let routes = held(&at_home, &["ip", "route", "show", "table", "4323"]);
+        routes.iter().any(|route| route.ends_with("metric 50")).then_some(routes)
+    });
     let standing = held(&at_home, &["ip", "rule"]);
     let listed = |text: &str| -> Vec<String> {
         let lines = text.lines().map(bare);
