@@ -103,3 +103,46 @@ fn what_passes_through_opens_nothing_for_our_own() {
     let clear = wire.packets("icmp and src host 192.0.2.11");
     assert!(clear.is_empty(), "{clear:#?}");
 }
+
+/// Attack A48. Rule 8.
+/// What a firewall keeps in by the device that packets leave by: forwarded packets go to ours first,
+/// so that the rule must name it, or match our mark where they leave.
+#[test]
+fn a_firewall_that_goes_by_devices_names_ours() {
+    let test = "a_firewall_that_goes_by_devices_names_ours";
+    if !can_run(test) || tests::skipped(test, tests::missing(&["nft"])) {
+        return;
+    }
+    let site = Site::up("ip saddr 10.99.0.0/24 masquerade");
+    let west = site.internet.namespace("west");
+    let wire = site.internet.capture("west");
+    let to = DNS[0];
+    let sent = || wire.packets(&format!("icmp and src host 10.5.0.2 and dst host {to}")).len();
+    let knock = || {
+        let _ = place::run(&site.inner, &["ping", "-n", "-c", "4", "-i", "0.3", "-W", "1", to]);
+    };
+    // West's own decision about it: what is forwarded follows no route that leads past us.
+    knock();
+    assert!(sent() > 0, "it went as it came");
+    let filter = "table inet filter { chain forward { type filter hook forward priority 0; }; \
+                  chain output { type filter hook output priority 0; }; }";
+    place::ok(&west, &["nft", filter]);
+    for (rule, keeps) in [
+        ("forward oifname \"eth0\" ip daddr 203.0.113.53 drop", false),
+        ("forward oifname { \"eth0\", \"ipsec0\" } ip daddr 203.0.113.53 drop", true),
+        ("output meta mark 0x4322 ip saddr 10.5.0.0/24 ip daddr 203.0.113.53 drop", true),
+    ] {
+        place::ok(
+            &west,
+            &[
+                "nft",
+                &format!(
+                    "flush chain inet filter forward; flush chain inet filter output; add rule inet filter {rule}"
+                ),
+            ],
+        );
+        let before = sent();
+        knock();
+        assert_eq!(sent() == before, keeps, "{rule}");
+    }
+}
