@@ -654,3 +654,47 @@ fn all_hosts_of_a_silent_gateway_fare_alike() {
         assert_eq!(clear(&net), 0, "{loses}");
     }
 }
+
+/// Rules 26, 34, for a host that we serve: its own record is asked for again as well, which nothing
+/// else does while its packets pass in the clear.
+#[test]
+fn a_host_behind_us_is_encrypted_for_again_after_a_long_silence() {
+    for outage in [60, 400, 1200] {
+        let mut net = two_sites(outage);
+        net.filter(|_, seen| match seen.kind {
+            Kind::Ike { .. } => Fate::Lost,
+            Kind::Esp | Kind::Clear => Fate::Link,
+        });
+        talk_for(&mut net, outage);
+        assert_eq!(state(&net, 0, ALICE, BOB), Some(StateName::ClearText), "{outage}");
+        net.filter(|_, _| Fate::Link);
+        talk_for(&mut net, 700);
+        assert_eq!(state(&net, 0, ALICE, BOB), Some(StateName::Keyed), "{outage}");
+    }
+}
+
+/// P16: what a host behind us sends finds a gateway that restarted, however long ago its own record was
+/// asked for.
+#[test]
+fn a_gateway_that_restarted_is_found_for_a_host_behind_us() {
+    let mut net = two_sites(11);
+    talk_for(&mut net, 900);
+    let (seed, now) = (net.seed(), net.now);
+    let served = [BOB, BETTY].map(|client| Prefix::host(ip(client))).to_vec();
+    net.hosts[1].start(1, Groups::packetdefault(), seed, now, |config| config.served = served);
+    net.drain(1);
+    // Nobody behind it says anything of itself.
+    net.hosts[1].echo = false;
+    net.hosts[1].inbox.clear();
+    talk_for(&mut net, 20);
+    assert!(!net.hosts[1].inbox.is_empty(), "not found in twenty seconds");
+    assert_eq!(clear(&net), 0);
+}
+
+/// Alice sends to bob, once a second.
+fn talk_for(net: &mut Net, n: u64) {
+    for _ in 0..n {
+        send(net, 0, ALICE, BOB, "ping");
+        net.run(seconds(1));
+    }
+}

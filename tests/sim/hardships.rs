@@ -150,8 +150,8 @@ impl World {
             let lost = what.borrow().is_some_and(|hardship| hardship.loses(seen));
             if lost { Fate::Lost } else { Fate::Link }
         });
-        for host in 0..shape.hosts() {
-            let mut plain = Host::plain(HOSTS[host]);
+        for (host, name) in HOSTS.iter().enumerate().take(shape.hosts()) {
+            let mut plain = Host::plain(name);
             let sources = shape.sources(host).into_iter().filter(|source| *source != addr(host));
             match shape {
                 Shape::Sites => plain.behind.extend(sources),
@@ -429,7 +429,7 @@ fn live(seed: u64, shape: Shape, hardships: usize) {
 /// to get over it.
 fn lives(shape: Shape) {
     let asked = std::env::var("OE_NODE_HARDSHIPS").ok().and_then(|n| n.parse().ok());
-    let seeds = asked.unwrap_or(if cfg!(debug_assertions) { 2 } else { 20 });
+    let seeds = asked.unwrap_or(if cfg!(debug_assertions) { 3 } else { 40 });
     for seed in 0..seeds {
         live(seed, shape, 10);
     }

@@ -94,10 +94,11 @@ impl Keying {
             return self.stay_clear(now, flow, Why::Budget, life);
         }
         self.set_deadline(flow, Some(now + PATIENCE));
-        self.ask(Name::reverse(flow.dst()), Asker::Destination(flow));
-        if !self.serves(flow.src()) {
-            self.ask_own(now, flow.src());
+        if self.serves(flow.src()) {
+            return self.new_client_flow(now, flow);
         }
+        self.ask(Name::reverse(flow.dst()), Asker::Destination(flow));
+        self.ask_own(now, flow.src());
     }
 
     /// Nothing has changed: a flow stays in the clear for another life.

@@ -13,7 +13,7 @@ use dnskeys::{Answer, Authorized, Claim, Gateway, Name, Outcome, Refusal, Speake
 use ike::{Credential, IkeId, NeedChild};
 use sa::{Flow, TrafficSelector};
 
-use crate::entry::{Asker, ChildVisitor, Entry, State};
+use crate::entry::{Asker, ChildVisitor, Entry, Renewal, State};
 use crate::initiator::{flow_of, from_ike_key, to_speaker};
 use crate::keying::Keying;
 use crate::report::{What, Why};
@@ -34,7 +34,8 @@ impl Keying {
             && !self.config.addresses.contains(&addr)
     }
 
-    /// Who a packet's sender is to us: ourselves, somebody we serve, or neither.
+    /// A packet of somebody whom we serve, as far as our configuration goes: his record is asked
+    /// first, unless it is known.
     pub(crate) fn new_client_flow(&mut self, now: Instant, flow: Flow) {
         match self.client(now, flow.src()) {
             Some(Standing { gateway: Ok(_), .. }) => {
@@ -58,7 +59,9 @@ impl Keying {
             // Ours by now: no host behind us.
             return self.ask(Name::reverse(flow.dst()), Asker::Destination(flow));
         }
-        let open = |e: &&mut Box<Entry>| matches!(e.state, State::PotentialOe);
+        let open = |e: &&mut Box<Entry>| {
+            matches!((&e.state, &e.renewal), (State::PotentialOe, _) | (_, Renewal::Asked))
+        };
         let Some(entry) = self.flows.get_mut(&flow).filter(open) else { return };
         entry.said(now, answer);
         self.report(now, Some(flow), What::of(answer));
@@ -187,7 +190,7 @@ impl Keying {
             (Strictness::Permissive, Refusal::DnsFailed) => {
                 self.dns_failed(now, flow, why_not, life);
             }
-            (Strictness::Permissive, _) => self.go_clear(now, flow, why_not, life),
+            (Strictness::Permissive, _) => self.clear_text(now, flow, why_not, life),
         }
     }
 
@@ -311,9 +314,12 @@ impl Keying {
         hosts.into_iter().find(|host| self.serves(*host))
     }
 
-    /// Our identity and address towards those who look our client up.
-    pub(crate) fn client_gateway(&self, now: Instant, flow: Flow) -> Option<IpAddr> {
-        self.client(now, flow.src())?.gateway.ok()
+    /// Our identity and address towards those who look our client up, as last known: they see for
+    /// themselves whether it holds.
+    pub(crate) fn client_gateway(&self, flow: Flow) -> Option<IpAddr> {
+        let named = self.clients.get(&flow.src()).and_then(|standing| standing.gateway.ok());
+        let carrier = || self.pairs.get(&self.current(flow)?).map(|pair| pair.envelope.local.ip());
+        named.or_else(carrier)
     }
 }
 

@@ -689,10 +689,11 @@ impl Keying {
             _ if fate == Fate::Beside && ours => self.use_beside(now, index, id),
             _ if fate == Fate::Beside => self.configured_after_drain.push((index, id)),
             _ if fate == Fate::Superfluous => self.ike.close_child(now, id),
-            Some(old) => self.settle_connection(now, index, old, id),
-            None if awaited.is_some_and(|old| rekeys != Some(old)) => {
+            // What waits to be proven has already won against what is sent on.
+            _ if awaited.is_some_and(|old| rekeys != Some(old)) => {
                 self.settle_connection(now, index, awaited.unwrap_or(id), id);
             }
+            Some(old) => self.settle_connection(now, index, old, id),
             None if ours => self.use_pair(now, index, id),
             // What waits may overtake our answer: a moment, until the peer has sent something.
             None if calling => self.use_when_proven(now, index, id, QUIET),

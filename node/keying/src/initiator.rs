@@ -295,7 +295,7 @@ impl Keying {
         (anew, anonymous): (bool, bool),
     ) -> bool {
         let gateway = candidate.gateway;
-        let Some(local) = self.outer_address(now, flow, gateway) else { return false };
+        let Some(local) = self.outer_address(flow, gateway) else { return false };
         if !anew && let Some(ike) = self.peer_at(local, gateway, candidate) {
             return self.add_child(now, flow, ike, &evidence);
         }

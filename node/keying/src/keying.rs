@@ -719,15 +719,10 @@ impl Keying {
     }
 
     /// Our outer address towards a gateway: for a host behind us the one that its record names.
-    pub(crate) fn outer_address(
-        &self,
-        now: Instant,
-        flow: Flow,
-        gateway: IpAddr,
-    ) -> Option<IpAddr> {
+    pub(crate) fn outer_address(&self, flow: Flow, gateway: IpAddr) -> Option<IpAddr> {
         let fits = |a: &IpAddr| a.is_ipv4() == gateway.is_ipv4();
         if self.serves(flow.src()) && self.config.identity.is_none() {
-            return self.client_gateway(now, flow).filter(fits);
+            return self.client_gateway(flow).filter(fits);
         }
         Some(flow.src())
             .filter(|src| fits(src) && self.config.addresses.contains(src))
