@@ -1,4 +1,4 @@
-//! What GATEWAYS prints of addresses lent to a distant site, done as it stands there.
+//! What GATEWAYS and the README print of addresses lent to a distant site, done as it stands there.
 
 use std::process::Command;
 
@@ -7,6 +7,7 @@ use tests::place;
 use crate::internet::{DNS, Internet, PATIENCE, can_run};
 
 const GATEWAYS: &str = include_str!("../../docs/GATEWAYS.md");
+const README: &str = include_str!("../../README.md");
 
 /// The blocks of code of a section, without their fences.
 fn blocks(text: &'static str, heading: &str) -> Vec<&'static str> {
@@ -77,6 +78,8 @@ fn the_recipe_of_an_extruded_subnet_works_as_it_is_printed() {
     }
     let printed = blocks(GATEWAYS, "## Addresses lent to a distant site");
     let [hq, home, rules_at_home, rules_at_hq] = printed.as_slice() else { panic!("{printed:?}") };
+    let short = blocks(README, "### Lend addresses to a distant site");
+    assert_eq!(short, [*hq, *home, *rules_at_home], "the README prints the same");
     let placed = |text: &str| text.replace("/etc/oe-node", &directory);
     let (mut west, mut east) = (internet.setup("west"), internet.setup("east"));
     west.more = placed(hq);
