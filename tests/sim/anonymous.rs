@@ -106,3 +106,23 @@ fn private_has_nothing_to_do_with_nobody() {
     assert!(net.hosts[1].inbox.is_empty());
     assert_eq!(state(&net, 0, EAST).unwrap().state, StateName::Deny);
 }
+
+/// P16: nobody can be called beside a pair with nobody, so a restart ends it, and is found as soon.
+#[test]
+fn who_publishes_nothing_and_restarts_is_found_by_traffic() {
+    let mut net = unpublished(7, [NullAuth::Call, NullAuth::Accept]);
+    net.send(0, ip(EAST), "ping 1");
+    net.run(seconds(40));
+    let (seed, now) = (net.seed(), net.now);
+    let accepts = |config: &mut keying::Config| config.null_auth = NullAuth::Accept;
+    net.hosts[1].start(1, Groups::packetdefault(), seed, now, accepts);
+    net.hosts[1].echo = false;
+    net.drain(1);
+    net.hosts[1].inbox.clear();
+    for n in 0..30 {
+        net.send(0, ip(EAST), &format!("word {n}"));
+        net.run(seconds(1));
+    }
+    assert!(!net.hosts[1].inbox.is_empty(), "not found in half a minute");
+    assert_eq!(net.clear_between(ip(WEST), ip(EAST)), 0);
+}

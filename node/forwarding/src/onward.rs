@@ -4,25 +4,26 @@
 //! The kernel takes them for packets that come in by a device, so they meet its rules for what is
 //! forwarded once more, and a firewall may keep there what it let into our device. Nobody tells us.
 //! But a sender whose first super-packet is lost sends it again, and then this connection's are cut
-//! here from then on.
+//! here from then on. Rules change, so one is watched again every few seconds.
 
 use std::hash::BuildHasher as _;
 use std::time::{Duration, Instant};
 
 use sa::Flow;
 
-use crate::checksum::Sum;
 use crate::hash::Seeded;
 use crate::offload::{Cut, Offload};
 use crate::packet::{Inner, TCP};
 use crate::segment::{CWR, Plan};
 
-/// What goes before the octets of a super-packet behind its IP header on a packet socket: the
-/// offload header, an Ethernet header from nobody to nobody, and the IP header, which says that
-/// there is one hop more to go, because the kernel counts one for us.
+/// What goes before the octets of a super-packet on a packet socket: the offload header, and an
+/// Ethernet header from nobody to nobody.
+///
+/// The packet stays as it is, so the kernel counts a hop of it, which it does not of the single
+/// packets that we send. To add one before would make a loop without an end where a firewall takes
+/// our mark off, and what we hand over is led to us once more.
 pub struct Onward {
-    octets: [u8; Offload::LEN + ETHERNET + IPV6],
-    ip: usize,
+    octets: [u8; Offload::LEN + ETHERNET],
 }
 
 impl Onward {
@@ -31,7 +32,6 @@ impl Onward {
     pub fn of(offload: &Offload, packet: &[u8]) -> Option<Self> {
         let is_v4 = packet.first()? >> 4 == 4;
         let ip = if is_v4 { IPV4 } else { IPV6 };
-        let mut octets = [0; Offload::LEN + ETHERNET + IPV6];
         let moved = u16::try_from(ETHERNET).ok()?;
         let tcp = usize::from(packet.get(ip + 12)? >> 4) * 4;
         let offload = Offload {
@@ -39,32 +39,17 @@ impl Onward {
             header: u16::try_from(ETHERNET + ip + tcp).ok()?,
             ..*offload
         };
-        octets.get_mut(..Offload::LEN)?.copy_from_slice(&offload.to_octets());
         let kind: u16 = if is_v4 { 0x0800 } else { 0x86dd };
-        let (ethernet, header) = octets.get_mut(Offload::LEN..)?.split_at_mut_checked(ETHERNET)?;
-        ethernet.get_mut(12..)?.copy_from_slice(&kind.to_be_bytes());
-        let header = header.get_mut(..ip)?;
-        header.copy_from_slice(packet.get(..ip)?);
-        let hops = header.get_mut(if is_v4 { 8 } else { 7 })?;
-        *hops = hops.checked_add(1)?;
-        if is_v4 {
-            header.get_mut(10..12)?.fill(0);
-            let sum = Sum::default().octets(header).checksum();
-            header.get_mut(10..12)?.copy_from_slice(&sum);
-        }
-        Some(Self { octets, ip })
+        let mut octets = [0; Offload::LEN + ETHERNET];
+        octets.get_mut(..Offload::LEN)?.copy_from_slice(&offload.to_octets());
+        octets.get_mut(Offload::LEN + ETHERNET - 2..)?.copy_from_slice(&kind.to_be_bytes());
+        Some(Self { octets })
     }
 
-    /// What is written before the rest.
+    /// What is written before the packet.
     #[must_use]
     pub fn head(&self) -> &[u8] {
-        self.octets.get(..Offload::LEN + ETHERNET + self.ip).unwrap_or_default()
-    }
-
-    /// What of the packet comes behind it.
-    #[must_use]
-    pub fn rest<'a>(&self, packet: &'a [u8]) -> &'a [u8] {
-        packet.get(self.ip..).unwrap_or_default()
+        &self.octets
     }
 }
 
@@ -129,19 +114,29 @@ impl Tally {
 #[derive(Clone, Copy)]
 struct Trial {
     key: Key,
-    /// The sequence number of the first super-packet that went on.
-    first: u32,
+    /// The sequence number of the super-packet that is watched.
+    watched: u32,
     since: Instant,
     found: Found,
+}
+
+impl Trial {
+    /// Watches another super-packet.
+    fn watch(&mut self, now: Instant, seq: u32, found: Found) {
+        (self.watched, self.since, self.found) = (seq, now, found);
+    }
 }
 
 type Key = (Flow, (u16, u16));
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
-    /// It may still come again.
+    /// The one that is watched may still come again.
     Nothing,
+    /// One before it did not come again.
     Arrives,
+    /// It came again, but the one before had not: the next is watched.
+    Doubted,
     /// It came again: it was lost.
     Lost,
 }
@@ -178,22 +173,31 @@ impl Trials {
         let Some(trial) = known else {
             let takes = able && tally.tries(now);
             if takes {
-                *slot = Some(Trial { key, first: seq, since: now, found: Found::Nothing });
+                *slot = Some(Trial { key, watched: seq, since: now, found: Found::Nothing });
             }
             return takes;
         };
         let age = now.saturating_duration_since(trial.since);
+        let again = seq == trial.watched && has_payload(packet, inner);
+        if again && trial.found == Found::Arrives {
+            // Every network loses one now and then, and not two running.
+            trial.found = Found::Doubted;
+        }
         match trial.found {
-            Found::Nothing if seq == trial.first && has_payload(packet, inner) => {
+            Found::Nothing if again => {
                 (trial.found, trial.since) = (Found::Lost, now);
                 tally.loses(now);
                 false
             }
-            Found::Nothing if age >= PROOF => {
-                trial.found = Found::Arrives;
-                able
+            Found::Nothing | Found::Arrives if able && age >= PROOF => {
+                trial.watch(now, seq, Found::Arrives);
+                true
             }
-            Found::Nothing | Found::Arrives => able,
+            Found::Doubted if able => {
+                trial.watch(now, seq, Found::Nothing);
+                true
+            }
+            Found::Nothing | Found::Arrives | Found::Doubted => able,
             Found::Lost => {
                 if age >= OFF {
                     *slot = None;
@@ -210,8 +214,8 @@ fn has_payload(packet: &[u8], inner: &Inner) -> bool {
 }
 
 /// Whether the kernel can take it as it is: a super-packet of TCP with nothing between its headers,
-/// and with room for one more hop. One that says CWR says so in its first packet only (RFC 3168
-/// §6.1.2), which is left to us.
+/// and with a hop left that is counted here. One that says CWR says so in its first packet only
+/// (RFC 3168 §6.1.2), which is left to us.
 fn is_able(offload: &Offload, packet: &[u8], inner: &Inner) -> bool {
     let hops = packet.get(if inner.is_v4() { 8 } else { 7 });
     let flags = packet.get(inner.upper + 13);
@@ -219,7 +223,7 @@ fn is_able(offload: &Offload, packet: &[u8], inner: &Inner) -> bool {
     matches!(offload.cut, Some((Cut::Tcp4 | Cut::Tcp6, size)) if size > 0)
         && !inner.extended
         && whole == Ok(offload.checksum)
-        && hops.is_some_and(|hops| *hops < u8::MAX)
+        && hops.is_some_and(|hops| *hops > 1)
         && flags.is_some_and(|flags| flags & CWR == 0)
 }
 
@@ -233,7 +237,7 @@ const TCP_CHECKSUM: u16 = 16;
 /// at first.
 const SLOTS: usize = 4096;
 /// Longer than any sender waits before it sends again what got no answer (RFC 6298 §2: a second at
-/// first, and twice that).
+/// first, and twice that); then another is watched.
 const PROOF: Duration = Duration::from_secs(4);
 /// Connections that must fail, and half of those that were tried, before nobody's is tried for a
 /// while: what one loses may be the network's fault.

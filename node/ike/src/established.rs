@@ -213,6 +213,12 @@ impl Established {
             return ControlFlow::Continue(());
         };
         let received = self.sa_mut(which).receive(message);
+        if which == Which::Current && received.is_ok() {
+            // The peer has it; nothing is missed any more that was said under another.
+            for old in &mut self.old {
+                old.until = old.until.min(turn.now + REPLACED_LIFE);
+            }
+        }
         if self.is_unanswered()
             && matches!(received, Ok(Received::Request(..) | Received::Repeated(_)))
         {
@@ -611,6 +617,9 @@ impl Established {
         if let Some(ask) = old.pending().and_then(Pending::ask_of_successor) {
             old.abandon();
             turn.link.ask_first(turn.now, ask);
+        } else if self.is_unanswered() && !self.closing {
+            // What nobody answered is moot by now; that somebody answers is still to be shown.
+            turn.link.ask_first(turn.now, Ask::Liveness);
         }
         self.current.keys.forget_signing();
         if ours {
@@ -653,13 +662,18 @@ impl Established {
         }
     }
 
-    /// Keeps an SA until the peer deletes it.
+    /// Keeps an SA until the peer deletes it. As long as the peer has not spoken under the current one
+    /// it may lack our last answer under this one, and asks for that again while its patience lasts:
+    /// which is as long as ours, for all we know. To who asks in vain we would be a node that has lost
+    /// everything (RFC 6290).
     pub(crate) fn keep_old(&mut self, turn: &mut Turn<'_>, sa: IkeSa) {
         if self.old.len() >= MAX_OLD {
             let oldest = self.old.remove(0);
             turn.drop_ike_spi(oldest.sa.own_spi());
         }
-        self.old.push(Old { sa, until: turn.now + REPLACED_LIFE });
+        let patience =
+            if self.current.heard { Duration::ZERO } else { turn.shared.config.patience };
+        self.old.push(Old { sa, until: turn.now + patience + REPLACED_LIFE });
     }
 
     /// Deletes an SA that is not wanted any more.
@@ -692,13 +706,20 @@ impl Established {
 
     /// Tells the peer once that everything is gone: under the current SA, and under whatever else may
     /// be the one that it goes on with. While the SA is being replaced that is a successor of its
-    /// making, of two that crossed; or still the old one, if our answer is on its way.
+    /// making, of two that crossed; or still the old one, if our answer is on its way. Where we had
+    /// asked something there, that goes before: the peer takes requests in their order, one at a time
+    /// (RFC 7296 §2.3), and may not have had it.
     pub(crate) fn last_words(&mut self, turn: &mut Turn<'_>) {
         let heard = self.current.heard;
         let candidate = self.candidate.iter_mut().map(|candidate| &mut candidate.sa);
-        let old = self.old.iter_mut().filter(|old| !heard && old.sa.pending().is_none());
-        let others = candidate.chain(old.map(|old| &mut old.sa));
-        for sa in std::iter::once(&mut self.current).chain(others) {
+        let old = self.old.iter_mut().map(|old| &mut old.sa);
+        let old = old.filter(|sa| !heard && matches!(sa.pending(), None | Some(Pending::TellOld)));
+        for sa in std::iter::once(&mut self.current).chain(candidate).chain(old) {
+            if matches!(sa.pending(), Some(Pending::TellOld))
+                && let Some(datagrams) = sa.besides(turn.now)
+            {
+                turn.send(datagrams);
+            }
             let datagrams = sa.last_request(&[Payload::Delete(Delete::Ike)]);
             turn.send(datagrams);
         }
@@ -821,7 +842,8 @@ impl Established {
         }
     }
 
-    /// An old SA whose Delete nobody answers is forgotten, and so is one nobody deletes.
+    /// An old SA whose Delete nobody answers is forgotten, and so is one nobody deletes. What is asked
+    /// under it is asked until then: another request would be beyond the peer's window.
     fn retransmit_old(&mut self, turn: &mut Turn<'_>) {
         let mut gone = Vec::new();
         for old in &mut self.old {
@@ -829,12 +851,9 @@ impl Established {
             if old.until <= turn.now {
                 gone.push(old.sa.own_spi());
             } else if due {
-                match old.sa.repeat(turn.now) {
-                    Some(datagrams) => turn.send(datagrams),
-                    None => {
-                        old.sa.abandon();
-                    }
-                }
+                let anew = turn.shared.repeat_patiently(turn.now);
+                let again = old.sa.repeat(turn.now).or_else(|| old.sa.begin_anew(anew));
+                turn.send(again.unwrap_or_default());
             }
         }
         for spi in gone {
@@ -867,11 +886,12 @@ impl Established {
 const SETTLED: Duration = Duration::from_secs(5);
 /// RFC 3948 §4.
 const KEEPALIVE: Duration = Duration::from_secs(20);
-/// How long something replaced waits for its replacement's maker to delete it.
+/// How long something replaced waits for its replacement's maker to delete it, once that one is known
+/// to have the replacement.
 pub(crate) const REPLACED_LIFE: Duration = Duration::from_secs(60);
 /// A rekey that was refused is tried again after this long.
 pub(crate) const REKEY_AGAIN: Duration = Duration::from_secs(60);
 /// "Several minutes" (RFC 7296 §2.25).
 const OUT_OF_STEP: Duration = Duration::from_secs(300);
-/// Rekeys within [`REPLACED_LIFE`]; more is a peer that plays.
+/// Rekeys while the first of them is still kept; more is a peer that plays.
 const MAX_OLD: usize = 4;

@@ -804,10 +804,12 @@ impl Keying {
         }
     }
 
-    /// Whether a connection's pair has lost against another.
+    /// Whether a connection's pair has lost against another that is sent on.
     pub(crate) fn is_doomed_joint(&self, sa: SaId) -> bool {
         let configured = self.joints.get(&sa).and_then(|index| self.configured.get(*index));
-        configured.and_then(|c| c.pairs.get(&sa)).is_some_and(|joint| joint.doomed)
+        configured.is_some_and(|c| {
+            c.current != Some(sa) && c.pairs.get(&sa).is_some_and(|joint| joint.doomed)
+        })
     }
 
     /// The peer has sent on this pair; false if it belongs to no connection.

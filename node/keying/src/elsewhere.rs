@@ -61,7 +61,7 @@ impl Keying {
     /// The record of a destination whose gateway is silent or renews nothing, or of another gateway that it names
     /// without a key: the next gateway is called.
     pub(crate) fn elsewhere_answered(&mut self, now: Instant, flow: Flow, answer: &Answer) {
-        if self.current(flow).is_none() {
+        if !self.wants_another(now, flow) {
             return;
         }
         let Some(entry) = self.flows.get_mut(&flow) else { return };
@@ -90,6 +90,17 @@ impl Keying {
                 return;
             }
         }
+    }
+
+    /// Whether a keyed flow is still to be called for elsewhere: its peer may have answered meanwhile.
+    fn wants_another(&self, now: Instant, flow: Flow) -> bool {
+        let Some(pair) = self.current(flow).and_then(|sa| self.pairs.get(&sa)) else {
+            return false;
+        };
+        self.peers.get(&pair.ike).is_none_or(|peer| {
+            let silent = self.silences.is_recent(now, peer.gateway);
+            peer.closing || peer.outworn || peer.unanswered || silent
+        })
     }
 
     /// The gateways of a destination that have not been silent lately, or all if there are none such,

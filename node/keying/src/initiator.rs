@@ -495,13 +495,17 @@ impl Keying {
             return self.connection_call_ended(now, index, why);
         }
         let Some(mut flow) = flow_of(&request.local, &request.remote) else { return };
-        let mut theirs = false;
+        let (mut theirs, mut waited) = (false, false);
         if let Some(peer) = self.peers.get_mut(&ike) {
             flow = peer.outside(flow);
+            waited = peer.waiting.contains(&flow);
             peer.waiting.retain(|f| *f != flow);
             theirs = !peer.initiator;
         }
-        self.child_refused(now, flow, why, theirs);
+        // Else it has been called for elsewhere meanwhile, and that is what counts.
+        if waited {
+            self.child_refused(now, flow, why, theirs);
+        }
         self.close_if_bare(now, ike);
     }
 

@@ -10,12 +10,13 @@
 use std::time::Instant;
 
 use dnskeys::Name;
-use ike::{End, IkeId};
+use ike::{Credential, End, IkeId};
 use sa::{Flow, SaId};
 
 use crate::entry::Asker;
 use crate::keying::Keying;
 use crate::report::What;
+use crate::undecided::MAX_PENDING;
 
 impl Keying {
     /// A request under this IKE SA is unanswered for as long as a call may be, or for longer.
@@ -25,28 +26,31 @@ impl Keying {
         let (gateway, connection) = (peer.gateway, peer.connection);
         let waiting = std::mem::take(&mut peer.waiting);
         let pairs: Vec<SaId> = peer.pairs.iter().copied().collect();
+        let nameless = *peer.verified.credential() == Credential::Null;
         self.silences.note(now, gateway);
-        if self.is_outlived(ike) {
+        // A child for these was asked for: it would come too late.
+        for flow in waiting {
+            self.call_again(now, flow, End::Timeout);
+        }
+        // Of whom nothing is published nobody can be called beside: its flows begin anew.
+        if nameless || self.is_outlived(ike) {
             return self.close_ike(now, ike);
         }
         if !before {
             self.report(now, self.flow_of_any(&pairs), What::Silent { gateway });
         }
-        if let Some(index) = connection {
-            return self.connect_anew(now, index);
+        match connection {
+            Some(index) if self.carries_connection(index, ike) => self.connect_anew(now, index),
+            Some(_) => {}
+            None => self.call_beside(pairs),
         }
-        // A child for these was asked for: it would come too late.
-        for flow in waiting {
-            self.call_again(now, flow, End::Timeout);
-        }
-        self.call_beside(pairs);
     }
 
     /// Whether a peer does not answer and everything that it carries has been replaced: one after the
     /// other would wait for an answer.
     pub(crate) fn is_outlived(&self, ike: IkeId) -> bool {
         let doomed = |sa: &SaId| match self.pairs.get(sa) {
-            Some(pair) => pair.doomed,
+            Some(pair) => pair.doomed && self.current(pair.flow) != Some(*sa),
             None => self.is_doomed_joint(*sa),
         };
         self.peers.get(&ike).is_some_and(|peer| {
@@ -54,16 +58,27 @@ impl Keying {
         })
     }
 
+    /// Whether what a connection is sent on is under this IKE SA.
+    fn carries_connection(&self, index: usize, ike: IkeId) -> bool {
+        let configured = self.configured.get(index);
+        configured.is_some_and(|c| c.in_use().any(|(_, pair)| pair.ike == ike))
+    }
+
     /// The peer answers under this IKE SA: it has not lost it.
     pub(crate) fn answers_again(&mut self, now: Instant, ike: IkeId) {
-        let Some(peer) = self.peers.get_mut(&ike).filter(|peer| peer.unanswered) else { return };
-        peer.unanswered = false;
+        let Some(peer) = self.peers.get_mut(&ike) else { return };
+        self.silences.answered(peer.gateway);
+        if !std::mem::take(&mut peer.unanswered) || peer.closing {
+            return;
+        }
         let (gateway, connection) = (peer.gateway, peer.connection);
         let pairs: Vec<SaId> = peer.pairs.iter().copied().collect();
-        self.silences.answered(gateway);
         self.report(now, self.flow_of_any(&pairs), What::AnswersAgain { gateway });
         if let Some(index) = connection {
-            return self.withdraw_connection_calls(now, index);
+            if self.carries_connection(index, ike) {
+                self.withdraw_connection_calls(now, index);
+            }
+            return;
         }
         for sa in pairs {
             if let Some(flow) = self.pairs.get(&sa).map(|pair| pair.flow)
@@ -86,6 +101,11 @@ impl Keying {
             let Some(flow) = self.pairs.get(&sa).map(|pair| pair.flow) else { continue };
             let called = self.calls.of(flow).next().is_some();
             let ours = self.group_of_flow(flow).initiates();
+            // The others next time: a lost uplink is all peers at once, and who waits for a first
+            // answer comes before them.
+            if self.asked.ours() >= MAX_PENDING / 2 {
+                return;
+            }
             if self.current(flow) == Some(sa) && ours && !called {
                 self.ask(Name::reverse(flow.dst()), Asker::Elsewhere(flow));
             }

@@ -93,7 +93,11 @@ impl Keying {
         self.command(Command::AddSa(Box::new(pair)));
         match (self.current(flow), rekeys) {
             (Some(current), Some(old)) if current == old => self.replace(now, flow, id, proven),
-            (Some(current), _) => self.settle(now, flow, current, id),
+            // What waits to be proven has already won against what is sent on.
+            (Some(current), _) => {
+                let winner = self.awaited(flow).unwrap_or(current);
+                self.settle(now, flow, winner, id);
+            }
             (None, _) if proven => self.switch(now, flow, id),
             (None, _) => self.answered(now, flow, id, clear),
         }
@@ -218,6 +222,14 @@ impl Keying {
     pub(crate) fn current(&self, flow: Flow) -> Option<SaId> {
         match self.flows.get(&flow)?.state {
             State::Keyed { current, .. } => Some(current),
+            State::PotentialOe | State::PendingOe(_) | State::ClearText(_) | State::Deny(_) => None,
+        }
+    }
+
+    /// The pair that a flow is to be sent on as soon as it is proven.
+    fn awaited(&self, flow: Flow) -> Option<SaId> {
+        match self.flows.get(&flow)?.state {
+            State::Keyed { next, .. } => next.filter(|sa| self.pairs.get(sa).is_some()),
             State::PotentialOe | State::PendingOe(_) | State::ClearText(_) | State::Deny(_) => None,
         }
     }

@@ -23,15 +23,32 @@ struct Silence {
     last: Instant,
 }
 
+impl Silence {
+    /// It did not answer once more. If longer ago than whoever is called in vain again and again is
+    /// called, nobody knows what it would have done between.
+    fn note(&mut self, now: Instant) {
+        let lasted = self.last.saturating_duration_since(self.since);
+        if now.saturating_duration_since(self.last) > (2 * lasted).max(BETWEEN_CALLS) {
+            self.since = now;
+        }
+        self.last = now;
+    }
+}
+
 impl Silences {
     /// A gateway has not answered.
     pub(crate) fn note(&mut self, now: Instant, gateway: IpAddr) {
         self.gateways.retain(|_, silence| now.saturating_duration_since(silence.last) < FORGOTTEN);
         if let Some(silence) = self.gateways.get_mut(&gateway) {
-            silence.last = now;
-        } else if self.gateways.len() < MAX_SILENT {
-            self.gateways.insert(gateway, Silence { since: now, last: now });
+            silence.note(now);
+            return;
         }
+        if self.gateways.len() >= MAX_SILENT
+            && let Some(oldest) = self.gateways.iter().min_by_key(|(_, s)| s.last).map(|(g, _)| *g)
+        {
+            self.gateways.remove(&oldest);
+        }
+        self.gateways.insert(gateway, Silence { since: now, last: now });
     }
 
     /// It has.
@@ -71,14 +88,18 @@ pub(crate) fn is_silence(end: End) -> bool {
     matches!(end, End::Timeout | End::Refused { authentic: false, .. })
 }
 
-/// Gateways remembered as silent. Of more than these it is not known how long they have been silent:
-/// they are called as seldom as the most silent.
+/// Gateways remembered as silent; beyond that those are forgotten that were so longest ago, and called
+/// again sooner, within the bounds of all calls.
 const MAX_SILENT: usize = 1024;
 /// Who was silent this long ago is tried after others.
 const RECENT: Duration = Duration::from_secs(60);
 /// Longer than from one call to the next of who is always called in vain: the life of a failure, and
 /// the time in which to see whether it matters to anybody.
 const FORGOTTEN: Duration = Duration::from_secs(15 * 60);
+
+/// From the first call that is not answered to the next, at most: the shortest life, the time to see
+/// whether it matters, and the call.
+const BETWEEN_CALLS: Duration = Duration::from_secs(150);
 
 #[cfg(test)]
 mod tests {
@@ -109,19 +130,31 @@ mod tests {
         assert_eq!(life(&silences, now), 60);
     }
 
+    /// Two silences with time between in which nobody asked are not one long one.
     #[test]
-    fn whoever_is_not_remembered_is_called_seldom() {
+    fn what_nobody_has_seen_is_not_counted() {
+        let start = Instant::now();
+        let mut silences = Silences::default();
+        silences.note(start, GATEWAY);
+        let later = start + Duration::from_secs(14 * 60);
+        silences.note(later, GATEWAY);
+        assert_eq!(life(&silences, later), 60);
+    }
+
+    #[test]
+    fn they_are_bounded_and_the_oldest_make_room() {
         let now = Instant::now();
         let mut silences = Silences::default();
-        assert_eq!(life(&silences, now), 600);
-        for n in 0..2 * MAX_SILENT {
-            silences.note(now, IpAddr::V6((0x2001_0db8_u128 << 96 | n as u128).into()));
+        assert_eq!(life(&silences, now), 600, "never heard of");
+        silences.note(now, GATEWAY);
+        let later = now + Duration::from_secs(1);
+        for n in 0..MAX_SILENT {
+            assert!(silences.is_recent(later, GATEWAY));
+            silences.note(later, IpAddr::V6((0x2001_0db8_u128 << 96 | n as u128).into()));
         }
         assert_eq!(silences.gateways.len(), MAX_SILENT);
-        silences.note(now, GATEWAY);
-        assert_eq!(life(&silences, now), 600);
-        assert!(!silences.is_recent(now, GATEWAY));
-        silences.note(now + FORGOTTEN, GATEWAY);
+        assert!(!silences.is_recent(later, GATEWAY));
+        silences.note(later + FORGOTTEN, GATEWAY);
         assert_eq!(silences.gateways.len(), 1, "the others are forgotten");
     }
 

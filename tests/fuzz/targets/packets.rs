@@ -169,10 +169,10 @@ fn go_on(batch: &Batch) {
         let To::Whole(offload) = send.to else { continue };
         let octets = batch.octets(send);
         let onward = Onward::of(&offload, octets).unwrap();
-        assert_eq!(
-            onward.head().len() + onward.rest(octets).len(),
-            Offload::LEN + 14 + octets.len()
-        );
+        assert_eq!(onward.head().len(), Offload::LEN + 14);
+        // The kernel counts one of them.
+        let hops = octets[if octets[0] >> 4 == 4 { 8 } else { 7 }];
+        assert!(hops > 1, "{hops} hops");
         let header: &[u8; Offload::LEN] = onward.head().first_chunk().unwrap();
         let headers = usize::from(u16::from_ne_bytes([header[2], header[3]]));
         assert!(headers < 14 + octets.len(), "{headers} of {}", octets.len());

@@ -11,11 +11,12 @@
 //! one policy for each device but ours.
 //!
 //! ```text
-//! FENCE          our own sockets, by their mark; neighbour discovery; renewals of a lease;
+//! FENCE          our own sockets, by their mark; neighbour discovery; requests for a lease;
 //!                the kernel's answers to IPv6 echo requests
 //!      + 10      link-local, multicast, broadcast and our own addresses; what stays on this side
 //!                of a connection, and what it has brought us
 //!      + 20      what is between the subnets of a connection                        block
+//!      + 30      what a server of leases answers
 //!      + 100…    rules of the policy groups, the longest prefix first: private, block   block
 //!                what is open inside them                                           allow
 //! ```
@@ -31,7 +32,7 @@ use netlink_packet_xfrm::{
 use sa::{Class, Ports, Prefix, Subnets};
 
 use super::plan::{self, Plan, Target};
-use super::policies::{self, ICMPV6, LEASES, UDP};
+use super::policies::{self, ANSWERS, ICMPV6, REQUESTS, UDP};
 use super::spd::{self, GUARD, Key, Spd};
 
 /// The priorities of the fence, after all others of ours.
@@ -45,6 +46,9 @@ const OPEN: u32 = *FENCE.start() + 10;
 
 /// What is between the subnets of connections.
 const BETWEEN: u32 = *FENCE.start() + 20;
+
+/// What a server of leases answers, but not past a connection.
+const ANSWERED: u32 = *FENCE.start() + 30;
 
 /// Prefixes, the longest first; before a prefix its rules for single ports.
 fn of_prefix(len: u8, ports: bool) -> u32 {
@@ -264,9 +268,10 @@ fn gates(mark: u32) -> Vec<Rail> {
         let (policy, _) = rail(spd::between(prefix, prefix), XFRM_POLICY_ALLOW, *FENCE.start());
         all.push((policy, vec![XfrmAttrs::Mark(Mark { value: mark, mask: u32::MAX })]));
     }
-    for (prefix, from, to) in LEASES {
-        let (mut policy, nlas) =
-            rail(spd::between(prefix, prefix), XFRM_POLICY_ALLOW, *FENCE.start());
+    let requests = REQUESTS.into_iter().map(|ports| (*FENCE.start(), ports));
+    let answers = ANSWERS.into_iter().map(|ports| (ANSWERED, ports));
+    for (priority, (prefix, from, to)) in requests.chain(answers) {
+        let (mut policy, nlas) = rail(spd::between(prefix, prefix), XFRM_POLICY_ALLOW, priority);
         let selector = &mut policy.selector;
         selector.proto = UDP;
         (selector.sport, selector.sport_mask) = (from, u16::MAX);

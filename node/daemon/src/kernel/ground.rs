@@ -623,8 +623,12 @@ impl Ground {
             .unwrap_or(false)
     }
 
-    /// Why packets to an address go past us, whatever its class; `None` if they do not.
+    /// Why packets to an address go past us, whatever its class; `None` if they do not, or something
+    /// has been decided of that address itself.
     pub(crate) fn left_alone(&self, addr: IpAddr) -> Option<LeftAlone> {
+        if self.hosts.contains_key(&addr) {
+            return None;
+        }
         plan::left_alone(addr, &self.classes, &self.main, &self.never, &self.config.served)
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -33,6 +34,7 @@ pub(crate) struct Looked {
 pub(crate) fn ways_onward(device: &str, ours: &str, mark: u32) -> io::Result<(u32, Leads)> {
     let mut routes = Routes::open(mark, 0)?;
     let [(device, _), (ours, _)] = [routes.link(device)?, routes.link(ours)?];
+    routes.wait_at_most(PATIENCE)?;
     let leads = move |flow: &Flow| {
         let oif = routes.forwards(device, flow.src(), flow.dst());
         let away = oif.is_ok_and(|oif| oif.is_some_and(|oif| oif != device && oif != ours));
@@ -79,3 +81,6 @@ pub(crate) fn source_towards(destination: IpAddr, mark: u32) -> Option<IpAddr> {
     socket.connect(&SocketAddr::new(destination, 4500).into()).ok()?;
     socket.local_addr().ok()?.as_socket().map(|local| local.ip())
 }
+
+/// How long the thread that every packet goes through waits for what the kernel answers at once.
+const PATIENCE: Duration = Duration::from_millis(20);

@@ -78,6 +78,11 @@ impl<T: Family> Netlink<T> {
         Ok(Self { socket, port, sequence: 0, messages: PhantomData })
     }
 
+    /// Waits no longer for an answer than this.
+    pub(super) fn wait_at_most(&self, time: Duration) -> io::Result<()> {
+        socket2::SockRef::from(&self.socket).set_read_timeout(Some(time))
+    }
+
     /// What [`Told::by`] says of what was done through this socket.
     pub(super) fn port(&self) -> u32 {
         self.port

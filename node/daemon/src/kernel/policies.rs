@@ -351,13 +351,20 @@ fn port_exceptions(prefix: Prefix, ports: Ports) -> Vec<UserPolicyInfo> {
 /// A lease is renewed from the client's port to the server's, and the answer comes the other way
 /// (RFC 2131 §4.4.5, RFC 9915 §7.2). Neither waits for a pair, whoever the server is: the address that
 /// everything else depends on would be lost for it, and a client that listens on its device alone hears
-/// nothing that comes out of ours. Nobody else may use these ports without privilege.
-pub(super) const LEASES: [(Prefix, u16, u16); 4] = [
-    (Prefix::ALL_V4, 68, 67),
-    (Prefix::ALL_V4, 67, 68),
-    (Prefix::ALL_V6, 546, 547),
-    (Prefix::ALL_V6, 547, 546),
-];
+/// nothing that comes out of ours. On this machine it takes privilege to send from these ports, where
+/// `net.ipv4.ip_unprivileged_port_start` (which is for IPv6, too) is above them, as it is by default; of
+/// who sends from elsewhere they say nothing.
+pub(super) const LEASES: [(Prefix, u16, u16); 4] =
+    [REQUESTS[0], ANSWERS[0], REQUESTS[1], ANSWERS[1]];
+
+/// From the client's port to the server's. What this machine asks for its own lease, and what it is
+/// answered, passes configured connections as well.
+pub(super) const REQUESTS: [(Prefix, u16, u16); 2] =
+    [(Prefix::ALL_V4, 68, 67), (Prefix::ALL_V6, 546, 547)];
+
+/// From the server's port to the client's. Where this machine is the server, connections come first.
+pub(super) const ANSWERS: [(Prefix, u16, u16); 2] =
+    [(Prefix::ALL_V4, 67, 68), (Prefix::ALL_V6, 547, 546)];
 
 /// What a protected peer may always send: IKE and ESP, which are how it is protected, what is said of
 /// leases, and neighbour discovery.
@@ -382,9 +389,12 @@ pub(super) fn exceptions(ports: &[u16]) -> Vec<UserPolicyInfo> {
         all.push(allow(any, ESP, None, None));
         all.extend(ports.iter().map(|port| allow(any, UDP, None, Some(*port))));
     }
-    let leases =
-        LEASES.iter().map(|(all, from, to)| allow(all.addr(), UDP, Some(*from), Some(*to)));
-    all.extend(leases);
+    let requests = REQUESTS.iter().map(|ports| (spd::PORTS, ports));
+    let answers = ANSWERS.iter().map(|ports| (spd::EXCEPTION, ports));
+    all.extend(requests.chain(answers).map(|(priority, (all, from, to))| {
+        let policy = allow(all.addr(), UDP, Some(*from), Some(*to));
+        UserPolicyInfo { priority, ..policy }
+    }));
     // The kernel keeps an ICMP type where other protocols have the source port.
     all.extend(NEIGHBOUR_DISCOVERY.map(|kind| allow(v6, ICMPV6, Some(kind), None)));
     all

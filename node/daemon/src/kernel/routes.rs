@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{
@@ -22,7 +23,8 @@ use sa::Prefix;
 
 use super::netlink::Netlink;
 use super::plan::{MainRoute, Plan, Target};
-use super::policies::LEASES;
+use super::policies::{ANSWERS, REQUESTS};
+use super::rules::LOOPBACK;
 use super::steering;
 
 /// The main table.
@@ -31,7 +33,7 @@ const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 /// `RTPROT_*` number of our routes, for whoever reads `ip route`: nobody else's.
 pub(super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(143);
 
-/// The same for the rule that lets DHCP through, which is not one of the connections'.
+/// The same for the rules that let DHCP through, which are not of the connections'.
 const DHCP_PROTOCOL: RouteProtocol = RouteProtocol::Other(144);
 
 /// Both families, in the order in which everything is done.
@@ -72,6 +74,11 @@ impl Routes {
     /// Opens the socket. Our own lookups carry `mark`; our routes are those of `table`.
     pub(super) fn open(mark: u32, table: u32) -> io::Result<Self> {
         Ok(Self { netlink: Netlink::open(NETLINK_ROUTE)?, mark, table })
+    }
+
+    /// Waits no longer for an answer of the kernel than this.
+    pub(super) fn wait_at_most(&self, time: Duration) -> io::Result<()> {
+        self.netlink.wait_at_most(time)
     }
 
     /// The port of our socket, by which events tell our deeds from those of others.
@@ -277,8 +284,8 @@ impl Routes {
         Ok(kept)
     }
 
-    /// `not fwmark MARK lookup TABLE`, in both families, and before it the way of DHCP. How many
-    /// of them were missing.
+    /// `not fwmark MARK lookup TABLE`, in both families, and before it the way of this machine's own
+    /// DHCP. How many of them were missing.
     pub(super) fn add_rules(&mut self, priority: u32) -> io::Result<usize> {
         let mut missing = 0;
         for family in FAMILIES {
@@ -351,8 +358,8 @@ impl Routes {
         Ok(count)
     }
 
-    /// Removes every rule that leads to our table, but for the one that [`Self::add_rules`] makes
-    /// with the priority `keep`.
+    /// Removes every rule that leads to our table, and those of DHCP, but for what
+    /// [`Self::add_rules`] makes with the priority `keep`.
     pub(super) fn delete_rules(&mut self, keep: Option<u32>) -> io::Result<()> {
         for family in FAMILIES {
             let mut message = RuleMessage::default();
@@ -366,8 +373,11 @@ impl Routes {
                         && rule.header.flags.contains(RuleFlags::Invert)
                 });
                 let dhcp = ours(RuleAttribute::Protocol(DHCP_PROTOCOL));
-                let kept =
-                    kept || dhcp && keep.is_some_and(|p| ours(RuleAttribute::Priority(before(p))));
+                let as_now = |priority| {
+                    let is = |now: RuleMessage| now.attributes.into_iter().all(ours);
+                    dhcp_rules(family, priority).any(is)
+                };
+                let kept = kept || keep.is_some_and(as_now);
                 if (dhcp || ours(RuleAttribute::Table(self.table))) && !kept {
                     let gone = self.netlink.command(Message::DelRule(rule), 0);
                     tolerate(gone, &[libc::ENOENT])?;
@@ -556,12 +566,18 @@ impl Attributes {
     }
 }
 
-/// Whoever renews a lease writes to its server from a port that only the privileged can have, and
-/// has no other way to keep the address that everything else depends on ([`LEASES`]).
+/// Whoever renews a lease of this machine writes to its server from the client's port, and has no
+/// other way to keep the address that everything else depends on, connections included. A server on
+/// this machine answers past the trap, but not past a connection. What is forwarded is a packet as
+/// any other.
 fn dhcp_rules(family: AddressFamily, priority: u32) -> impl Iterator<Item = RuleMessage> {
     let v4 = family == AddressFamily::Inet;
-    let ports = LEASES.iter().filter(move |(all, ..)| all.addr().is_ipv4() == v4);
-    ports.map(move |(_, from, to)| dhcp_rule(family, priority, *from, *to))
+    let requests = REQUESTS.into_iter().map(move |ports| (before_connections(priority), ports));
+    let answers = ANSWERS.into_iter().map(move |ports| (before(priority), ports));
+    requests
+        .chain(answers)
+        .filter(move |(_, (all, ..))| all.addr().is_ipv4() == v4)
+        .map(move |(at, (_, from, to))| dhcp_rule(family, at, from, to))
 }
 
 fn dhcp_rule(family: AddressFamily, priority: u32, from: u16, to: u16) -> RuleMessage {
@@ -570,8 +586,9 @@ fn dhcp_rule(family: AddressFamily, priority: u32, from: u16, to: u16) -> RuleMe
     message.header.family = family;
     message.header.action = RuleAction::ToTable;
     message.attributes = vec![
-        RuleAttribute::Priority(before(priority)),
+        RuleAttribute::Priority(priority),
         RuleAttribute::Table(MAIN),
+        RuleAttribute::Iifname(LOOPBACK.to_owned()),
         RuleAttribute::Protocol(DHCP_PROTOCOL),
         RuleAttribute::IpProtocol(IpProtocol::Udp),
         RuleAttribute::SourcePortRange(port(from)),
@@ -580,8 +597,13 @@ fn dhcp_rule(family: AddressFamily, priority: u32, from: u16, to: u16) -> RuleMe
     message
 }
 
-/// The priority of what is looked at before, the rules of connections included.
+/// The priority of what is looked at before, but after the rules of connections.
 const fn before(priority: u32) -> u32 {
+    priority.saturating_sub(1)
+}
+
+/// The priority of what is looked at before the rules of connections as well.
+const fn before_connections(priority: u32) -> u32 {
     priority.saturating_sub(9)
 }
 

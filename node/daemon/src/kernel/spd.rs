@@ -32,7 +32,8 @@ pub(super) const STAYING: u32 = EXCEPTION + 10;
 /// What comes from the far side of a configured connection.
 pub(super) const BETWEEN: u32 = EXCEPTION + 20;
 
-/// What a rule for single ports lets in, but not past a configured connection.
+/// What a rule for single ports lets in, but not past a configured connection; requests for a lease
+/// as well.
 pub(super) const PORTS: u32 = EXCEPTION + 30;
 
 /// Policies of single flows.

@@ -67,6 +67,14 @@ fn up() -> (Tun, Ground) {
     (tun, Ground::up(GroundConfig::default()).unwrap())
 }
 
+/// Nothing of ours is left, of DHCP and of connections neither.
+#[track_caller]
+fn assert_no_rules() {
+    for rules in ["ip rule", "ip -6 rule"].map(run) {
+        assert!(!rules.contains("431") && !rules.contains("432"), "{rules}");
+    }
+}
+
 /// Where a packet for this destination goes.
 fn way(dst: &str) -> String {
     try_run(&format!("ip route get {dst}")).1.lines().next().unwrap_or_default().to_owned()
@@ -560,6 +568,7 @@ fn what_a_predecessor_kept_closed_stays_closed_until_the_classes_are_set() {
         assert_eq!(run("ip rule").matches("lookup 4322").count(), 1);
         ground.down();
         assert!(!state().contains("4322"), "{}", state());
+        assert_no_rules();
     });
 }
 
@@ -737,8 +746,60 @@ fn leases_are_renewed_past_the_trap() {
         // As long as there is a device, a daemon is taken to run.
         drop(tun);
         Guard::open(GroundConfig::default()).unwrap().down().unwrap();
-        assert!(!run("ip rule").contains("432"));
-        assert!(!run("ip -6 rule").contains("432"));
+        assert_no_rules();
+    });
+}
+
+/// P17: a lease is renewed past a connection as well. Who serves leases answers through it, and
+/// what is forwarded is a packet as any other.
+#[test]
+fn only_our_own_leases_pass_connections() {
+    in_namespace(|| async {
+        let peer = Peer::new("lessee");
+        uplink(&peer);
+        run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+        run("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.up0.rp_filter=0");
+        let (_tun, mut ground) = up();
+        ground.set_classes(&[(Prefix::ALL_V4, Some(OPEN)), (Prefix::ALL_V6, Some(OPEN))]).unwrap();
+        let between = Subnets::new(p("192.0.2.1/32"), p("198.51.100.0/24")).unwrap();
+        ground.set_subnets(between, true).unwrap();
+        ground.settled().unwrap();
+        let (request, answer) = ("ipproto udp sport 68 dport 67", "ipproto udp sport 67 dport 68");
+        leads(&format!("198.51.100.67 {request}"), "up0");
+        leads(&format!("198.51.100.67 {answer}"), "ipsec0");
+        leads(&format!("203.0.113.67 {answer}"), "up0");
+        for ports in [request, answer] {
+            leads(&format!("203.0.113.67 from 192.0.2.77 iif up0 {ports}"), "ipsec0");
+        }
+        let request = "ipproto udp sport 546 dport 547";
+        leads(&format!("2001:db8:67::67 {request}"), "up0");
+        leads(&format!("2001:db8:67::67 from 2001:db8:1::77 iif up0 {request}"), "ipsec0");
+        ground.down();
+        assert_no_rules();
+    });
+}
+
+/// A next hop of which something has been decided goes that way, and `explain` is not to say
+/// otherwise.
+#[test]
+fn a_next_hop_is_left_alone_until_it_is_decided_of() {
+    in_namespace(|| async {
+        let peer = Peer::new("hop");
+        uplink(&peer);
+        let (_tun, mut ground) = up();
+        ground.set_classes(&[(Prefix::ALL_V4, Some(OPEN))]).unwrap();
+        ground.settled().unwrap();
+        let hop = ip("192.0.2.254");
+        leads("192.0.2.254", "up0");
+        assert!(ground.left_alone(hop).is_some());
+        ground.set_host(hop, Some(Host::Device(ip("192.0.2.1")))).unwrap();
+        leads("192.0.2.254", "ipsec0");
+        assert!(ground.left_alone(hop).is_none());
+        ground.set_host(hop, Some(Host::Deny)).unwrap();
+        assert!(ground.left_alone(hop).is_none());
+        ground.set_host(hop, None).unwrap();
+        assert!(ground.left_alone(hop).is_some());
+        ground.down();
     });
 }
 

@@ -1,6 +1,6 @@
 //! The way by which the kernel gets super-packets that pass: as if they came in by the loopback
-//! device, with our mark. It forwards them whole, and its rules, routes and policies know them by
-//! the mark as they know what our raw sockets send.
+//! device, with our mark. It forwards them whole, and counts a hop; its rules, routes and policies
+//! know them by the mark as they know what our raw sockets send.
 //!
 //! A raw socket takes nothing larger than a link's MTU, and costs the kernel as much for each
 //! packet as this does for forty. A packet socket on the device that they leave by would go past
@@ -80,7 +80,7 @@ impl Onward {
         let Some(onward) = forwarding::Onward::of(offload, packet).filter(|_| leads) else {
             return false;
         };
-        let pieces = [IoSlice::new(onward.head()), IoSlice::new(onward.rest(packet))];
+        let pieces = [IoSlice::new(onward.head()), IoSlice::new(packet)];
         self.socket.send_vectored(&pieces).is_ok()
     }
 }

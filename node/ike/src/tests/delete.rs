@@ -358,3 +358,25 @@ fn who_goes_during_a_rekey_is_heard() {
         assert!(net.nodes[1].ike.is_empty());
     }
 }
+
+/// The same, when it had asked something under the old one that did not arrive: the peer takes
+/// requests in their order.
+#[test]
+fn who_goes_says_first_what_it_had_asked() {
+    let (mut net, a, b) = Net::established();
+    let (now, there) = (net.now, net.nodes[1].addr);
+    net.nodes[1].ike.rekey_ike(now, b);
+    net.collect();
+    let rekey = net.wire.pop_front().unwrap();
+    net.deliver(&rekey);
+    net.nodes[1].addr = "203.0.113.1".parse().unwrap();
+    net.nodes[0].ike.probe(now, a);
+    net.run(Duration::from_millis(3200));
+    net.nodes[1].addr = there;
+    let now = net.now;
+    net.nodes[0].ike.shutdown(now);
+    net.settle();
+    assert_eq!(net.nodes[0].ended(), [End::Closed]);
+    assert_eq!(net.nodes[1].ended(), [End::DeletedByPeer]);
+    assert!(net.nodes[1].ike.is_empty());
+}

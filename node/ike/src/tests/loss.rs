@@ -207,6 +207,75 @@ fn an_outage_ends_nothing() {
     }
 }
 
+/// The answer that replaces the IKE SA is lost, and then the way, for longer than something replaced
+/// is kept as a rule: who asked finds the other end as it was, whether that has tried to speak under
+/// the successor or not.
+#[test]
+fn an_outage_in_a_rekey_ends_nothing() {
+    for asks in [false, true] {
+        let mut net = Net::with(|config| {
+            config.patience = Duration::from_secs(180);
+            config.token_secret = Some([7_u8; 32].into());
+        });
+        let a = net.initiate(0, 1);
+        net.settle();
+        let b = net.nodes[1].established()[0];
+        let (now, child) = (net.now, net.nodes[0].child().id);
+        net.nodes[0].ike.rekey_ike(now, a);
+        net.collect();
+        let request = net.wire.pop_front().unwrap();
+        net.deliver(&request);
+        net.nodes[0].addr = "203.0.113.1".parse().unwrap();
+        net.nodes[1].addr = "203.0.113.2".parse().unwrap();
+        if asks {
+            net.nodes[1].ike.probe(now, b);
+        }
+        net.run(Duration::from_secs(90));
+        (net.nodes[0].addr, net.nodes[1].addr) = (addr(0), addr(1));
+        net.run(Duration::from_secs(20));
+        assert!(net.nodes.iter().all(|n| n.ended().is_empty() && n.ike.len() == 1), "{asks}");
+        let alive = |e: &Event| matches!(e, Event::Alive { .. });
+        assert!(said(&net.nodes[0], alive) > 0, "{asks}");
+        assert_eq!(said(&net.nodes[1], alive) > 0, asks);
+        // Both speak under the successor, and nothing is left of the old one that ends it later.
+        let now = net.now;
+        net.nodes[0].ike.probe(now, a);
+        net.nodes[1].ike.probe(now, b);
+        net.run(Duration::from_secs(300));
+        assert!(net.nodes.iter().all(|n| n.ended().is_empty() && n.ike.len() == 1), "{asks}");
+        net.assert_children_fit();
+        assert_eq!(net.nodes[0].child().id, child);
+        let spi = |packet: &Packet| u64::from_be_bytes(packet.octets[..8].try_into().unwrap());
+        assert_ne!(net.seen.last().map(spi), Some(spi(&request)), "{asks}");
+    }
+}
+
+/// Our rekey is not answered, and is moot when the peer's own succeeds: that it lives is heard all the
+/// same, from the successor.
+#[test]
+fn a_peer_that_replaces_what_it_does_not_answer_is_alive() {
+    let (mut net, a, b) = Net::established();
+    let (now, there) = (net.now, net.nodes[1].addr);
+    net.nodes[1].addr = "203.0.113.1".parse().unwrap();
+    net.nodes[0].ike.rekey_ike(now, a);
+    net.run(Duration::from_secs(33));
+    assert!(said(&net.nodes[0], |e| matches!(e, Event::Unanswered { .. })) > 0);
+    net.nodes[1].addr = there;
+    let now = net.now;
+    net.nodes[1].ike.rekey_ike(now, b);
+    net.collect();
+    while let Some(packet) = net.wire.pop_front() {
+        // Ours is lost again: CREATE_CHILD_SA, and no response.
+        let ours = packet.octets[18] == 36 && packet.octets[19] & 0x20 == 0;
+        if packet.from.ip() != addr(0) || !ours {
+            net.deliver(&packet);
+        }
+    }
+    assert!(said(&net.nodes[0], |e| matches!(e, Event::Alive { .. })) > 0);
+    net.run(Duration::from_secs(300));
+    assert!(net.nodes.iter().all(|n| n.ended().is_empty() && n.ike.len() == 1));
+}
+
 /// More than a dozen times over several minutes (RFC 7296 §2.4), and never long after the last.
 #[test]
 fn what_nodes_do_by_default_is_what_the_rfc_wants() {

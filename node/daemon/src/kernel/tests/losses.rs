@@ -40,6 +40,8 @@ fn what_others_remove_is_put_back() {
             "ip rule del pref 4322",
             "ip -6 rule del pref 4322",
             "ip rule del pref 4313 sport 68",
+            "ip rule del pref 4321 sport 67",
+            "ip -6 rule del pref 4313 sport 546",
             "ip rule del pref 4316 from 192.0.2.0/25",
             "ip rule del pref 4319",
             "ip route del blackhole 203.0.113.0/24 table 4322 metric 200",

@@ -11,7 +11,7 @@ use sa::{Class, Prefix};
 use super::super::ground::{KernelError, doing};
 use super::super::guard::{Closed, GuardView};
 use super::super::plan::{self, MainRoute, Plan, Target};
-use super::super::policies::{self, ICMPV6, UDP};
+use super::super::policies::{self, ICMPV6, LEASES, UDP};
 use super::super::routes::Routes;
 use super::super::spd::{self, GUARD, Key, Spd};
 use super::Xfrm;
@@ -150,7 +150,7 @@ fn standing(spd: &mut Spd) -> Result<HashMap<Key, UserPolicyInfo>, KernelError> 
 }
 
 /// The policies of a plan, the longest prefixes first, and what is never closed before them:
-/// neighbour discovery, and the renewal of DHCP leases (RFC 2131 §4.4.5, RFC 9915 §7.2).
+/// neighbour discovery, and what is said of DHCP leases (RFC 2131 §4.4.5, RFC 9915 §7.2).
 fn policies(plan: &Plan) -> impl Iterator<Item = (Key, UserPolicyInfo)> {
     let of_prefix = plan.iter().flat_map(|((prefix, _), target)| {
         let action = match target {
@@ -160,7 +160,7 @@ fn policies(plan: &Plan) -> impl Iterator<Item = (Key, UserPolicyInfo)> {
         let after = 10 + u32::from(128 - prefix.len().min(128));
         halves(*prefix).map(|half| outbound(half, *prefix, action, GUARD.start() + after))
     });
-    let lease = |all: Prefix, sport: u16, dport: u16| {
+    let leases = LEASES.into_iter().flat_map(|(all, sport, dport)| {
         halves(all).map(move |half| {
             let mut info = outbound(half, all, XFRM_POLICY_ALLOW, *GUARD.start());
             info.selector.proto = UDP;
@@ -168,8 +168,7 @@ fn policies(plan: &Plan) -> impl Iterator<Item = (Key, UserPolicyInfo)> {
             (info.selector.dport, info.selector.dport_mask) = (dport, u16::MAX);
             info
         })
-    };
-    let leases = lease(Prefix::ALL_V4, 68, 67).into_iter().chain(lease(Prefix::ALL_V6, 546, 547));
+    });
     let exceptions = policies::exceptions(&[]).into_iter();
     let discovery = exceptions.filter(|info| info.selector.proto == ICMPV6).flat_map(|info| {
         halves(Prefix::ALL_V6).map(|half| {
