@@ -77,6 +77,11 @@ impl Ours {
         Ok(ours)
     }
 
+    /// Of so many handshakes, how many there can be.
+    pub(crate) fn at_most(&self, count: usize) -> usize {
+        if self.setting.resumed { count.min(self.setting.peers) } else { count }
+    }
+
     fn cpu(&self) -> io::Result<[Cpu; 2]> {
         Ok([Cpu::of(self.nodes[0].pid())?, Cpu::of(self.nodes[1].pid())?])
     }
