@@ -97,10 +97,9 @@ impl Keying {
         let Some(pair) = self.current(flow).and_then(|sa| self.pairs.get(&sa)) else {
             return false;
         };
-        self.peers.get(&pair.ike).is_none_or(|peer| {
-            let silent = self.silences.is_recent(now, peer.gateway);
-            peer.closing || peer.outworn || peer.unanswered || silent
-        })
+        self.peers
+            .get(&pair.ike)
+            .is_none_or(|peer| !peer.takes_more() || self.silences.is_recent(now, peer.gateway))
     }
 
     /// The gateways of a destination that have not been silent lately, or all if there are none such,

@@ -192,6 +192,13 @@ pub(crate) struct Peer {
     pub(crate) translation: Option<Translation>,
 }
 
+impl Peer {
+    /// Whether it is of use for anything new.
+    pub(crate) fn takes_more(&self) -> bool {
+        !self.closing && !self.outworn && !self.unanswered
+    }
+}
+
 /// What a visitor whose signature is being verified would prove, and where it calls from and to.
 #[derive(Debug)]
 pub(crate) struct Visit {

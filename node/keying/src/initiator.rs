@@ -345,9 +345,7 @@ impl Keying {
         self.peers
             .known_as(&Identity::Address(gateway))
             .find(|(_, peer)| {
-                !peer.closing
-                    && !peer.outworn
-                    && !peer.unanswered
+                peer.takes_more()
                     && peer.connection.is_none()
                     && peer.gateway == gateway
                     && peer.local == local

@@ -150,14 +150,14 @@ impl Config {
     /// Whether there are group files at all. Only what is not there at all means that there are none:
     /// what cannot be looked into may close something.
     fn is_there(&self, directory: &Path) -> Result<bool, Error> {
-        let found = std::fs::symlink_metadata(directory).and_then(|_| std::fs::metadata(directory));
-        let why = match (&found, std::fs::symlink_metadata(directory)) {
-            (Ok(found), _) if found.is_dir() => return Ok(true),
-            (Err(_), Err(why)) if why.kind() == NotFound && self.policy.directory.is_none() => {
+        let why = match std::fs::metadata(directory) {
+            Ok(found) if found.is_dir() => return Ok(true),
+            Err(why) if why.kind() != NotFound => why.to_string(),
+            // A link that leads nowhere is something.
+            Err(_) if self.policy.directory.is_none() && directory.symlink_metadata().is_err() => {
                 return Ok(false);
             }
-            (Err(why), _) if why.kind() != NotFound => why.to_string(),
-            (Ok(_), _) | (Err(_), _) => "not a directory".to_owned(),
+            Ok(_) | Err(_) => "not a directory".to_owned(),
         };
         Err(self.error(Fault::new("policy.directory", format!("{}: {why}", directory.display()))))
     }

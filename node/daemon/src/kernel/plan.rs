@@ -179,7 +179,7 @@ pub(super) fn left_alone(
     addresses: &[IpAddr],
     served: &[Prefix],
 ) -> Option<LeftAlone> {
-    if never().any(|prefix| prefix.contains(addr)) || addresses.contains(&addr) {
+    if is_left_alone(addr) || addresses.contains(&addr) {
         return Some(LeftAlone::OfTheLink);
     }
     if served.iter().any(|prefix| prefix.contains(addr)) {

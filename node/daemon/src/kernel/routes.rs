@@ -312,19 +312,10 @@ impl Routes {
     /// Rules that lead to our table.
     pub(super) fn count_rules(&mut self) -> io::Result<usize> {
         let mut count = 0;
+        let ours = RuleAttribute::Table(self.table);
         for family in FAMILIES {
-            let mut message = RuleMessage::default();
-            message.header.family = family;
-            let rules = self.netlink.dump(Message::GetRule(message))?;
-            count += rules
-                .iter()
-                .filter(|rule| match rule {
-                    Message::NewRule(rule) => {
-                        rule.attributes.contains(&RuleAttribute::Table(self.table))
-                    }
-                    _ => false,
-                })
-                .count();
+            let rules = dump_rules(&mut self.netlink, family)?;
+            count += rules.iter().filter(|rule| rule.attributes.contains(&ours)).count();
         }
         Ok(count)
     }
@@ -333,14 +324,7 @@ impl Routes {
     pub(super) fn rules_before_ours(&mut self) -> io::Result<Vec<String>> {
         let mut all = Vec::new();
         for family in FAMILIES {
-            let mut message = RuleMessage::default();
-            message.header.family = family;
-            let rules = self.netlink.dump(Message::GetRule(message))?;
-            let rules = rules.into_iter().filter_map(|message| match message {
-                Message::NewRule(rule) => Some(rule),
-                _ => None,
-            });
-            let rules: Vec<RuleMessage> = rules.collect();
+            let rules = dump_rules(&mut self.netlink, family)?;
             // Without ours, there is nothing that they could come before.
             if rules.iter().any(|r| r.attributes.contains(&RuleAttribute::Table(self.table))) {
                 all.extend(steering::before_ours(&rules, self.table, self.mark));
@@ -362,10 +346,7 @@ impl Routes {
     /// [`Self::add_rules`] makes with the priority `keep`.
     pub(super) fn delete_rules(&mut self, keep: Option<u32>) -> io::Result<()> {
         for family in FAMILIES {
-            let mut message = RuleMessage::default();
-            message.header.family = family;
-            for rule in self.netlink.dump(Message::GetRule(message))? {
-                let Message::NewRule(rule) = rule else { continue };
+            for rule in dump_rules(&mut self.netlink, family)? {
                 let ours = |attribute| rule.attributes.contains(&attribute);
                 let kept = keep.is_some_and(|priority| {
                     ours(RuleAttribute::Priority(priority))
@@ -564,6 +545,22 @@ impl Attributes {
         }
         read
     }
+}
+
+/// A family's rules, in the kernel's order.
+pub(super) fn dump_rules(
+    netlink: &mut Netlink<Message>,
+    family: AddressFamily,
+) -> io::Result<Vec<RuleMessage>> {
+    let mut message = RuleMessage::default();
+    message.header.family = family;
+    let rules = netlink.dump(Message::GetRule(message))?.into_iter();
+    Ok(rules
+        .filter_map(|message| match message {
+            Message::NewRule(rule) => Some(rule),
+            _ => None,
+        })
+        .collect())
 }
 
 /// Whoever renews a lease of this machine writes to its server from the client's port, and has no

@@ -11,7 +11,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use sa::Prefix;
 
 use super::netlink::Netlink;
-use super::routes::{FAMILIES, PROTOCOL, tolerate};
+use super::routes::{FAMILIES, PROTOCOL, dump_rules, tolerate};
 
 /// The main table.
 pub(super) const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
@@ -181,13 +181,7 @@ impl Rules {
     pub(super) fn list(&mut self) -> io::Result<Vec<Rule>> {
         let mut rules = Vec::new();
         for family in FAMILIES {
-            let mut message = RuleMessage::default();
-            message.header.family = family;
-            let all = self.netlink.dump(Message::GetRule(message))?;
-            rules.extend(all.iter().filter_map(|message| match message {
-                Message::NewRule(message) => Rule::read(message),
-                _ => None,
-            }));
+            rules.extend(dump_rules(&mut self.netlink, family)?.iter().filter_map(Rule::read));
         }
         Ok(rules)
     }

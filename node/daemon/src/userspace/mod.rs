@@ -30,4 +30,4 @@ pub(crate) use natt::{Natt, marked};
 pub(crate) use onward::Leads;
 pub(crate) use plane::{Config, Counters, Plane, start};
 pub(crate) use provider::fastest;
-pub(crate) use sys::{forbid_dumps, give_way};
+pub(crate) use sys::{forbid_dumps, give_way, set_octets};

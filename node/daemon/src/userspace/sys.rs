@@ -201,16 +201,11 @@ pub(super) fn set_option(
     name: c_int,
     value: c_int,
 ) -> io::Result<()> {
-    let len = libc::socklen_t::try_from(size_of::<c_int>()).unwrap_or(4);
-    // SAFETY: the value is an int and its size is given.
-    let result = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), len)
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    set_octets(socket, level, name, &value.to_ne_bytes())
 }
 
 /// Sets an option that takes octets.
-pub(super) fn set_octets(
+pub(crate) fn set_octets(
     socket: BorrowedFd<'_>,
     level: c_int,
     name: c_int,

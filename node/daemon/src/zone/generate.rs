@@ -15,7 +15,7 @@ use zonefiles::gateway::{HostFault, faults};
 use zonefiles::generate::{Format, NameTemplate, Server, Stamp};
 use zonefiles::{Apex, ClasslessName, Host, Kinds, Name, Prefix, Record, ReverseZone};
 
-use super::list::{Customer, Defaults, List, RowError, parse_gateway, read_key};
+use super::list::{Customer, Defaults, List, MAX_TTL, RowError, parse_gateway, read_key};
 use output::Output;
 
 /// Arguments of `oe-node zone generate`.
@@ -126,9 +126,9 @@ enum Classless {
     None,
 }
 
-/// What a TTL may be: RFC 2181 §8.
+/// What a TTL may be.
 fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(..=i64::from(i32::MAX))
+    clap::value_parser!(u32).range(..=i64::from(MAX_TTL))
 }
 
 /// Runs the command.

@@ -228,7 +228,7 @@ pub(crate) fn parse_gateway(text: &str) -> Result<Gateway, String> {
 
 /// Large enough that reading is not what takes the time.
 const BUFFER: usize = 256 * 1024;
-/// RFC 2181 §8.
-const MAX_TTL: u32 = i32::MAX.unsigned_abs();
+/// Of a TTL (RFC 2181 §8).
+pub(crate) const MAX_TTL: u32 = i32::MAX.unsigned_abs();
 /// A list that names more files than that reads some of them again.
 const MAX_KEY_FILES: usize = 4096;

@@ -1,12 +1,13 @@
 //! What the kernel must know of a socket of ours.
-#![allow(unsafe_code)] // setsockopt(2): the option has no safe wrapper among our dependencies.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use netlink_packet_core::Emitable as _;
 use netlink_packet_xfrm::{UserPolicyInfo, XFRM_POLICY_ALLOW, XFRM_POLICY_IN};
 use socket2::Domain;
+
+use crate::userspace::set_octets;
 
 /// `ESPINUDP` of `UDP_ENCAP` (RFC 3948): ESP behind a UDP header.
 const ESP_IN_UDP: libc::c_int = 2;
@@ -18,7 +19,7 @@ const ESP_IN_UDP: libc::c_int = 2;
 /// What setsockopt says.
 pub(super) fn accept_encapsulated(socket: &impl AsFd) -> io::Result<()> {
     const UDP_ENCAP: libc::c_int = 100;
-    set(socket, libc::IPPROTO_UDP, UDP_ENCAP, &ESP_IN_UDP.to_ne_bytes())
+    set_octets(socket.as_fd(), libc::IPPROTO_UDP, UDP_ENCAP, &ESP_IN_UDP.to_ne_bytes())
 }
 
 /// Lets in whatever arrives for this socket, from peers too whose clear packets are blocked: a policy
@@ -38,14 +39,5 @@ pub(crate) fn hear_answers(socket: &impl AsFd, family: Domain) -> io::Result<()>
         Domain::IPV6 => (libc::IPPROTO_IPV6, IPV6_XFRM_POLICY),
         _ => (libc::IPPROTO_IP, IP_XFRM_POLICY),
     };
-    set(socket, level, name, &octets)
-}
-
-fn set(socket: &impl AsFd, level: libc::c_int, name: libc::c_int, value: &[u8]) -> io::Result<()> {
-    let len = libc::socklen_t::try_from(value.len()).unwrap_or_default();
-    let descriptor = socket.as_fd().as_raw_fd();
-    // SAFETY: the descriptor is borrowed and so open; `value` is `len` octets long and outlives
-    // the call.
-    let result = unsafe { libc::setsockopt(descriptor, level, name, value.as_ptr().cast(), len) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    set_octets(socket.as_fd(), level, name, &octets)
 }
