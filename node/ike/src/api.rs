@@ -34,6 +34,16 @@ pub enum Identity {
     },
 }
 
+impl Identity {
+    /// Whether both are the same: names are compared as DNS compares them.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Fqdn(a), Self::Fqdn(b)) => a.eq_ignore_ascii_case(b),
+            (a, b) => a == b,
+        }
+    }
+}
+
 /// A key that verifies signatures.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum PublicKey {

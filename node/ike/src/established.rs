@@ -24,7 +24,7 @@ use crate::ike_sa::{Dropped, IkeSa, JUST_NOW, Received, Repeat};
 use crate::message::{
     Body, Delete, ExchangeType, InvalidMessage, Message, NotifyType, Payload, Payloads, ProtocolId,
 };
-use crate::peering::{Link, Queued, Turn};
+use crate::peering::{Link, Queued, State, Turn};
 use crate::verified::Verified;
 
 /// A peer that is authenticated: [`Established::new`] takes the proof of it, and nothing else makes
@@ -70,8 +70,9 @@ struct Trouble {
 /// A request for a child between addresses of which the owner has to say who may have them.
 #[derive(Debug)]
 pub(crate) struct Beyond {
-    /// Under which SA it came.
+    /// Under which SA it came, and its message ID.
     pub(crate) own_spi: u64,
+    pub(crate) message_id: u32,
     pub(crate) payloads: Payloads,
 }
 
@@ -219,6 +220,9 @@ impl Established {
                 old.until = old.until.min(turn.now + REPLACED_LIFE);
             }
         }
+        if self.current.is_worn() {
+            self.rekey_at = self.rekey_at.min(turn.now + REKEY_AGAIN);
+        }
         if self.is_unanswered()
             && matches!(received, Ok(Received::Request(..) | Received::Repeated(_)))
         {
@@ -290,11 +294,7 @@ impl Established {
         let notify = [Payload::Notify(failure.notify())];
         let datagrams = self.sa_mut(which).respond(exchange, &notify);
         turn.answer(datagrams);
-        match failure {
-            // Nobody but the peer itself can have sent this (RFC 7296 §2.21.3).
-            Failure::InvalidSyntax(field) => ControlFlow::Break(End::Misbehaved(field)),
-            _ => ControlFlow::Continue(()),
-        }
+        Failure::outcome(Some(failure))
     }
 
     fn answered(
@@ -304,10 +304,16 @@ impl Established {
         about: Pending,
         payloads: Result<Payloads, InvalidMessage>,
     ) -> ControlFlow<End> {
+        let fatal = NotifyType::INVALID_SYNTAX;
+        let is_fatal = |payloads: &Payloads| payloads.notify(fatal).is_some();
         match (about, payloads) {
             (Pending::DeleteIke(why), _) => {
                 self.gone = true;
                 ControlFlow::Break(why)
+            }
+            // The peer has it no more (RFC 7296 §2.21.3).
+            (_, Ok(payloads)) if which == Which::Current && is_fatal(&payloads) => {
+                ControlFlow::Break(End::Refused { notify: fatal.0, authentic: true })
             }
             (Pending::DeleteOld, _) => {
                 let spi = self.sa_mut(which).own_spi();
@@ -612,6 +618,8 @@ impl Established {
     pub(crate) fn succeed(&mut self, turn: &mut Turn<'_>, successor: IkeSa, ours: bool) {
         // Under that one nothing more is made.
         self.forget_owed(turn);
+        // If that was wished for again while it took its time, it is done.
+        turn.link.asks.retain(|q| q.ask != Ask::RekeyIke);
         let mut old = std::mem::replace(&mut self.current, successor);
         // What was asked under it goes with it, answer and all; it is still wanted.
         if let Some(ask) = old.pending().and_then(Pending::ask_of_successor) {
@@ -723,6 +731,16 @@ impl Established {
             let datagrams = sa.last_request(&[Payload::Delete(Delete::Ike)]);
             turn.send(datagrams);
         }
+    }
+
+    /// Ends in the middle of an exchange.
+    pub(crate) fn part(mut self: Box<Self>, turn: &mut Turn<'_>, why: End) -> State {
+        if !self.gone {
+            // The peer may be of another opinion: it is told, once.
+            self.last_words(turn);
+        }
+        self.end(turn, why);
+        State::Over
     }
 
     /// The children go first, then the rest.

@@ -1,7 +1,9 @@
 //! What is told the peer when something fails: one map from failure to Notify (RFC 7296 §3.10.1).
 
+use std::ops::ControlFlow;
+
 use crate::api::End;
-use crate::message::{InvalidMessage, Notify, NotifyType};
+use crate::message::{InvalidMessage, Notify, NotifyType, ProtocolId};
 
 /// A failure that the peer is told of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,8 +33,8 @@ pub(crate) enum Failure {
     NoAdditionalSas,
     /// Not now (RFC 7296 §2.25).
     TemporaryFailure,
-    /// We have no child with this SPI.
-    ChildSaNotFound([u8; 4]),
+    /// We have no child of this protocol with this SPI.
+    ChildSaNotFound(ProtocolId, [u8; 4]),
     /// The peer may not be where it says that it is (RFC 4555 §3.5).
     UnacceptableAddresses,
     /// A NAT has changed addresses of which the peer says that none may (RFC 4555 §3.9).
@@ -48,7 +50,9 @@ impl Failure {
         match self {
             Self::UnsupportedCriticalPayload(payload) => Notify::new(kind, [payload]),
             Self::InvalidKe(group) => Notify::new(kind, group.to_be_bytes()),
-            Self::ChildSaNotFound(spi) => Notify::about_esp(kind, &spi),
+            Self::ChildSaNotFound(protocol, spi) => {
+                Notify { protocol, ..Notify::about_esp(kind, &spi) }
+            }
             Self::InvalidSyntax(_)
             | Self::InvalidIkeSpi
             | Self::InvalidMajorVersion
@@ -79,10 +83,20 @@ impl Failure {
             Self::TsUnacceptable => NotifyType::TS_UNACCEPTABLE,
             Self::NoAdditionalSas => NotifyType::NO_ADDITIONAL_SAS,
             Self::TemporaryFailure => NotifyType::TEMPORARY_FAILURE,
-            Self::ChildSaNotFound(_) => NotifyType::CHILD_SA_NOT_FOUND,
+            Self::ChildSaNotFound(..) => NotifyType::CHILD_SA_NOT_FOUND,
             Self::UnacceptableAddresses => NotifyType::UNACCEPTABLE_ADDRESSES,
             Self::UnexpectedNatDetected => NotifyType::UNEXPECTED_NAT_DETECTED,
             Self::StateNotFound => NotifyType::STATE_NOT_FOUND,
+        }
+    }
+
+    /// What becomes of an established IKE SA under which a request was answered, perhaps with this:
+    /// INVALID_SYNTAX is fatal on both sides (RFC 7296 §2.21.3). Nobody but the peer itself can have
+    /// sent what is answered so.
+    pub(crate) fn outcome(answered: Option<Self>) -> ControlFlow<End> {
+        match answered {
+            Some(Self::InvalidSyntax(field)) => ControlFlow::Break(End::Misbehaved(field)),
+            _ => ControlFlow::Continue(()),
         }
     }
 
@@ -99,7 +113,7 @@ impl Failure {
             | Self::FailedCpRequired
             | Self::NoAdditionalSas
             | Self::TemporaryFailure
-            | Self::ChildSaNotFound(_)
+            | Self::ChildSaNotFound(..)
             | Self::InvalidIkeSpi
             | Self::InvalidMajorVersion
             | Self::UnacceptableAddresses

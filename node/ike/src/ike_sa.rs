@@ -274,6 +274,23 @@ impl IkeSa {
         noted.exchanges += u32::from(header.response);
     }
 
+    /// Whether so many message IDs are used up, of ours or of the peer's, that it is to be replaced
+    /// (RFC 7296 §2.2).
+    pub(crate) fn is_worn(&self) -> bool {
+        self.next_request.max(self.expected_request) >= WORN
+    }
+
+    /// As if so many requests had been made, by us and by the peer.
+    #[cfg(test)]
+    pub(crate) fn wear(&mut self, ours: u32, theirs: u32) {
+        (self.next_request, self.expected_request) = (ours, theirs);
+    }
+
+    /// The message ID of the peer's next request.
+    pub(crate) fn awaited(&self) -> u32 {
+        self.expected_request
+    }
+
     /// What our outstanding request is about.
     pub(crate) fn pending(&self) -> Option<&Pending> {
         self.outstanding.as_ref().map(|o| &o.about)
@@ -305,7 +322,8 @@ impl IkeSa {
     ) -> Vec<Vec<u8>> {
         let id = self.next_request;
         self.next_request = id.saturating_add(1);
-        let datagrams = self.seal(exchange, false, id, payloads);
+        let datagrams =
+            if id == LAST_ID { Vec::new() } else { self.seal(exchange, false, id, payloads) };
         self.responses = Reassembly::default();
         self.outstanding =
             Some(Outstanding { id, exchange, datagrams: datagrams.clone(), repeat, about });
@@ -408,7 +426,7 @@ impl IkeSa {
                 Some(_) => Ok(Received::Fragment),
             };
         }
-        if header.message_id != self.expected_request {
+        if header.message_id != self.expected_request || header.message_id == LAST_ID {
             return Err(Dropped::Stray);
         }
         let plaintext = self.opener.open(&sealed)?;
@@ -486,6 +504,10 @@ struct Part {
     fragment: Option<(u16, u16)>,
 }
 
+/// Never used: no other would come after it, and it would be answered again and again.
+const LAST_ID: u32 = u32::MAX;
+/// Message IDs after which an IKE SA is replaced: half of all, which takes days at any rate.
+const WORN: u32 = 1 << 31;
 const SK_HEADER: usize = 4;
 const SKF_HEADER: usize = 8;
 

@@ -14,7 +14,7 @@ use rand_core::{Rng as _, SeedableRng};
 use sa::{SaId, Spi};
 
 use crate::api::{
-    ChildRequest, Config, Credential, Datagram, End, IkeId, Initiate, NodeSecret, Output,
+    ChildRequest, Config, Credential, Datagram, End, Event, IkeId, Initiate, NodeSecret, Output,
     PeerVerdict, PublicKey, Ticket, Timer,
 };
 use crate::child::Standing;
@@ -73,12 +73,17 @@ impl Ike {
 
     /// Answers [`Output::NeedChild`]: whether the peer may have it.
     pub fn handle_child(&mut self, now: Instant, ike: IkeId, allowed: bool) {
-        self.with(now, ike, None, |mut state, turn| {
-            if let State::Established(established) = &mut state {
-                create_child_responder::told(established, turn, allowed);
-                established.pump(turn);
+        self.with(now, ike, None, |state, turn| match state {
+            State::Established(mut established) => {
+                match create_child_responder::told(&mut established, turn, allowed) {
+                    ControlFlow::Continue(()) => {
+                        established.pump(turn);
+                        State::Established(established)
+                    }
+                    ControlFlow::Break(why) => established.part(turn, why),
+                }
             }
-            state
+            state => state,
         });
     }
 
@@ -259,7 +264,13 @@ impl Ike {
     }
 
     /// Asks for another child under an IKE SA; if that is not established yet, as soon as it is.
+    /// If too many wait for that already, it is [`Event::ChildFailed`] at once.
     pub fn create_child(&mut self, now: Instant, ike: IkeId, child: ChildRequest) {
+        if self.peerings.get(&ike).is_some_and(|peering| peering.link.wants_enough()) {
+            let notify = NotifyType::NO_ADDITIONAL_SAS.0;
+            let (request, why) = (Box::new(child), End::Refused { notify, authentic: false });
+            return self.shared.event(Event::ChildFailed { ike, request, why });
+        }
         self.ask(now, ike, Ask::CreateChild(child));
     }
 
@@ -457,6 +468,17 @@ impl Ike {
             State::Established(established) => Some(established.current.suite),
             _ => None,
         }
+    }
+
+    /// As if so many requests had been made under an established IKE SA, by us and by the peer.
+    #[cfg(test)]
+    pub(crate) fn wear(&mut self, ike: IkeId, ours: u32, theirs: u32) {
+        self.with(Instant::now(), ike, None, |mut state, _| {
+            if let State::Established(established) = &mut state {
+                established.current.wear(ours, theirs);
+            }
+            state
+        });
     }
 
     /// The generator's key, and how far it has gone with it.

@@ -9,6 +9,7 @@ use sa::Spi;
 use crate::api::{Datagram, Encapsulation, End, Event, IkeId, Timer};
 use crate::established::Established;
 use crate::exchange::Ask;
+use crate::exchange::create_child_responder::MAX_CHILDREN;
 use crate::exchange::ike_auth_initiator::{AuthSent, Signing};
 use crate::exchange::ike_auth_responder::{AwaitPeer, HalfOpenSa, SigningAnswer};
 use crate::exchange::ike_intermediate::KeSent;
@@ -214,11 +215,18 @@ impl Link {
         self.movable || remote.ip() == self.path.remote.ip()
     }
 
-    /// Puts a wish at the end of the queue, unless it is there already.
+    /// Puts a wish at the end of the queue, unless it is there already. All but new children are
+    /// bounded by what there is.
     pub(crate) fn ask(&mut self, now: Instant, ask: Ask) {
-        if self.asks.len() < MAX_ASKS && !self.asks.iter().any(|q| q.ask == ask) {
+        if !self.asks.iter().any(|q| q.ask == ask) {
             self.asks.push_back(Queued { ask, not_before: now, put_off: 0 });
         }
+    }
+
+    /// Whether as many new children are waited for as there is room for.
+    pub(crate) fn wants_enough(&self) -> bool {
+        let new = |queued: &&Queued| matches!(queued.ask, Ask::CreateChild(_));
+        self.asks.iter().filter(new).count() >= MAX_WANTED
     }
 
     /// Puts a wish before all others.
@@ -254,5 +262,5 @@ pub(crate) fn bare(kind: crate::message::NotifyType) -> Payload {
 /// How long a half-open SA may take, lookups and signature included. strongSwan's figure.
 pub(crate) const HALF_OPEN_LIFE: Duration = Duration::from_secs(30);
 
-/// Two for every child, and some.
-const MAX_ASKS: usize = 64;
+/// As many as a peer of our own kind allows.
+const MAX_WANTED: usize = MAX_CHILDREN;

@@ -48,6 +48,9 @@ impl Reassembly {
         if total < self.total {
             return Err(InvalidMessage::Value("total fragments"));
         }
+        if self.parts.contains_key(&number) {
+            return Ok(None);
+        }
         if self.octets + plaintext.len() > MAX_MESSAGE {
             *self = Self::default();
             return Err(InvalidMessage::TooMany("message octets"));
@@ -55,10 +58,8 @@ impl Reassembly {
         if number == 1 {
             self.first = Some((first, head));
         }
-        if !self.parts.contains_key(&number) {
-            self.octets += plaintext.len();
-            self.parts.insert(number, plaintext);
-        }
+        self.octets += plaintext.len();
+        self.parts.insert(number, plaintext);
         if self.parts.len() < usize::from(self.total) {
             return Ok(None);
         }

@@ -8,6 +8,7 @@ mod delete;
 mod followup;
 mod handshake;
 mod hostile;
+mod interplay;
 mod loss;
 mod matrix;
 mod mobike;

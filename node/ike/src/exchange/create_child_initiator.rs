@@ -271,9 +271,14 @@ pub(crate) fn refused(
         turn.link.ask_first(turn.now, Ask::DeleteUnborn(asked.spi_in));
         return ControlFlow::Continue(());
     };
+    let standing = asked.rekeys.map(|old| established.children.get(&old).map(|c| c.standing));
+    if matches!(standing, Some(None | Some(Standing::Deleting))) {
+        // It is not to be replaced any more.
+        return ControlFlow::Continue(());
+    }
     let crossed = asked.crossed.is_some();
     match error.kind {
-        NotifyType::INVALID_KE_PAYLOAD => {
+        NotifyType::INVALID_KE_PAYLOAD if !crossed => {
             let group = <[u8; 2]>::try_from(error.data.as_slice())
                 .ok()
                 .and_then(|wanted| turn.shared.suites().group(u16::from_be_bytes(wanted)))

@@ -32,10 +32,11 @@ pub(crate) fn answer(
         // An SA that has a successor makes no more children.
         Err(Failure::TemporaryFailure)
     };
+    let failure = answer.as_ref().err().copied();
     let answer = answer.unwrap_or_else(|failure| vec![Payload::Notify(failure.notify())]);
     let datagrams = established.sa_mut(which).respond(ExchangeType::CREATE_CHILD_SA, &answer);
     turn.answer(datagrams);
-    ControlFlow::Continue(())
+    Failure::outcome(failure)
 }
 
 /// Whether this asks for a child between single addresses that the peer was not granted yet.
@@ -63,23 +64,34 @@ pub(crate) fn ask(established: &mut Established, turn: &mut Turn<'_>, payloads: 
         remote_selectors: payloads.ts_initiator.clone().unwrap_or_default(),
         local_selectors: payloads.ts_responder.clone().unwrap_or_default(),
     }));
-    let own_spi = established.current.own_spi();
-    established.beyond = Some(Box::new(Beyond { own_spi, payloads }));
+    let (own_spi, message_id) = (established.current.own_spi(), established.current.awaited());
+    established.beyond = Some(Box::new(Beyond { own_spi, message_id, payloads }));
 }
 
-/// The owner has said whether the peer may have what it asks for.
-pub(crate) fn told(established: &mut Established, turn: &mut Turn<'_>, allowed: bool) {
-    let Some(beyond) = established.beyond.take() else { return };
-    let Some(which) = established.find(beyond.own_spi) else { return };
-    let Beyond { payloads, .. } = *beyond;
+/// The owner has said whether the peer may have what it asks for. If the request was answered
+/// meanwhile, because the peer has been granted what it asks for since, there is nothing to say.
+pub(crate) fn told(
+    established: &mut Established,
+    turn: &mut Turn<'_>,
+    allowed: bool,
+) -> ControlFlow<End> {
+    let Some(beyond) = established.beyond.take() else { return ControlFlow::Continue(()) };
+    let Beyond { own_spi, message_id, payloads } = *beyond;
+    let Some(which) = established
+        .find(own_spi)
+        .filter(|which| established.sa_mut(*which).awaited() == message_id)
+    else {
+        return ControlFlow::Continue(());
+    };
     // For this child only; its replacements ask for what it has.
     let before = established.authority.clone();
     if allowed {
         established.authority.remote = payloads.ts_initiator.clone().unwrap_or_default();
         established.authority.local = payloads.ts_responder.clone().unwrap_or_default();
     }
-    let _ = answer(established, turn, which, &payloads);
+    let outcome = answer(established, turn, which, &payloads);
     established.authority = before;
+    outcome
 }
 
 fn agree(
@@ -220,7 +232,7 @@ pub(crate) fn finish(
     let standing = owed.old.map(|old| established.children.get(&old).map(|c| c.standing));
     let replaceable = |s: Option<Standing>| matches!(s, Some(Standing::Up | Standing::Rekeying));
     if !may_make(established) || !standing.is_none_or(replaceable) {
-        turn.drop_esp_spi(owed.spi_in);
+        established.disown(turn, Owing::Child(Box::new(owed)));
         return Err(Failure::TemporaryFailure);
     }
     make(established, turn, owed, Some(additional))
@@ -263,16 +275,17 @@ fn rekeyed_child(established: &Established, payloads: &Payloads) -> Result<Optio
     let Some(notify) = payloads.notify(NotifyType::REKEY_SA) else { return Ok(None) };
     let spi = <[u8; 4]>::try_from(notify.spi.as_slice())
         .ok()
-        .filter(|_| notify.protocol == ProtocolId::ESP)
+        .filter(|_| matches!(notify.protocol, ProtocolId::AH | ProtocolId::ESP))
         .ok_or(Failure::InvalidSyntax("REKEY_SA"))?;
+    let is_esp = notify.protocol == ProtocolId::ESP;
     let (id, child) = established
         .children
         .iter()
-        .find(|(_, child)| child.spi_out.to_be_bytes() == spi)
+        .find(|(_, child)| is_esp && child.spi_out.to_be_bytes() == spi)
         .ok_or_else(|| match established.current.pending() {
             // The answer that made it may be under way.
-            Some(pending) if pending.makes_child() => Failure::TemporaryFailure,
-            _ => Failure::ChildSaNotFound(spi),
+            Some(pending) if is_esp && pending.makes_child() => Failure::TemporaryFailure,
+            _ => Failure::ChildSaNotFound(notify.protocol, spi),
         })?;
     match child.standing {
         Standing::Up | Standing::Rekeying => Ok(Some(*id)),

@@ -202,7 +202,7 @@ fn authenticate(state: &AuthSent, turn: &Turn<'_>, payloads: &Payloads) -> Resul
             |error| End::Refused { notify: error.kind.0, authentic: false },
         ));
     };
-    if id.identity != state.initiate.peer {
+    if !id.identity.is(&state.initiate.peer) {
         return Err(End::AuthenticationFailed);
     }
     let claim = Claim::new(&state.sa, (&state.response, &state.nonce_i), id, auth);
@@ -218,7 +218,7 @@ fn establish(state: AuthSent, turn: &mut Turn<'_>, payloads: &Payloads, peer: Ve
     let AuthSent { mut sa, initiate, nonce_i, nonce_r, resumed, spi_in, asked, .. } = state;
     let local = local_side(&initiate, asked, payloads);
     let assigned = local.as_ref().ok().and_then(|local| local.1);
-    let ticket = ticket_in(payloads, &sa);
+    let ticket = ticket_in(payloads, &sa).filter(|_| turn.shared.config.resumption);
     sa.peer_token = crash_detection::theirs(payloads);
     let founding = Founding {
         sa,

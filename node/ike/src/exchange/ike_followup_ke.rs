@@ -196,6 +196,7 @@ pub(crate) fn answer(
         None => Err(Failure::StateNotFound),
         Some(owed) => agree(established, turn, owed.about, payloads),
     };
+    let failure = made.as_ref().err().copied();
     let exchange = ExchangeType::IKE_FOLLOWUP_KE;
     let (answer, successor) = match made {
         Ok((data, method, successor)) => {
@@ -209,7 +210,7 @@ pub(crate) fn answer(
     if let Some(successor) = successor {
         rekey_ike::succeeded(established, turn, successor);
     }
-    ControlFlow::Continue(())
+    Failure::outcome(failure)
 }
 
 type Made = (Vec<u8>, AdditionalKe, Option<crate::established::Candidate>);

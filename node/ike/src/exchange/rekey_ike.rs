@@ -234,6 +234,7 @@ pub(crate) fn answer(
             } else {
                 make_owed(established, owed, None).map(Some)
             };
+            let failure = made.as_ref().err().copied();
             let made = made.unwrap_or_else(|failure| {
                 answer = vec![Payload::Notify(failure.notify())];
                 None
@@ -244,15 +245,16 @@ pub(crate) fn answer(
             if let Some(successor) = made {
                 succeeded(established, turn, successor);
             }
+            Failure::outcome(failure)
         }
         Err(failure) => {
             let notify = [Payload::Notify(failure.notify())];
             let sa = established.sa_mut(which);
             let datagrams = sa.respond(ExchangeType::CREATE_CHILD_SA, &notify);
             turn.answer(datagrams);
+            Failure::outcome(Some(failure))
         }
     }
-    ControlFlow::Continue(())
 }
 
 fn agree(

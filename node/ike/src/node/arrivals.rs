@@ -354,14 +354,7 @@ fn receive(state: State, turn: &mut Turn<'_>, message: &Message<'_>, own_spi: u6
     match state {
         State::Established(mut established) => match established.receive(turn, message, own_spi) {
             ControlFlow::Continue(()) => State::Established(established),
-            ControlFlow::Break(why) => {
-                if !established.gone {
-                    // The peer may be of another opinion: it is told, once.
-                    established.last_words(turn);
-                }
-                established.end(turn, why);
-                State::Over
-            }
+            ControlFlow::Break(why) => established.part(turn, why),
         },
         // It is the address that has answered us that is half-open; a NAT may change the port. Who
         // has the keys could otherwise speak from an address where nobody hears us.

@@ -1,0 +1,406 @@
+//! One exchange in the middle of another.
+
+use super::*;
+use crate::message::{Configuration, Notify, NotifyType, TransformType};
+
+fn children_of(net: &Net) -> [usize; 2] {
+    [0, 1].map(|which| net.nodes[which].children.len())
+}
+
+/// Between `local` on this side and `remote` on the other.
+fn child_between(local: usize, remote: usize) -> ChildRequest {
+    ChildRequest { local: vec![inner(local)], remote: vec![inner(remote)], mode: Mode::Tunnel }
+}
+
+/// Delivers the first packet on the wire from a node.
+fn deliver_from(net: &mut Net, which: usize) {
+    let at = net.wire.iter().position(|packet| packet.from.ip() == addr(which)).unwrap();
+    let packet = net.wire.remove(at).unwrap();
+    net.deliver(&packet);
+}
+
+/// Both sides' windows are where the other believes them to be.
+fn assert_in_step(net: &mut Net, ikes: [IkeId; 2]) {
+    for (which, ike) in ikes.into_iter().enumerate() {
+        let now = net.now;
+        let alive = |net: &Net| {
+            net.nodes[which].events.iter().filter(|e| matches!(e, Event::Alive { .. })).count()
+        };
+        let before = alive(net);
+        net.nodes[which].ike.probe(now, ike);
+        net.run(Duration::from_secs(120));
+        assert_eq!(net.nodes[which].ended(), []);
+        assert_eq!(alive(net), before + 1, "node {which}");
+    }
+}
+
+/// While the owner is being asked about a child, the peer's repetition may find that it has it
+/// already: a word that comes then is no answer to anything (RFC 7296 §2.2).
+#[test]
+fn a_request_is_answered_once_however_late_the_owners_word_is() {
+    for allowed in [false, true] {
+        let (mut net, a, b) = Net::established();
+        net.nodes[1].prompt = false;
+        let now = net.now;
+        net.nodes[0].ike.create_child(now, a, child_between(5, 1));
+        net.settle();
+        assert!(matches!(net.nodes[1].waiting.front(), Some(Output::NeedChild(_))));
+        // The other wants the very same, and may have it.
+        net.nodes[1].ike.create_child(now, b, child_between(1, 5));
+        net.settle();
+        assert_eq!(children_of(&net), [2, 2]);
+        // The first side asks again meanwhile.
+        net.run(Duration::from_secs(1));
+        assert_eq!(children_of(&net), [3, 3]);
+        let now = net.now;
+        net.nodes[1].ike.handle_child(now, b, allowed);
+        net.settle();
+        assert_eq!(children_of(&net), [3, 3]);
+        assert_in_step(&mut net, [a, b]);
+        net.assert_children_fit();
+    }
+}
+
+/// The same if the peer has gone on with something else, which it must not.
+#[test]
+fn the_owners_word_about_one_child_is_not_taken_for_another() {
+    let (mut net, a, b) = Net::established();
+    net.nodes[1].prompt = false;
+    let now = net.now;
+    net.nodes[0].ike.create_child(now, a, child_between(5, 1));
+    net.collect();
+    let request = net.wire.pop_front().unwrap();
+    net.deliver(&request);
+    assert!(matches!(net.nodes[1].waiting.front(), Some(Output::NeedChild(_))));
+    net.nodes[1].ike.handle_child(now, b, true);
+    net.settle();
+    assert_eq!(children_of(&net), [2, 2]);
+    // Told twice.
+    net.nodes[1].ike.handle_child(now, b, true);
+    net.settle();
+    assert_eq!(children_of(&net), [2, 2]);
+    assert_in_step(&mut net, [a, b]);
+}
+
+/// A replacement that waits for one more key exchange and comes to nothing, because the IKE SA is
+/// being replaced: the child is as it was, and whoever wants to replace it can.
+#[test]
+fn a_replacement_that_fails_half_way_can_be_asked_for_by_the_other_side() {
+    let (mut net, a, b) = Net::established_with(true);
+    let now = net.now;
+    let child = net.nodes[0].child().id;
+    let theirs = net.nodes[1].child().id;
+    // Who is put off does not come back for a while.
+    set_mangle(Some(Box::new(|exchange, response, payloads| {
+        if exchange == ExchangeType::IKE_FOLLOWUP_KE && response {
+            return vec![Payload::Notify(Notify::new(NotifyType::NO_ADDITIONAL_SAS, []))];
+        }
+        payloads
+    })));
+    net.nodes[0].ike.rekey_child(now, child);
+    net.collect();
+    while net.wire.iter().all(|packet| packet.octets[18] != 44) {
+        let packet = net.wire.pop_front().unwrap();
+        net.deliver(&packet);
+    }
+    net.nodes[1].ike.rekey_ike(now, b);
+    net.settle();
+    set_mangle(None);
+    let now = net.now;
+    net.nodes[1].ike.rekey_child(now, theirs);
+    net.run(Duration::from_secs(30));
+    assert_ne!(net.nodes[1].child().id, theirs, "replaced");
+    net.assert_children_fit();
+    assert_in_step(&mut net, [a, b]);
+}
+
+/// Requests for children offer one group only, and not the one of their KE payload, so often.
+fn insist_on_another_group(times: usize) {
+    let mut left = times;
+    set_mangle(Some(Box::new(move |exchange, response, mut payloads| {
+        if exchange == ExchangeType::CREATE_CHILD_SA && !response && left > 0 {
+            left -= 1;
+            for payload in &mut payloads {
+                if let Payload::Sa(proposals) = payload {
+                    proposals.retain(|p| p.transforms.iter().any(|t| t.kind == TransformType::KE));
+                    for proposal in proposals {
+                        proposal.transforms.retain(|t| t.kind != TransformType::KE || t.id == 19);
+                    }
+                }
+            }
+        }
+        payloads
+    })));
+}
+
+/// INVALID_KE_PAYLOAD in answer to a rekey, when the child is not to be replaced any more: whoever
+/// has closed it means that it is closed (RFC 7296 §2.25).
+#[test]
+fn a_child_that_was_closed_meanwhile_is_not_replaced_with_another_group() {
+    for peer_closes in [false, true] {
+        let (mut net, a, b) = Net::established();
+        let now = net.now;
+        let (ours, theirs) = (net.nodes[0].child().id, net.nodes[1].child().id);
+        insist_on_another_group(1);
+        net.nodes[0].ike.rekey_child(now, ours);
+        net.collect();
+        if peer_closes {
+            deliver_from(&mut net, 0);
+            net.nodes[1].ike.close_child(now, theirs);
+            net.collect();
+            // The Delete overtakes the answer.
+            let delete = net.wire.remove(1).unwrap();
+            net.deliver(&delete);
+        } else {
+            net.nodes[0].ike.close_child(now, ours);
+        }
+        net.settle();
+        set_mangle(None);
+        net.run(Duration::from_secs(10));
+        assert_eq!(children_of(&net), [0, 0], "closed by the peer: {peer_closes}");
+        assert_in_step(&mut net, [a, b]);
+    }
+}
+
+/// INVALID_KE_PAYLOAD in answer to a rekey that has crossed the peer's own: the peer's stays.
+#[test]
+fn of_two_replacements_that_cross_one_stays_whatever_the_group() {
+    for order in 0..64_usize {
+        let (mut net, a, b) = Net::established();
+        let now = net.now;
+        let (ours, theirs) = (net.nodes[0].child().id, net.nodes[1].child().id);
+        insist_on_another_group(1);
+        net.nodes[0].ike.rekey_child(now, ours);
+        net.collect();
+        net.nodes[1].ike.rekey_child(now, theirs);
+        net.collect();
+        for step in 0..6 {
+            if net.wire.is_empty() {
+                break;
+            }
+            let from = order >> step & 1;
+            let there = net.wire.iter().any(|packet| packet.from.ip() == addr(from));
+            deliver_from(&mut net, if there { from } else { 1 - from });
+        }
+        net.settle();
+        set_mangle(None);
+        net.run(Duration::from_secs(10));
+        assert_eq!(children_of(&net), [1, 1], "order {order:b}");
+        net.assert_children_fit();
+        assert_ne!(net.nodes[0].child().id, ours);
+        assert_in_step(&mut net, [a, b]);
+    }
+}
+
+/// However many children there are: each is replaced, and each is closed, if that is asked for.
+#[test]
+fn no_wish_of_many_is_lost() {
+    let (mut net, a, b) = Net::established();
+    let now = net.now;
+    for _ in 1..150 {
+        net.nodes[0].ike.create_child(now, a, Net::call(0, 1).child);
+        net.settle();
+    }
+    assert_eq!(children_of(&net), [150, 150]);
+    let before: Vec<SaId> = net.nodes[0].children.keys().copied().collect();
+    for child in &before {
+        net.nodes[0].ike.rekey_child(now, *child);
+    }
+    net.run(Duration::from_secs(30));
+    assert_eq!(children_of(&net), [150, 150]);
+    let kept = before.iter().filter(|child| net.nodes[0].children.contains_key(child)).count();
+    assert_eq!(kept, 0, "not replaced");
+    let after: Vec<SaId> = net.nodes[0].children.keys().copied().collect();
+    for child in after {
+        net.nodes[0].ike.close_child(now, child);
+    }
+    net.run(Duration::from_secs(30));
+    assert_eq!(children_of(&net), [0, 0]);
+    // More children wanted at once than anybody has: of those that are not asked for the owner hears.
+    for which in 0..400_u16 {
+        let [high, low] = which.to_be_bytes();
+        let host = TrafficSelector::host(IpAddr::from([10, 1, high, low]));
+        let request = ChildRequest { local: vec![host], ..Net::call(0, 1).child };
+        net.nodes[0].ike.create_child(now, a, request);
+    }
+    net.run(Duration::from_secs(30));
+    assert_eq!(net.nodes[0].child_failed().len(), 400);
+    assert_in_step(&mut net, [a, b]);
+}
+
+/// A rekey that took long, because there was no way, is not made twice.
+#[test]
+fn an_ike_sa_that_was_replaced_late_is_replaced_once() {
+    let life = Duration::from_secs(600);
+    let mut net = Net::with(|config| config.ike_life = life);
+    let verdicts = net.nodes[1].verdicts.clone();
+    let now = net.now;
+    // The other side never asks.
+    net.nodes[1] = Node::new(1, config(1), now);
+    net.nodes[1].verdicts = verdicts;
+    let a = net.initiate(0, 1);
+    net.settle();
+    let b = net.nodes[1].established()[0];
+    let rekeys = |net: &Net| {
+        let mut requests: Vec<_> = net
+            .seen
+            .iter()
+            .filter(|p| p.octets.get(18) == Some(&36) && p.octets[19] & 0x20 == 0)
+            .map(|p| p.octets.clone())
+            .collect();
+        requests.dedup();
+        requests.len()
+    };
+    let until = net.now + life;
+    while rekeys(&net) == 0 {
+        assert!(net.tick(until));
+    }
+    // No way for more than a minute.
+    let until = net.now + Duration::from_secs(75);
+    while net.tick(until) {
+        net.wire.clear();
+    }
+    assert_eq!(rekeys(&net), 1);
+    net.run(Duration::from_secs(60));
+    assert_eq!(rekeys(&net), 1);
+    assert_in_step(&mut net, [a, b]);
+}
+
+/// INVALID_SYNTAX is fatal on both sides, and nobody needs to say so (RFC 7296 §2.21.3).
+#[test]
+fn what_is_badly_formed_ends_the_ike_sa_on_both_sides() {
+    // The peer says so.
+    for wish in 0..4 {
+        let (mut net, a, _) = Net::established_with(wish == 3);
+        let (now, child) = (net.now, net.nodes[0].child().id);
+        let about = if wish == 3 {
+            ExchangeType::IKE_FOLLOWUP_KE
+        } else if wish == 2 {
+            ExchangeType::INFORMATIONAL
+        } else {
+            ExchangeType::CREATE_CHILD_SA
+        };
+        set_mangle(Some(Box::new(move |exchange, response, payloads| {
+            if exchange == about && response {
+                return vec![Payload::Notify(Notify::new(NotifyType::INVALID_SYNTAX, []))];
+            }
+            payloads
+        })));
+        match wish {
+            0 => net.nodes[0].ike.rekey_ike(now, a),
+            2 => net.nodes[0].ike.probe(now, a),
+            _ => net.nodes[0].ike.rekey_child(now, child),
+        }
+        net.settle();
+        set_mangle(None);
+        let notify = NotifyType::INVALID_SYNTAX.0;
+        assert_eq!(net.nodes[0].ended(), [End::Refused { notify, authentic: true }], "{wish}");
+        net.run(Duration::from_secs(5));
+        // One that means it has no successor either.
+        if wish != 0 {
+            assert_eq!(net.nodes[1].ended(), [End::DeletedByPeer], "{wish}");
+        }
+    }
+    // We say so.
+    for ike in [false, true] {
+        let (mut net, a, _) = Net::established();
+        let (now, child) = (net.now, net.nodes[0].child().id);
+        set_mangle(Some(Box::new(move |exchange, response, mut payloads| {
+            if exchange == ExchangeType::CREATE_CHILD_SA && !response {
+                payloads.retain(|payload| !matches!(payload, Payload::Nonce(_)));
+            }
+            payloads
+        })));
+        if ike {
+            net.nodes[0].ike.rekey_ike(now, a);
+        } else {
+            net.nodes[0].ike.rekey_child(now, child);
+        }
+        net.collect();
+        deliver_from(&mut net, 0);
+        set_mangle(None);
+        assert_eq!(net.nodes[1].ended(), [End::Misbehaved("Nonce")], "{ike}");
+        net.run(Duration::from_secs(5));
+        assert_eq!(net.nodes[0].ended().len(), 1);
+    }
+}
+
+/// Names are compared as DNS compares them.
+#[test]
+fn a_name_in_other_letters_is_the_same_name() {
+    let mut net = Net::pair();
+    let verdict = net.nodes[1].verdicts.get_mut(&Identity::Address(addr(0))).unwrap();
+    let PeerVerdict::Known { identity, .. } = verdict else { panic!() };
+    *identity = Identity::Fqdn("GW.Example.org".into());
+    let call = Initiate { peer: Identity::Fqdn("gw.example.ORG".into()), ..Net::call(0, 1) };
+    let now = net.now;
+    net.nodes[0].ike.initiate(now, call);
+    net.settle();
+    assert_eq!(net.nodes[0].ended(), []);
+    assert_eq!(net.nodes[0].established().len(), 1);
+    net.assert_children_fit();
+}
+
+/// Who does not want tickets, or inner addresses, takes none.
+#[test]
+fn what_was_not_asked_for_is_not_taken() {
+    let mut net = Net::pair();
+    set_mangle(Some(Box::new(|exchange, response, mut payloads| {
+        if exchange == ExchangeType::IKE_AUTH && response {
+            let ticket = [&[0, 0, 14, 16][..], &[7; 100]].concat();
+            payloads.push(Payload::Notify(Notify::new(NotifyType::TICKET_LT_OPAQUE, ticket)));
+            payloads.push(Payload::Configuration(Configuration::reply([10, 9, 9, 9].into())));
+        }
+        payloads
+    })));
+    net.initiate(0, 1);
+    net.settle();
+    set_mangle(None);
+    let ticket = |e: &Event| matches!(e, Event::Ticket { .. });
+    assert!(!net.nodes[0].events.iter().any(ticket));
+    let assigned = |e: &Event| matches!(e, Event::Established { assigned: Some(_), .. });
+    assert!(!net.nodes[0].events.iter().any(assigned));
+    assert_eq!(net.nodes[0].child().local, [inner(0)]);
+}
+
+/// Message IDs end one day (RFC 7296 §2.2): before that the IKE SA is replaced, and no request is ever
+/// taken for two.
+#[test]
+fn message_ids_do_not_run_out() {
+    let (mut net, a, b) = Net::established();
+    let (many, few) = ((1 << 31) - 1, 7);
+    net.nodes[0].ike.wear(a, many, few);
+    net.nodes[1].ike.wear(b, few, many);
+    let now = net.now;
+    let requests = |net: &Net| net.seen.iter().filter(|p| p.octets.get(18) == Some(&36)).count();
+    net.nodes[0].ike.probe(now, a);
+    net.run(Duration::from_secs(70));
+    assert!(requests(&net) >= 2, "replaced");
+    assert_in_step(&mut net, [a, b]);
+    net.assert_children_fit();
+
+    // Nobody has replaced it in time: the last is not used, and the other side can replace it yet.
+    let (mut net, a, b) = Net::established();
+    net.nodes[0].ike.wear(a, u32::MAX - 1, few);
+    net.nodes[1].ike.wear(b, few, u32::MAX - 1);
+    let now = net.now;
+    for _ in 0..3 {
+        net.nodes[0].ike.probe(now, a);
+        net.settle();
+    }
+    net.run(Duration::from_secs(100));
+    let id = |id: u32| net.seen.iter().filter(|p| p.octets[20..24] == id.to_be_bytes()).count();
+    assert_eq!((id(u32::MAX - 1), id(u32::MAX)), (2, 0));
+    assert_in_step(&mut net, [a, b]);
+    net.assert_children_fit();
+}
+
+/// A fragment that comes again takes no room (RFC 7383 §2.6).
+#[test]
+fn repeated_fragments_of_a_long_message_are_no_longer_message() {
+    let part = |number, len| (1, number, 3, 41, vec![7; len]);
+    let parts = [part(1, 4900), part(2, 4900), part(2, 4900), part(1, 4900), part(3, 100)];
+    let whole = crate::internal::reassemble(&parts);
+    assert_eq!(whole.len(), 1);
+    assert_eq!(whole[0].1.len(), 9900);
+}
