@@ -563,6 +563,23 @@ fn people_can_ask_and_change_things() {
 
     said(&["forget", EAST[0]]);
     east.await_state(WEST[0], "");
+    let called = said(&["call", EAST[0]]);
+    assert!(called.contains("goes through ESP") && called.contains("keyed"), "{called}");
+    node.await_state(EAST[0], "keyed");
+    said(&["forget", EAST[0]]);
+    east.await_state(WEST[0], "");
+    // Nobody there publishes anything.
+    let ended = ask(&["call", DNS[0]]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (1, ""), "{ended:?}");
+    assert!(ended.stdout.contains("next packet  goes in the clear"), "{ended:?}");
+    for (words, why) in [
+        (&["call", WEST[0]][..], "one of this host"),
+        (&["call", EAST[0], "--from", "192.0.2.98"], "192.0.2.98 is neither"),
+        (&["call", EAST[0], "--from", WEST[1]], "two families"),
+        (&["call", "127.0.0.1"], "is left alone"),
+    ] {
+        assert_one_line(&ask(words), &[words[1], why]);
+    }
     place::await_some("no peer is left", PATIENCE, || {
         (said(&["peers"]).lines().count() == 1).then_some(())
     });

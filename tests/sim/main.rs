@@ -4,6 +4,7 @@
 mod anonymous;
 mod attacks;
 mod bounds;
+mod by_hand;
 mod connection;
 mod crash;
 mod crossing;

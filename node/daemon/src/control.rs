@@ -2,6 +2,8 @@
 //!
 //! `{"request":"status"}` and `{"request":"peers"}` get one document.
 //! `{"request":"explain","address":"192.0.2.12"}` says why an address is treated as it is,
+//! `{"request":"call","address":"192.0.2.12"}` has keys agreed with it (from another address of ours
+//! with `"source"`) and is answered when that is decided,
 //! `{"request":"forget","address":"192.0.2.12"}` closes what there is with it.
 //! `{"request":"reload"}` reads the configuration anew, `{"request":"guard","up":true}` makes a guard
 //! that stays when the daemon goes. `{"request":"events"}` gets a line for each
@@ -37,6 +39,14 @@ pub(crate) enum Request {
     },
     /// The other ends of established IKE SAs.
     Peers,
+    /// Agree on keys with this address, as the first packet to it would have it done.
+    Call {
+        /// The destination.
+        address: IpAddr,
+        /// Whose packet that would be; the address that the kernel would choose if it is missing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<IpAddr>,
+    },
     /// Close what there is with this address.
     Forget {
         /// The destination.
@@ -165,9 +175,12 @@ pub(crate) fn put(path: &Path, request: &Request) -> anyhow::Result<impl std::io
         };
         anyhow::Error::new(error).context(format!("{}: {what}", path.display()))
     })?;
-    if *request != Request::Events {
-        stream.set_read_timeout(Some(PATIENCE))?;
-    }
+    let patience = match request {
+        Request::Events => None,
+        Request::Call { .. } => Some(CALL_PATIENCE + PATIENCE),
+        _ => Some(PATIENCE),
+    };
+    stream.set_read_timeout(patience)?;
     writeln!(stream, "{}", serde_json::to_string(request)?)?;
     Ok(stream)
 }
@@ -190,6 +203,9 @@ pub(crate) fn ask(path: &Path, request: &Request) -> anyhow::Result<Value> {
     Ok(answer)
 }
 
+/// How long the daemon waits for what becomes of a call: DNS and two gateways that do not answer have
+/// their time.
+pub(crate) const CALL_PATIENCE: Duration = Duration::from_secs(30);
 /// The longest request line, octets.
 const MAX_REQUEST: u64 = 4096;
 /// How long the command line waits for an answer.
@@ -200,13 +216,15 @@ mod tests {
     use super::*;
     use std::io::{Read as _, Write as _};
 
-    const GOOD: [&str; 6] = [
+    const GOOD: [&str; 8] = [
         r#"{"request":"status"}"#,
         r#"{"request":"peers"}"#,
         r#"{"request":"reload"}"#,
         r#"{"request":"events"}"#,
         r#"{"request":"explain","address":"192.0.2.12"}"#,
         r#"{"request":"forget","address":"2001:db8::12"}"#,
+        r#"{"request":"call","address":"192.0.2.12"}"#,
+        r#"{"request":"call","address":"2001:db8::12","source":"2001:db8::1"}"#,
     ];
 
     /// CVE-2018-5388: whatever stands on a line is a request that reads back, or none.

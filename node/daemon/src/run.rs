@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use keying::{Keying, Output, Remembered, What};
-use sa::{Command, Notice, Ports};
+use keying::{Keying, NextPacket, Output, Remembered, What};
+use sa::{Command, Flow, Notice, Ports};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 use crate::answer::Answer;
 use crate::backend::{Backend, Input};
 use crate::config::{self, Config};
-use crate::control::{Asked, Control, Request};
+use crate::control::{self, Asked, Control, Request};
 use crate::hostkey::{self, HostKey, Signed, Signers};
 use crate::kernel::{self, Changes, ClassChange};
 use crate::memory::Memory;
@@ -123,6 +123,7 @@ async fn start(
         answers_in,
         classes: Vec::new(),
         looks: VecDeque::new(),
+        calls: VecDeque::new(),
     };
     for ticket in kept {
         node.keying.handle_ticket(Instant::now(), ticket);
@@ -183,6 +184,16 @@ struct Node {
     classes: Vec<ClassChange>,
     /// Requests that wait for counters, the oldest first.
     looks: VecDeque<Look>,
+    /// Requests that wait for what becomes of a call, the oldest first. No more than there are clients.
+    calls: VecDeque<Call>,
+}
+
+/// A request that wants to know what becomes of a call.
+struct Call {
+    flow: Flow,
+    answer: oneshot::Sender<Answer>,
+    /// It is answered then, whatever is under way.
+    until: Instant,
 }
 
 /// A request that wants to see how pairs are used, which only the packet path knows.
@@ -216,6 +227,7 @@ impl Node {
         for turn in 1_usize.. {
             self.carry_out_all();
             self.answer_looks();
+            self.answer_calls();
             if turn.is_multiple_of(TURNS) && !self.backend.is_quiet() {
                 // As long as there is something to do nobody else has a turn on this thread, and the
                 // sockets of those who ask us are not looked at.
@@ -267,7 +279,8 @@ impl Node {
     fn due(&self) -> Instant {
         let keying = self.keying.poll_timeout().map(|(at, _)| at);
         let look = self.looks.front().map(|look| look.until);
-        let all = [keying, look, self.memory.due(), self.backend.due()];
+        let call = self.calls.front().map(|call| call.until);
+        let all = [keying, look, call, self.memory.due(), self.backend.due()];
         all.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + IDLE)
     }
 
@@ -450,7 +463,59 @@ impl Node {
         if let Request::Status | Request::Explain { .. } = request {
             return self.look(request, answer);
         }
+        if let Request::Call { address, source } = request {
+            return self.call(address, source, answer);
+        }
         let _ = answer.send(self.answer(request));
+    }
+
+    /// Calls; the answer waits until that is decided.
+    fn call(&mut self, to: IpAddr, source: Option<IpAddr>, answer: oneshot::Sender<Answer>) {
+        match self.begin_call(to, source) {
+            Ok(flow) => {
+                let until = Instant::now() + control::CALL_PATIENCE;
+                self.calls.push_back(Call { flow, answer, until });
+            }
+            Err(why) => {
+                let _ = answer.send(serde_json::json!({ "error": format!("{to}: {why}") }).into());
+            }
+        }
+    }
+
+    fn begin_call(&mut self, to: IpAddr, source: Option<IpAddr>) -> Result<Flow, String> {
+        let source = source.or_else(|| kernel::source_towards(to, self.config.node.mark));
+        let source = source.ok_or("no route leads there")?;
+        let flow = Flow::new(source, to).ok_or("source and destination are of two families")?;
+        let own = view::is_reachable(to) && self.backend.local_addresses().contains(&to);
+        if !own
+            && self.keying.connection_of(flow).is_none()
+            && let Some(why) = view::goes_past(self.backend.left_alone(to), to)
+        {
+            return Err(why.to_owned());
+        }
+        let decided = self.keying.next_packet_of(flow);
+        if matches!(decided, NextPacket::Clear | NextPacket::Refused) {
+            self.resolver.forget(Some(&dnskeys::Name::reverse(to)));
+        }
+        self.keying.call_by_hand(Instant::now(), flow).map_err(|why| why.to_string())?;
+        Ok(flow)
+    }
+
+    /// Answers the calls that are decided, or have been waited for long enough.
+    fn answer_calls(&mut self) {
+        if self.calls.is_empty() {
+            return;
+        }
+        let (now, keying) = (Instant::now(), &self.keying);
+        let waiting = std::mem::take(&mut self.calls);
+        for call in waiting {
+            let next = keying.next_packet_of(call.flow);
+            if next == NextPacket::Held && call.until > now {
+                self.calls.push_back(call);
+                continue;
+            }
+            let _ = call.answer.send(view::called(call.flow, next).into());
+        }
     }
 
     fn answer(&mut self, request: Request) -> Answer {
@@ -472,8 +537,8 @@ impl Node {
                 self.keying.forget(now, address);
                 serde_json::json!({ "forgotten": address.to_string() })
             }
-            // Served by the socket itself.
-            Request::Events => serde_json::Value::Null,
+            // Answered elsewhere: later, and by the socket itself.
+            Request::Call { .. } | Request::Events => serde_json::Value::Null,
         }
         .into()
     }

@@ -358,6 +358,29 @@ fn advice(e: &keying::Explanation) -> Option<String> {
 const LEFT_ALONE: &str =
     "is left alone: loopback, link-local, multicast and broadcast never come to us";
 
+/// Why packets to an address go past us; `None` if they do not.
+pub(crate) fn goes_past(left_alone: Option<LeftAlone>, address: IpAddr) -> Option<&'static str> {
+    if kernel::is_left_alone(address) { Some(LEFT_ALONE) } else { left_alone.map(past_us) }
+}
+
+/// What became of a call that a person asked for.
+pub(crate) fn called(flow: sa::Flow, next: keying::NextPacket) -> Value {
+    use keying::NextPacket;
+    let outcome = match next {
+        NextPacket::Encrypted => "encrypted",
+        NextPacket::Clear | NextPacket::Own => "clear-text",
+        NextPacket::Refused => "denied",
+        NextPacket::Held => "held",
+        // The table of destinations had no room for it.
+        NextPacket::Asked => "forgotten",
+    };
+    json!({
+        "address": flow.dst().to_string(),
+        "source": flow.src().to_string(),
+        "outcome": outcome,
+    })
+}
+
 fn past_us(why: LeftAlone) -> &'static str {
     match why {
         LeftAlone::OfTheLink => LEFT_ALONE,

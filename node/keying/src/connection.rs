@@ -328,19 +328,17 @@ impl Keying {
 
     /// The connection to a destination, for a person who asks. One to everywhere is not meant: it
     /// is for borrowed addresses only.
-    pub(crate) fn connection_to(&self, address: IpAddr) -> Option<(String, ConnectionState)> {
+    pub(crate) fn connection_to(
+        &self,
+        address: IpAddr,
+    ) -> Option<(String, ConnectionState, Start)> {
         let covering = |c: &Configured| {
             let remotes = c.subnets.iter().map(Subnets::remote);
             remotes.filter(|p| p.len() > 0 && p.contains(address)).map(|p| p.len()).max()
         };
         let found = self.configured.iter().filter(|c| covering(c).is_some());
         let best = found.max_by_key(|c| (covering(c), c.state == ConnectionState::Up))?;
-        let state = match (best.state, best.connection.start) {
-            // Nobody of ours will call.
-            (ConnectionState::Idle, Start::Accept) => ConnectionState::Failed,
-            (state, _) => state,
-        };
-        Some((best.connection.name.clone(), state))
+        Some((best.connection.name.clone(), best.state, best.connection.start))
     }
 
     /// Closes what the connections to a destination have. One to everywhere is not meant.
@@ -373,6 +371,13 @@ impl Keying {
                 }
             }
         }
+    }
+
+    /// A person wants a connection that could not be had to be tried again, for such packets.
+    pub(crate) fn connect_now(&mut self, now: Instant, index: usize, packet: Flow) {
+        let Some(configured) = self.configured.get_mut(index) else { return };
+        configured.packet = Some(packet);
+        self.connect(now, index);
     }
 
     /// Calls the next gateway, or gives up for a while.

@@ -8,7 +8,7 @@ use dnskeys::{Answer, Refusal};
 use ike::End;
 use sa::{Flow, Ports, Prefix};
 
-use crate::connection::ConnectionState;
+use crate::connection::{ConnectionState, Start};
 use crate::entry::State;
 use crate::group::{File, Group, Listed};
 use crate::keying::Keying;
@@ -77,6 +77,33 @@ pub struct Explanation {
     pub history: Vec<(Duration, What)>,
 }
 
+impl NextPacket {
+    /// As a configured connection stands that packets belong to.
+    pub(crate) fn by_connection(state: ConnectionState, start: Start) -> Self {
+        match (state, start) {
+            (ConnectionState::Up | ConnectionState::Silent, _) => Self::Encrypted,
+            // Nobody of ours will call.
+            (ConnectionState::Failed, _) | (ConnectionState::Idle, Start::Accept) => Self::Refused,
+            (ConnectionState::Idle | ConnectionState::Calling, _) => Self::Held,
+        }
+    }
+
+    /// As a flow stands, or its destination's group if nothing is known of it.
+    pub(crate) fn by_state(state: Option<&State>, group: Group) -> Self {
+        match state {
+            Some(State::PotentialOe | State::PendingOe(_) | State::Keyed { quiet: true, .. }) => {
+                Self::Held
+            }
+            Some(State::Keyed { .. }) => Self::Encrypted,
+            Some(State::ClearText(_)) => Self::Clear,
+            Some(State::Deny(_)) => Self::Refused,
+            None if group.initiates() => Self::Asked,
+            None if group == Group::Block => Self::Refused,
+            None => Self::Clear,
+        }
+    }
+}
+
 impl Keying {
     /// Explains an address.
     #[must_use]
@@ -85,22 +112,10 @@ impl Keying {
         let of_address = self.flows.iter().filter(|(flow, _)| flow.dst() == address);
         // From an address of our own rather than from a host behind us.
         let entry = of_address.min_by_key(|(flow, _)| !self.config.addresses.contains(&flow.src()));
-        let by_connection = self.connection_to(address).map(|(_, state)| match state {
-            ConnectionState::Up | ConnectionState::Silent => NextPacket::Encrypted,
-            ConnectionState::Idle | ConnectionState::Calling => NextPacket::Held,
-            ConnectionState::Failed => NextPacket::Refused,
-        });
-        let by_flow = match entry.map(|(_, entry)| &entry.state) {
-            Some(State::PotentialOe | State::PendingOe(_) | State::Keyed { quiet: true, .. }) => {
-                NextPacket::Held
-            }
-            Some(State::Keyed { .. }) => NextPacket::Encrypted,
-            Some(State::ClearText(_)) => NextPacket::Clear,
-            Some(State::Deny(_)) => NextPacket::Refused,
-            None if group.initiates() => NextPacket::Asked,
-            None if group == Group::Block => NextPacket::Refused,
-            None => NextPacket::Clear,
-        };
+        let by_connection = self
+            .connection_to(address)
+            .map(|(_, state, start)| NextPacket::by_connection(state, start));
+        let by_flow = NextPacket::by_state(entry.map(|(_, entry)| &entry.state), group);
         let files = &self.config.groups;
         let file_of = |listed: Listed| listed.file.and_then(|number| files.file(number));
         let place = files.listed(address).and_then(|(_, listed)| file_of(listed).cloned());

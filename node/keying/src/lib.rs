@@ -20,7 +20,7 @@
 //! - `elsewhere`, `outage`, `silence`, [`outworn`]: a peer does not answer, or renews nothing.
 //! - [`ageing`]: what ends by time (RFC 4322 §3.2.7, §3.4).
 //! - `downgrade`: who is in the clear although it could be encrypted to.
-//! - [`memory`]: peers from before a restart.
+//! - `by_hand`: calls that a person asks for. [`memory`]: peers from before a restart.
 //! - `reload`: new groups and connections for a running node. [`uplinks`]: new addresses.
 //!   [`resumption`]: old acquaintances.
 //! - [`status`], [`explain`]: what a person is shown. [`report`]: what is logged.
@@ -29,6 +29,7 @@
 pub mod ageing;
 mod anonymous;
 mod beside;
+mod by_hand;
 mod client;
 pub mod config;
 pub mod connection;
@@ -60,6 +61,7 @@ mod tables;
 mod undecided;
 pub mod uplinks;
 
+pub use by_hand::NoCall;
 pub use config::{Config, DESTINATIONS, Lives, NullAuth, WhenAdvertised};
 pub use connection::{Connection, ConnectionState, ConnectionView, RemoteKeys, Start};
 pub use explain::{Explanation, NextPacket, PortRule};

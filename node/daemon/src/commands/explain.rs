@@ -20,7 +20,12 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn main(args: Args) -> ExitCode {
-    args.shown.show(&Request::Explain { address: args.address }, text)
+    show(&args.shown, args.address)
+}
+
+/// Explains an address.
+pub(super) fn show(shown: &super::Shown, address: IpAddr) -> ExitCode {
+    shown.show(&Request::Explain { address }, text)
 }
 
 fn text(answer: &Value) -> String {

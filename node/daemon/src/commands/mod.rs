@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod call;
 mod config;
 mod events;
 mod explain;
@@ -56,6 +57,10 @@ enum Command {
     Status(status::Args),
     /// Says why an address is treated as it is, and what would happen to the next packet.
     Explain(explain::Args),
+    /// Has keys agreed with an address now, as the first packet to it would, and explains what came
+    /// of it. What is encrypted already stays; what was decided otherwise is asked anew. Exit status
+    /// 0: what is sent there is encrypted.
+    Call(call::Args),
     /// Lists the other ends of established IKE SAs.
     Peers(peers::Args),
     /// Closes what there is with an address, configured connections included; the next packet to it
@@ -212,6 +217,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(args) => run::main(args),
         Command::Status(args) => status::main(args),
         Command::Explain(args) => explain::main(args),
+        Command::Call(args) => call::main(args),
         Command::Peers(args) => peers::main(args),
         Command::Forget(args) => forget::main(args),
         Command::Guard(args) => guard::main(args),

@@ -51,7 +51,7 @@ impl Figures {
             self.each(responder.all),
             self.per_cpu_second(),
         );
-        if initiator.is_ours() {
+        if initiator.ours {
             line += &format!(
                 "   {:.3} {:.3} {:.3} {:.3}",
                 part(|cpu| cpu.signing),
@@ -101,6 +101,8 @@ pub(crate) struct Cpu {
     pub(crate) signing: Duration,
     pub(crate) dns: Duration,
     pub(crate) packets: Duration,
+    /// Whether it has such threads.
+    ours: bool,
 }
 
 impl Cpu {
@@ -119,7 +121,10 @@ impl Cpu {
             match name.trim_end() {
                 "signer" => cpu.signing += taken,
                 "dns" => cpu.dns += taken,
-                "forwarding" => cpu.packets += taken,
+                "forwarding" => {
+                    cpu.packets += taken;
+                    cpu.ours = true;
+                }
                 _ => {}
             }
         }
@@ -136,6 +141,7 @@ impl Cpu {
             signing: self.signing.saturating_sub(before.signing),
             dns: self.dns.saturating_sub(before.dns),
             packets: self.packets.saturating_sub(before.packets),
+            ours: self.ours,
         }
     }
 
@@ -145,11 +151,8 @@ impl Cpu {
             signing: self.signing + other.signing,
             dns: self.dns + other.dns,
             packets: self.packets + other.packets,
+            ours: self.ours || other.ours,
         }
-    }
-
-    fn is_ours(&self) -> bool {
-        !self.packets.is_zero()
     }
 
     /// What no other thread has taken: the main loop.

@@ -26,7 +26,7 @@ use serde_json::Value;
 use tests::pairbed::PairBed;
 
 use crate::figures::{Figures, head};
-use crate::ours::{Keys, Ours, Setting};
+use crate::ours::{Calls, Keys, Ours, Setting};
 use crate::theirs::Theirs;
 
 /// Measures handshakes between two nodes, and between two strongSwans. Needs root.
@@ -63,16 +63,7 @@ enum Inside {
     Echo,
     /// Calls and hangs up.
     #[command(hide = true)]
-    Drive {
-        /// From which on.
-        first: usize,
-        /// How often.
-        count: usize,
-        /// Whom, in turn.
-        peers: usize,
-        /// The node's control socket.
-        control: PathBuf,
-    },
+    Drive(Calls),
     /// Calls as many strangers would, and measures what that does to others.
     #[command(hide = true)]
     Load(load::Wanted),
@@ -82,9 +73,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.inside {
         Some(Inside::Echo) => ours::echo(),
-        Some(Inside::Drive { first, count, peers, control }) => {
-            ours::drive(*first, *count, *peers, control)
-        }
+        Some(Inside::Drive(calls)) => ours::drive(calls),
         Some(Inside::Load(wanted)) => load::run(wanted),
         None => measure(&arguments),
     };
@@ -158,12 +147,20 @@ fn series(
             None => figures,
         });
     };
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         if let Some(theirs) = &mut theirs {
             add(&mut sums[0], theirs.measure(count / ROUNDS)?);
         }
         for ((_, ours), sum) in ours.iter_mut().zip(&mut sums[1..]) {
-            add(sum, ours.measure(ours.at_most(count) / ROUNDS)?);
+            // A few in each round would show how a process begins rather than what it goes on to do.
+            match ours.at_most(count) {
+                few if few < count => {
+                    if round == ROUNDS / 2 {
+                        add(sum, ours.measure(few)?);
+                    }
+                }
+                _ => add(sum, ours.measure(count / ROUNDS)?),
+            }
         }
     }
     println!("{}", head());
@@ -188,7 +185,7 @@ fn series(
 }
 
 /// What of ours is compared. strongSwan has no resumption: ours stands against its full handshake.
-fn ways(bits: &str, peers: usize, count: usize) -> [(&'static str, Setting); 5] {
+fn ways(bits: &str, peers: usize, count: usize) -> [(&'static str, Setting); 7] {
     // One pair of addresses would call again before its last Delete is answered.
     let written = Setting {
         bits: bits.to_owned(),
@@ -196,15 +193,18 @@ fn ways(bits: &str, peers: usize, count: usize) -> [(&'static str, Setting); 5] 
         keys: Keys::Written,
         post_quantum: false,
         resumed: false,
+        datagram: false,
     };
     let dns = Setting { keys: Keys::Dns, ..written.clone() };
     // A ticket is good once, and so many of one key a day: more of them sign again.
     let resumed = Setting { peers: count.min(TICKETS), resumed: true, ..written.clone() };
     [
-        ("oe-node, same suite, keys written", written),
+        ("oe-node, same suite, keys written", written.clone()),
+        ("oe-node, and a datagram each way", Setting { datagram: true, ..written }),
         ("oe-node, keys in DNS with DNSSEC", dns.clone()),
         ("oe-node, and with ML-KEM-768", Setting { post_quantum: true, ..dns }),
         ("oe-node, resumed, keys written", resumed.clone()),
+        ("oe-node, resumed, and a datagram", Setting { datagram: true, ..resumed.clone() }),
         ("oe-node, resumed, keys in DNS", Setting { keys: Keys::Dns, ..resumed }),
     ]
 }

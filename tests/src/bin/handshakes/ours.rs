@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,9 @@ pub(crate) struct Setting {
     pub(crate) post_quantum: bool,
     /// Every peer is called once before, and comes back with its ticket.
     pub(crate) resumed: bool,
+    /// A datagram has the peer called, and is answered through the new pair. Else the control socket
+    /// has it called, as charon's has: nothing passes but IKE.
+    pub(crate) datagram: bool,
 }
 
 /// Two nodes that can be made to call each other. Gone when dropped.
@@ -104,7 +107,12 @@ impl Ours {
         let own = std::env::current_exe()?.display().to_string();
         let socket = self.bed.setup("west").socket().display().to_string();
         let numbers = [self.next, count, self.setting.peers].map(|n| n.to_string());
-        let words = [own.as_str(), "drive", &numbers[0], &numbers[1], &numbers[2], &socket];
+        let mut words = vec![own.as_str(), "drive"];
+        words.extend(numbers.iter().map(String::as_str));
+        words.push(&socket);
+        if self.setting.datagram {
+            words.push("--datagram");
+        }
         self.next += count;
         let driven = place::command(&self.bed.namespace("west"), &words).output()?;
         let said = String::from_utf8_lossy(&driven.stdout);
@@ -113,9 +121,10 @@ impl Ours {
         })
     }
 
-    /// Measures handshakes from west to east, one after the other: a datagram goes out, is held, DNS
-    /// is asked if the key is there, keys are agreed, the datagram arrives and is answered; then west
-    /// forgets the peer and what DNS said of it, which deletes the SAs at both ends.
+    /// Measures handshakes from west to east, one after the other: west is told to call (or a datagram
+    /// goes out and is held), DNS is asked if the key is there, keys are agreed (and the datagram
+    /// arrives and is answered); then west forgets the peer and what DNS said of it, which deletes the
+    /// SAs at both ends.
     pub(crate) fn measure(&mut self, count: usize) -> io::Result<Figures> {
         std::thread::sleep(SETTLE);
         let signed = self.signatures()?;
@@ -195,13 +204,35 @@ pub(crate) fn echo() -> io::Result<()> {
     Ok(())
 }
 
+/// Calls to make.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Calls {
+    /// From which on.
+    first: usize,
+    /// How often.
+    count: usize,
+    /// Whom, in turn.
+    peers: usize,
+    /// The node's control socket.
+    control: PathBuf,
+    /// Each by a datagram that is to be answered.
+    #[arg(long)]
+    datagram: bool,
+}
+
 /// Inside west: calls, and hangs up; prints how many calls came to nothing.
-pub(crate) fn drive(first: usize, count: usize, peers: usize, control: &Path) -> io::Result<()> {
+pub(crate) fn drive(calls: &Calls) -> io::Result<()> {
     let mut failed = 0_usize;
-    let mut control = Control::connect(control)?;
-    for n in first..first + count {
-        let (from, to) = (PairBed::west(n % peers), PairBed::east(n % peers));
-        failed += usize::from(!reaches(from, to, n)?);
+    let mut control = Control::connect(&calls.control)?;
+    for n in calls.first..calls.first + calls.count {
+        let (from, to) = (PairBed::west(n % calls.peers), PairBed::east(n % calls.peers));
+        let done = if calls.datagram {
+            reaches(from, to, n)?
+        } else {
+            let call = format!(r#"{{"request":"call","address":"{to}","source":"{from}"}}"#);
+            control.ask(&call)?.contains(r#""outcome":"encrypted""#)
+        };
+        failed += usize::from(!done);
         control.ask(&format!(r#"{{"request":"forget","address":"{to}"}}"#))?;
     }
     writeln!(io::stdout(), "{failed}")
