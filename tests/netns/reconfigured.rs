@@ -90,6 +90,49 @@ fn a_reload_follows_connections() {
     );
 }
 
+/// RFC 7296 §1.4.1: a reload refuses the peer, which cannot hear of it, because its IKE is cut off.
+/// What it goes on sending under the old SPI is not received from then on.
+#[test]
+fn what_a_reload_refuses_is_not_received_on() {
+    const NAME: &str = "what_a_reload_refuses_is_not_received_on";
+    if !can_run(NAME) || tests::skipped(NAME, tests::missing(&["nft"])) {
+        return;
+    }
+    let mut internet = Internet::new();
+    internet.serve_dns(&["west", "east"]);
+    let mut west = internet.setup("west");
+    let nodes = [
+        west.start(&internet.namespace("west")),
+        internet.setup("east").start(&internet.namespace("east")),
+    ];
+    let count = |which: &str| nodes[0].status()["counters"]["plane"][which].as_u64().unwrap();
+    let pings = |times: &str| {
+        let all = ["ping", "-n", "-q", "-c", times, "-i", "0.1", "-W", "1", WEST[0]];
+        place::run(&internet.namespace("east"), &all).0
+    };
+    assert!(internet.ping("west", EAST[0]) && pings("3"));
+    nodes[1].await_pairs(WEST[0], 1);
+    let hub = internet.namespace("hub");
+    place::ok(&hub, &["nft", "add", "table", "inet", "mute"]);
+    place::ok(&hub, &["nft", "add chain inet mute way { type filter hook forward priority 0 ; }"]);
+    for ike in ["udp dport 500", "udp dport 4500 @th,64,32 0"] {
+        place::ok(&hub, &["nft", &format!("add rule inet mute way {ike} drop")]);
+    }
+    assert!(pings("3"), "what is not IKE still passes");
+    place::await_some("it is counted", PATIENCE, || (count("opened") >= 6).then_some(()));
+    let (opened, unknown) = (count("opened"), count("unknown_spi"));
+    west.policies =
+        vec![("private-or-clear", "0.0.0.0/0\n::/0\n"), ("clear", "198.51.100.22/32\n")];
+    let _ = west.write();
+    assert!(nodes[0].ask(RELOAD)["error"].is_null());
+    assert!(!pings("20"), "nobody answers");
+    place::await_some("it is counted", PATIENCE, || {
+        (count("unknown_spi") >= unknown + 20).then_some(())
+    });
+    assert_eq!(count("opened"), opened);
+    assert!(nodes[0].destination(EAST[0]).is_null());
+}
+
 /// Attack A11.
 /// P1: the guard keeps what is between the subnets of a connection closed: before the first start,
 /// between two, after a crash.

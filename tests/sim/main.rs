@@ -31,6 +31,7 @@ mod plane;
 mod ports;
 mod reload;
 mod resumption;
+mod revoked;
 mod rules;
 mod single_ports;
 mod site;

@@ -340,7 +340,10 @@ impl Host {
                 let ends = near.zip(host(&pair.remote));
                 node.fresh.extend(ends.and_then(|(near, far)| Flow::new(near, far)));
             }
-            Command::MoveSa { .. } | Command::RemoveSa(_) | Command::AskUse(_) => {}
+            Command::MoveSa { .. }
+            | Command::RemoveSa(_)
+            | Command::RevokeSa(_)
+            | Command::AskUse(_) => {}
         }
         node.plane.obey(now, command);
         self.collect();

@@ -443,8 +443,10 @@ fn lay(ground: &mut Ground, command: &Command) -> Result<(), KernelError> {
         | Command::ClearClass { .. }
         | Command::SetPortClass { .. }
         | Command::ClearPortClass { .. } => Ok(()),
-        Command::AddSa(_) | Command::MoveSa { .. } | Command::RemoveSa(_) | Command::AskUse(_) => {
-            Ok(())
-        }
+        Command::AddSa(_)
+        | Command::MoveSa { .. }
+        | Command::RemoveSa(_)
+        | Command::RevokeSa(_)
+        | Command::AskUse(_) => Ok(()),
     }
 }

@@ -221,7 +221,7 @@ impl Forwarding {
                     sa.moved = None;
                 }
             }
-            Command::RemoveSa(sa) => {
+            Command::RemoveSa(sa) | Command::RevokeSa(sa) => {
                 self.sad.remove(sa);
             }
             Command::WatchFlow(flow) => self.spd.watch(&flow),

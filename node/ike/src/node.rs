@@ -163,6 +163,17 @@ impl Ike {
         }
     }
 
+    /// The peer of an IKE SA may no longer ask for children to this address of its side without its
+    /// owner's word: see [`Output::NeedChild`]. What it has stays.
+    pub fn withdraw_grant(&mut self, now: Instant, ike: IkeId, remote: IpAddr) {
+        self.with(now, ike, None, |mut state, _| {
+            if let State::Established(established) = &mut state {
+                established.authority.remote.retain(|s| s.as_host() != Some(remote));
+            }
+            state
+        });
+    }
+
     /// Our own addresses are these now. Says nothing of which an IKE SA is to use:
     /// [`Ike::stranded`] and [`Ike::relocate`] do.
     pub fn set_addresses(&mut self, now: Instant, addresses: Vec<IpAddr>) {

@@ -7,7 +7,7 @@ use dnskeys::{Answer, Authorized, Claim, Name, Refusal, Speaker};
 use ike::{End, IkeId};
 use sa::{Command, Flow, Policy, SaId, Use};
 
-use crate::entry::{Asker, Recheck, Renewal, State};
+use crate::entry::{Asker, Pair, Recheck, Renewal, State};
 use crate::initiator::{PATIENCE, from_ike_key};
 use crate::keying::Keying;
 use crate::pairs::{CROSSING, MIN_PROOF, trust_of};
@@ -174,38 +174,42 @@ impl Keying {
         }
         let Some(recheck) = self.rechecks.remove(&flow) else { return };
         let evidence: Vec<&Answer> = recheck.answers.values().flatten().collect();
-        let strict = self.group_of_flow(flow).strictness();
-        let Some(pair) = self.current(flow).and_then(|sa| self.pairs.get_mut(&sa)) else { return };
-        let Some(peer) = self.peers.get(&pair.ike) else { return };
-        let address = flow.dst();
-        let rules = &self.config.rules;
-        let judged = if pair.proof.is_anonymous() {
-            let own = evidence.iter().find(|answer| answer.owner == Name::reverse(address));
-            own.map_or(Err(Refusal::NoEvidence), |answer| {
-                dnskeys::admit_anonymous(address, answer, rules, strict)
-            })
-        } else {
-            let Some(key) = from_ike_key(peer.verified.credential()) else { return };
-            let outer = (!peer.initiator).then_some(peer.gateway);
-            let speaker = pair.proof.speaker().clone();
-            let claim = Claim { address, speaker: &speaker, key: &key, outer };
-            if pair.proof.is_leased() {
-                dnskeys::authorize_lease(claim, &evidence, rules, strict)
-            } else {
-                dnskeys::authorize(claim, &evidence, rules, strict)
-            }
-        };
-        match judged {
-            Ok(proof) => {
-                let ike = pair.ike;
-                self.proved_again(now, flow, ike, &proof);
-            }
+        let Some(current) = self.current(flow) else { return };
+        let Some(pair) = self.pairs.get(&current) else { return };
+        let ike = pair.ike;
+        match self.judge_again(pair, &evidence) {
+            Ok(proof) => self.proved_again(now, flow, ike, &proof),
             // Whoever can stop DNS could end every pair: that decides nothing.
-            Err(Refusal::DnsFailed) => pair.proof_until = now + MIN_PROOF,
+            Err(Refusal::DnsFailed) => {
+                if let Some(pair) = self.pairs.get_mut(&current) {
+                    pair.proof_until = now + MIN_PROOF;
+                }
+            }
             Err(why) => {
                 self.report(now, Some(flow), What::NoLongerAuthorized(why));
-                self.close_flow(now, flow);
+                self.revoke_flows(now, &[flow]);
+                self.revoke_proof(now, ike, flow.dst());
             }
+        }
+    }
+
+    /// Whether the peer of a pair may still have it, by what DNS says now of the names behind it.
+    fn judge_again(&self, pair: &Pair, evidence: &[&Answer]) -> Result<Authorized, Refusal> {
+        let (address, rules) = (pair.flow.dst(), &self.config.rules);
+        let strict = self.group_of_flow(pair.flow).strictness();
+        if pair.proof.is_anonymous() {
+            let own = evidence.iter().find(|answer| answer.owner == Name::reverse(address));
+            return own.map_or(Err(Refusal::NoEvidence), |answer| {
+                dnskeys::admit_anonymous(address, answer, rules, strict)
+            });
+        }
+        let peer = self.peers.get(&pair.ike).ok_or(Refusal::NoEvidence)?;
+        let key = from_ike_key(peer.verified.credential()).ok_or(Refusal::NoEvidence)?;
+        let outer = (!peer.initiator).then_some(peer.gateway);
+        let claim = Claim { address, speaker: pair.proof.speaker(), key: &key, outer };
+        match pair.proof.is_leased() {
+            true => dnskeys::authorize_lease(claim, evidence, rules, strict),
+            false => dnskeys::authorize(claim, evidence, rules, strict),
         }
     }
 

@@ -222,15 +222,13 @@ impl Keying {
         let has = |flow: &Flow| self.pool.users(flow.dst()).next().is_some();
         let other = |flow: &Flow| (was(flow.dst()) || self.pool.covers(flow.dst())) && !has(flow);
         let flows: Vec<Flow> = self.flows.keys().filter(|flow| other(flow)).copied().collect();
-        for flow in flows {
-            self.close_flow(now, flow);
-        }
+        self.revoke_flows(now, &flows);
         for ike in ended {
             // Those who have not proved yet who they are learn it then.
             if let Some(visit) = self.visits.get_mut(&ike) {
                 visit.proofs.clear();
             } else {
-                self.close_ike(now, ike);
+                self.revoke_peer(now, ike);
             }
         }
         leases

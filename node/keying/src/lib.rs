@@ -21,6 +21,7 @@
 //! - [`ageing`]: what ends by time (RFC 4322 §3.2.7, §3.4).
 //! - `downgrade`: who is in the clear although it could be encrypted to.
 //! - `by_hand`: calls that a person asks for. [`memory`]: peers from before a restart.
+//! - `revoked`: what a peer may no longer use.
 //! - `reload`: new groups and connections for a running node. [`uplinks`]: new addresses.
 //!   [`resumption`]: old acquaintances.
 //! - [`status`], [`explain`]: what a person is shown. [`report`]: what is logged.
@@ -54,6 +55,7 @@ mod reload;
 pub mod report;
 pub mod responder;
 pub mod resumption;
+mod revoked;
 mod silence;
 mod sources;
 pub mod status;

@@ -204,18 +204,13 @@ impl Keying {
         let peer = self.peers.get(&child.ike)?;
         let proof = peer.proofs.iter().find(|proof| proof.address() == flow.dst())?;
         // The whole flow is sent into it: one that carries a part only would lose the rest.
-        let asked = peer.waiting.contains(&flow) || self.flows.contains_key(&flow);
-        let ours = if child.initiator {
-            peer.waiting.contains(&flow)
-        } else {
-            let accepted = flow.ports().is_any() || self.group_of_flow(flow).accepts();
-            accepted
-                && (asked || self.serves(flow.src()) || self.config.addresses.contains(&flow.src()))
+        let waited = peer.waiting.contains(&flow);
+        let own = self.serves(flow.src()) || self.config.addresses.contains(&flow.src());
+        let ours = match child.initiator {
+            true => waited && own,
+            false => waited || own || self.flows.contains_key(&flow),
         };
-        // Granted for the address; the ports may be treated more strictly.
-        let strict = self.group_of_flow(flow).strictness();
-        let enough = proof.suffices(&self.config.rules, strict);
-        (ours && enough).then(|| (flow, proof.clone()))
+        (ours && self.may_carry(flow, proof)).then(|| (flow, proof.clone()))
     }
 
     /// The pair that a flow is sent on.
@@ -431,7 +426,21 @@ impl Keying {
         if self.joint_down(now, sa, why) {
             return;
         }
-        let Some(pair) = self.pairs.remove(&sa) else { return };
+        // Nothing of it is here any more if its peer lost the right to it before.
+        let Some(pair) = self.forget_pair(now, sa) else { return };
+        // Packets under way on a pair that another replaces still arrive.
+        let replaced = self.pairs_of(pair.flow).next().is_some();
+        if replaced && self.lingering.len() < MAX_LINGERING {
+            self.lingering.push_back((now + LINGER, sa));
+        } else {
+            self.remove_pair(Command::RemoveSa(sa), sa);
+        }
+        self.close_if_bare(now, pair.ike);
+    }
+
+    /// Nothing is sent on a pair any more; the data plane still has it.
+    pub(crate) fn forget_pair(&mut self, now: Instant, sa: SaId) -> Option<Pair> {
+        let pair = self.pairs.remove(&sa)?;
         let flow = pair.flow;
         if let Some(peer) = self.peers.get_mut(&pair.ike) {
             peer.pairs.remove(&sa);
@@ -442,7 +451,7 @@ impl Keying {
                 .filter_map(|p| self.pairs.get(p))
                 .any(|p| p.flow.dst() == address);
             if !spoken_for && peer.waiting.iter().all(|f| f.dst() != address) {
-                peer.proofs.retain(|proof| proof.address() != address);
+                self.forget_proof(now, pair.ike, address);
             }
         }
         if let Some(entry) = self.flows.get_mut(&flow)
@@ -453,8 +462,6 @@ impl Keying {
             *next = None;
             self.spare(stays);
         }
-        // Packets under way on a pair that another replaces still arrive.
-        let replaced = self.pairs_of(flow).next().is_some();
         if self.current(flow) == Some(sa) {
             // What remains, the newest first: a replacement that has not been proven yet will do.
             let other =
@@ -467,12 +474,7 @@ impl Keying {
         if self.parted.len() < MAX_LINGERING {
             self.parted.insert(sa, flow);
         }
-        if replaced && self.lingering.len() < MAX_LINGERING {
-            self.lingering.push_back((now + LINGER, sa));
-        } else {
-            self.remove_pair(sa);
-        }
-        self.close_if_bare(now, pair.ike);
+        Some(pair)
     }
 
     /// Removes the replaced pairs whose last packets have arrived by now.
@@ -482,16 +484,16 @@ impl Keying {
                 break;
             }
             self.lingering.pop_front();
-            self.remove_pair(sa);
+            self.remove_pair(Command::RemoveSa(sa), sa);
         }
     }
 
-    /// Removes a pair from the data plane, which says first what it carried (rule 38).
-    fn remove_pair(&mut self, sa: SaId) {
+    /// Removes a pair from the data plane by this command; what it carried is said first (rule 38).
+    pub(crate) fn remove_pair(&mut self, command: Command, sa: SaId) {
         if self.parted.contains_key(&sa) {
             self.command(Command::AskUse(sa));
         }
-        self.command(Command::RemoveSa(sa));
+        self.command(command);
     }
 
     /// An IKE SA is gone; its children went before it.

@@ -8,7 +8,7 @@ use ike::IkeId;
 use sa::{About, Class, Command, Flow, Ports, Prefix, SaId, Subnets};
 
 use crate::connection::{Configured, Connection};
-use crate::entry::State;
+use crate::entry::{Pair, State};
 use crate::group::{Group, Groups};
 use crate::keying::{Keying, class_command, class_order};
 
@@ -66,7 +66,7 @@ impl Keying {
                 done.changed += 1;
             }
         }
-        self.config.groups = groups;
+        let before = std::mem::replace(&mut self.config.groups, groups);
         // Flows before the prefixes under them: a flow that was denied by itself is denied by its
         // new class before the old class goes.
         let affected: Vec<(Flow, Group)> = self
@@ -76,9 +76,11 @@ impl Keying {
             .filter(|(_, was, is)| was != is)
             .map(|(flow, _, is)| (flow, is))
             .collect();
-        for (flow, group) in affected {
-            done.flows += usize::from(self.regroup(now, flow, group));
-        }
+        let anew = |(flow, group): (Flow, Group)| (!self.regroup(flow, group)).then_some(flow);
+        let anew: Vec<Flow> = affected.into_iter().filter_map(anew).collect();
+        done.flows = anew.len();
+        self.revoke_flows(now, &anew);
+        self.revoke_refused(now, &before);
         for rule in old.keys().filter(|rule| !new.contains_key(rule)) {
             self.command(class_command(rule.0, rule.1, None));
             done.removed += 1;
@@ -118,7 +120,7 @@ impl Keying {
             gone.iter().flat_map(|index| self.retire_connection(now, *index)).collect();
         self.clear_unwanted_subnets();
         for sa in pairs {
-            self.command(Command::RemoveSa(sa));
+            self.command(Command::RevokeSa(sa));
         }
         self.reorder_connections(&order);
         if !added.is_empty() {
@@ -214,9 +216,7 @@ impl Keying {
             .filter(|flow| !self.connections_of(**flow).is_empty())
             .copied()
             .collect();
-        for flow in flows {
-            self.close_flow(now, flow);
-        }
+        self.revoke_flows(now, &flows);
         self.begin_connections(now);
     }
 
@@ -242,31 +242,40 @@ impl Keying {
             .filter(|(flow, entry)| other(flow) || (first && refused(&entry.state)))
             .map(|(flow, _)| *flow)
             .collect();
-        for flow in &flows {
-            self.close_flow(now, *flow);
-        }
+        self.revoke_flows(now, &flows);
         self.drain(now);
         flows.len()
     }
 
-    /// A flow is in another group now; whether it starts anew.
-    fn regroup(&mut self, now: Instant, flow: Flow, group: Group) -> bool {
-        let Some(entry) = self.flows.get_mut(&flow) else { return false };
+    /// A flow is in another group now; whether what it has may stay.
+    fn regroup(&mut self, flow: Flow, group: Group) -> bool {
+        let Some(entry) = self.flows.get_mut(&flow) else { return true };
         entry.group = group;
-        let proven = |sa: SaId| {
-            let strict = group.strictness();
-            self.pairs.get(&sa).is_some_and(|p| p.proof.suffices(&self.config.rules, strict))
+        let current = match entry.state {
+            State::Keyed { current, .. } => self.pairs.get(&current),
+            State::PotentialOe | State::PendingOe(_) | State::ClearText(_) | State::Deny(_) => None,
         };
-        match entry.state {
-            State::Keyed { current, .. } if group.accepts() && proven(current) => false,
-            State::Keyed { .. }
-            | State::PotentialOe
-            | State::PendingOe(_)
-            | State::ClearText(_)
-            | State::Deny(_) => {
-                self.close_flow(now, flow);
-                true
-            }
+        current.is_some_and(|pair| self.is_allowed(pair, group))
+    }
+
+    fn is_allowed(&self, pair: &Pair, group: Group) -> bool {
+        group.accepts() && pair.proof.suffices(&self.config.rules, group.strictness())
+    }
+
+    /// Takes away the other pairs that these groups allowed and the new ones do not: those that wait to
+    /// be deleted, or to be proven.
+    fn revoke_refused(&mut self, now: Instant, before: &Groups) {
+        let was = |flow: Flow| before.rule(flow.dst(), flow.ports()).map(|(_, _, l)| l.group);
+        let is = |flow: Flow| self.config.groups.rule(flow.dst(), flow.ports());
+        let is = |flow: Flow| is(flow).map(|(_, _, listed)| listed.group);
+        let refused = |pair: &Pair| {
+            let group = is(pair.flow);
+            group != was(pair.flow) && !self.is_allowed(pair, group.unwrap_or(Group::Clear))
+        };
+        let refused = |sa: &SaId| self.pairs.get(sa).is_some_and(&refused);
+        let all: Vec<SaId> = self.pairs.keys().copied().filter(refused).collect();
+        for sa in all {
+            self.revoke_pair(now, sa);
         }
     }
 }

@@ -161,8 +161,10 @@ pub enum Command {
         /// Its new outer way.
         envelope: Envelope,
     },
-    /// Removes both halves of a pair; its keys are wiped.
+    /// Removes both halves of a pair; its keys are wiped. What came on it before may still be taken.
     RemoveSa(SaId),
+    /// The same for a pair that its peer may no longer use: nothing more is taken on it, whenever it came.
+    RevokeSa(SaId),
     /// Asks for a [`Notice::LastUse`] of this pair.
     AskUse(SaId),
     /// Asks for a [`Notice::FlowUsed`] at the next packet of a flow that passes in the clear. Its

@@ -255,9 +255,11 @@ impl Plane {
 /// of pairs that are gone are not to lie about.
 fn can_wait(command: &Command) -> bool {
     match command {
-        Command::AddSa(_) | Command::MoveSa { .. } | Command::RemoveSa(_) | Command::AskUse(_) => {
-            true
-        }
+        Command::AddSa(_)
+        | Command::MoveSa { .. }
+        | Command::RemoveSa(_)
+        | Command::RevokeSa(_)
+        | Command::AskUse(_) => true,
         Command::SetPolicy { policy, .. } | Command::SetSubnets { policy, .. } => {
             *policy == Policy::Hold
         }

@@ -614,6 +614,32 @@ fn the_device_goes_with_the_plane() {
     run(&format!("ip netns del {namespace}"));
 }
 
+/// What a peer may no longer use is not received on from the order on: not what is sent after it, and
+/// not what wakes the thread up to see it. (A pair that merely ends is heard for that once.)
+#[test]
+fn nothing_is_taken_on_a_pair_that_is_revoked() {
+    let Some(nodes) = two("revoke", false) else { return };
+    let [a, b] = &nodes;
+    protect(&nodes, pair(&nodes, EspCipher::Aes256Gcm16, 0, true));
+    let into = inside(&b.namespace, || UdpSocket::bind((B[0], 7000))).unwrap();
+    into.set_read_timeout(Some(PATIENCE)).unwrap();
+    let out = inside(&a.namespace, || UdpSocket::bind((A[0], 0))).unwrap();
+    let mut room = [0; 16];
+    out.send_to(b"before", (B[0], 7000)).unwrap();
+    assert_eq!(into.recv(&mut room).unwrap(), 6);
+    b.plane.command(Command::RevokeSa(SaId(1)));
+    for _ in 0..20 {
+        out.send_to(b"after", (B[0], 7000)).unwrap();
+    }
+    await_some("they are counted", || {
+        let counted = b.plane.counters().forwarding;
+        (counted.opened + counted.unknown_spi >= 21).then_some(())
+    });
+    assert_eq!(b.plane.counters().forwarding.opened, 1);
+    into.set_nonblocking(true).unwrap();
+    assert!(into.recv(&mut room).is_err(), "{room:?}");
+}
+
 /// Measures rather than tests: `OE_NODE_BENCH=1 cargo test --release -p daemon throughput --
 /// --nocapture`. One TCP stream for some seconds over the cable itself, then through the planes.
 #[test]

@@ -275,7 +275,7 @@ impl Xfrm {
             }
             Command::AddSa(pair) => self.add_pair(*pair),
             Command::MoveSa { sa, envelope } => self.move_pair(sa, envelope),
-            Command::RemoveSa(sa) => self.remove_pair(sa),
+            Command::RemoveSa(sa) | Command::RevokeSa(sa) => self.remove_pair(sa),
             Command::AskUse(sa) => self.ask_use(sa, Instant::now()),
             Command::WatchFlow(flow) => self.watch(flow),
         }
