@@ -18,8 +18,10 @@ pub(crate) struct Dns {
     pub(crate) denied_for: Option<Duration>,
 }
 
-/// How long the resolver waits for a name server.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the resolver waits for a name server, and after how long it asks once more: as that of
+/// the daemon.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const REPEATED: Duration = Duration::from_millis(1200);
 
 impl Dns {
     pub(crate) fn answer(&self, name: &Name) -> Answer {
@@ -38,6 +40,7 @@ impl Dns {
     /// What stands at any name.
     pub(crate) fn set_name(&mut self, owner: Name, security: Security, outcome: Outcome) {
         let ttl = Duration::from_secs(300);
+        self.silent.remove(&owner);
         self.answers.insert(owner.clone(), Answer { owner, security, ttl, outcome });
     }
 
@@ -60,8 +63,24 @@ impl Dns {
 
     /// The name servers of this address never answer.
     pub(crate) fn silent(&mut self, addr: IpAddr) {
-        self.failed(addr, Failure::Timeout);
-        self.silent.insert(Name::reverse(addr));
+        self.silent_name(Name::reverse(addr));
+    }
+
+    /// Nor those of this name.
+    pub(crate) fn silent_name(&mut self, owner: Name) {
+        let failed = Outcome::Failed(Failure::Timeout);
+        self.set_name(owner.clone(), Security::Indeterminate, failed);
+        self.silent.insert(owner);
+    }
+
+    /// What a resolver says that has heard nothing.
+    pub(crate) fn timeout(owner: &Name) -> Answer {
+        Answer {
+            owner: owner.clone(),
+            security: Security::Indeterminate,
+            ttl: Duration::ZERO,
+            outcome: Outcome::Failed(Failure::Timeout),
+        }
     }
 
     /// How much later than others the resolver answers.

@@ -76,6 +76,8 @@ pub(crate) enum Fate {
 /// What happens at a point in time.
 enum Arrival {
     Packet { to: usize, sent: Sent },
+    /// A question to DNS that is repeated, since when.
+    Question { to: usize, name: Name, since: Instant },
     Answer { to: usize, answer: Box<Answer> },
     Signature { to: usize, ike: ike::IkeId, signature: Vec<u8> },
 }
@@ -83,7 +85,10 @@ enum Arrival {
 impl Arrival {
     fn to(&self) -> usize {
         match self {
-            Self::Packet { to, .. } | Self::Answer { to, .. } | Self::Signature { to, .. } => *to,
+            Self::Packet { to, .. }
+            | Self::Question { to, .. }
+            | Self::Answer { to, .. }
+            | Self::Signature { to, .. } => *to,
         }
     }
 }
@@ -96,30 +101,40 @@ type Arrivals = BTreeMap<(Instant, u64), Arrival>;
 struct Nat {
     outer: IpAddr,
     inside: Vec<usize>,
-    /// Who sends from a port of the outer address, and from where.
-    ports: BTreeMap<u16, (usize, SocketAddr)>,
+    ports: BTreeMap<u16, Mapping>,
+    /// After how long without a packet a mapping is forgotten; never if not said.
+    patience: Option<Duration>,
+}
+
+/// Who sends from a port of the outer address, and from where.
+struct Mapping {
+    host: usize,
+    from: SocketAddr,
+    used: Instant,
 }
 
 impl Nat {
     /// How the world sees what a host inside sends from there.
-    fn map(&mut self, host: usize, from: SocketAddr) -> SocketAddr {
-        let known = self.ports.iter().find(|(_, who)| **who == (host, from)).map(|(port, _)| *port);
+    fn map(&mut self, now: Instant, host: usize, from: SocketAddr) -> SocketAddr {
+        let live = |mapping: &Mapping| mapping.is_live(now, self.patience);
+        let mine = |mapping: &Mapping| (mapping.host, mapping.from) == (host, from);
+        let known = self.ports.iter().find(|(_, m)| mine(m) && live(m)).map(|(port, _)| *port);
         let port = known.unwrap_or_else(|| FIRST_PORT + u16::try_from(self.ports.len()).unwrap());
-        self.ports.insert(port, (host, from));
+        self.ports.insert(port, Mapping { host, from, used: now });
         SocketAddr::new(self.outer, port)
     }
 
-    fn outwards(&mut self, host: usize, sent: Sent) -> Sent {
+    fn outwards(&mut self, now: Instant, host: usize, sent: Sent) -> Sent {
         match sent {
-            Sent::Ike(t) => Sent::Ike(ike::Transmit { local: self.map(host, t.local), ..t }),
+            Sent::Ike(t) => Sent::Ike(ike::Transmit { local: self.map(now, host, t.local), ..t }),
             Sent::Esp(envelope, octets) => {
-                let local = self.map(host, envelope.local);
+                let local = self.map(now, host, envelope.local);
                 Sent::Esp(Envelope { local, ..envelope }, octets)
             }
             Sent::Clear(octets) => {
                 let ((from, to), (port, theirs)) =
                     (packet::addresses(&octets), packet::ports(&octets));
-                let ours = self.map(host, SocketAddr::new(from, port));
+                let ours = self.map(now, host, SocketAddr::new(from, port));
                 let text = packet::text(&octets);
                 let ports = (ours.port(), theirs);
                 Sent::Clear(packet::build_with_ports(ours.ip(), to, ports, &text))
@@ -128,25 +143,38 @@ impl Nat {
     }
 
     /// For whom it is, and as it arrives there; `None` for what nobody waits for.
-    fn inwards(&self, sent: &Sent) -> Option<(usize, Sent)> {
-        let waits = |port: u16| self.ports.get(&port).filter(|who| who.0 != usize::MAX);
+    fn inwards(&mut self, now: Instant, sent: &Sent) -> Option<(usize, Sent)> {
+        let patience = self.patience;
+        let mut waits = |port: u16| {
+            let live = |mapping: &&mut Mapping| mapping.is_live(now, patience);
+            let mapping = self.ports.get_mut(&port).filter(live)?;
+            mapping.used = now;
+            Some((mapping.host, mapping.from))
+        };
         Some(match sent {
             Sent::Ike(t) => {
-                let (host, remote) = *waits(t.remote.port())?;
+                let (host, remote) = waits(t.remote.port())?;
                 (host, Sent::Ike(ike::Transmit { remote, ..t.clone() }))
             }
             Sent::Esp(envelope, octets) => {
-                let (host, remote) = *waits(envelope.remote.port())?;
+                let (host, remote) = waits(envelope.remote.port())?;
                 (host, Sent::Esp(Envelope { remote, ..*envelope }, octets.clone()))
             }
             Sent::Clear(octets) => {
                 let (theirs, port) = packet::ports(octets);
-                let (host, own) = *waits(port)?;
+                let (host, own) = waits(port)?;
                 let (from, text) = (packet::addresses(octets).0, packet::text(octets));
                 let ports = (theirs, own.port());
                 (host, Sent::Clear(packet::build_with_ports(from, own.ip(), ports, &text)))
             }
         })
+    }
+}
+
+impl Mapping {
+    fn is_live(&self, now: Instant, patience: Option<Duration>) -> bool {
+        let idle = now.saturating_duration_since(self.used);
+        self.host != usize::MAX && patience.is_none_or(|patience| idle < patience)
     }
 }
 
@@ -173,6 +201,8 @@ pub(crate) struct Net {
     /// The packets themselves, for an attacker who listens; only if somebody does.
     pub(crate) tapped: Option<Vec<Sent>>,
     filter: Option<Filter>,
+    /// Hosts whose resolvers reach nobody.
+    pub(crate) without_dns: BTreeSet<usize>,
     nats: Vec<Nat>,
     rng: ChaCha20Rng,
     arrivals: Arrivals,
@@ -201,6 +231,7 @@ impl Net {
             signatures: 0,
             tapped: None,
             filter: None,
+            without_dns: BTreeSet::new(),
             nats: Vec::new(),
             rng: ChaCha20Rng::seed_from_u64(seed),
             arrivals: Arrivals::new(),
@@ -240,14 +271,25 @@ impl Net {
     /// Puts hosts behind a NAT with this address. Their own addresses need not differ.
     pub(crate) fn nat(&mut self, outer: IpAddr, inside: &[usize]) {
         let inside = inside.to_vec();
-        self.nats.push(Nat { outer, inside, ports: BTreeMap::new() });
+        self.nats.push(Nat { outer, inside, ports: BTreeMap::new(), patience: None });
     }
 
     /// A NAT forgets whom its ports are for: whoever sends next gets another.
     pub(crate) fn forget_ports(&mut self, nat: usize) {
         for who in self.nats[nat].ports.values_mut() {
-            who.0 = usize::MAX;
+            who.host = usize::MAX;
         }
+    }
+
+    /// A NAT forgets a mapping that nothing uses for this long.
+    pub(crate) fn forget_unused_ports(&mut self, nat: usize, patience: Duration) {
+        self.nats[nat].patience = Some(patience);
+    }
+
+    /// A NAT gets another address, and has no mapping any more.
+    pub(crate) fn renumber_nat(&mut self, nat: usize, outer: IpAddr) {
+        self.forget_ports(nat);
+        self.nats[nat].outer = outer;
     }
 
     /// An application on `from` sends one packet.
@@ -427,6 +469,7 @@ impl Net {
                 self.hosts[to].receive(now, sent);
                 to
             }
+            Arrival::Question { to, name, since } => return self.query(to, &name, since),
             Arrival::Answer { to, answer } => {
                 if let Some(node) = &mut self.hosts[to].node {
                     node.keying.handle_answer(now, &answer);
@@ -472,7 +515,7 @@ impl Net {
                     }
                     self.leave(host, Sent::ike(transmit));
                 }
-                Output::Query { name, .. } => self.query(host, &name),
+                Output::Query { name, .. } => self.query(host, &name, now),
                 Output::Sign(job) => {
                     self.signatures += 1;
                     let signature = node.key.sign(job.scheme, &job.octets);
@@ -486,16 +529,26 @@ impl Net {
         }
     }
 
-    fn query(&mut self, host: usize, name: &Name) {
-        let delay = self.pick(self.link.dns_us.clone()) + self.dns.delay(name);
-        let answer = Box::new(self.dns.answer(name));
-        self.schedule(delay, Arrival::Answer { to: host, answer });
+    /// A resolver asks, and asks again until it is answered or out of patience.
+    fn query(&mut self, host: usize, name: &Name, since: Instant) {
+        let mut delay = self.pick(self.link.dns_us.clone()) + self.dns.delay(name);
+        let mut answer = self.dns.answer(name);
+        if self.without_dns.contains(&host) {
+            if self.now - since < crate::dns::PATIENCE {
+                let (to, name) = (host, name.clone());
+                let again = Arrival::Question { to, name, since };
+                return self.schedule(crate::dns::REPEATED, again);
+            }
+            delay = Duration::ZERO;
+            answer = Dns::timeout(name);
+        }
+        self.schedule(delay, Arrival::Answer { to: host, answer: Box::new(answer) });
     }
 
     /// A packet leaves a host, perhaps through a NAT.
     fn leave(&mut self, host: usize, mut sent: Sent) {
         if let Some(nat) = self.nats.iter_mut().find(|nat| nat.inside.contains(&host)) {
-            sent = nat.outwards(host, sent);
+            sent = nat.outwards(self.now, host, sent);
         }
         self.put_on_wire(sent);
     }
@@ -510,9 +563,9 @@ impl Net {
         if let Some(tapped) = &mut self.tapped {
             tapped.push(sent.clone());
         }
-        let to = match self.nats.iter().find(|nat| nat.outer == seen.to) {
+        let to = match self.nats.iter_mut().find(|nat| nat.outer == seen.to) {
             Some(nat) => {
-                let Some((host, inwards)) = nat.inwards(&sent) else { return };
+                let Some((host, inwards)) = nat.inwards(self.now, &sent) else { return };
                 sent = inwards;
                 host
             }

@@ -94,6 +94,8 @@ pub(crate) struct Host {
     pub(crate) site: Option<Box<Site>>,
     /// Hosts behind it, for which it forwards; they are as good as its own applications here.
     pub(crate) behind: Vec<IpAddr>,
+    /// Hosts elsewhere whose packets come by here, and are forwarded like those from there.
+    pub(crate) onward: Vec<IpAddr>,
     /// What its applications received: from whom, what.
     pub(crate) inbox: Vec<(IpAddr, String)>,
     /// Whether it answers what starts with "ping".
@@ -111,6 +113,7 @@ impl Host {
             node: None,
             site: None,
             behind: Vec::new(),
+            onward: Vec::new(),
             inbox: Vec::new(),
             echo: true,
             outbox: VecDeque::new(),
@@ -183,6 +186,11 @@ impl Host {
     }
 
     pub(crate) fn has(&self, addr: IpAddr) -> bool {
+        [&self.addresses, &self.behind, &self.onward].into_iter().any(|all| all.contains(&addr))
+    }
+
+    /// Whether what is sent there goes no further.
+    fn is_at(&self, addr: IpAddr) -> bool {
         self.addresses.contains(&addr) || self.behind.contains(&addr)
     }
 
@@ -288,6 +296,9 @@ impl Host {
 
     fn deliver(&mut self, now: Instant, octets: &[u8]) {
         let (from, to) = packet::addresses(octets);
+        if self.onward.iter().any(|host| [from, to].contains(host)) && !self.is_at(to) {
+            return self.send_octets(now, octets);
+        }
         if !self.has(to) {
             return;
         }
