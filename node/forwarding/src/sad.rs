@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use sa::{
     DOUBTFUL, Envelope, Flow, Limits, Mode, SaId, SaPair, TrafficSelector, Translation, Trust,
-    UNANSWERED, Use,
+    UNANSWERED, UNANSWERED_AGAIN, Use,
 };
 
 use crate::aead::Provider;
@@ -55,8 +55,8 @@ pub(crate) struct Usage {
     soft_sent: bool,
     /// The first packet sent since the last one that came in.
     waiting: Option<Instant>,
-    /// What has been told of nothing having come in since.
-    told: Option<Silence>,
+    /// What has been told of nothing having come in since, and when.
+    told: Option<(Silence, Instant)>,
     /// Used up: nothing more in either direction.
     pub(crate) spent: bool,
 }
@@ -110,7 +110,7 @@ impl Usage {
         self.expiry(self.packets_in, self.bytes_in)
     }
 
-    /// What to say, on sending, of nothing having come in for too long; each once.
+    /// What to say, on sending, of nothing having come in for too long.
     #[inline]
     pub(crate) fn silence(&mut self, now: Instant) -> Option<Silence> {
         let since = *self.waiting.get_or_insert(now);
@@ -119,7 +119,15 @@ impl Usage {
             long if long >= DOUBTFUL => Silence::Doubtful,
             _ => return None,
         };
-        (self.told < Some(silence)).then(|| *self.told.insert(silence))
+        let known = self.told.is_some_and(|(told, at)| {
+            let lately = now.saturating_duration_since(at) < UNANSWERED_AGAIN;
+            told > silence || (told == silence && (lately || silence == Silence::Doubtful))
+        });
+        if known {
+            return None;
+        }
+        self.told = Some((silence, now));
+        Some(silence)
     }
 
     /// Packets that may still be sent.

@@ -13,6 +13,11 @@ use crate::association::{Envelope, SaId, SaPair, Spi};
 /// longer than a slow server's think time, short enough to find a rebooted peer within 15 s.
 pub const UNANSWERED: Duration = Duration::from_secs(5);
 
+/// After how long [`Notice::Unanswered`] is said again, if packets still go out and none come in: a
+/// peer that was asked and was there may have lost the pair since, or ESP is lost on the way and IKE
+/// is not. One question a minute is little where packets go one way only.
+pub const UNANSWERED_AGAIN: Duration = Duration::from_secs(60);
+
 /// The same for [`Notice::Doubtful`]: where somebody else could carry the packets, asking costs a
 /// message. Longer than a round trip to anywhere.
 pub const DOUBTFUL: Duration = Duration::from_millis(700);
@@ -217,7 +222,8 @@ pub enum Notice {
     /// Answer to [`Command::WatchFlow`]: a packet has passed. Told once.
     FlowUsed(Flow),
     /// Packets have gone out on this pair for [`UNANSWERED`] and none came in since the first of
-    /// them: the peer may have lost the pair. Sent once until something comes in.
+    /// them: the peer may have lost the pair. Sent again each [`UNANSWERED_AGAIN`] until something
+    /// comes in.
     Unanswered(SaId),
     /// The same after [`DOUBTFUL`].
     Doubtful(SaId),

@@ -22,5 +22,7 @@ pub use association::{
     Direction, Envelope, EspCipher, EspKey, Integrity, Limits, Mode, SaId, SaPair, Spi,
     Translation, Trust,
 };
-pub use channel::{About, Class, Command, DOUBTFUL, Notice, Policy, UNANSWERED, Use};
+pub use channel::{
+    About, Class, Command, DOUBTFUL, Notice, Policy, UNANSWERED, UNANSWERED_AGAIN, Use,
+};
 pub use selector::{Fields, OPAQUE, Traffic, TrafficSelector};

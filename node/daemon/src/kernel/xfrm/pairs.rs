@@ -11,7 +11,7 @@ use netlink_packet_xfrm::{
     UserAcquire, UserPolicyInfo, UserSaInfo, XFRM_MODE_TRANSPORT, XFRM_POLICY_ALLOW,
     XFRM_POLICY_FWD, XFRM_POLICY_IN, XfrmAttrs, XfrmMessage,
 };
-use sa::channel::UNANSWERED;
+use sa::channel::{UNANSWERED, UNANSWERED_AGAIN};
 use sa::{Direction, Envelope, Flow, Notice, Policy, SaId, SaPair, Spi, TrafficSelector, Use};
 
 use super::super::ground::{KernelError, doing};
@@ -81,7 +81,8 @@ struct Seen {
     last_out: Option<Instant>,
     /// Since when packets have gone out and none have come in.
     waiting: Option<Instant>,
-    told: bool,
+    /// When it was said that none have come in.
+    told: Option<Instant>,
 }
 
 impl Seen {
@@ -103,14 +104,15 @@ impl Seen {
             }
             self.last_in = Some(now);
             self.waiting = None;
-            self.told = false;
+            self.told = None;
         } else if sent {
             self.waiting.get_or_insert(now);
         }
         (self.packets_in, self.packets_out) = (packets_in, packets_out);
         let waited = self.waiting.is_some_and(|since| now - since >= UNANSWERED);
-        if waited && !self.told {
-            self.told = true;
+        let due = self.told.is_none_or(|at| sent && now - at >= UNANSWERED_AGAIN);
+        if waited && due {
+            self.told = Some(now);
             news = Some(Notice::Unanswered);
         }
         news
@@ -435,7 +437,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_that_does_not_answer_is_told_once() {
+    fn a_peer_that_does_not_answer_is_told_now_and_then() {
         let sa = SaId(7);
         let mut seen = Seen::default();
         let start = Instant::now();
@@ -446,10 +448,13 @@ mod tests {
         assert_eq!(look(Duration::ZERO, 0, 1), None);
         assert_eq!(look(tick, 0, 2), None);
         assert_eq!(look(tick * 2, 0, 2), Some(Notice::Unanswered(sa)));
-        assert_eq!(look(tick * 3, 0, 9), None, "told once");
-        assert_eq!(look(tick * 4, 1, 9), Some(Notice::FirstPacket(sa)));
-        assert_eq!(look(tick * 9, 1, 9), None, "nothing sent, nothing owed");
-        assert_eq!(look(tick * 10, 1, 10), None);
-        assert_eq!(look(tick * 12, 1, 10), Some(Notice::Unanswered(sa)));
+        assert_eq!(look(tick * 3, 0, 9), None, "told already");
+        let again = tick * 2 + UNANSWERED_AGAIN;
+        assert_eq!(look(again, 0, 9), None, "nothing sent, nothing owed");
+        assert_eq!(look(again + tick, 0, 10), Some(Notice::Unanswered(sa)));
+        assert_eq!(look(again + tick * 2, 1, 10), Some(Notice::FirstPacket(sa)));
+        assert_eq!(look(again + tick * 7, 1, 10), None, "nothing sent, nothing owed");
+        assert_eq!(look(again + tick * 8, 1, 11), None);
+        assert_eq!(look(again + tick * 10, 1, 11), Some(Notice::Unanswered(sa)));
     }
 }
