@@ -352,6 +352,31 @@ fn other_ports_are_followed() {
     assert_eq!([lent(&net, 0), lent(&net, 1)], had);
 }
 
+/// A NAT gets another address, before anybody has ever asked how the world sees the client, and once
+/// more (RFC 4555 §3.8): the pair goes on.
+#[test]
+fn another_address_of_the_nat_is_found() {
+    let mut net = net(1, &[POOL]);
+    net.send(0, ip(SERVER), "ping");
+    net.run(seconds(3));
+    let had = lent(&net, 0);
+    for (outer, round) in [(NAT[1], 1), (NAT[0], 2)] {
+        net.renumber_nat(0, ip(outer));
+        let mut tries = 0;
+        let answered = |net: &Net, tries: usize| {
+            let pong = format!("pong {round} {tries}");
+            net.hosts[0].inbox.iter().any(|(_, text)| *text == pong)
+        };
+        while !answered(&net, tries) {
+            tries += 1;
+            assert!(tries < 12, "round {round}");
+            net.send(0, ip(SERVER), &format!("ping {round} {tries}"));
+            net.run(seconds(1));
+        }
+    }
+    assert_eq!((lent(&net, 0), calls(&net, 0), clear(&net)), (had, 1, 0));
+}
+
 /// What `reload` does: groups with the pool in them, and the pool.
 fn reload(net: &mut Net, pool: &[&str]) -> usize {
     let mut groups = Groups::packetdefault();

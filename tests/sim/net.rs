@@ -75,11 +75,25 @@ pub(crate) enum Fate {
 
 /// What happens at a point in time.
 enum Arrival {
-    Packet { to: usize, sent: Sent },
+    Packet {
+        to: usize,
+        sent: Sent,
+    },
     /// A question to DNS that is repeated, since when.
-    Question { to: usize, name: Name, since: Instant },
-    Answer { to: usize, answer: Box<Answer> },
-    Signature { to: usize, ike: ike::IkeId, signature: Vec<u8> },
+    Question {
+        to: usize,
+        name: Name,
+        since: Instant,
+    },
+    Answer {
+        to: usize,
+        answer: Box<Answer>,
+    },
+    Signature {
+        to: usize,
+        ike: ike::IkeId,
+        signature: Vec<u8>,
+    },
 }
 
 impl Arrival {

@@ -133,20 +133,24 @@ pub(crate) fn liveness(established: &Established, turn: &Turn<'_>) -> Vec<Payloa
 
 /// The answer to a liveness check of ours.
 pub(crate) fn alive(established: &mut Established, turn: &mut Turn<'_>, payloads: &Payloads) {
-    if note_how_seen(established, payloads) {
+    if note_how_seen(established, payloads, turn.link.path.nat.ours) {
         turn.link.ask_first(turn.now, Ask::UpdateAddresses);
     }
 }
 
-/// Notes how the peer sees us; whether that has changed.
-fn note_how_seen(established: &mut Established, payloads: &Payloads) -> bool {
+/// Notes how the peer sees us; whether that has changed, or may have since anybody looked.
+fn note_how_seen(established: &mut Established, payloads: &Payloads, behind_nat: bool) -> bool {
     let Some(notify) = payloads.notify(NotifyType::NAT_DETECTION_DESTINATION_IP) else {
         return false;
     };
     let seen = (established.current.own_spi(), notify.data.clone());
     let before = established.mobility.seen_as.replace(seen.clone());
-    established.mobility.agreed
-        && before.is_some_and(|before| before.0 == seen.0 && before.1 != seen.1)
+    let changed = match before {
+        Some((spi, hash)) if spi == seen.0 => hash != seen.1,
+        // Under a new SPI nothing can be compared.
+        Some(_) | None => behind_nat,
+    };
+    established.mobility.agreed && changed
 }
 
 fn cookie(turn: &mut Turn<'_>) -> Vec<u8> {
@@ -246,7 +250,7 @@ pub(crate) fn updated(
         established.close(turn, End::Misbehaved("COOKIE2"));
         return ControlFlow::Continue(());
     }
-    note_how_seen(established, payloads);
+    note_how_seen(established, payloads, false);
     let before = turn.link.envelope();
     turn.link.esp = None;
     note_nat(established, turn, Which::Current, payloads);
