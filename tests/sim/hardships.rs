@@ -219,7 +219,9 @@ impl World {
         if shape.is_opportunistic(host) {
             all.extend([Hardship::DnsGone(host), Hardship::Withdrawn(host)]);
         }
-        if shape.is_opportunistic(host) && shape.is_opportunistic(other) && shape.nat(other).is_none()
+        if shape.is_opportunistic(host)
+            && shape.is_opportunistic(other)
+            && shape.nat(other).is_none()
         {
             let groups: &[Group] =
                 if shape.is_strict(host) { &[Group::Block] } else { &Group::ALL };
@@ -275,7 +277,8 @@ impl World {
         match hardship {
             Hardship::CutOff(host) => {
                 let together = |other: &usize| {
-                    *other == host || (shape.nat(host).is_some() && shape.nat(*other) == shape.nat(host))
+                    *other == host
+                        || (shape.nat(host).is_some() && shape.nat(*other) == shape.nat(host))
                 };
                 self.net.without_dns = (0..shape.hosts()).filter(together).collect();
                 self.lose(hardship, host, host);
@@ -456,10 +459,8 @@ impl World {
             let keying = &self.node(host).keying;
             text += &format!("\n{host}: {} IKE SAs;", keying.peers(self.net.now).len());
             for c in keying.connections(self.net.now) {
-                text += &format!(
-                    "\n   {}: {:?} ({} pairs, {:?})",
-                    c.name, c.state, c.pairs, c.reason
-                );
+                text +=
+                    &format!("\n   {}: {:?} ({} pairs, {:?})", c.name, c.state, c.pairs, c.reason);
             }
             for d in keying.destinations(self.net.now) {
                 let why = d.reason.map(|why| why.to_string()).unwrap_or_default();
@@ -513,7 +514,9 @@ fn live(seed: u64, shape: Shape, hardships: usize) {
         }
         let mut closed = shape.closed();
         if let Hardship::Disconnected(host) = hardship {
-            // As its groups said meanwhile.
+            // As its groups said meanwhile; what comes by headquarters without one is forwarded.
+            let forwards = shape == Shape::Extruded;
+            closed.retain(|_| !forwards);
             closed.retain(|a| !shape.sources(host).contains(a) && !shape.outer(host).contains(a));
         }
         let open = |seen: &&Seen| seen.kind == Kind::Clear && closed.contains(&seen.from);

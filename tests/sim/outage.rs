@@ -4,7 +4,7 @@ use dnskeys::Security;
 use keying::{ConnectionState, Group, Groups, Start, StateName};
 use sa::{Prefix, Spi};
 
-use crate::connection::{EAST_IN, WEST_IN, clear, connection, heard, net_of, view};
+use crate::connection::{EAST_IN, WEST_IN, clear, connection, heard, host, net_of, view};
 use crate::net::{Fate, Kind, Link, Net};
 use crate::node::{Host, TestKey, seconds};
 use crate::{EAST, WEST, ip, west_and_east};
@@ -227,5 +227,102 @@ fn a_connection_outlives_an_outage() {
         assert_eq!(established(&net, 0) - made, u64::from(loses));
         assert_eq!((view(&net, 0).state, view(&net, 0).pairs), (ConnectionState::Up, 1));
         assert_eq!(clear(&net), 0);
+    }
+}
+
+/// A connection's end calls beside a young pair, hears that the peer is there after all when the call
+/// cannot be taken back any more, and its call loses as calls that cross do: it is up nonetheless, and
+/// gets over the next outage as well.
+#[test]
+fn a_call_beside_a_pair_that_loses_leaves_the_connection_up() {
+    let mut lost = 0;
+    for seed in 0..8 {
+        let mut net = Net::new(seed, Link::default());
+        let (near, far) = (net_of(WEST_IN), net_of(EAST_IN));
+        let west = connection(&[EAST], 1, &near, &far, Start::Trap);
+        host(&mut net, &[WEST], WEST_IN, 0, west);
+        let east = connection(&[WEST], 0, &far, &near, Start::Trap);
+        host(&mut net, &[EAST], EAST_IN, 1, east);
+        let say = |net: &mut Net, at: usize, word: &str| {
+            let (from, to) = [(WEST_IN, EAST_IN), (EAST_IN, WEST_IN)][at];
+            let now = net.now;
+            net.hosts[at].send_from(now, ip(from), ip(to), word);
+            net.drain(at);
+            net.run(seconds(1));
+        };
+        say(&mut net, 1, "hello");
+        let outage = |net: &mut Net| {
+            // IKE_AUTH waits for the answer under the old IKE SA, and that for a call.
+            // Its first messages come through late, so that this comes to pass before the call ends.
+            let (mut called, mut answered) = (false, false);
+            let start = net.now;
+            net.filter(move |_, seen| {
+                let Kind::Ike { exchange, response, .. } = seen.kind else { return Fate::Lost };
+                called |= exchange == 35;
+                answered |= called && exchange == 37 && response;
+                let passes = match exchange {
+                    34 => seen.at > start + seconds(15),
+                    43 => seen.at > start + seconds(19),
+                    35 => answered,
+                    _ => called,
+                };
+                if passes { Fate::Link } else { Fate::Lost }
+            });
+            (0..23).for_each(|n| say(net, 0, &format!("word {n}")));
+            net.filter(|_, _| Fate::Link);
+        };
+        outage(&mut net);
+        net.run(seconds(60));
+        let peers = net.hosts[0].node.as_ref().unwrap().keying.peers(net.now);
+        lost += usize::from(!peers[0].initiator);
+        let up = |net: &Net| [0, 1].map(|host| (view(net, host).state, view(net, host).pairs));
+        assert_eq!(up(&net), [(ConnectionState::Up, 1); 2], "seed {seed}");
+        // Nobody there knows anything any more.
+        let (seed_2, now) = (net.seed(), net.now);
+        let east = connection(&[WEST], 0, &far, &near, Start::Accept);
+        net.hosts[1].start(1, Groups::new(), seed_2, now, |config| config.connections.push(east));
+        net.drain(1);
+        (0..20).for_each(|n| say(&mut net, 0, &format!("more {n}")));
+        assert!(heard(&net, 1, "more 19"), "seed {seed}");
+    }
+    assert!((1..8).contains(&lost), "either wins now and then: {lost}");
+}
+
+/// Attack A46.
+/// Both ends of a connection call beside what they have, and their calls cross. What has lost is for the
+/// end that made it to delete; that its Delete is lost leaves nothing behind.
+#[test]
+fn what_has_lost_goes_without_a_delete() {
+    for seed in 0..6 {
+        let link = Link { delay_us: 1_000..=60_000, ..Link::default() };
+        let mut net = Net::new(seed, link);
+        let (near, far) = (net_of(WEST_IN), net_of(EAST_IN));
+        let west = connection(&[EAST], 1, &near, &far, Start::Now);
+        host(&mut net, &[WEST], WEST_IN, 0, west);
+        let east = connection(&[WEST], 0, &far, &near, Start::Now);
+        host(&mut net, &[EAST], EAST_IN, 1, east);
+        let say = |net: &mut Net, n: u64| {
+            for (at, from, to) in [(0, WEST_IN, EAST_IN), (1, EAST_IN, WEST_IN)] {
+                let now = net.now;
+                net.hosts[at].send_from(now, ip(from), ip(to), &format!("word {n}"));
+                net.drain(at);
+            }
+            net.run(seconds(1));
+        };
+        (0..40).for_each(|n| say(&mut net, n));
+        net.filter(|_, _| Fate::Lost);
+        (40..53 + seed % 3).for_each(|n| say(&mut net, n));
+        net.filter(|_, seen| match seen.kind {
+            Kind::Ike { exchange: 37, .. } => Fate::Lost,
+            Kind::Ike { .. } | Kind::Esp | Kind::Clear => Fate::Link,
+        });
+        (100..120).for_each(|n| say(&mut net, n));
+        net.filter(|_, _| Fate::Link);
+        (200..260).for_each(|n| say(&mut net, n));
+        for host in [0, 1] {
+            let seen = view(&net, host);
+            assert_eq!((seen.state, seen.pairs), (ConnectionState::Up, 1), "{seed}, {host}");
+            assert!(heard(&net, host, "word 259"), "{seed}, {host}");
+        }
     }
 }

@@ -170,6 +170,7 @@ pub(crate) struct Joint {
     pub(crate) remote: Vec<TrafficSelector>,
     pub(crate) envelope: Envelope,
     mode: Mode,
+    since: Instant,
     /// Whether we asked for it.
     pub(crate) ours: bool,
     /// The pair that it replaces.
@@ -275,6 +276,13 @@ impl Configured {
     pub(crate) fn in_use(&self) -> impl Iterator<Item = (SaId, &Joint)> {
         let all = self.current.iter().chain(&self.beside);
         all.filter_map(|sa| Some((*sa, self.pairs.get(sa)?)))
+    }
+
+    /// The pairs that nothing is sent on, and nothing will be.
+    fn idle(&self) -> impl Iterator<Item = (SaId, &Joint)> {
+        let wanted =
+            |sa: &SaId| [self.current, self.next].contains(&Some(*sa)) || self.beside.contains(sa);
+        self.pairs.iter().filter(move |(sa, _)| !wanted(sa)).map(|(sa, pair)| (*sa, pair))
     }
 
     /// The pair that carries all between two prefixes.
@@ -663,6 +671,7 @@ impl Keying {
             remote: child.remote.clone(),
             envelope: child.envelope,
             mode: child.mode,
+            since: now,
             ours,
             rekeys,
             proven: ours,
@@ -707,6 +716,10 @@ impl Keying {
         if ours && rekeys.is_none() {
             self.wish_answered(now, index, Some(id));
         }
+        // A call beside what carries has come to this, and may have lost against the peer's own.
+        if self.configured_calls.values().all(|call| call.0 != index) {
+            self.stays_up(now, index);
+        }
     }
 
     /// Sends on the pairs whose answers have left.
@@ -743,7 +756,9 @@ impl Keying {
         (configured.asked, configured.silent) = (false, false);
         let has_siblings = configured.has_siblings;
         let doomed = configured.pairs.values().any(|pair| pair.doomed);
-        self.set_connection_deadline(index, doomed.then_some(now + GRACE));
+        let idle = configured.idle().next().is_some();
+        let patience = doomed.then_some(GRACE).or_else(|| idle.then_some(CROSSING));
+        self.set_connection_deadline(index, patience.map(|patience| now + patience));
         self.enter_connection(now, index, ConnectionState::Up);
         if has_siblings {
             self.pulse_at.get_or_insert(now + crate::links::PULSE);
@@ -911,13 +926,17 @@ impl Keying {
             self.set_connection_deadline(index, Some(now + GRACE));
             return self.ike.probe(now, ike);
         }
-        let doomed: Vec<(SaId, IkeId)> = configured
-            .pairs
-            .iter()
-            .filter(|(sa, pair)| pair.doomed && Some(**sa) != current)
-            .map(|(sa, pair)| (*sa, pair.ike))
-            .collect();
-        for (sa, ike) in doomed {
+        // Whoever made what has lost deletes it, unless that has not come through.
+        let over =
+            |pair: &Joint| pair.doomed || now.saturating_duration_since(pair.since) >= CROSSING;
+        let idle = configured.idle();
+        let (over, young): (Vec<_>, Vec<_>) = idle.partition(|(_, pair)| over(pair));
+        let young = young.iter().map(|(_, pair)| pair.since + CROSSING).min();
+        let over: Vec<(SaId, IkeId)> = over.into_iter().map(|(sa, pair)| (sa, pair.ike)).collect();
+        if configured.current.is_some() {
+            self.set_connection_deadline(index, young);
+        }
+        for (sa, ike) in over {
             let alone = self.peers.get(&ike).is_none_or(|p| p.pairs.iter().all(|p| *p == sa));
             if alone { self.close_ike(now, ike) } else { self.ike.close_child(now, sa) }
         }

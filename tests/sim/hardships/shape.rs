@@ -159,7 +159,9 @@ impl Shape {
                 let lent = |addr: &IpAddr| BORROWERS.map(ip).contains(addr);
                 let here = |src: &IpAddr| *src == ip(HOSTS[host]) || (host == HQ && lent(src));
                 let far = |dst: &IpAddr| {
-                    *dst != ip(HOSTS[PLAIN]) && *dst != ip(HOSTS[host]) && (host != HQ || !lent(dst))
+                    *dst != ip(HOSTS[PLAIN])
+                        && *dst != ip(HOSTS[host])
+                        && (host != HQ || !lent(dst))
                 };
                 flows.filter(|(src, dst)| here(src) && far(dst)).collect()
             }
@@ -175,11 +177,9 @@ impl Shape {
             }
             Self::Nats => [ip(HOSTS[4])].into_iter().chain(self.outer(STRICT)).collect(),
             Self::Extruded => self.outer(STRICT).into_iter().chain(self.outer(HOME)).collect(),
-            Self::Hosts | Self::Sites | Self::Uplinks => self
-                .outer(STRICT)
-                .into_iter()
-                .chain(self.sources(STRICT))
-                .collect(),
+            Self::Hosts | Self::Sites | Self::Uplinks => {
+                self.outer(STRICT).into_iter().chain(self.sources(STRICT)).collect()
+            }
         }
     }
 
@@ -215,9 +215,7 @@ impl Shape {
 
     pub(super) fn served(self, host: usize) -> Vec<Prefix> {
         match self {
-            Self::Sites if host < 2 => {
-                self.sources(host).into_iter().map(Prefix::host).collect()
-            }
+            Self::Sites if host < 2 => self.sources(host).into_iter().map(Prefix::host).collect(),
             Self::Extruded if host == HQ => vec![LENT.parse().unwrap()],
             _ => Vec::new(),
         }
