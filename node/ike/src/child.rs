@@ -1,6 +1,6 @@
 //! A pair of ESP SAs as its IKE SA sees it (RFC 7296 §2.8, §2.17).
 
-use std::collections::btree_map::Entry;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use sa::{Envelope, EspKey, Mode, SaId, Spi, TrafficSelector};
@@ -54,7 +54,7 @@ pub(crate) struct NewChild {
 /// Enters a child and announces it.
 pub(crate) fn child_up(established: &mut Established, turn: &mut Turn<'_>, new: NewChild) -> SaId {
     let id = turn.shared.fresh_sa_id(turn.link.id);
-    turn.shared.outward.entry(new.spi_out.get()).or_insert(id);
+    turn.shared.name_child(new.spi_out, turn.link.counted, id);
     let life = turn.shared.config.child_life;
     // Who asked for it replaces it first; the other only if that fails.
     let rekey_in = if new.initiator { turn.shared.shortened(life) } else { life };
@@ -102,14 +102,18 @@ pub(crate) fn child_down(
 ) -> Option<Box<ChildSa>> {
     let child = established.children.remove(&id)?;
     turn.shared.children.remove(&id);
-    if let Entry::Occupied(named) = turn.shared.outward.entry(child.spi_out.get())
-        && *named.get() == id
-    {
-        named.remove();
-    }
+    turn.shared.unname_child(child.spi_out, turn.link.counted, id);
     turn.drop_esp_spi(child.spi_in);
     turn.shared.event(Event::ChildDown { sa: id, why });
     Some(child)
+}
+
+/// The peer is at another address: what it says of its SPIs comes from there.
+pub(crate) fn follow_peer(established: &Established, turn: &mut Turn<'_>, before: IpAddr) {
+    for (id, child) in established.children.iter().filter(|_| before != turn.link.counted) {
+        turn.shared.unname_child(child.spi_out, before, *id);
+        turn.shared.name_child(child.spi_out, turn.link.counted, *id);
+    }
 }
 
 /// When a life that should have been renewed ends for good: a fifth later.

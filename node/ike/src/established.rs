@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use sa::{Mode, SaId, TrafficSelector};
 
 use crate::api::{ChildRequest, End, Event, Timer};
-use crate::child::{ChildSa, Standing, child_down, hard_life};
+use crate::child::{ChildSa, Standing, child_down, follow_peer, hard_life};
 use crate::crypto::Group;
 use crate::exchange::crash_detection;
 use crate::exchange::ike_followup_ke::{self, Owed, Owing};
@@ -410,8 +410,15 @@ impl Established {
 
     /// The peer is where `turn.reply` says.
     pub(crate) fn moved(&mut self, turn: &mut Turn<'_>) {
-        turn.move_to_reply();
+        self.move_to_reply(turn);
         self.tell_moved(turn);
+    }
+
+    /// The same, and nothing is said of the children's packets yet.
+    pub(crate) fn move_to_reply(&mut self, turn: &mut Turn<'_>) {
+        let before = turn.link.counted;
+        turn.move_to_reply();
+        follow_peer(self, turn, before);
     }
 
     /// Says where the children's packets go from now on.

@@ -498,6 +498,12 @@ impl Ike {
         (self.shared.rng.get_seed(), self.shared.rng.get_word_pos())
     }
 
+    /// Whether no SPI of a peer's is known.
+    #[cfg(test)]
+    pub(crate) fn names_nobody(&self) -> bool {
+        self.shared.names_nobody()
+    }
+
     /// How many IKE and ESP SPIs of ours are taken.
     pub(crate) fn reserved(&self) -> (usize, usize) {
         (self.shared.spis.len(), self.shared.esp_spis.len())

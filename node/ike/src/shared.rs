@@ -79,8 +79,9 @@ pub(crate) struct Shared {
     pub(crate) spis: BTreeMap<u64, IkeId>,
     /// Children, by the IKE SA above them.
     pub(crate) children: BTreeMap<SaId, IkeId>,
-    /// The same children by the SPIs that their peers have chosen; of two that are the same, one.
-    pub(crate) outward: BTreeMap<u32, SaId>,
+    /// The same children by the SPIs that their peers have chosen, and the addresses where these are:
+    /// others elsewhere may have chosen the same.
+    outward: BTreeSet<(u32, IpAddr, SaId)>,
     /// IKE SAs of whatever state, by the peer's address.
     remotes: BTreeMap<IpAddr, usize>,
     /// The same by the prefix that the address is in.
@@ -153,7 +154,7 @@ impl Shared {
             half_open: HalfOpen::default(),
             spis: BTreeMap::new(),
             children: BTreeMap::new(),
-            outward: BTreeMap::new(),
+            outward: BTreeSet::new(),
             remotes: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             esp_spis: BTreeSet::new(),
@@ -290,6 +291,29 @@ impl Shared {
         self.repeat(now).patient(self.config.patience)
     }
 
+    /// The peer at this address receives on this SPI for a child.
+    pub(crate) fn name_child(&mut self, spi: Spi, remote: IpAddr, sa: SaId) {
+        self.outward.insert((spi.get(), remote, sa));
+    }
+
+    /// And no longer, or not there.
+    pub(crate) fn unname_child(&mut self, spi: Spi, remote: IpAddr, sa: SaId) {
+        self.outward.remove(&(spi.get(), remote, sa));
+    }
+
+    /// The IKE SAs with peers at this address that receive on this SPI: one, but for a NAT before several,
+    /// or somebody who plays.
+    pub(crate) fn named(&self, spi: u32, remote: IpAddr) -> BTreeSet<IkeId> {
+        let all = (spi, remote, SaId(0))..=(spi, remote, SaId(u64::MAX));
+        let children = self.outward.range(all).take(MAX_NAMED);
+        children.filter_map(|(_, _, sa)| self.children.get(sa).copied()).collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn names_nobody(&self) -> bool {
+        self.outward.is_empty()
+    }
+
     pub(crate) fn add_remote(&mut self, remote: IpAddr) {
         *self.remotes.entry(remote).or_default() += 1;
         *self.neighbours.entry(prefix(remote)).or_default() += 1;
@@ -340,6 +364,9 @@ fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
 const MAX_PER_PREFIX: usize = crate::node::MAX_PEERINGS / 4;
 /// In opportunism every stranger can authenticate. A NAT may have many honest ones behind it.
 const MAX_PER_ADDRESS: usize = 256;
+/// Children that one hint may be about. SPIs are random, so of an honest two behind one address it is
+/// about one.
+const MAX_NAMED: usize = 4;
 /// Who comes back with a thousand tickets has the packets of a thousand peers to care for first; the
 /// key exchanges follow when that is done, and not at the same moment.
 const RESUMED_LEAST: Duration = Duration::from_secs(5);

@@ -14,6 +14,7 @@ use sa::Mode;
 use subtle::ConstantTimeEq as _;
 
 use crate::api::{Encapsulation, End, Mobike};
+use crate::child::follow_peer;
 use crate::established::{Established, Which};
 use crate::exchange::{Ask, Pending};
 use crate::failure::Failure;
@@ -188,7 +189,9 @@ pub(crate) fn relocate(established: &mut Established, turn: &mut Turn<'_>, local
         path.float();
     }
     turn.link.path = path;
+    let before = turn.link.counted;
     turn.recount();
+    follow_peer(established, turn, before);
     if turn.link.esp.is_none() {
         // What we send from an address that is not ours goes nowhere: there is nothing to wait for.
         established.tell_moved(turn);
@@ -387,7 +390,7 @@ fn follow(
     }
     let before = turn.link.envelope();
     let known = turn.link.esp.unwrap_or(turn.link.path);
-    turn.move_to_reply();
+    established.move_to_reply(turn);
     note_nat(established, turn, which, payloads);
     turn.link.esp = None;
     if known.remote.ip() == remote {
@@ -417,7 +420,7 @@ fn leave(established: &mut Established, turn: &mut Turn<'_>) {
         return;
     }
     turn.link.esp.get_or_insert(old);
-    turn.move_to_reply();
+    established.move_to_reply(turn);
     turn.link.ask_first(turn.now, Ask::UpdateAddresses);
 }
 

@@ -311,14 +311,11 @@ impl Ike {
         let spi = payloads.notify(NotifyType::INVALID_SPI).map(|n| n.data.as_slice());
         let Some(spi) = spi.and_then(|spi| <[u8; 4]>::try_from(spi).ok()) else { return };
         let (spi, remote) = (u32::from_be_bytes(spi), datagram.remote.ip());
-        let named = self.shared.outward.get(&spi).and_then(|sa| self.shared.children.get(sa));
-        let found = named.copied().filter(|ike| {
-            let peering = self.peerings.get(ike);
-            peering.is_some_and(|peering| peering.link.path.remote.ip() == remote)
-        });
-        if let Some(ike) = found
-            && self.shared.hints_heeded.allow(now, remote, HEEDED)
-        {
+        let found = self.shared.named(spi, remote);
+        if found.is_empty() || !self.shared.hints_heeded.allow(now, remote, HEEDED) {
+            return;
+        }
+        for ike in found {
             // What it is asked already it is asked again, and need not wait for its turn.
             self.with(now, ike, None, |mut state, turn| {
                 if let State::Established(established) = &mut state {

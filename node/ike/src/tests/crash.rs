@@ -261,6 +261,71 @@ fn an_unknown_esp_packet_makes_its_sender_ask() {
     assert_eq!(net.nodes[0].ended(), [End::PeerLost]);
 }
 
+/// Two peers have chosen the same SPI, because they draw the same numbers here. Each is asked when it says
+/// that it has lost that, and the other is not.
+#[test]
+fn of_two_peers_with_the_same_spi_each_is_found() {
+    for lost in [1, 2] {
+        let mut net = Net::pair();
+        let now = net.now;
+        start(&mut net, 0, Some(SECRETS[0]));
+        start(&mut net, 1, Some(SECRETS[1]));
+        let third = |seed: u8| {
+            let config = Config { token_secret: Some([33; 32].into()), ..config(2) };
+            Node { ike: Ike::new(config, [seed; 32], now), ..Node::new(2, self::config(2), now) }
+        };
+        // As the second has it.
+        net.nodes.push(third(2));
+        let grant = Grant {
+            key: public(key_pair(0)).into(),
+            remote: vec![inner(0)],
+            local: vec![inner(2)],
+            transport: false,
+            assigned: Assigned::Nothing,
+        };
+        let known =
+            PeerVerdict::Known { identity: Identity::Address(addr(2)), grants: vec![grant] };
+        net.nodes[2].verdicts.insert(Identity::Address(addr(0)), known);
+        let calls = [1, 2].map(|peer| net.initiate(0, peer));
+        net.settle();
+        let spis: Vec<Spi> = net.nodes[0].children.values().map(|child| child.spi_out).collect();
+        assert!(spis.len() == 2 && spis[0] == spis[1], "{spis:?}");
+        match lost {
+            1 => start(&mut net, 1, Some(SECRETS[1])),
+            _ => net.nodes[2] = third(9),
+        }
+        net.nodes[lost].ike.handle_unknown_spi(now, spis[0], addr(lost), addr(0));
+        net.settle();
+        assert_eq!(net.nodes[0].ended(), [End::PeerLost], "{lost}");
+        let left = &net.nodes[0].children.values().next().unwrap().ike;
+        assert_eq!((net.now, *left), (now, calls[2 - lost]), "{lost}");
+    }
+}
+
+/// Where a peer has gone it is found, and where it was it is not.
+#[test]
+fn a_hint_comes_from_where_the_peer_is() {
+    let (mut net, a, b) = with_tokens();
+    let (spi, elsewhere) = (net.nodes[0].child().spi_out, IpAddr::from([198, 51, 100, 7]));
+    let now = net.now;
+    net.nodes[0].ike.allow_moves(a, true);
+    net.nodes[1].ike.allow_moves(b, true);
+    net.nodes[1].addr = elsewhere;
+    net.nodes[1].ike.set_addresses(now, vec![elsewhere]);
+    net.nodes[1].ike.relocate(now, b, elsewhere);
+    net.settle();
+    assert_eq!(net.nodes[0].child().spi_out, spi);
+    start(&mut net, 1, Some(SECRETS[1]));
+    net.nodes[1].addr = elsewhere;
+    for (from, ends) in [(addr(1), 0), (elsewhere, 1)] {
+        let (from, to) = (SocketAddr::new(from, 500), SocketAddr::new(addr(0), 500));
+        net.deliver(&Packet { from, to, octets: hint(spi) });
+        net.settle();
+        assert_eq!(net.nodes[0].ended(), vec![End::PeerLost; ends], "{from}");
+    }
+    assert!(net.nodes[0].ike.names_nobody());
+}
+
 /// RFC 7296 §1.5: who knows of no IKE SA may call itself nobody, in this message and in no other.
 #[test]
 fn a_hint_from_nobody_is_heeded() {
