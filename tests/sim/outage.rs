@@ -1,7 +1,7 @@
 //! The way to a peer is lost for a while, or the peer is: nobody can tell which.
 
-use dnskeys::Security;
-use keying::{ConnectionState, Group, Groups, Start, StateName};
+use dnskeys::{Failure, Security};
+use keying::{ConnectionState, Group, Groups, RemoteKeys, Start, StateName};
 use sa::{Prefix, Spi};
 
 use crate::connection::{EAST_IN, WEST_IN, clear, connection, heard, host, net_of, view};
@@ -324,5 +324,46 @@ fn what_has_lost_goes_without_a_delete() {
             assert_eq!((seen.state, seen.pairs), (ConnectionState::Up, 1), "{seed}, {host}");
             assert!(heard(&net, host, "word 259"), "{seed}, {host}");
         }
+    }
+}
+
+/// A connection's peer comes back with nothing while DNS does not say by which key it is known now. What
+/// carried nothing can be done about until then; the connection counts as up, and the peer is called with
+/// the next repetition of what it leaves unanswered, not when that is given up.
+#[test]
+fn a_connection_is_called_for_again_when_dns_says_its_keys() {
+    for silent in [1, 15, 40] {
+        let mut net = Net::new(21, Link::default());
+        let (near, far) = (net_of(WEST_IN), net_of(EAST_IN));
+        let mut west = connection(&[EAST], 1, &near, &far, Start::Trap);
+        west.remote_keys = RemoteKeys::Dns;
+        let east = || connection(&[WEST], 0, &far, &near, Start::Accept);
+        let publish = |net: &mut Net| {
+            let key = Some(TestKey::nth(1).dns());
+            net.dns.publish(ip(EAST), ip(EAST), key, Security::Secure);
+        };
+        publish(&mut net);
+        host(&mut net, &[WEST], WEST_IN, 0, west);
+        host(&mut net, &[EAST], EAST_IN, 1, east());
+        let say = |net: &mut Net, n: u64| {
+            let now = net.now;
+            net.hosts[0].send_from(now, ip(WEST_IN), ip(EAST_IN), &format!("word {n}"));
+            net.drain(0);
+            net.run(seconds(1));
+        };
+        (0..5).for_each(|n| say(&mut net, n));
+        assert!(heard(&net, 1, "word 4"));
+        let (seed, now) = (net.seed(), net.now);
+        net.hosts[1].start(1, Groups::new(), seed, now, |config| config.connections.push(east()));
+        net.drain(1);
+        net.dns.failed(ip(EAST), Failure::Timeout);
+        // Five seconds until it is asked for, and 7.5 until it counts as silent.
+        (5..19 + silent).for_each(|n| say(&mut net, n));
+        let calls = |net: &Net| net.hosts[0].node.as_ref().unwrap().keying.counters().calls;
+        assert_eq!((view(&net, 0).state, calls(&net)), (ConnectionState::Up, 1), "{silent}");
+        publish(&mut net);
+        (100..118).for_each(|n| say(&mut net, n));
+        assert!(heard(&net, 1, "word 117"), "{silent}");
+        assert_eq!(calls(&net), 2, "{silent}");
     }
 }
