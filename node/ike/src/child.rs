@@ -110,9 +110,9 @@ pub(crate) fn child_down(
 
 /// The peer is at another address: what it says of its SPIs comes from there.
 pub(crate) fn follow_peer(established: &Established, turn: &mut Turn<'_>, before: IpAddr) {
-    for (id, child) in established.children.iter().filter(|_| before != turn.link.counted) {
-        turn.shared.unname_child(child.spi_out, before, *id);
-        turn.shared.name_child(child.spi_out, turn.link.counted, *id);
+    let now = turn.link.counted;
+    for (id, child) in established.children.iter().filter(|_| before != now) {
+        turn.shared.move_child(child.spi_out, (before, now), *id);
     }
 }
 

@@ -79,9 +79,10 @@ pub(crate) struct Shared {
     pub(crate) spis: BTreeMap<u64, IkeId>,
     /// Children, by the IKE SA above them.
     pub(crate) children: BTreeMap<SaId, IkeId>,
-    /// The same children by the SPIs that their peers have chosen, and the addresses where these are:
-    /// others elsewhere may have chosen the same.
-    outward: BTreeSet<(u32, IpAddr, SaId)>,
+    /// The same children by the SPIs that their peers have chosen; of several that are the same, one.
+    outward: BTreeMap<u32, SaId>,
+    /// The others of those, by where their peers are as well.
+    namesakes: BTreeSet<(u32, IpAddr, SaId)>,
     /// IKE SAs of whatever state, by the peer's address.
     remotes: BTreeMap<IpAddr, usize>,
     /// The same by the prefix that the address is in.
@@ -154,7 +155,8 @@ impl Shared {
             half_open: HalfOpen::default(),
             spis: BTreeMap::new(),
             children: BTreeMap::new(),
-            outward: BTreeSet::new(),
+            outward: BTreeMap::new(),
+            namesakes: BTreeSet::new(),
             remotes: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             esp_spis: BTreeSet::new(),
@@ -293,25 +295,39 @@ impl Shared {
 
     /// The peer at this address receives on this SPI for a child.
     pub(crate) fn name_child(&mut self, spi: Spi, remote: IpAddr, sa: SaId) {
-        self.outward.insert((spi.get(), remote, sa));
+        if *self.outward.entry(spi.get()).or_insert(sa) != sa {
+            self.namesakes.insert((spi.get(), remote, sa));
+        }
     }
 
-    /// And no longer, or not there.
+    /// And no longer.
     pub(crate) fn unname_child(&mut self, spi: Spi, remote: IpAddr, sa: SaId) {
-        self.outward.remove(&(spi.get(), remote, sa));
+        if self.outward.get(&spi.get()) == Some(&sa) {
+            self.outward.remove(&spi.get());
+        } else {
+            self.namesakes.remove(&(spi.get(), remote, sa));
+        }
     }
 
-    /// The IKE SAs with peers at this address that receive on this SPI: one, but for a NAT before several,
-    /// or somebody who plays.
+    /// And from another address.
+    pub(crate) fn move_child(&mut self, spi: Spi, (from, to): (IpAddr, IpAddr), sa: SaId) {
+        if self.namesakes.remove(&(spi.get(), from, sa)) {
+            self.namesakes.insert((spi.get(), to, sa));
+        }
+    }
+
+    /// The IKE SAs whose peers may receive on this SPI at this address. It is one, but for a NAT before
+    /// several, or somebody who plays.
     pub(crate) fn named(&self, spi: u32, remote: IpAddr) -> BTreeSet<IkeId> {
-        let all = (spi, remote, SaId(0))..=(spi, remote, SaId(u64::MAX));
-        let children = self.outward.range(all).take(MAX_NAMED);
-        children.filter_map(|(_, _, sa)| self.children.get(sa).copied()).collect()
+        let there = (spi, remote, SaId(0))..=(spi, remote, SaId(u64::MAX));
+        let others = self.namesakes.range(there).map(|(_, _, sa)| sa);
+        let all = self.outward.get(&spi).into_iter().chain(others.take(MAX_NAMED));
+        all.filter_map(|sa| self.children.get(sa).copied()).collect()
     }
 
     #[cfg(test)]
     pub(crate) fn names_nobody(&self) -> bool {
-        self.outward.is_empty()
+        self.outward.is_empty() && self.namesakes.is_empty()
     }
 
     pub(crate) fn add_remote(&mut self, remote: IpAddr) {

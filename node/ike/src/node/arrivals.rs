@@ -311,7 +311,11 @@ impl Ike {
         let spi = payloads.notify(NotifyType::INVALID_SPI).map(|n| n.data.as_slice());
         let Some(spi) = spi.and_then(|spi| <[u8; 4]>::try_from(spi).ok()) else { return };
         let (spi, remote) = (u32::from_be_bytes(spi), datagram.remote.ip());
-        let found = self.shared.named(spi, remote);
+        let mut found = self.shared.named(spi, remote);
+        found.retain(|ike| {
+            let peering = self.peerings.get(ike);
+            peering.is_some_and(|peering| peering.link.path.remote.ip() == remote)
+        });
         if found.is_empty() || !self.shared.hints_heeded.allow(now, remote, HEEDED) {
             return;
         }

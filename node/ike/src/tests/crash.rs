@@ -265,7 +265,7 @@ fn an_unknown_esp_packet_makes_its_sender_ask() {
 /// that it has lost that, and the other is not.
 #[test]
 fn of_two_peers_with_the_same_spi_each_is_found() {
-    for lost in [1, 2] {
+    for (lost, moves) in [(1, false), (2, false), (1, true), (2, true)] {
         let mut net = Net::pair();
         let now = net.now;
         start(&mut net, 0, Some(SECRETS[0]));
@@ -290,40 +290,26 @@ fn of_two_peers_with_the_same_spi_each_is_found() {
         net.settle();
         let spis: Vec<Spi> = net.nodes[0].children.values().map(|child| child.spi_out).collect();
         assert!(spis.len() == 2 && spis[0] == spis[1], "{spis:?}");
+        let at = if moves { addr(10 + lost) } else { addr(lost) };
+        let under = net.nodes[lost].established()[0];
+        net.nodes[0].ike.allow_moves(calls[lost - 1], true);
+        net.nodes[lost].addr = at;
+        net.nodes[lost].ike.set_addresses(now, vec![at]);
+        net.nodes[lost].ike.relocate(now, under, at);
+        net.settle();
         match lost {
             1 => start(&mut net, 1, Some(SECRETS[1])),
             _ => net.nodes[2] = third(9),
         }
-        net.nodes[lost].ike.handle_unknown_spi(now, spis[0], addr(lost), addr(0));
+        net.nodes[lost].addr = at;
+        net.nodes[lost].ike.handle_unknown_spi(now, spis[0], at, addr(0));
         net.settle();
         assert_eq!(net.nodes[0].ended(), [End::PeerLost], "{lost}");
         let left = &net.nodes[0].children.values().next().unwrap().ike;
         assert_eq!((net.now, *left), (now, calls[2 - lost]), "{lost}");
+        net.nodes[0].ike.abandon(now, calls[2 - lost]);
+        assert!(net.nodes[0].ike.names_nobody(), "{lost}");
     }
-}
-
-/// Where a peer has gone it is found, and where it was it is not.
-#[test]
-fn a_hint_comes_from_where_the_peer_is() {
-    let (mut net, a, b) = with_tokens();
-    let (spi, elsewhere) = (net.nodes[0].child().spi_out, IpAddr::from([198, 51, 100, 7]));
-    let now = net.now;
-    net.nodes[0].ike.allow_moves(a, true);
-    net.nodes[1].ike.allow_moves(b, true);
-    net.nodes[1].addr = elsewhere;
-    net.nodes[1].ike.set_addresses(now, vec![elsewhere]);
-    net.nodes[1].ike.relocate(now, b, elsewhere);
-    net.settle();
-    assert_eq!(net.nodes[0].child().spi_out, spi);
-    start(&mut net, 1, Some(SECRETS[1]));
-    net.nodes[1].addr = elsewhere;
-    for (from, ends) in [(addr(1), 0), (elsewhere, 1)] {
-        let (from, to) = (SocketAddr::new(from, 500), SocketAddr::new(addr(0), 500));
-        net.deliver(&Packet { from, to, octets: hint(spi) });
-        net.settle();
-        assert_eq!(net.nodes[0].ended(), vec![End::PeerLost; ends], "{from}");
-    }
-    assert!(net.nodes[0].ike.names_nobody());
 }
 
 /// RFC 7296 §1.5: who knows of no IKE SA may call itself nobody, in this message and in no other.
