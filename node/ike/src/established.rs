@@ -5,7 +5,7 @@
 //! only wait to be deleted. All of them answer.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,8 @@ pub(crate) struct Beyond {
     /// Under which SA it came, and its message ID.
     pub(crate) own_spi: u64,
     pub(crate) message_id: u32,
+    /// Where its answer goes.
+    pub(crate) reply: (SocketAddr, SocketAddr),
     pub(crate) payloads: Payloads,
 }
 
@@ -628,9 +630,12 @@ impl Established {
         // If that was wished for again while it took its time, it is done.
         turn.link.asks.retain(|q| q.ask != Ask::RekeyIke);
         let mut old = std::mem::replace(&mut self.current, successor);
-        // What was asked under it goes with it, answer and all; it is still wanted.
-        if let Some(ask) = old.pending().and_then(Pending::ask_of_successor) {
-            old.abandon();
+        // What was asked under it is still wanted. The question itself stays, because the peer takes
+        // none that we may have to ask there after it before this one (RFC 7296 §2.3).
+        if let Some(pending) = old.pending_mut()
+            && let Some(ask) = pending.ask_of_successor()
+        {
+            *pending = Pending::TellOld;
             turn.link.ask_first(turn.now, ask);
         } else if self.is_unanswered() && !self.closing {
             // What nobody answered is moot by now; that somebody answers is still to be shown.

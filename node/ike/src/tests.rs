@@ -247,6 +247,12 @@ impl Node {
             Event::ChildDown { sa, .. } => {
                 assert!(self.children.remove(sa).is_some(), "down twice");
             }
+            Event::Moved { children, envelope, .. } => {
+                for child in children {
+                    self.children.get_mut(child).expect("moved before it is up").envelope =
+                        *envelope;
+                }
+            }
             Event::Ended { ike, .. } => {
                 assert!(self.children.values().all(|c| c.ike != *ike), "children first");
             }

@@ -54,9 +54,10 @@ pub(crate) fn is_beyond(established: &Established, payloads: &Payloads) -> bool 
         && !share_family(&narrow(local, ours), &narrow(remote, theirs))
 }
 
-/// Asks the owner, once; the peer repeats its request meanwhile.
+/// Asks the owner, once; the peer repeats its request meanwhile, perhaps from elsewhere.
 pub(crate) fn ask(established: &mut Established, turn: &mut Turn<'_>, payloads: Payloads) {
-    if established.beyond.is_some() {
+    if let Some(beyond) = &mut established.beyond {
+        beyond.reply = turn.reply;
         return;
     }
     turn.shared.outputs.push_back(Output::NeedChild(NeedChild {
@@ -65,7 +66,8 @@ pub(crate) fn ask(established: &mut Established, turn: &mut Turn<'_>, payloads: 
         local_selectors: payloads.ts_responder.clone().unwrap_or_default(),
     }));
     let (own_spi, message_id) = (established.current.own_spi(), established.current.awaited());
-    established.beyond = Some(Box::new(Beyond { own_spi, message_id, payloads }));
+    let reply = turn.reply;
+    established.beyond = Some(Box::new(Beyond { own_spi, message_id, reply, payloads }));
 }
 
 /// The owner has said whether the peer may have what it asks for. If the request was answered
@@ -76,13 +78,15 @@ pub(crate) fn told(
     allowed: bool,
 ) -> ControlFlow<End> {
     let Some(beyond) = established.beyond.take() else { return ControlFlow::Continue(()) };
-    let Beyond { own_spi, message_id, payloads } = *beyond;
+    let Beyond { own_spi, message_id, reply, payloads } = *beyond;
     let Some(which) = established
         .find(own_spi)
         .filter(|which| established.sa_mut(*which).awaited() == message_id)
     else {
         return ControlFlow::Continue(());
     };
+    // RFC 7296 §2.11.
+    turn.reply = reply;
     // For this child only; its replacements ask for what it has.
     let before = established.authority.clone();
     if allowed {

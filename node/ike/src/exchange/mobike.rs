@@ -134,22 +134,24 @@ pub(crate) fn liveness(established: &Established, turn: &Turn<'_>) -> Vec<Payloa
 
 /// The answer to a liveness check of ours.
 pub(crate) fn alive(established: &mut Established, turn: &mut Turn<'_>, payloads: &Payloads) {
-    if note_how_seen(established, payloads, turn.link.path.nat.ours) {
+    if note_how_seen(established, turn, payloads) {
         turn.link.ask_first(turn.now, Ask::UpdateAddresses);
     }
 }
 
 /// Notes how the peer sees us; whether that has changed, or may have since anybody looked.
-fn note_how_seen(established: &mut Established, payloads: &Payloads, behind_nat: bool) -> bool {
+fn note_how_seen(established: &mut Established, turn: &Turn<'_>, payloads: &Payloads) -> bool {
     let Some(notify) = payloads.notify(NotifyType::NAT_DETECTION_DESTINATION_IP) else {
         return false;
     };
-    let seen = (established.current.own_spi(), notify.data.clone());
+    let (sa, path) = (&established.current, turn.link.path);
+    let seen = (sa.own_spi(), notify.data.clone());
+    let own = detection_hash(sa.spi_i, sa.spi_r, path.local);
     let before = established.mobility.seen_as.replace(seen.clone());
     let changed = match before {
         Some((spi, hash)) if spi == seen.0 => hash != seen.1,
-        // Under a new SPI nothing can be compared.
-        Some(_) | None => behind_nat,
+        // Under a new SPI nothing can be compared but with what we are ourselves.
+        Some(_) | None => path.nat.ours || seen.1 != own,
     };
     established.mobility.agreed && changed
 }
@@ -253,7 +255,7 @@ pub(crate) fn updated(
         established.close(turn, End::Misbehaved("COOKIE2"));
         return ControlFlow::Continue(());
     }
-    note_how_seen(established, payloads, false);
+    note_how_seen(established, turn, payloads);
     let before = turn.link.envelope();
     turn.link.esp = None;
     note_nat(established, turn, Which::Current, payloads);

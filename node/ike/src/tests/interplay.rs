@@ -404,3 +404,368 @@ fn repeated_fragments_of_a_long_message_are_no_longer_message() {
     assert_eq!(whole.len(), 1);
     assert_eq!(whole[0].1.len(), 9900);
 }
+
+/// xorshift64.
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn below(&mut self, sides: u64) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from((self.0 >> 11) % sides).unwrap()
+    }
+
+    fn one_in(&mut self, sides: u64) -> bool {
+        self.below(sides) == 0
+    }
+}
+
+/// Two nodes that may both move, with what lies between them.
+struct World {
+    net: Net,
+    ikes: [IkeId; 2],
+    dice: Dice,
+    /// Which of them moves, if one does: where both do, neither finds the other.
+    mover: Option<usize>,
+    /// A NAT before the first, and how often it has chosen other ports.
+    nat: Option<u16>,
+    mobike: bool,
+}
+
+/// The address of the NAT, if there is one.
+const NAT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9));
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let (hybrid, mobike, natted) = (dice.one_in(2), dice.one_in(2), dice.one_in(3));
+        let mut net = Net::with(|config| {
+            config.post_quantum = hybrid;
+            config.mobike = if mobike { Mobike::Announce } else { Mobike::Off };
+            config.patience = Duration::from_secs(400);
+            config.child_life = Duration::from_secs(900);
+            config.ike_life = Duration::from_secs(1500);
+        });
+        for (which, node) in net.nodes.iter_mut().enumerate() {
+            node.ike.set_addresses(net.now, vec![addr(which)]);
+        }
+        let a = net.initiate(0, 1);
+        let mover = (mobike && !natted).then(|| dice.below(2));
+        let nat = natted.then_some(0);
+        let mut world = Self { net, ikes: [a, a], dice, mover, nat, mobike };
+        for _ in 0..20 {
+            world.net.collect();
+            for packet in std::mem::take(&mut world.net.wire) {
+                world.deliver(packet);
+            }
+        }
+        world.ikes[1] = world.net.nodes[1].established()[0];
+        for (node, ike) in world.net.nodes.iter_mut().zip(world.ikes) {
+            node.prompt = false;
+            node.ike.allow_moves(ike, true);
+        }
+        world
+    }
+
+    fn wish(&mut self) {
+        let (which, now) = (self.dice.below(2), self.net.now);
+        let (ike, what) = (self.ikes[which], self.dice.below(12));
+        let far = 2 + self.dice.below(4);
+        let place = self.dice.below(4);
+        let node = &mut self.net.nodes[which];
+        let some = node.children.keys().copied().nth(place);
+        match (what, some) {
+            (0..=2, Some(child)) => node.ike.rekey_child(now, child),
+            (3 | 4, Some(child)) if node.children.len() > 2 => node.ike.close_child(now, child),
+            (5 | 6, _) => node.ike.rekey_ike(now, ike),
+            (7, _) => node.ike.create_child(now, ike, Net::call(which, 1 - which).child),
+            (8 | 9, _) => {
+                let request = match self.dice.one_in(2) {
+                    true => child_between(far, 1 - which),
+                    false => child_between(which, far),
+                };
+                node.ike.create_child(now, ike, request);
+            }
+            (10, _) => node.ike.probe(now, ike),
+            (11, _) => match &mut self.nat {
+                Some(times) => *times += 1,
+                None => self.relocate(),
+            },
+            _ => {}
+        }
+    }
+
+    /// One of them goes elsewhere.
+    fn relocate(&mut self) {
+        let (now, Some(which)) = (self.net.now, self.mover) else { return };
+        let new = addr(which + 10 * (1 + self.dice.below(2)));
+        let node = &mut self.net.nodes[which];
+        node.addr = new;
+        node.ike.set_addresses(now, vec![new]);
+        node.ike.relocate(now, self.ikes[which], new);
+    }
+
+    /// Delivers a packet, through the NAT if there is one.
+    fn deliver(&mut self, mut packet: Packet) {
+        if let Some(times) = self.nat {
+            let shift = 10_000 + 100 * times;
+            if packet.from.ip() == addr(0) {
+                packet.from = SocketAddr::new(NAT, packet.from.port() + shift);
+            }
+            if packet.to.ip() == addr(0) {
+                return;
+            }
+            if packet.to.ip() == NAT {
+                let port = packet.to.port().wrapping_sub(shift);
+                if port != 500 && port != 4500 {
+                    return;
+                }
+                packet.to = SocketAddr::new(addr(0), port);
+            }
+        }
+        self.net.deliver(&packet);
+    }
+
+    /// Delivers what is on the wire in any order, some of it twice, and lets time pass.
+    fn pass(&mut self, lossy: bool, time: Duration) {
+        let until = self.net.now + time;
+        loop {
+            self.net.collect();
+            while !self.net.wire.is_empty() {
+                let at = self.dice.below(self.net.wire.len() as u64);
+                let packet = self.net.wire.remove(at).unwrap();
+                if lossy && self.dice.one_in(6) {
+                    continue;
+                }
+                self.deliver(packet.clone());
+                if self.dice.one_in(12) {
+                    self.deliver(packet);
+                }
+                self.play_back();
+                self.answer(false);
+            }
+            if !self.net.tick(until) {
+                return;
+            }
+            let at_once = self.dice.one_in(3);
+            self.answer(at_once);
+            if self.nat.is_some() {
+                // Who has a NAT before it speaks now and then: nobody else finds a way through.
+                let now = self.net.now;
+                self.net.nodes[0].ike.probe(now, self.ikes[0]);
+            }
+        }
+    }
+
+    /// The owners answer, some time.
+    fn answer(&mut self, at_once: bool) {
+        for which in 0..2 {
+            if at_once || self.dice.one_in(4) {
+                let (now, allowed) = (self.net.now, self.dice.one_in(2));
+                if let Some(Output::NeedChild(need)) = self.net.nodes[which].waiting.pop_front() {
+                    self.net.nodes[which].ike.handle_child(now, need.ike, allowed);
+                }
+            }
+        }
+        self.net.collect();
+    }
+
+    /// Somebody has kept a packet, and sends it again from where he is, or in another's name.
+    fn play_back(&mut self) {
+        if self.dice.one_in(8) {
+            let at = self.dice.below(self.net.seen.len() as u64);
+            let kept = self.net.seen[at].clone();
+            let from = match self.dice.below(3) {
+                0 => kept.from,
+                1 => SocketAddr::new(kept.from.ip(), 4600),
+                _ => SocketAddr::new(IpAddr::from([198, 51, 100, 66]), 4500),
+            };
+            // Whichever of them it was for.
+            for which in 0..2 {
+                let to = SocketAddr::new(self.net.nodes[which].addr, kept.to.port());
+                self.net.deliver(&Packet { from, to, octets: kept.octets.clone() });
+            }
+        }
+    }
+
+    /// Nothing arrives.
+    fn outage(&mut self, time: Duration) {
+        let until = self.net.now + time;
+        while self.net.tick(until) {
+            self.net.wire.clear();
+        }
+    }
+
+    fn calm(&mut self, time: Duration) {
+        let until = self.net.now + time;
+        while self.net.now < until {
+            self.pass(false, Duration::from_millis(500));
+            self.answer(true);
+        }
+    }
+
+    fn assert_children_fit(&self, seed: u64) {
+        if self.nat.is_none() {
+            return self.net.assert_children_fit();
+        }
+        let keys = |which: usize, turned: bool| {
+            let children = self.net.nodes[which].children.values();
+            let mut keys: Vec<_> = children
+                .map(|c| {
+                    let mut spis = [c.spi_in, c.spi_out];
+                    if turned {
+                        spis.reverse();
+                    }
+                    (spis, c.envelope.udp)
+                })
+                .collect();
+            keys.sort();
+            keys
+        };
+        assert_eq!(keys(0, false), keys(1, true), "seed {seed}");
+    }
+}
+
+/// A NAT that changes its mind before the two have compared how they see each other: after IKE_AUTH, and
+/// after each IKE SA's replacement (RFC 4555 §3.8).
+#[test]
+fn a_nat_that_changes_its_mind_early_is_found_out() {
+    let mut seed = 0;
+    for rekeys in [None, Some(0), Some(1)] {
+        let mut world = loop {
+            seed += 1;
+            let world = World::new(seed);
+            if world.nat.is_some() && world.mobike {
+                break world;
+            }
+        };
+        if let Some(which) = rekeys {
+            let now = world.net.now;
+            world.net.nodes[0].ike.probe(now, world.ikes[0]);
+            world.calm(Duration::from_secs(1));
+            let now = world.net.now;
+            world.net.nodes[which].ike.rekey_ike(now, world.ikes[which]);
+            world.calm(Duration::from_secs(1));
+        }
+        world.nat = Some(1);
+        let now = world.net.now;
+        world.net.nodes[0].ike.probe(now, world.ikes[0]);
+        world.calm(Duration::from_secs(1));
+        let now = world.net.now;
+        world.net.nodes[1].ike.probe(now, world.ikes[1]);
+        world.calm(Duration::from_secs(1));
+        let alive = |e: &Event| matches!(e, Event::Alive { .. });
+        assert!(world.net.nodes[1].events.iter().any(alive), "{rekeys:?}");
+        assert_eq!(world.net.nodes[1].child().envelope.remote.port(), 4500 + 10_100, "{rekeys:?}");
+    }
+}
+
+/// RFC 7296 §2.11: an answer goes to where the request came from, however late it is.
+#[test]
+fn a_late_answer_goes_to_where_the_request_came_from() {
+    let (mut net, a, b) = Net::established();
+    net.nodes[1].prompt = false;
+    let now = net.now;
+    net.nodes[0].ike.create_child(now, a, child_between(5, 1));
+    net.collect();
+    let request = net.wire.pop_front().unwrap();
+    for port in [4501, 4502] {
+        let from = SocketAddr::new(addr(0), port);
+        net.deliver(&Packet { from, ..request.clone() });
+    }
+    net.nodes[1].ike.handle_child(now, b, true);
+    net.collect();
+    assert_eq!(net.wire[0].to, SocketAddr::new(addr(0), 4502));
+}
+
+/// What we had asked under an IKE SA never arrived; the peer replaces it, and does not get our answer,
+/// because we are elsewhere by then. It takes what we say of that under the old one only after the
+/// question that is missing (RFC 7296 §2.3).
+#[test]
+fn a_question_that_was_lost_with_its_ike_sa_keeps_no_later_one_from_being_heard() {
+    let (mut net, a, b) = Net::established();
+    for (which, ike) in [(0, a), (1, b)] {
+        let own = net.nodes[which].addr;
+        net.nodes[which].ike.allow_moves(ike, true);
+        net.nodes[which].ike.set_addresses(net.now, vec![own]);
+    }
+    let now = net.now;
+    net.nodes[0].ike.probe(now, a);
+    net.collect();
+    net.wire.clear();
+    net.nodes[1].ike.rekey_ike(now, b);
+    net.collect();
+    let request = net.wire.pop_front().unwrap();
+    net.deliver(&request);
+    net.wire.clear();
+    net.nodes[0].addr = addr(10);
+    net.nodes[0].ike.set_addresses(now, vec![addr(10)]);
+    net.nodes[0].ike.relocate(now, a, addr(10));
+    net.run(Duration::from_secs(60));
+    assert_eq!(net.nodes[1].child().envelope.remote.ip(), addr(10));
+    assert_in_step(&mut net, [a, b]);
+    net.assert_children_fit();
+}
+
+/// Whatever two honest nodes ask of each other, in whatever order it arrives, on however bad a link:
+/// in the end both are of one opinion, nothing is reserved that is not in use, and nothing waits for
+/// what never comes: each can still replace whatever there is.
+#[test]
+fn a_long_life_leaves_nothing_undone() {
+    let seeds = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(30);
+    let first = std::env::var("FIRST").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
+    for seed in first..first + seeds {
+        let mut world = World::new(seed);
+        for _ in 0..30 {
+            for _ in 0..=world.dice.below(3) {
+                world.wish();
+            }
+            if world.dice.one_in(6) {
+                insist_on_another_group(1);
+            }
+            let lossy = world.dice.one_in(3);
+            let time = Duration::from_millis(world.dice.below(2500) as u64);
+            match world.dice.below(12) {
+                0 => world.outage(time * 20),
+                // Lives end.
+                1 => world.pass(lossy, time * 400),
+                _ => world.pass(lossy, time),
+            }
+        }
+        set_mangle(None);
+        world.calm(Duration::from_secs(450));
+        let tidy = |world: &World| {
+            world.net.nodes.iter().all(|n| n.ike.reserved() == (1, n.children.len()))
+        };
+        // What is replaced in this very moment is done soon.
+        for _ in 0..3 {
+            if !tidy(&world) {
+                world.calm(Duration::from_secs(20));
+            }
+        }
+        let ended: Vec<_> = world.net.nodes.iter().map(Node::ended).collect();
+        assert!(ended.iter().all(Vec::is_empty), "seed {seed}: {ended:?}");
+        world.assert_children_fit(seed);
+        assert!(tidy(&world), "seed {seed}");
+        for which in 0..2 {
+            let now = world.net.now;
+            let node = &mut world.net.nodes[which];
+            let before: Vec<SaId> = node.children.keys().copied().collect();
+            for child in &before {
+                node.ike.rekey_child(now, *child);
+            }
+            world.calm(Duration::from_secs(30));
+            let node = &world.net.nodes[which];
+            assert_eq!(node.children.len(), before.len(), "seed {seed}");
+            let stuck = before.iter().filter(|child| node.children.contains_key(child)).count();
+            assert_eq!(stuck, 0, "seed {seed}, node {which}");
+            world.assert_children_fit(seed);
+        }
+        assert!(world.net.nodes.iter().all(|n| n.ended().is_empty()), "seed {seed}");
+    }
+}
