@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dnskeys::{
     Answer, Failure, Gateway, GatewayRecord, Malformed, Name, Outcome, PublicKey, RecordSet,
@@ -78,7 +78,7 @@ impl Dns {
         Answer {
             owner: owner.clone(),
             security: Security::Indeterminate,
-            ttl: Duration::ZERO,
+            ttl: FAILURE,
             outcome: Outcome::Failed(Failure::Timeout),
         }
     }
@@ -92,6 +92,30 @@ impl Dns {
         self.set(addr, Security::Indeterminate, Outcome::Failed(failure));
     }
 }
+
+/// What a resolver has heard, until it is no longer good.
+#[derive(Default)]
+pub(crate) struct Cache(BTreeMap<Name, (Instant, Answer)>);
+
+impl Cache {
+    pub(crate) fn get(&self, now: Instant, name: &Name) -> Option<Answer> {
+        let (until, answer) = self.0.get(name).filter(|(until, _)| *until > now)?;
+        Some(Answer { ttl: *until - now, ..answer.clone() })
+    }
+
+    pub(crate) fn put(&mut self, now: Instant, answer: &Answer) {
+        let failed = matches!(answer.outcome, Outcome::Failed(_));
+        let life = if failed { answer.ttl.min(FAILURE) } else { answer.ttl };
+        self.0.insert(answer.owner.clone(), (now + life, answer.clone()));
+    }
+
+    pub(crate) fn forget(&mut self, name: &Name) {
+        self.0.remove(name);
+    }
+}
+
+/// How long a failure is kept.
+const FAILURE: Duration = Duration::from_secs(5);
 
 /// Well-formed records: precedence, gateway, key.
 pub(crate) fn records(list: &[(u16, IpAddr, Option<PublicKey>)]) -> RecordSet {

@@ -11,11 +11,12 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use dnskeys::{Outcome, Security};
+use dnskeys::{Name, Outcome, Security};
 use keying::{ConnectionState, Group, Groups, KeptTicket, Remembered, StateName};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 
+use crate::dns::Cache;
 use crate::net::{Fate, Kind, Link, Net, Seen};
 use crate::node::{Node, seconds};
 use shape::{Shape, Way};
@@ -63,6 +64,10 @@ enum Hardship {
     Renumbered(usize),
     /// It gets another address: behind its NAT, or by its other uplink.
     Moved(usize),
+    /// It goes behind another NAT, with another address.
+    Roamed(usize),
+    /// It lends other addresses.
+    Repooled(usize),
     /// It has no address for a while, and then another.
     Away(usize),
     /// Nobody says anything for hours.
@@ -82,24 +87,35 @@ struct World {
     shape: Shape,
     net: Net,
     rng: ChaCha20Rng,
-    lost: Rc<RefCell<Option<Loss>>>,
+    lost: Rc<RefCell<Vec<Loss>>>,
     keys: Vec<usize>,
     /// How often hosts, and NATs, have changed their addresses.
     moved: Vec<usize>,
     renumbered: Vec<usize>,
+    /// Behind which NATs hosts are, and how often they have changed what they lend.
+    nats: Vec<Option<usize>>,
+    pools: Vec<usize>,
     /// Whether keys are replaced all the time.
     hasty: bool,
+    /// Who knows less than others, and who wants to know more.
+    simple: Vec<bool>,
+    careful: Vec<bool>,
+    /// What links are like when nothing happens.
+    link: Link,
     round: usize,
 }
 
 impl World {
     fn new(seed: u64, shape: Shape) -> Self {
-        let link = Link { delay_us: 1_000..=60_000, dns_us: 500..=80_000, ..Link::default() };
-        let mut net = Net::new(seed, link);
-        let lost: Rc<RefCell<Option<Loss>>> = Rc::default();
+        let mut link = Link { delay_us: 1_000..=60_000, dns_us: 500..=80_000, ..Link::default() };
+        if seed % 5 == 4 {
+            link = Link { delay_us: 1_000..=300_000, loss: 10, duplicate: 50, ..link };
+        }
+        let mut net = Net::new(seed, link.clone());
+        let lost: Rc<RefCell<Vec<Loss>>> = Rc::default();
         let what = Rc::clone(&lost);
         net.filter(move |_, seen| {
-            let lost = what.borrow().as_ref().is_some_and(|loss| loss.takes(seen));
+            let lost = what.borrow().iter().any(|loss| loss.takes(seen));
             if lost { Fate::Lost } else { Fate::Link }
         });
         for host in 0..shape.hosts() {
@@ -110,7 +126,33 @@ impl World {
         let keys = (0..shape.hosts()).collect();
         let (moved, renumbered) = (vec![0; shape.hosts()], vec![0; shape.nats()]);
         let hasty = seed % 3 == 1;
-        let mut world = Self { shape, net, rng, lost, keys, moved, renumbered, hasty, round: 0 };
+        if seed % 2 == 1 {
+            net.caches = (0..shape.hosts()).map(|_| Cache::default()).collect();
+        }
+        let nats = (0..shape.hosts()).map(|host| shape.nat(host)).collect();
+        let pools = vec![0; shape.hosts()];
+        let mut world = Self {
+            shape,
+            net,
+            rng,
+            lost,
+            keys,
+            moved,
+            renumbered,
+            nats,
+            pools,
+            hasty,
+            simple: vec![false; shape.hosts()],
+            careful: vec![false; shape.hosts()],
+            link,
+            round: 0,
+        };
+        if seed % 4 > 1 {
+            for host in 0..shape.hosts() {
+                world.simple[host] = world.below(3) == 0;
+                world.careful[host] = world.below(3) == 0;
+            }
+        }
         for host in 0..shape.nodes() {
             world.publish(host);
             world.start(host, Vec::new(), Vec::new());
@@ -143,23 +185,44 @@ impl World {
 
     fn start(&mut self, host: usize, memory: Vec<Remembered>, tickets: Vec<KeptTicket>) {
         let (seed, now) = (self.net.seed(), self.net.now);
+        if let Some(cache) = self.net.caches.get_mut(host) {
+            *cache = Cache::default();
+        }
         let secret = [u8::try_from(host).unwrap(); 32];
         let wall = Duration::from_secs(1_800_000_000) + (now - self.net.start);
-        let (shape, hasty) = (self.shape, self.hasty);
-        self.net.hosts[host].start(self.keys[host], shape.groups(host), seed, now, |config| {
-            config.served = shape.served(host);
-            config.connections = shape.connections(host);
-            config.identity = shape.identity(host);
-            config.pool = shape.pool(host);
-            config.ike.resumption = true;
-            config.ike.ticket_keys = vec![secret.into()];
-            config.ike.token_secret = Some(secret.into());
-            config.ike.started = wall;
-            if hasty {
-                config.ike.child_life = seconds(110);
-                config.ike.ike_life = seconds(290);
-            }
-        });
+        let (shape, hasty, pools) = (self.shape, self.hasty, self.pools[host]);
+        let (simple, careful) = (self.simple[host], self.careful[host]);
+        self.net.hosts[host].start(
+            self.keys[host],
+            shape.groups(host, pools),
+            seed,
+            now,
+            |config| {
+                config.served = shape.served(host);
+                config.connections = shape.connections(host);
+                config.identity = shape.identity(host);
+                config.pool = shape.pool(host, pools);
+                config.ike.resumption = true;
+                config.ike.ticket_keys = vec![secret.into()];
+                config.ike.token_secret = Some(secret.into());
+                config.ike.started = wall;
+                if simple {
+                    config.ike.mobike = ike::Mobike::Off;
+                    config.ike.post_quantum = false;
+                    config.ike.resumption = false;
+                    config.ike.ticket_keys = Vec::new();
+                    config.ike.token_secret = None;
+                }
+                if careful {
+                    config.own_record = keying::OwnRecord::Require;
+                    config.when_advertised = keying::WhenAdvertised::Insist;
+                }
+                if hasty {
+                    config.ike.child_life = seconds(110);
+                    config.ike.ike_life = seconds(290);
+                }
+            },
+        );
         self.net.drain(host);
         self.with(host, |keying| {
             tickets.into_iter().for_each(|ticket| keying.handle_ticket(now, ticket));
@@ -198,6 +261,12 @@ impl World {
         }
         if shape.nat(host).is_some() || shape == Shape::Uplinks {
             all.push(Hardship::Moved(host));
+        }
+        if shape.other_nat(host, 0).is_some() {
+            all.push(Hardship::Roamed(host));
+        }
+        if !shape.pool(host, 0).is_empty() {
+            all.push(Hardship::Repooled(host));
         }
         let drawn = self.below(all.len());
         all[drawn]
@@ -241,18 +310,23 @@ impl World {
         if drawn < all.len() { all[drawn] } else { self.draw_sudden() }
     }
 
-    /// It happens, for as long as it lasts, while some talk to some, and perhaps something else.
-    fn endure(&mut self, hardship: Hardship) -> Option<Hardship> {
+    /// It happens, for as long as it lasts, while some talk to some, and perhaps something else: what,
+    /// and for how long.
+    fn endure(&mut self, hardship: Hardship) -> (Option<Hardship>, Duration) {
         self.begins(hardship);
         let idle = hardship == Hardship::Idle;
-        let lasts = if idle { self.between(600, 40_000) } else { self.between(1, 400) };
+        let lasts = match self.below(8) {
+            _ if idle => self.between(600, 40_000),
+            0 => self.between(400, 4_000),
+            _ => self.between(1, 400),
+        };
         let end = self.net.now + lasts;
-        let mut besides = (self.below(4) == 0).then(|| self.draw_sudden());
+        let mut besides = (self.below(3) == 0).then(|| self.draw());
         let mut left = besides.map(|_| self.below(20));
         while self.net.now < end {
             let pause = if idle { self.between(600, 6000) } else { self.between(0, 15) };
-            if !idle {
-                let ways = self.ways();
+            let ways = self.ways();
+            if !idle && !ways.is_empty() {
                 let way = ways[self.below(ways.len())];
                 self.send(way, "ping meanwhile");
             }
@@ -269,7 +343,8 @@ impl World {
             besides = None;
         }
         self.ends(hardship);
-        besides
+        besides.into_iter().for_each(|besides| self.ends(besides));
+        (besides, lasts)
     }
 
     fn begins(&mut self, hardship: Hardship) {
@@ -280,14 +355,15 @@ impl World {
                     *other == host
                         || (shape.nat(host).is_some() && shape.nat(*other) == shape.nat(host))
                 };
-                self.net.without_dns = (0..shape.hosts()).filter(together).collect();
+                let cut_off = (0..shape.hosts()).filter(together);
+                self.net.without_dns.extend(cut_off);
                 self.lose(hardship, host, host);
             }
             Hardship::OneWay(host, other) => self.lose(hardship, host, other),
             Hardship::EspLost(host) | Hardship::IkeLost(host) => self.lose(hardship, host, host),
             Hardship::LinkLost(link) => {
                 let near = (0..2).map(|host| shape.outer(host)[link]).collect();
-                *self.lost.borrow_mut() = Some(Loss { what: hardship, near, far: Vec::new() });
+                self.lost.borrow_mut().push(Loss { what: hardship, near, far: Vec::new() });
             }
             Hardship::BadLinks => self.net.link = Link::bad(),
             Hardship::DnsGone(host) => {
@@ -316,7 +392,12 @@ impl World {
                 let lent = self.leases(host).into_iter().filter(|(who, _)| *who == other);
                 let all: Vec<IpAddr> =
                     shape.spoken_for(other).into_iter().chain(lent.map(|(_, a)| a)).collect();
-                self.with(host, |keying| all.into_iter().for_each(|to| keying.forget(now, to)));
+                for to in all {
+                    if let Some(cache) = self.net.caches.get_mut(host) {
+                        cache.forget(&Name::reverse(to));
+                    }
+                    self.with(host, |keying| keying.forget(now, to));
+                }
             }
             Hardship::NewKey(host) => {
                 let used = *self.keys.iter().max().unwrap();
@@ -325,7 +406,7 @@ impl World {
                 self.crash(host, true);
             }
             Hardship::Regrouped(host, other, group) => {
-                let mut groups = shape.groups(host);
+                let mut groups = shape.groups(host, self.pools[host]);
                 for to in shape.spoken_for(other) {
                     groups.insert(sa::Prefix::host(to), group);
                 }
@@ -341,18 +422,34 @@ impl World {
                 self.net.renumber_nat(nat, Shape::nat_address(nat, self.renumbered[nat]));
             }
             Hardship::Moved(host) => self.moves(host),
+            Hardship::Roamed(host) => {
+                let other = self.nats[host].and_then(|nat| shape.other_nat(host, nat)).unwrap();
+                self.nats[host] = Some(other);
+                self.net.move_behind(host, other);
+                self.moves(host);
+            }
+            Hardship::Repooled(host) => {
+                self.pools[host] += 1;
+                let (now, times) = (self.net.now, self.pools[host]);
+                let (groups, pool) = (shape.groups(host, times), shape.pool(host, times));
+                self.with(host, |keying| {
+                    keying.handle_configuration(now, groups, Vec::new(), pool)
+                });
+            }
             Hardship::Away(host) => self.net.readdress(host, Vec::new()),
             Hardship::Idle => {}
         }
     }
 
     fn ends(&mut self, hardship: Hardship) {
-        *self.lost.borrow_mut() = None;
+        self.lost.borrow_mut().clear();
         self.net.without_dns = BTreeSet::new();
-        self.net.link = Link { delay_us: 1_000..=60_000, dns_us: 500..=80_000, ..Link::default() };
+        self.net.link = self.link.clone();
         match hardship {
             Hardship::DnsGone(host) | Hardship::Withdrawn(host) => self.publish(host),
-            Hardship::Regrouped(host, ..) => self.reload(host, self.shape.groups(host)),
+            Hardship::Regrouped(host, ..) => {
+                self.reload(host, self.shape.groups(host, self.pools[host]));
+            }
             Hardship::Disconnected(host) => {
                 let (now, connections) = (self.net.now, self.shape.connections(host));
                 self.with(host, |keying| keying.handle_connections(now, connections));
@@ -364,7 +461,7 @@ impl World {
 
     fn lose(&mut self, what: Hardship, near: usize, far: usize) {
         let (near, far) = (self.shape.outer(near), self.shape.outer(far));
-        *self.lost.borrow_mut() = Some(Loss { what, near, far });
+        self.lost.borrow_mut().push(Loss { what, near, far });
     }
 
     fn moves(&mut self, host: usize) {
@@ -398,7 +495,7 @@ impl World {
     /// The ways back to those who have borrowed an address.
     fn ways_back(&self) -> Vec<Way> {
         let mut ways = Vec::new();
-        for host in (0..self.shape.nodes()).filter(|host| !self.shape.pool(*host).is_empty()) {
+        for host in (0..self.shape.nodes()).filter(|host| !self.shape.pool(*host, 0).is_empty()) {
             let own = self.shape.address(host, 0);
             ways.extend(self.leases(host).into_iter().map(|(_, lease)| (host, own, lease)));
         }
@@ -494,14 +591,21 @@ impl Loss {
 fn live(seed: u64, shape: Shape, hardships: usize) {
     let mut world = World::new(seed, shape);
     let told = std::env::var("OE_NODE_HARDSHIPS").is_ok();
-    for _ in 0..hardships {
+    let mut story = Vec::new();
+    for nth in 1..=hardships {
         let hardship = world.draw();
-        let besides = world.endure(hardship);
-        let what = format!("{shape:?} {seed}, {hardship:?} with {besides:?}");
+        let (besides, lasted) = world.endure(hardship);
+        story.push((hardship, besides));
+        // Now and then before they have got over the last.
+        if nth < hardships && world.below(4) == 0 {
+            continue;
+        }
+        let what = format!("{shape:?} {seed}, {story:?}");
+        let at_most = if lasted > LONG { AT_MOST_AFTER_LONG } else { AT_MOST };
         let since = world.net.now;
         while !(world.all_talk() && world.all_keyed()) {
             let waited = world.net.now - since;
-            assert!(waited < AT_MOST, "{what}: {}", world.describe());
+            assert!(waited < at_most, "{what}: {}", world.describe());
         }
         if told {
             println!("{what}: {:?}", world.net.now - since);
@@ -513,7 +617,8 @@ fn live(seed: u64, shape: Shape, hardships: usize) {
             assert!(peers <= shape.most_peers(host), "{what}: {}", world.describe());
         }
         let mut closed = shape.closed();
-        if let Hardship::Disconnected(host) = hardship {
+        for happened in story.drain(..).flat_map(|(one, other)| [Some(one), other]).flatten() {
+            let Hardship::Disconnected(host) = happened else { continue };
             // As its groups said meanwhile; what comes by headquarters without one is forwarded.
             let forwards = shape == Shape::Extruded;
             closed.retain(|_| !forwards);
@@ -532,6 +637,8 @@ fn lives(shape: Shape) {
     let asked = std::env::var("OE_NODE_HARDSHIPS").ok();
     let seeds = match asked.as_deref().map(|asked| asked.split_once("..").unwrap_or(("0", asked))) {
         Some((from, to)) => from.parse().unwrap()..to.parse().unwrap(),
+        // Links are asked whether they live all the time.
+        None if shape == Shape::Links => 0..if cfg!(debug_assertions) { 1 } else { 10 },
         None => 0..if cfg!(debug_assertions) { 3 } else { 40 },
     };
     for seed in seeds {
@@ -541,6 +648,9 @@ fn lives(shape: Shape) {
 
 /// A silent gateway is tried again after as long as it was silent, while packets pass.
 const AT_MOST: Duration = Duration::from_secs(480);
+/// The same after this long, which is longer than silence counts for.
+const AT_MOST_AFTER_LONG: Duration = Duration::from_secs(720);
+const LONG: Duration = Duration::from_secs(400);
 /// Time for what was agreed twice to be ended.
 const LEFT_OVERS_GO: Duration = Duration::from_secs(240);
 

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 use sa::Envelope;
 
-use crate::dns::Dns;
+use crate::dns::{Cache, Dns};
 use crate::node::{Host, Sent};
 use crate::packet;
 
@@ -215,6 +215,8 @@ pub(crate) struct Net {
     /// The packets themselves, for an attacker who listens; only if somebody does.
     pub(crate) tapped: Option<Vec<Sent>>,
     filter: Option<Filter>,
+    /// What the resolvers of hosts remember; nothing if there are none.
+    pub(crate) caches: Vec<Cache>,
     /// Hosts whose resolvers reach nobody.
     pub(crate) without_dns: BTreeSet<usize>,
     nats: Vec<Nat>,
@@ -245,6 +247,7 @@ impl Net {
             signatures: 0,
             tapped: None,
             filter: None,
+            caches: Vec::new(),
             without_dns: BTreeSet::new(),
             nats: Vec::new(),
             rng: ChaCha20Rng::seed_from_u64(seed),
@@ -298,6 +301,12 @@ impl Net {
     /// A NAT forgets a mapping that nothing uses for this long.
     pub(crate) fn forget_unused_ports(&mut self, nat: usize, patience: Duration) {
         self.nats[nat].patience = Some(patience);
+    }
+
+    /// From now on a host is behind this NAT, and no longer behind another.
+    pub(crate) fn move_behind(&mut self, host: usize, nat: usize) {
+        self.nats.iter_mut().for_each(|nat| nat.inside.retain(|inside| *inside != host));
+        self.nats[nat].inside.push(host);
     }
 
     /// A NAT gets another address, and has no mapping any more.
@@ -545,6 +554,12 @@ impl Net {
 
     /// A resolver asks, and asks again until it is answered or out of patience.
     fn query(&mut self, host: usize, name: &Name, since: Instant) {
+        let known = self.caches.get(host).and_then(|cache| cache.get(self.now, name));
+        if let Some(answer) = known {
+            let answer = Box::new(answer);
+            let at_once = Duration::from_micros(100);
+            return self.schedule(at_once, Arrival::Answer { to: host, answer });
+        }
         let mut delay = self.pick(self.link.dns_us.clone()) + self.dns.delay(name);
         let mut answer = self.dns.answer(name);
         if self.without_dns.contains(&host) {
@@ -555,6 +570,9 @@ impl Net {
             }
             delay = Duration::ZERO;
             answer = Dns::timeout(name);
+        }
+        if let Some(cache) = self.caches.get_mut(host) {
+            cache.put(self.now + delay, &answer);
         }
         self.schedule(delay, Arrival::Answer { to: host, answer: Box::new(answer) });
     }

@@ -63,6 +63,49 @@ fn a_pair_between_addresses_that_stay_outlives_the_one_that_goes() {
     }
 }
 
+/// An inner address whose record names our outer one, with or without its key, is well published: who
+/// requires that of itself calls for it, also from an address that it has got since.
+#[test]
+fn an_inner_address_that_names_the_outer_one_may_call() {
+    for keyless in [false, true] {
+        let mut net = with_inner_addresses(1, Security::Secure);
+        let key = Some(TestKey::nth(0).dns());
+        net.dns.publish(ip(WEST_2), ip(WEST_2), key.clone(), Security::Secure);
+        if keyless {
+            net.dns.publish(ip(INNER[0]), ip(WEST), None, Security::Secure);
+        }
+        let (seed, now) = (net.seed(), net.now);
+        net.hosts[0].start(0, Groups::packetdefault(), seed, now, |config| {
+            config.own_record = keying::OwnRecord::Require;
+        });
+        net.drain(0);
+        net.send(0, ip(INNER[1]), "ping 1");
+        net.run(seconds(5));
+        assert!(net.hosts[0].inbox.contains(&(ip(INNER[1]), "pong 1".to_owned())), "{keyless}");
+        // Elsewhere, where its record does not say so: refused, until it does.
+        let forget = |net: &mut Net| {
+            for (host, to) in [(0, INNER[1]), (1, INNER[0])] {
+                let now = net.now;
+                net.hosts[host].node.as_mut().unwrap().keying.forget(now, ip(to));
+                net.drain(host);
+            }
+            net.run(seconds(20));
+        };
+        forget(&mut net);
+        net.readdress(0, vec![ip(WEST_2), ip(INNER[0])]);
+        let calls = happened(&net, 0, calling);
+        net.send(0, ip(INNER[1]), "ping 2");
+        net.run(seconds(5));
+        assert_eq!(happened(&net, 0, calling), calls, "{keyless}");
+        net.dns.publish(ip(INNER[0]), ip(WEST_2), key.filter(|_| !keyless), Security::Secure);
+        net.run(seconds(310));
+        forget(&mut net);
+        net.send(0, ip(INNER[1]), "ping 3");
+        net.run(seconds(5));
+        assert!(net.hosts[0].inbox.contains(&(ip(INNER[1]), "pong 3".to_owned())), "{keyless}");
+    }
+}
+
 #[test]
 fn a_pair_of_the_address_that_goes_ends_at_both_ends() {
     for seed in 0..10 {

@@ -92,7 +92,7 @@ impl Keying {
     }
 
     /// The names of ours that a client's record leaves it to, to say our key.
-    fn named_without_key(&self, of_client: &Answer) -> BTreeSet<Name> {
+    pub(crate) fn named_without_key(&self, of_client: &Answer) -> BTreeSet<Name> {
         let Outcome::Records(set) = &of_client.outcome else { return BTreeSet::new() };
         let keyless = set.gateways.iter().filter(|record| record.key.is_none());
         let ours = |gateway: &Gateway| match gateway {

@@ -37,6 +37,13 @@ pub(crate) struct Own {
     until: Option<Instant>,
 }
 
+impl Own {
+    /// Whether DNS is being asked.
+    pub(crate) fn is_open(&self) -> bool {
+        self.until.is_none()
+    }
+}
+
 impl Keying {
     /// Asks for the records of an address of ours, unless they are known.
     pub(crate) fn ask_own(&mut self, now: Instant, address: IpAddr) {
@@ -67,26 +74,24 @@ impl Keying {
         if own.answers.values().any(Option::is_none) {
             return;
         }
+        let Some(own) = self.own.get(&address) else { return };
         let evidence: Vec<&Answer> = own.answers.values().flatten().collect();
+        // Where it names us without a key, those we call will look for that at our own name.
+        let of_it = evidence.iter().find(|answer| answer.owner == Name::reverse(address));
+        let named = of_it.map(|answer| self.named_without_key(answer)).unwrap_or_default();
+        let missing: Vec<Name> =
+            named.into_iter().filter(|name| !own.answers.contains_key(name)).collect();
         let life = evidence.iter().map(|a| a.ttl).min().unwrap_or_default();
-        let ours = Identity::Address(address);
-        let identity = self.config.identity.as_ref().unwrap_or(&ours);
-        let verdict =
-            match (to_speaker(identity), from_ike_key(&self.config.ike.key.clone().into())) {
-                (Some(speaker), Some(key)) => {
-                    let outer = Some(address);
-                    let claim = Claim { address, speaker: &speaker, key: &key, outer };
-                    let strict = Strictness::Permissive;
-                    dnskeys::authorize(claim, &evidence, &self.config.rules, strict).map(|_| ())
-                }
-                // What DNS cannot speak for.
-                _ => Ok(()),
-            };
-        let verdict = match verdict {
+        let verdict = match self.own_verdict(address, &evidence) {
             // Nothing is known.
             Err(Refusal::DnsFailed) => Ok(()),
             other => other,
         };
+        let Some(own) = self.own.get_mut(&address) else { return };
+        if !missing.is_empty() {
+            own.answers.extend(missing.iter().map(|name| (name.clone(), None)));
+            return missing.into_iter().for_each(|name| self.ask(name, Asker::Own(address)));
+        }
         let before = own.verdict.replace(verdict);
         own.until = Some(now + life.clamp(MIN_LIFE, LONGEST));
         if before != Some(verdict)
@@ -95,6 +100,31 @@ impl Keying {
             self.report(now, None, What::OwnRecord { address, why });
         }
         self.own_known(now, address);
+    }
+
+    /// What responders would say of a call for an address of ours. It is made from the address itself or,
+    /// if that is an inner one, from another of ours.
+    fn own_verdict(&self, address: IpAddr, evidence: &[&Answer]) -> Result<(), Refusal> {
+        let Some(key) = from_ike_key(&self.config.ike.key.clone().into()) else { return Ok(()) };
+        let others = self.config.addresses.iter().copied().filter(|own| *own != address);
+        let mut refusal = None;
+        for outer in [address].into_iter().chain(others) {
+            let ours = Identity::Address(outer);
+            let identity = self.config.identity.as_ref().unwrap_or(&ours);
+            // What DNS cannot speak for.
+            let Some(speaker) = to_speaker(identity) else { return Ok(()) };
+            let claim = Claim { address, speaker: &speaker, key: &key, outer: Some(outer) };
+            let strict = Strictness::Permissive;
+            match dnskeys::authorize(claim, evidence, &self.config.rules, strict) {
+                Ok(_) => return Ok(()),
+                // What is wrong with the record that names us says more than that others do not.
+                Err(why) if refusal.is_none_or(|before| before == Refusal::NotNamed) => {
+                    refusal = Some(why);
+                }
+                Err(_) => {}
+            }
+        }
+        refusal.map_or(Ok(()), Err)
     }
 
     /// Why responders that ask DNS would refuse us; `None` if they would not, or if nothing is

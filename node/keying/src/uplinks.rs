@@ -27,6 +27,8 @@ impl Keying {
                 self.lost.push_back((now + LOST, addr));
             }
         }
+        // What strangers see of us depends on where we call from.
+        self.own.retain(|_, own| own.is_open());
         self.news_of_sources(now);
         self.close_mistaken(now);
         self.drain(now);

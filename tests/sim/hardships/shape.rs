@@ -20,10 +20,17 @@ const STRICT: usize = 2;
 
 /// What a host behind a NAT has for an address, like all the others.
 const INNER: [&str; 2] = ["192.168.1.10", "192.168.1.77"];
-/// The addresses of NATs: the first two at the start.
-const NATS: [&str; 4] = ["198.51.100.1", "198.51.100.2", "203.0.113.101", "203.0.113.102"];
+/// The addresses of NATs: the first three at the start.
+const NATS: [&str; 6] = [
+    "198.51.100.1",
+    "198.51.100.2",
+    "198.51.100.3",
+    "203.0.113.101",
+    "203.0.113.102",
+    "203.0.113.103",
+];
 /// What servers lend to those who call by name.
-const POOLS: [&str; 2] = ["10.99.0.0/24", "10.98.0.0/24"];
+const POOLS: [&str; 4] = ["10.99.0.0/24", "10.98.0.0/24", "10.97.0.0/24", "10.96.0.0/24"];
 /// The first of the servers.
 const SERVER: usize = 3;
 
@@ -47,7 +54,7 @@ pub(super) enum Shape {
     Sites,
     /// Three networks, each connected with both others.
     Connections,
-    /// Two hosts behind one NAT and one behind another, and two servers with pools.
+    /// Two hosts behind one NAT or another and one behind a third, and two servers with pools.
     Nats,
     /// A site behind a NAT with addresses that headquarters lend to it, which encrypt for them with a
     /// host elsewhere, and another host that knows nothing of all this.
@@ -76,22 +83,31 @@ impl Shape {
         if self == Self::Extruded { PLAIN } else { self.hosts() }
     }
 
-    /// The NAT before a host.
+    /// The NAT before a host at the start.
     pub(super) fn nat(self, host: usize) -> Option<usize> {
         match (self, host) {
             (Self::Nats, 0 | 1) | (Self::Extruded, HOME) => Some(0),
-            (Self::Nats, 2) => Some(1),
+            (Self::Nats, STRICT) => Some(2),
             _ => None,
         }
     }
 
+    /// The other NAT that a host may come to be behind: not one with others that are less strict.
+    pub(super) fn other_nat(self, host: usize, nat: usize) -> Option<usize> {
+        (self == Self::Nats && host < STRICT).then(|| 1 - nat)
+    }
+
     pub(super) fn nats(self) -> usize {
-        (0..self.hosts()).filter_map(|host| self.nat(host)).max().map_or(0, |last| last + 1)
+        match self {
+            Self::Nats => 3,
+            Self::Extruded => 1,
+            _ => 0,
+        }
     }
 
     /// The address of a NAT that has changed it so often.
     pub(super) fn nat_address(nat: usize, times: usize) -> IpAddr {
-        ip(NATS[nat + times % 2 * 2])
+        ip(NATS[nat + times % 2 * 3])
     }
 
     /// The host's own address, if it has changed it so often.
@@ -103,10 +119,14 @@ impl Shape {
         }
     }
 
-    /// All addresses of a host by which others see it.
+    /// All addresses of a host by which others may see it.
     pub(super) fn outer(self, host: usize) -> Vec<IpAddr> {
         match (self, self.nat(host)) {
-            (_, Some(nat)) => vec![ip(NATS[nat]), ip(NATS[nat + 2])],
+            (_, Some(nat)) => {
+                let nats = [Some(nat), self.other_nat(host, nat)];
+                let both = |nat| [0, 1].map(|times| Self::nat_address(nat, times));
+                nats.into_iter().flatten().flat_map(both).collect()
+            }
             (Self::Uplinks | Self::Links, _) => vec![ip(HOSTS[host]), ip(SECONDS[host])],
             _ => vec![ip(HOSTS[host])],
         }
@@ -191,7 +211,7 @@ impl Shape {
         }
     }
 
-    pub(super) fn groups(self, host: usize) -> Groups {
+    pub(super) fn groups(self, host: usize, pools: usize) -> Groups {
         let mut groups = Groups::new();
         groups.set_default(match self {
             Self::Connections | Self::Links => Group::Clear,
@@ -202,15 +222,17 @@ impl Shape {
         if self == Self::Extruded && self.is_strict(host) {
             groups.insert(Prefix::host(ip(HOSTS[PLAIN])), Group::Block);
         }
-        for prefix in self.pool(host) {
+        for prefix in self.pool(host, pools) {
             groups.set_pool(prefix).unwrap();
         }
         groups
     }
 
-    pub(super) fn pool(self, host: usize) -> Vec<Prefix> {
+    /// What a host lends, if that has changed so often.
+    pub(super) fn pool(self, host: usize, times: usize) -> Vec<Prefix> {
         let lends = self == Self::Nats && host >= SERVER;
-        if lends { vec![POOLS[host - SERVER].parse().unwrap()] } else { Vec::new() }
+        let prefix = || POOLS[host - SERVER + times % 2 * 2].parse().unwrap();
+        if lends { vec![prefix()] } else { Vec::new() }
     }
 
     pub(super) fn served(self, host: usize) -> Vec<Prefix> {
