@@ -1,6 +1,7 @@
 //! Two machines, or more, and a network between them that loses, repeats and holds back.
 
 mod authentication;
+mod calls;
 mod collision;
 mod cookies;
 mod crash;

@@ -190,7 +190,7 @@ pub(crate) fn relocate(established: &mut Established, turn: &mut Turn<'_>, local
     if established.mobility.agreed {
         path.float();
     }
-    turn.link.path = path;
+    (turn.link.path, turn.link.perhaps) = (path, None);
     let before = turn.link.counted;
     turn.recount();
     follow_peer(established, turn, before);
@@ -254,6 +254,10 @@ pub(crate) fn updated(
     if !is_returned(&asked.cookie, payloads) {
         established.close(turn, End::Misbehaved("COOKIE2"));
         return ControlFlow::Continue(());
+    }
+    if Established::is_in_doubt(turn) {
+        // Nobody but the peer can answer this, which was asked since.
+        established.move_to_reply(turn);
     }
     note_how_seen(established, turn, payloads);
     let before = turn.link.envelope();
@@ -325,8 +329,13 @@ pub(crate) fn checked(
         established.close(turn, End::Misbehaved("COOKIE2"));
     } else if turn.link.path.remote != asked.path.remote {
         turn.link.ask_first(turn.now, Ask::CheckAddress);
-    } else if turn.link.esp.take().is_some() {
-        established.tell_moved(turn);
+    } else {
+        if Established::is_in_doubt(turn) {
+            established.move_to_reply(turn);
+        }
+        if turn.link.esp.take().is_some() {
+            established.tell_moved(turn);
+        }
     }
     ControlFlow::Continue(())
 }

@@ -406,21 +406,21 @@ fn repeated_fragments_of_a_long_message_are_no_longer_message() {
 }
 
 /// xorshift64.
-struct Dice(u64);
+pub(super) struct Dice(u64);
 
 impl Dice {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    fn below(&mut self, sides: u64) -> usize {
+    pub(super) fn below(&mut self, sides: u64) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from((self.0 >> 11) % sides).unwrap()
     }
 
-    fn one_in(&mut self, sides: u64) -> bool {
+    pub(super) fn one_in(&mut self, sides: u64) -> bool {
         self.below(sides) == 0
     }
 }
@@ -435,6 +435,8 @@ struct World {
     /// A NAT before the first, and how often it has chosen other ports.
     nat: Option<u16>,
     mobike: bool,
+    /// Nobody plays anything back any more.
+    ends: bool,
 }
 
 /// The address of the NAT, if there is one.
@@ -444,10 +446,12 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let (hybrid, mobike, natted) = (dice.one_in(2), dice.one_in(2), dice.one_in(3));
+        let fragment_size = [1280, 600, 300][dice.below(3)];
         let mut net = Net::with(|config| {
             config.post_quantum = hybrid;
             config.mobike = if mobike { Mobike::Announce } else { Mobike::Off };
             config.patience = Duration::from_secs(400);
+            config.fragment_size = fragment_size;
             config.child_life = Duration::from_secs(900);
             config.ike_life = Duration::from_secs(1500);
         });
@@ -457,7 +461,7 @@ impl World {
         let a = net.initiate(0, 1);
         let mover = (mobike && !natted).then(|| dice.below(2));
         let nat = natted.then_some(0);
-        let mut world = Self { net, ikes: [a, a], dice, mover, nat, mobike };
+        let mut world = Self { net, ikes: [a, a], dice, mover, nat, mobike, ends: false };
         for _ in 0..20 {
             world.net.collect();
             for packet in std::mem::take(&mut world.net.wire) {
@@ -472,9 +476,14 @@ impl World {
         world
     }
 
+    /// Where the NAT has an address and port of the first for.
+    fn outside(&self, port: u16) -> Option<SocketAddr> {
+        self.nat.map(|times| SocketAddr::new(NAT, port + 10_000 + 100 * times))
+    }
+
     fn wish(&mut self) {
         let (which, now) = (self.dice.below(2), self.net.now);
-        let (ike, what) = (self.ikes[which], self.dice.below(12));
+        let (ike, what) = (self.ikes[which], self.dice.below(13));
         let far = 2 + self.dice.below(4);
         let place = self.dice.below(4);
         let node = &mut self.net.nodes[which];
@@ -496,6 +505,15 @@ impl World {
                 Some(times) => *times += 1,
                 None => self.relocate(),
             },
+            (12, _) => {
+                // A packet of the first's arrives, through the NAT.
+                let outside = self.outside(4500);
+                let node = &mut self.net.nodes[1];
+                let some = node.children.keys().copied().nth(place);
+                if let (Some(outside), Some(child)) = (outside, some) {
+                    node.ike.handle_moved(now, child, outside);
+                }
+            }
             _ => {}
         }
     }
@@ -577,7 +595,7 @@ impl World {
 
     /// Somebody has kept a packet, and sends it again from where he is, or in another's name.
     fn play_back(&mut self) {
-        if self.dice.one_in(8) {
+        if self.dice.one_in(8) && !self.ends {
             let at = self.dice.below(self.net.seen.len() as u64);
             let kept = self.net.seen[at].clone();
             let from = match self.dice.below(3) {
@@ -628,6 +646,10 @@ impl World {
             keys
         };
         assert_eq!(keys(0, false), keys(1, true), "seed {seed}");
+        let outside = self.outside(4500);
+        for child in self.net.nodes[1].children.values() {
+            assert_eq!(Some(child.envelope.remote), outside, "seed {seed}");
+        }
     }
 }
 
@@ -738,6 +760,7 @@ fn a_long_life_leaves_nothing_undone() {
             }
         }
         set_mangle(None);
+        world.ends = true;
         world.calm(Duration::from_secs(450));
         let tidy = |world: &World| {
             world.net.nodes.iter().all(|n| n.ike.reserved() == (1, n.children.len()))
@@ -767,5 +790,12 @@ fn a_long_life_leaves_nothing_undone() {
             world.assert_children_fit(seed);
         }
         assert!(world.net.nodes.iter().all(|n| n.ended().is_empty()), "seed {seed}");
+        let (which, now) = (world.dice.below(2), world.net.now);
+        world.net.nodes[which].ike.close(now, world.ikes[which]);
+        world.calm(Duration::from_secs(10));
+        for node in &world.net.nodes {
+            assert_eq!((node.ike.reserved(), node.ike.len()), ((0, 0), 0), "seed {seed}");
+            assert!(node.ike.names_nobody() && node.children.is_empty(), "seed {seed}");
+        }
     }
 }

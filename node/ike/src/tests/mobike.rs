@@ -320,6 +320,8 @@ fn esp_does_not_go_to_an_address_that_does_not_answer() {
     update.from.set_ip("203.0.113.99".parse().unwrap());
     net.deliver(&update);
     net.wire.clear();
+    // And it is nowhere else.
+    net.nodes[0].ike = Ike::new(config(0), [77; 32], net.now);
     // Whatever is asked for meanwhile stays where it was, too.
     let (now, child) = (net.now, net.nodes[1].child().id);
     net.nodes[1].ike.rekey_child(now, child);
@@ -508,5 +510,45 @@ fn other_addresses_are_told_only_if_wanted() {
         net.settle();
         set_mangle(None);
         assert_eq!(told.get(), if mobike == Mobike::On { 0 } else { 4 });
+    }
+}
+
+/// Somebody on the way copies what says where we are, and is faster with it, from where he is. Nothing of
+/// what is protected goes there; and because he has no answer, the peer is found where it is.
+#[test]
+fn a_copy_that_is_faster_leads_nobody_astray_for_long() {
+    let thief = SocketAddr::new("203.0.113.66".parse().unwrap(), 4500);
+    for (mover, busy) in [(0, false), (1, false), (0, true), (1, true)] {
+        let (mut net, a, b) = mobile();
+        let now = net.now;
+        if busy {
+            // The window is taken.
+            let other = 1 - mover;
+            net.nodes[other].ike.create_child(now, [a, b][other], Net::call(other, mover).child);
+            net.collect();
+            net.wire.clear();
+        }
+        readdress(&mut net, mover, elsewhere());
+        let first = net.wire.pop_front().unwrap();
+        net.deliver(&Packet { from: thief, ..first.clone() });
+        net.deliver(&first);
+        net.run(Duration::from_secs(60));
+        let case = (mover, busy);
+        assert!(net.nodes.iter().all(|n| n.ended().is_empty()), "{case:?}");
+        let to_thief = |e: &Envelope| e.remote.ip() == thief.ip();
+        for node in 0..2 {
+            assert!(!envelopes(&net, node).iter().any(to_thief), "{case:?}");
+        }
+        let envelope = *envelopes(&net, 1 - mover).last().unwrap();
+        assert_eq!(envelope.remote.ip(), elsewhere(), "{case:?}");
+        let events = net.nodes.iter().map(|n| n.events.len()).collect::<Vec<_>>();
+        let now = net.now;
+        net.nodes[0].ike.probe(now, a);
+        net.nodes[1].ike.probe(now, b);
+        net.settle();
+        assert!(
+            net.nodes.iter().zip(events).all(|(n, before)| n.events.len() > before),
+            "{case:?}"
+        );
     }
 }
