@@ -72,3 +72,40 @@ fn an_uplink_that_changes_its_address_loses_no_pair() {
     assert_eq!((west.happened("keyed"), east.happened("keyed")), (1, 1));
     assert!(west.await_happened("moved", 4) >= 4 && east.await_happened("moved", 4) >= 4);
 }
+
+/// RFC 4322 §3.3.2: a host's second address, whose record names the first, is called for from that, and is
+/// called there; its own packets are never in the clear.
+#[test]
+fn a_second_address_is_spoken_for_by_the_first() {
+    const SECOND: &str = "192.0.2.12";
+    if !can_run("a_second_address_is_spoken_for_by_the_first") {
+        return;
+    }
+    for (from, to, other) in [("west", EAST[0], SECOND), ("east", SECOND, EAST[0])] {
+        let mut internet = Internet::new();
+        internet.serve_records(&[
+            ("west", WEST[0], WEST[0]),
+            ("west", SECOND, WEST[0]),
+            ("east", EAST[0], EAST[0]),
+        ]);
+        let namespace = internet.namespace("west");
+        place::ok(&namespace, &["ip", "addr", "add", &format!("{SECOND}/24"), "dev", "eth0"]);
+        let west = internet.setup("west").start(&namespace);
+        let east = internet.setup("east").start(&internet.namespace("east"));
+        let wire = internet.capture("west");
+        let ping = ["ping", "-n", "-c", "1", "-W", "8", "-I", other, to];
+        assert!(place::run(&internet.namespace(from), &ping).0, "{from}");
+        west.await_state(EAST[0], "keyed");
+        east.await_state(SECOND, "keyed");
+        let found = east.destination(SECOND);
+        assert_eq!(tests::node::text(&found, "gateway"), WEST[0], "{from}");
+        // By both ends' packets and by nothing else.
+        assert!(
+            place::run(&namespace, &["ping", "-n", "-c", "3", "-i", "0.2", "-I", SECOND, EAST[0]])
+                .0
+        );
+        let clear = wire.packets(&format!("ip host {SECOND} and not arp"));
+        assert!(clear.is_empty(), "{from}: {clear:#?}");
+        assert!(!wire.packets(&format!("udp port 4500 and host {}", WEST[0])).is_empty());
+    }
+}

@@ -26,6 +26,7 @@ mod net;
 mod node;
 mod outage;
 mod outworn;
+mod own_addresses;
 mod packet;
 mod plane;
 mod ports;

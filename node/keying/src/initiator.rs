@@ -228,11 +228,13 @@ impl Keying {
     /// Tries the next gateway of a pending flow, or declares failure.
     pub(crate) fn next_candidate(&mut self, now: Instant, flow: Flow) {
         let anonymous = self.pending(flow).is_some_and(|pending| pending.anonymous);
-        if self.config.own_record == OwnRecord::Require && !anonymous {
-            if self.waits_for_own(flow.src()) {
+        if !anonymous {
+            let first = self.pending(flow).is_some_and(|pending| pending.gateway.is_none());
+            if first && self.waits_for_own(flow.src()) {
                 return;
             }
-            if self.own_refusal(flow.src()).is_some() {
+            let required = self.config.own_record == OwnRecord::Require;
+            if required && self.own_refusal(flow.src()).is_some() {
                 return self.failed(now, flow);
             }
         }

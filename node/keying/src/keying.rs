@@ -724,8 +724,10 @@ impl Keying {
         if self.serves(flow.src()) && self.config.identity.is_none() {
             return self.client_gateway(flow).filter(fits);
         }
-        Some(flow.src())
-            .filter(|src| fits(src) && self.config.addresses.contains(src))
+        Some(self.gateway_of_own(flow.src()))
+            .filter(fits)
+            .or_else(|| Some(flow.src()).filter(fits))
+            .filter(|src| self.config.addresses.contains(src))
             .or_else(|| self.config.addresses.iter().copied().find(fits))
     }
 }

@@ -4,6 +4,9 @@
 //! one with another key: during a rollover (RFC 4322 §5.4) the new key may not be used before its
 //! record is out. By default that only explains refusals and shortens their lives, because a peer
 //! may know our key from elsewhere; with [`OwnRecord::Require`] no call is made.
+//!
+//! The record of one of several addresses of ours may name another as its gateway: then that one calls
+//! for it, as it would for a host behind us.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,9 +34,10 @@ pub enum OwnRecord {
 #[derive(Debug, Default)]
 pub(crate) struct Own {
     answers: BTreeMap<Name, Option<Answer>>,
-    /// What a responder would say; `None` while DNS has not answered.
-    verdict: Option<Result<(), Refusal>>,
-    /// When the verdict is to be made anew.
+    /// The address of ours that a responder would believe: this one, or another that its record names
+    /// (RFC 4322 §3.3.2). Or what a responder would say; `None` while DNS has not answered.
+    verdict: Option<Result<IpAddr, Refusal>>,
+    /// When the verdict is to be made anew; `None` while it is.
     until: Option<Instant>,
 }
 
@@ -84,7 +88,7 @@ impl Keying {
         let life = evidence.iter().map(|a| a.ttl).min().unwrap_or_default();
         let verdict = match self.own_verdict(address, &evidence) {
             // Nothing is known.
-            Err(Refusal::DnsFailed) => Ok(()),
+            Err(Refusal::DnsFailed) => Ok(address),
             other => other,
         };
         let Some(own) = self.own.get_mut(&address) else { return };
@@ -102,21 +106,23 @@ impl Keying {
         self.own_known(now, address);
     }
 
-    /// What responders would say of a call for an address of ours. It is made from the address itself or,
-    /// if that is an inner one, from another of ours.
-    fn own_verdict(&self, address: IpAddr, evidence: &[&Answer]) -> Result<(), Refusal> {
-        let Some(key) = from_ike_key(&self.config.ike.key.clone().into()) else { return Ok(()) };
+    /// What responders would say of a call for an address of ours, and where to make it from: from the
+    /// address itself or, if its record names another of ours, from that.
+    fn own_verdict(&self, address: IpAddr, evidence: &[&Answer]) -> Result<IpAddr, Refusal> {
+        let Some(key) = from_ike_key(&self.config.ike.key.clone().into()) else {
+            return Ok(address);
+        };
         let others = self.config.addresses.iter().copied().filter(|own| *own != address);
         let mut refusal = None;
         for outer in [address].into_iter().chain(others) {
             let ours = Identity::Address(outer);
             let identity = self.config.identity.as_ref().unwrap_or(&ours);
             // What DNS cannot speak for.
-            let Some(speaker) = to_speaker(identity) else { return Ok(()) };
+            let Some(speaker) = to_speaker(identity) else { return Ok(address) };
             let claim = Claim { address, speaker: &speaker, key: &key, outer: Some(outer) };
             let strict = Strictness::Permissive;
             match dnskeys::authorize(claim, evidence, &self.config.rules, strict) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(outer),
                 // What is wrong with the record that names us says more than that others do not.
                 Err(why) if refusal.is_none_or(|before| before == Refusal::NotNamed) => {
                     refusal = Some(why);
@@ -124,7 +130,14 @@ impl Keying {
                 Err(_) => {}
             }
         }
-        refusal.map_or(Ok(()), Err)
+        refusal.map_or(Ok(address), Err)
+    }
+
+    /// The address of ours to call from for this one: another, if its record names that.
+    pub(crate) fn gateway_of_own(&self, address: IpAddr) -> IpAddr {
+        let gateway = self.own.get(&address).and_then(|own| own.verdict?.ok());
+        let ours = gateway.filter(|gateway| self.config.addresses.contains(gateway));
+        ours.unwrap_or(address)
     }
 
     /// Why responders that ask DNS would refuse us; `None` if they would not, or if nothing is
@@ -136,15 +149,20 @@ impl Keying {
 
     /// Whether a call must wait until our own records are known.
     pub(crate) fn waits_for_own(&self, address: IpAddr) -> bool {
+        self.needs_own(address) && self.own.get(&address).is_some_and(Own::is_open)
+    }
+
+    /// Whether what our own records say decides over calls: if it must be good, or if another address of
+    /// ours may be the one to call from.
+    fn needs_own(&self, address: IpAddr) -> bool {
+        let other = |a: &IpAddr| *a != address && a.is_ipv4() == address.is_ipv4();
+        let several = || self.config.addresses.iter().any(other);
         self.config.own_record == OwnRecord::Require
-            && self.own.get(&address).is_some_and(|own| own.verdict.is_none())
+            || (self.config.identity.is_none() && several())
     }
 
     /// Goes on with the flows that waited.
     fn own_known(&mut self, now: Instant, address: IpAddr) {
-        if self.config.own_record != OwnRecord::Require {
-            return;
-        }
         let flows: Vec<_> = self.flows.keys().filter(|f| f.src() == address).copied().collect();
         for flow in flows {
             if self.pending(flow).is_some_and(|pending| pending.gateway.is_none()) {
