@@ -8,7 +8,7 @@ use dnskeys::{Gateway, Name, Outcome, Security};
 use keying::{Groups, StateName, What, Why};
 
 use crate::dns::records;
-use crate::net::{Kind, Link, Net};
+use crate::net::{Fate, Kind, Link, Net};
 use crate::node::{Host, TestKey, seconds};
 
 const INNER: &str = "192.168.1.10";
@@ -440,6 +440,26 @@ fn another_pool_ends_the_leases_that_do_not_fit_it() {
     net.send(0, ip(SERVER), "ping at last");
     net.run(seconds(3));
     assert_eq!((state(&net, 0), lent(&net, 0)), (Some(StateName::Keyed), Some(ip("10.99.0.1"))));
+}
+
+/// Who cannot hear that his address is lent to him no more is not received from under it.
+#[test]
+fn nothing_is_received_from_what_is_lent_no_more() {
+    let mut net = net(1, &["10.99.0.0/29"]);
+    net.send(0, ip(SERVER), "ping");
+    net.run(seconds(3));
+    assert_eq!(lent(&net, 0), Some(ip("10.99.0.1")));
+    net.filter(|_, seen| match seen.kind {
+        Kind::Ike { .. } => Fate::Lost,
+        Kind::Esp | Kind::Clear => Fate::Link,
+    });
+    assert_eq!(reload(&mut net, &["10.97.0.0/24"]), 1);
+    for n in 0..5 {
+        net.send(0, ip(SERVER), &format!("late {n}"));
+        net.run(seconds(1));
+    }
+    assert_eq!(net.hosts[S].inbox.len(), 1, "{:?}", net.hosts[S].inbox);
+    assert!(net.hosts[S].node.as_ref().unwrap().plane.counters().unknown_spi >= 5);
 }
 
 /// The pool becomes another while somebody calls who was promised an address of the old one: it does

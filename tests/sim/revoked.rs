@@ -313,6 +313,29 @@ fn a_host_that_leaves_its_gateway_may_come_back() {
     }
 }
 
+/// Rule 46: a host is served no more; what its peers go on sending to it is not taken for it, and another
+/// that is served still loses nothing.
+#[test]
+fn a_host_that_is_served_no_more_receives_nothing() {
+    let mut net = site(33);
+    say(&mut net, 0, ALICE, BOB, "ping bob");
+    say(&mut net, 0, ALICE, BETTY, "ping betty");
+    net.run(seconds(3));
+    assert!(heard(&net, 0, "pong bob") && heard(&net, 0, "pong betty"));
+    lose_deletes(&mut net);
+    let now = net.now;
+    let east = net.hosts[1].node.as_mut().unwrap();
+    assert!(east.keying.handle_served(now, vec![Prefix::host(ip(BETTY))]) > 0);
+    net.drain(1);
+    for n in 0..5 {
+        say(&mut net, 0, ALICE, BOB, &format!("late bob {n}"));
+        say(&mut net, 0, ALICE, BETTY, &format!("late betty {n}"));
+        net.run(seconds(1));
+        assert!(heard(&net, 1, &format!("late betty {n}")));
+        assert!(!heard(&net, 1, &format!("late bob {n}")));
+    }
+}
+
 /// Rules 46, 51: a host says nothing for so long that its pair is closed, while another keeps its
 /// gateway's IKE SA in use. It is carried again when it speaks, whoever called.
 #[test]

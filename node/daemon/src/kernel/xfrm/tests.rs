@@ -442,7 +442,7 @@ fn a_pair_is_two_states_and_the_policies_that_accept_it() {
         assert!(run("ip xfrm policy").contains("tmpl src 192.0.2.1 dst 192.0.2.3"));
         assert!(!run("ip xfrm policy").contains("192.0.2.2"));
         xfrm.command(Command::ClearPolicy { flow }).unwrap();
-        xfrm.command(Command::RemoveSa(SaId(1))).unwrap();
+        xfrm.command(Command::RevokeSa(SaId(1))).unwrap();
         assert_eq!(run("ip xfrm state"), "");
         assert_eq!(run("ip xfrm policy"), before);
         xfrm.stop();
