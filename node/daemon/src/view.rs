@@ -67,6 +67,7 @@ pub(crate) fn plane_config(config: &Config) -> anyhow::Result<userspace::Config>
         listen: config.node.listen.clone(),
         seed: seed()?,
         ways: kernel::ways_onward,
+        exempt: kernel::exempt,
         forwarding: forwarding::Config {
             provider: userspace::fastest(),
             unreachable: config.policy.icmp_unreachable,

@@ -37,9 +37,20 @@ struct Jobs {
     strangers: VecDeque<ike::Sign>,
     /// Jobs that wait or are at work.
     unfinished: usize,
-    /// What the last one took; nobody knows before.
-    cost: Option<Duration>,
+    /// What the last two took; nobody knows before.
+    costs: [Option<Duration>; 2],
     ended: bool,
+}
+
+impl Jobs {
+    fn took(&mut self, cost: Duration) {
+        self.costs = [Some(cost), self.costs[0]];
+    }
+
+    /// What a signature takes. One may have been interrupted: the shorter of the last two knows better.
+    fn cost(&self) -> Option<Duration> {
+        self.costs.into_iter().flatten().min()
+    }
 }
 
 impl Signers {
@@ -79,13 +90,13 @@ impl Signers {
     /// returned; else by one of the threads.
     pub(crate) fn sign(&mut self, job: ike::Sign) -> Option<Signed> {
         let mut jobs = self.queue.lock();
-        let quick = jobs.cost.is_some_and(|cost| cost <= QUICK);
+        let quick = jobs.cost().is_some_and(|cost| cost <= QUICK);
         let now = Instant::now();
         if quick && jobs.unfinished == 0 && self.busy_until.is_none_or(|until| until <= now) {
             drop(jobs);
             let signature = self.key.sign(job.scheme, &job.octets).ok();
             let cost = now.elapsed();
-            self.queue.lock().cost = Some(cost);
+            self.queue.lock().took(cost);
             self.busy_until = Some(now + cost * SHARE);
             return Some((job.ike, signature));
         }
@@ -126,7 +137,7 @@ impl Queue {
     fn done(&self, cost: Duration) {
         let mut jobs = self.lock();
         jobs.unfinished = jobs.unfinished.saturating_sub(1);
-        jobs.cost = Some(cost);
+        jobs.took(cost);
     }
 
     fn lock(&self) -> MutexGuard<'_, Jobs> {
@@ -137,8 +148,8 @@ impl Queue {
 
 /// More signatures at once than this are a flood of strangers, who can wait.
 const MAX_THREADS: usize = 8;
-/// The main loop does not stand still for longer: a fiftieth of what a request on the control socket
-/// may wait.
-const QUICK: Duration = Duration::from_micros(400);
-/// Of the main loop's time one part in so many goes into signatures of its own.
-const SHARE: u32 = 3;
+/// The main loop does not stand still for longer: a twentieth of what a request on the control socket
+/// may wait. RSA-3072 takes about as long.
+const QUICK: Duration = Duration::from_millis(1);
+/// Of the main loop's time one part in so many may go into signatures of its own.
+const SHARE: u32 = 2;

@@ -34,7 +34,7 @@ use crate::theirs::Theirs;
 #[command(name = "handshakes")]
 struct Arguments {
     /// Handshakes in each run.
-    #[arg(long, default_value_t = 300, value_name = "N")]
+    #[arg(long, default_value_t = 1600, value_name = "N")]
     count: usize,
     /// Lengths of the RSA keys.
     #[arg(long, value_delimiter = ',', default_value = "2048,3072", value_name = "LIST")]
@@ -134,33 +134,31 @@ fn series(
         }
         None => wanted(STRONGSWAN).then(|| Theirs::up(bits, peers)).transpose()?,
     };
+    let ways = ways(bits, peers, count);
+    let ways: Vec<_> = ways.into_iter().filter(|(name, _)| wanted(name)).collect();
+    let up = |n: usize, setting: &Setting| Ours::up(&format!("oeh{n}"), setting.clone());
     let mut ours = Vec::new();
-    for (n, (name, setting)) in ways(bits, peers, count).into_iter().enumerate() {
-        if wanted(name) {
-            ours.push((name, Ours::up(&format!("oeh{n}"), setting)?));
-        }
+    for (n, (_, setting)) in ways.iter().enumerate() {
+        ours.push((!setting.resumed).then(|| up(n, setting)).transpose()?);
     }
-    let mut sums: Vec<Option<Figures>> = vec![None; ours.len() + 1];
+    let mut sums: Vec<Option<Figures>> = vec![None; ways.len() + 1];
     let add = |sum: &mut Option<Figures>, figures: Figures| {
         *sum = Some(match sum.take() {
             Some(sum) => sum.and(&figures),
             None => figures,
         });
     };
-    for round in 0..ROUNDS {
+    for _ in 0..ROUNDS {
         if let Some(theirs) = &mut theirs {
             add(&mut sums[0], theirs.measure(count / ROUNDS)?);
         }
-        for ((_, ours), sum) in ours.iter_mut().zip(&mut sums[1..]) {
-            // A few in each round would show how a process begins rather than what it goes on to do.
-            match ours.at_most(count) {
-                few if few < count => {
-                    if round == ROUNDS / 2 {
-                        add(sum, ours.measure(few)?);
-                    }
-                }
-                _ => add(sum, ours.measure(count / ROUNDS)?),
-            }
+        for (n, (_, setting)) in ways.iter().enumerate() {
+            let figures = match &mut ours[n] {
+                Some(ours) => ours.measure(count / ROUNDS)?,
+                // Tickets are not to be had again: two nodes for each round.
+                None => up(n, setting)?.measure(setting.peers)?,
+            };
+            add(&mut sums[n + 1], figures);
         }
     }
     println!("{}", head());
@@ -170,7 +168,7 @@ fn series(
         println!("{}", theirs.line(STRONGSWAN));
         all.insert(STRONGSWAN.to_owned(), theirs.json());
     }
-    for ((name, _), ours) in ours.iter().zip(sums.into_iter().flatten()) {
+    for ((name, _), ours) in ways.iter().zip(sums.into_iter().flatten()) {
         println!("{}", ours.line(name));
         let mut json = ours.json();
         if let (Some(theirs), Some(json)) = (&theirs, json.as_object_mut()) {

@@ -40,6 +40,13 @@ pub(crate) struct Setting {
     pub(crate) datagram: bool,
 }
 
+impl Setting {
+    /// Pairs of addresses that there are.
+    fn pairs(&self) -> usize {
+        if self.resumed { self.peers + WARM } else { self.peers }
+    }
+}
+
 /// Two nodes that can be made to call each other. Gone when dropped.
 pub(crate) struct Ours {
     setting: Setting,
@@ -53,13 +60,13 @@ pub(crate) struct Ours {
 impl Ours {
     /// Starts both; `name` tells them from others.
     pub(crate) fn up(name: &str, setting: Setting) -> io::Result<Self> {
-        let bed = PairBed::up(name, &setting.bits, setting.peers);
+        let bed = PairBed::up(name, &setting.bits, setting.pairs());
         let start = |side: &str| {
             let mut setup = bed.setup(side);
             setup.quiet = true;
             if setting.keys == Keys::Written {
                 setup.policies = vec![("clear", "0.0.0.0/0\n")];
-                setup.more = connections(&bed, side, setting.peers);
+                setup.more = connections(&bed, side, setting.pairs());
             }
             setup.more += &format!(
                 "[ike]\npost-quantum = {}\nresumption = {}\n",
@@ -76,13 +83,11 @@ impl Ours {
         // For the tickets; else what happens only once in a process.
         let first = if setting.resumed { setting.peers } else { 2 };
         let mut ours = Self { setting, nodes, echo, next: 0, bed };
-        ours.drive(first)?;
+        ours.drive(0, first)?;
+        if !ours.setting.resumed {
+            ours.next = first;
+        }
         Ok(ours)
-    }
-
-    /// Of so many handshakes, how many there can be.
-    pub(crate) fn at_most(&self, count: usize) -> usize {
-        if self.setting.resumed { count.min(self.setting.peers) } else { count }
     }
 
     fn cpu(&self) -> io::Result<[Cpu; 2]> {
@@ -102,18 +107,17 @@ impl Ours {
         Ok(sum)
     }
 
-    /// So many handshakes; how many failed.
-    fn drive(&mut self, count: usize) -> io::Result<usize> {
+    /// So many handshakes from this pair of addresses on; how many failed.
+    fn drive(&self, first: usize, count: usize) -> io::Result<usize> {
         let own = std::env::current_exe()?.display().to_string();
         let socket = self.bed.setup("west").socket().display().to_string();
-        let numbers = [self.next, count, self.setting.peers].map(|n| n.to_string());
+        let numbers = [first, count, self.setting.pairs()].map(|n| n.to_string());
         let mut words = vec![own.as_str(), "drive"];
         words.extend(numbers.iter().map(String::as_str));
         words.push(&socket);
         if self.setting.datagram {
             words.push("--datagram");
         }
-        self.next += count;
         let driven = place::command(&self.bed.namespace("west"), &words).output()?;
         let said = String::from_utf8_lossy(&driven.stdout);
         said.trim().parse().map_err(|_| {
@@ -126,12 +130,16 @@ impl Ours {
     /// arrives and is answered); then west forgets the peer and what DNS said of it, which deletes the
     /// SAs at both ends.
     pub(crate) fn measure(&mut self, count: usize) -> io::Result<Figures> {
-        std::thread::sleep(SETTLE);
+        // Those that have no ticket would not be resumed: they are none of those that are measured.
+        let warm = if self.setting.resumed { self.setting.peers } else { self.next };
+        self.drive(warm, WARM)?;
         let signed = self.signatures()?;
+        std::thread::sleep(BREATH);
         let before = self.cpu()?;
         let began = Instant::now();
-        let failed = self.drive(count)?;
+        let failed = self.drive(self.next, count)?;
         let took = began.elapsed();
+        self.next += count;
         // East has still to hear of the last.
         std::thread::sleep(SETTLE);
         let after = self.cpu()?;
@@ -275,5 +283,10 @@ impl Control {
 }
 
 const PORT: u16 = 7777;
+/// Handshakes of each round before those that count: others have worked meanwhile, and what a processor
+/// has at hand is theirs.
+pub(crate) const WARM: usize = 24;
+/// Until the last of them is deleted at both ends.
+pub(crate) const BREATH: Duration = Duration::from_millis(20);
 /// Until nothing is left to be done for what was measured.
 const SETTLE: Duration = Duration::from_millis(200);

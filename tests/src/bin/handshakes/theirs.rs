@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::figures::{Cpu, Figures};
+use crate::ours::{BREATH, WARM};
 use crate::vici::Vici;
 
 /// Where charon is in Debian.
@@ -44,9 +45,20 @@ impl Theirs {
 
     /// Measures so many handshakes, one after the other.
     pub(crate) fn measure(&mut self, count: usize) -> io::Result<Figures> {
-        let mut failed = 0;
+        self.drive(WARM);
+        std::thread::sleep(BREATH);
         let before = self.cpu()?;
         let began = Instant::now();
+        let failed = self.drive(count);
+        let took = began.elapsed();
+        let after = self.cpu()?;
+        let [initiator, responder] = [0, 1].map(|side| after[side].since(before[side]));
+        Ok(Figures { count, failed, took, initiator, responder })
+    }
+
+    /// So many handshakes; how many failed.
+    fn drive(&mut self, count: usize) -> usize {
+        let mut failed = 0;
         for n in self.next..self.next + count {
             let name = match self.peers {
                 1 => "w".to_owned(),
@@ -59,10 +71,7 @@ impl Theirs {
             let _ = self.west.succeeds("terminate", &ike);
         }
         self.next += count;
-        let took = began.elapsed();
-        let after = self.cpu()?;
-        let [initiator, responder] = [0, 1].map(|side| after[side].since(before[side]));
-        Ok(Figures { count, failed, took, initiator, responder })
+        failed
     }
 }
 
