@@ -90,10 +90,11 @@ impl Modp {
         let params = self.params().ok_or(CryptoFailure)?;
         let bits = u32::try_from(exponent.len() * 8).map_err(|_| CryptoFailure)?;
         let mut exponent = BoxedUint::from_be_slice(exponent, bits).map_err(|_| CryptoFailure)?;
-        let mut power =
-            BoxedMontyForm::new(base, params).pow_bounded_exp(&exponent, bits).retrieve();
+        let mut form = BoxedMontyForm::new(base, params).pow_bounded_exp(&exponent, bits);
+        let mut power = form.retrieve();
         let octets = Secret::new(power.to_be_bytes().into_vec());
         exponent.zeroize();
+        form.zeroize();
         power.zeroize();
         if octets.len() == self.len() { Ok(octets) } else { Err(CryptoFailure) }
     }

@@ -256,15 +256,22 @@ pub(crate) fn updated(
         return ControlFlow::Continue(());
     }
     if Established::is_in_doubt(turn) {
-        // Nobody but the peer can answer this, which was asked since.
+        // Nobody but the peer can answer this, which was asked since. What it has been told of NATs is
+        // about another way.
         established.move_to_reply(turn);
+        turn.link.ask_first(turn.now, Ask::UpdateAddresses);
+        return ControlFlow::Continue(());
     }
     note_how_seen(established, turn, payloads);
-    let before = turn.link.envelope();
+    let (before, natted) = (turn.link.envelope(), turn.link.path.nat.ours);
     turn.link.esp = None;
     note_nat(established, turn, Which::Current, payloads);
     if turn.link.envelope() != before {
         established.tell_moved(turn);
+    }
+    if turn.link.path.nat.ours && !natted {
+        // This may be about somebody who was faster with a copy of what we asked: the next answer is not.
+        turn.link.ask(turn.now, Ask::Liveness);
     }
     ControlFlow::Continue(())
 }

@@ -541,6 +541,9 @@ fn a_copy_that_is_faster_leads_nobody_astray_for_long() {
         }
         let envelope = *envelopes(&net, 1 - mover).last().unwrap();
         assert_eq!(envelope.remote.ip(), elsewhere(), "{case:?}");
+        // Nor is he taken for a NAT.
+        net.assert_children_fit();
+        assert!(!envelope.udp, "{case:?}");
         let events = net.nodes.iter().map(|n| n.events.len()).collect::<Vec<_>>();
         let now = net.now;
         net.nodes[0].ike.probe(now, a);
