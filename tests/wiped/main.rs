@@ -19,7 +19,8 @@ mod wire;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use peer::Evil;
@@ -41,6 +42,8 @@ thread_local! {
 /// What was given back by whom is watched, one block behind the other.
 static KEPT: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
 static LENGTH: AtomicUsize = AtomicUsize::new(0);
+/// One test at a time.
+static TURN: Mutex<()> = Mutex::new(());
 /// Of which only what is used becomes memory.
 const ROOM: usize = 1 << 28;
 
@@ -200,6 +203,7 @@ fn life(way: Way) -> Secrets {
 /// heap, whoever called.
 #[test]
 fn what_is_secret_is_wiped() {
+    let _turn = TURN.lock();
     keep();
     // What is given back is seen as it was.
     let mut one = Secrets::default();
@@ -221,4 +225,30 @@ fn what_is_secret_is_wiped() {
         }
     }
     assert!(failures.is_empty(), "in blocks that were given back: {failures:#?}");
+}
+
+/// All that is given back while one side agrees on a secret with another, in pieces.
+fn pieces(private: &[u8], peer: &[u8]) -> HashSet<[u8; LEN]> {
+    const MODP_2048: u16 = 14;
+    keep();
+    let agreed = watched(|| ike::internal::agree(MODP_2048, private, peer));
+    let pieces = kept().windows(LEN).filter_map(|piece| piece.try_into().ok()).collect();
+    assert!(agreed.is_some_and(|(_, secret)| secret.is_some()));
+    pieces
+}
+
+/// P9: and of a MODP group's arithmetic, whose numbers take other forms on their way: what both sides have
+/// left behind, and neither leaves behind when it agrees with somebody else, is what they have in common.
+#[test]
+fn what_two_have_in_common_is_wiped_in_every_form() {
+    let _turn = TURN.lock();
+    let (a, b, c): (Vec<u8>, _, _) = ((1..=40).collect(), vec![0xa7; 40], vec![0x3b; 40]);
+    let public = |private: &[u8]| ike::internal::agree(14, private, &[0; 256]).unwrap().0;
+    let [of_a, of_b, of_c] = [&a, &b, &c].map(|private| public(private));
+    let (here, there) = (pieces(&a, &of_b), pieces(&b, &of_a));
+    let others = [(&a, &of_c), (&b, &of_c), (&c, &of_a), (&c, &of_b)];
+    let others: Vec<_> = others.into_iter().map(|(x, y)| pieces(x, y)).collect();
+    let common = here.intersection(&there);
+    let left = common.filter(|piece| others.iter().all(|other| !other.contains(*piece))).count();
+    assert_eq!(left, 0, "pieces of the secret");
 }
