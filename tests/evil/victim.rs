@@ -291,7 +291,8 @@ impl Owned {
             }
         }
         let datagrams = self.sent.len() - before;
-        assert!(datagrams <= 64, "{datagrams} datagrams for one input");
+        // The longest signature that anybody makes here goes in sixty; others may be due with it.
+        assert!(datagrams <= 96, "{datagrams} datagrams for one input");
         assert!(self.ike.half_open() <= self.limit, "{} half-open", self.ike.half_open());
         assert_eq!(self.ike.established_count(), self.established.len());
         assert!(self.ike.len() <= 300, "{} IKE SAs", self.ike.len());
