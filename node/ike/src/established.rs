@@ -239,7 +239,6 @@ impl Established {
             Ok(Received::Fragment) => ControlFlow::Continue(()),
             Ok(Received::Repeated(datagrams)) => {
                 turn.answer(datagrams);
-                self.ask_there_too(turn);
                 ControlFlow::Continue(())
             }
             Ok(Received::Request(exchange, payloads)) => {
@@ -448,39 +447,12 @@ impl Established {
     /// There is reason to believe that an answer can be had now, though nobody vouches for it: what we
     /// wait for is asked once more out of its turn, and that takes nothing from its time.
     pub(crate) fn ask_besides(&mut self, turn: &mut Turn<'_>) {
-        if let Some(datagrams) = self.besides(turn.now) {
+        let Some(datagrams) = self.current.besides(turn.now) else { return };
+        let asked = &mut self.trouble.get_or_insert_default().asked;
+        if asked.is_none_or(|at| turn.now.saturating_duration_since(at) >= JUST_NOW) {
+            *asked = Some(turn.now);
             turn.shared.counters.retransmissions += 1;
             turn.send(datagrams);
-        }
-    }
-
-    /// What we wait for, unless it was asked just now.
-    fn besides(&mut self, now: Instant) -> Option<Vec<Vec<u8>>> {
-        let datagrams = self.current.besides(now)?;
-        let asked = &mut self.trouble.get_or_insert_default().asked;
-        if asked.is_some_and(|at| now.saturating_duration_since(at) < JUST_NOW) {
-            return None;
-        }
-        *asked = Some(now);
-        Some(datagrams)
-    }
-
-    /// Whether this came from elsewhere than where the peer is believed to be, and that was not checked yet
-    /// (RFC 4555 §3.7).
-    pub(crate) fn is_in_doubt(turn: &Turn<'_>) -> bool {
-        let (link, from) = (&*turn.link, turn.reply.1);
-        link.esp.is_some() && from != link.path.remote && link.may_be_at(from)
-    }
-
-    /// What brought us to where the peer is believed to be comes again from elsewhere: somebody may have
-    /// copied it, and been faster. Until that is checked we ask there as well.
-    fn ask_there_too(&mut self, turn: &mut Turn<'_>) {
-        if Self::is_in_doubt(turn) {
-            turn.link.perhaps = Some(Box::new(turn.reply));
-            if let Some(datagrams) = self.besides(turn.now) {
-                turn.shared.counters.retransmissions += 1;
-                turn.answer(datagrams);
-            }
         }
     }
 

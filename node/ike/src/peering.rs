@@ -46,8 +46,6 @@ pub(crate) struct Link {
     /// Where the children's packets still go while it is in doubt whether the peer is where it
     /// says (RFC 4555 §3.7).
     pub(crate) esp: Option<Path>,
-    /// Where else it may be while that is in doubt. Boxed: rare.
-    pub(crate) perhaps: Option<Box<(SocketAddr, SocketAddr)>>,
     /// Whether the peer may be at another address than the one it was authorised at.
     pub(crate) movable: bool,
     pub(crate) asks: VecDeque<Queued>,
@@ -121,9 +119,6 @@ impl Turn<'_> {
     }
 
     pub(crate) fn send(&mut self, datagrams: Vec<Vec<u8>>) {
-        if let Some(perhaps) = self.link.perhaps.as_ref().filter(|_| self.link.esp.is_some()) {
-            self.shared.send(perhaps.0, perhaps.1, datagrams.clone());
-        }
         self.shared.send(self.link.path.local, self.link.path.remote, datagrams);
     }
 
@@ -152,7 +147,6 @@ impl Turn<'_> {
     /// The peer is where the message at hand came from.
     pub(crate) fn move_to_reply(&mut self) {
         (self.link.path.local, self.link.path.remote) = self.reply;
-        self.link.perhaps = None;
         self.recount();
     }
 
@@ -200,7 +194,6 @@ impl Link {
             initiator,
             path,
             esp: None,
-            perhaps: None,
             movable: false,
             asks: VecDeque::new(),
             half_open: None,

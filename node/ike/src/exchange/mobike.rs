@@ -190,7 +190,7 @@ pub(crate) fn relocate(established: &mut Established, turn: &mut Turn<'_>, local
     if established.mobility.agreed {
         path.float();
     }
-    (turn.link.path, turn.link.perhaps) = (path, None);
+    turn.link.path = path;
     let before = turn.link.counted;
     turn.recount();
     follow_peer(established, turn, before);
@@ -255,23 +255,12 @@ pub(crate) fn updated(
         established.close(turn, End::Misbehaved("COOKIE2"));
         return ControlFlow::Continue(());
     }
-    if Established::is_in_doubt(turn) {
-        // Nobody but the peer can answer this, which was asked since. What it has been told of NATs is
-        // about another way.
-        established.move_to_reply(turn);
-        turn.link.ask_first(turn.now, Ask::UpdateAddresses);
-        return ControlFlow::Continue(());
-    }
     note_how_seen(established, turn, payloads);
-    let (before, natted) = (turn.link.envelope(), turn.link.path.nat.ours);
+    let before = turn.link.envelope();
     turn.link.esp = None;
     note_nat(established, turn, Which::Current, payloads);
     if turn.link.envelope() != before {
         established.tell_moved(turn);
-    }
-    if turn.link.path.nat.ours && !natted {
-        // This may be about somebody who was faster with a copy of what we asked: the next answer is not.
-        turn.link.ask(turn.now, Ask::Liveness);
     }
     ControlFlow::Continue(())
 }
@@ -336,13 +325,8 @@ pub(crate) fn checked(
         established.close(turn, End::Misbehaved("COOKIE2"));
     } else if turn.link.path.remote != asked.path.remote {
         turn.link.ask_first(turn.now, Ask::CheckAddress);
-    } else {
-        if Established::is_in_doubt(turn) {
-            established.move_to_reply(turn);
-        }
-        if turn.link.esp.take().is_some() {
-            established.tell_moved(turn);
-        }
+    } else if turn.link.esp.take().is_some() {
+        established.tell_moved(turn);
     }
     ControlFlow::Continue(())
 }

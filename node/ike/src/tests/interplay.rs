@@ -435,6 +435,8 @@ struct World {
     /// A NAT before the first, and how often it has chosen other ports.
     nat: Option<u16>,
     mobike: bool,
+    /// Packets that arrived.
+    heard: Vec<Packet>,
     /// Nobody plays anything back any more.
     ends: bool,
 }
@@ -461,7 +463,8 @@ impl World {
         let a = net.initiate(0, 1);
         let mover = (mobike && !natted).then(|| dice.below(2));
         let nat = natted.then_some(0);
-        let mut world = Self { net, ikes: [a, a], dice, mover, nat, mobike, ends: false };
+        let mut world =
+            Self { net, ikes: [a, a], dice, mover, nat, mobike, heard: vec![], ends: false };
         for _ in 0..20 {
             world.net.collect();
             for packet in std::mem::take(&mut world.net.wire) {
@@ -547,6 +550,7 @@ impl World {
             }
         }
         self.net.deliver(&packet);
+        self.heard.push(packet);
     }
 
     /// Delivers what is on the wire in any order, some of it twice, and lets time pass.
@@ -593,11 +597,12 @@ impl World {
         self.net.collect();
     }
 
-    /// Somebody has kept a packet, and sends it again from where he is, or in another's name.
+    /// Somebody has kept a packet, and sends it again from where he is, or in another's name. Not before the
+    /// peer itself is heard: a request that moves us is followed to where it came from first.
     fn play_back(&mut self) {
-        if self.dice.one_in(8) && !self.ends {
-            let at = self.dice.below(self.net.seen.len() as u64);
-            let kept = self.net.seen[at].clone();
+        if self.dice.one_in(8) && !self.ends && !self.heard.is_empty() {
+            let at = self.dice.below(self.heard.len() as u64);
+            let kept = self.heard[at].clone();
             let from = match self.dice.below(3) {
                 0 => kept.from,
                 1 => SocketAddr::new(kept.from.ip(), 4600),

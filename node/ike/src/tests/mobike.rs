@@ -320,8 +320,6 @@ fn esp_does_not_go_to_an_address_that_does_not_answer() {
     update.from.set_ip("203.0.113.99".parse().unwrap());
     net.deliver(&update);
     net.wire.clear();
-    // And it is nowhere else.
-    net.nodes[0].ike = Ike::new(config(0), [77; 32], net.now);
     // Whatever is asked for meanwhile stays where it was, too.
     let (now, child) = (net.now, net.nodes[1].child().id);
     net.nodes[1].ike.rekey_child(now, child);
@@ -513,45 +511,28 @@ fn other_addresses_are_told_only_if_wanted() {
     }
 }
 
-/// Somebody on the way copies what says where we are, and is faster with it, from where he is. Nothing of
-/// what is protected goes there; and because he has no answer, the peer is found where it is.
+/// Whoever copies the answers, and is faster with them from where he is, gets nothing of it: an answer says
+/// that the peer is where it was asked, wherever it seems to come from.
 #[test]
-fn a_copy_that_is_faster_leads_nobody_astray_for_long() {
+fn a_copied_answer_says_nothing_of_where_it_came_from() {
     let thief = SocketAddr::new("203.0.113.66".parse().unwrap(), 4500);
-    for (mover, busy) in [(0, false), (1, false), (0, true), (1, true)] {
+    for mover in 0..2 {
         let (mut net, a, b) = mobile();
-        let now = net.now;
-        if busy {
-            // The window is taken.
-            let other = 1 - mover;
-            net.nodes[other].ike.create_child(now, [a, b][other], Net::call(other, mover).child);
-            net.collect();
-            net.wire.clear();
-        }
         readdress(&mut net, mover, elsewhere());
-        let first = net.wire.pop_front().unwrap();
-        net.deliver(&Packet { from: thief, ..first.clone() });
-        net.deliver(&first);
-        net.run(Duration::from_secs(60));
-        let case = (mover, busy);
-        assert!(net.nodes.iter().all(|n| n.ended().is_empty()), "{case:?}");
-        let to_thief = |e: &Envelope| e.remote.ip() == thief.ip();
-        for node in 0..2 {
-            assert!(!envelopes(&net, node).iter().any(to_thief), "{case:?}");
+        while let Some(packet) = net.wire.pop_front() {
+            if packet.octets[19] & 0x20 != 0 {
+                net.deliver(&Packet { from: thief, ..packet.clone() });
+            }
+            net.deliver(&packet);
         }
-        let envelope = *envelopes(&net, 1 - mover).last().unwrap();
-        assert_eq!(envelope.remote.ip(), elsewhere(), "{case:?}");
-        // Nor is he taken for a NAT.
+        for (which, ike) in [(0, a), (1, b)] {
+            assert!(!envelopes(&net, which).iter().any(|e| e.remote.ip() == thief.ip()), "{which}");
+            let (now, before) = (net.now, net.nodes[which].events.len());
+            net.nodes[which].ike.probe(now, ike);
+            net.settle();
+            assert!(net.nodes[which].events.len() > before, "{which}");
+        }
+        assert_eq!(envelopes(&net, 1 - mover).last().unwrap().remote.ip(), elsewhere());
         net.assert_children_fit();
-        assert!(!envelope.udp, "{case:?}");
-        let events = net.nodes.iter().map(|n| n.events.len()).collect::<Vec<_>>();
-        let now = net.now;
-        net.nodes[0].ike.probe(now, a);
-        net.nodes[1].ike.probe(now, b);
-        net.settle();
-        assert!(
-            net.nodes.iter().zip(events).all(|(n, before)| n.events.len() > before),
-            "{case:?}"
-        );
     }
 }
