@@ -70,6 +70,8 @@ enum Hardship {
     Repooled(usize),
     /// It has no address for a while, and then another.
     Away(usize),
+    /// It is suspended, and wakes up not knowing for how long.
+    Suspended(usize),
     /// Nobody says anything for hours.
     Idle,
 }
@@ -184,12 +186,13 @@ impl World {
     }
 
     fn start(&mut self, host: usize, memory: Vec<Remembered>, tickets: Vec<KeptTicket>) {
-        let (seed, now) = (self.net.seed(), self.net.now);
+        self.net.resume(host);
+        let (seed, now) = (self.net.seed(), self.net.time(host));
         if let Some(cache) = self.net.caches.get_mut(host) {
             *cache = Cache::default();
         }
         let secret = [u8::try_from(host).unwrap(); 32];
-        let wall = Duration::from_secs(1_800_000_000) + (now - self.net.start);
+        let wall = Duration::from_secs(1_800_000_000) + (self.net.now - self.net.start);
         let (shape, hasty, pools) = (self.shape, self.hasty, self.pools[host]);
         let (simple, careful) = (self.simple[host], self.careful[host]);
         self.net.hosts[host].start(
@@ -232,7 +235,7 @@ impl World {
 
     fn crash(&mut self, host: usize, with_memory: bool) {
         let keying = &self.node(host).keying;
-        let (memory, tickets) = (keying.remembered(), keying.tickets(self.net.now));
+        let (memory, tickets) = (keying.remembered(), keying.tickets(self.net.time(host)));
         if with_memory {
             self.start(host, memory, tickets);
         } else {
@@ -284,6 +287,7 @@ impl World {
             Hardship::BadLinks,
             Hardship::Idle,
             Hardship::NoResolver(host),
+            Hardship::Suspended(host),
         ];
         if shape.is_opportunistic(host) {
             all.extend([Hardship::DnsGone(host), Hardship::Withdrawn(host)]);
@@ -388,7 +392,7 @@ impl World {
             }
             Hardship::PowerCut => (0..shape.nodes()).for_each(|host| self.crash(host, true)),
             Hardship::Forget(host, other) => {
-                let now = self.net.now;
+                let now = self.net.time(host);
                 let lent = self.leases(host).into_iter().filter(|(who, _)| *who == other);
                 let all: Vec<IpAddr> =
                     shape.spoken_for(other).into_iter().chain(lent.map(|(_, a)| a)).collect();
@@ -413,7 +417,7 @@ impl World {
                 self.reload(host, groups);
             }
             Hardship::Disconnected(host) => {
-                let now = self.net.now;
+                let now = self.net.time(host);
                 self.with(host, |keying| keying.handle_connections(now, Vec::new()));
             }
             Hardship::Remapped(nat) => self.net.forget_ports(nat),
@@ -430,13 +434,14 @@ impl World {
             }
             Hardship::Repooled(host) => {
                 self.pools[host] += 1;
-                let (now, times) = (self.net.now, self.pools[host]);
+                let (now, times) = (self.net.time(host), self.pools[host]);
                 let (groups, pool) = (shape.groups(host, times), shape.pool(host, times));
                 self.with(host, |keying| {
                     keying.handle_configuration(now, groups, Vec::new(), pool)
                 });
             }
             Hardship::Away(host) => self.net.readdress(host, Vec::new()),
+            Hardship::Suspended(host) => self.net.suspend(host),
             Hardship::Idle => {}
         }
     }
@@ -451,10 +456,11 @@ impl World {
                 self.reload(host, self.shape.groups(host, self.pools[host]));
             }
             Hardship::Disconnected(host) => {
-                let (now, connections) = (self.net.now, self.shape.connections(host));
+                let (now, connections) = (self.net.time(host), self.shape.connections(host));
                 self.with(host, |keying| keying.handle_connections(now, connections));
             }
             Hardship::Away(host) => self.moves(host),
+            Hardship::Suspended(host) => self.net.resume(host),
             _ => {}
         }
     }
@@ -471,7 +477,7 @@ impl World {
     }
 
     fn reload(&mut self, host: usize, groups: Groups) {
-        let now = self.net.now;
+        let now = self.net.time(host);
         self.with(host, |keying| keying.handle_groups(now, groups));
     }
 
@@ -487,8 +493,8 @@ impl World {
 
     fn ways(&self) -> Vec<Way> {
         let own = |host: usize| self.shape.address(host, self.moved[host]);
-        // Who has no address says nothing.
-        let there = |way: &Way| self.net.hosts[way.0].has(way.1);
+        // Who has no address says nothing, and who is asleep.
+        let there = |way: &Way| self.net.hosts[way.0].has(way.1) && !self.net.sleeps(way.0);
         self.shape.ways(own).into_iter().filter(there).collect()
     }
 
@@ -503,7 +509,7 @@ impl World {
     }
 
     fn send(&mut self, (host, source, to): Way, text: &str) {
-        let now = self.net.now;
+        let now = self.net.time(host);
         self.net.hosts[host].send_from(now, source, to, text);
         self.net.drain(host);
     }
@@ -536,12 +542,12 @@ impl World {
         let (ways, back) = (self.ways(), self.ways_back());
         (0..self.shape.nodes()).all(|host| {
             let keying = &self.node(host).keying;
-            let connections = keying.connections(self.net.now);
+            let connections = keying.connections(self.net.time(host));
             let up = |c: &keying::ConnectionView| c.state == ConnectionState::Up && c.pairs == 1;
             let mut wanted = self.shape.keyed(host, &ways);
             let lent = back.iter().filter(|(from, ..)| *from == host);
             wanted.extend(lent.map(|(_, src, dst)| (*src, *dst)));
-            let flows = keying.destinations(self.net.now);
+            let flows = keying.destinations(self.net.time(host));
             let keyed: Vec<_> = flows.iter().filter(|d| d.state == StateName::Keyed).collect();
             let found = |(src, dst): &(IpAddr, IpAddr)| {
                 keyed.iter().any(|d| (d.source, d.destination) == (*src, *dst) && d.pairs == 1)
@@ -554,12 +560,12 @@ impl World {
         let mut text = String::new();
         for host in 0..self.shape.nodes() {
             let keying = &self.node(host).keying;
-            text += &format!("\n{host}: {} IKE SAs;", keying.peers(self.net.now).len());
-            for c in keying.connections(self.net.now) {
+            text += &format!("\n{host}: {} IKE SAs;", keying.peers(self.net.time(host)).len());
+            for c in keying.connections(self.net.time(host)) {
                 text +=
                     &format!("\n   {}: {:?} ({} pairs, {:?})", c.name, c.state, c.pairs, c.reason);
             }
-            for d in keying.destinations(self.net.now) {
+            for d in keying.destinations(self.net.time(host)) {
                 let why = d.reason.map(|why| why.to_string()).unwrap_or_default();
                 text += &format!(
                     "\n   {} to {}: {} {why} ({} pairs, {:?})",
@@ -591,17 +597,18 @@ impl Loss {
 fn live(seed: u64, shape: Shape, hardships: usize) {
     let mut world = World::new(seed, shape);
     let told = std::env::var("OE_NODE_HARDSHIPS").is_ok();
-    let mut story = Vec::new();
+    let (mut story, mut hard) = (Vec::new(), Duration::ZERO);
     for nth in 1..=hardships {
         let hardship = world.draw();
         let (besides, lasted) = world.endure(hardship);
         story.push((hardship, besides));
+        hard += lasted;
         // Now and then before they have got over the last.
         if nth < hardships && world.below(4) == 0 {
             continue;
         }
         let what = format!("{shape:?} {seed}, {story:?}");
-        let at_most = if lasted > LONG { AT_MOST_AFTER_LONG } else { AT_MOST };
+        let at_most = if hard > LONG { AT_MOST_AFTER_LONG } else { AT_MOST };
         let since = world.net.now;
         while !(world.all_talk() && world.all_keyed()) {
             let waited = world.net.now - since;
@@ -610,10 +617,11 @@ fn live(seed: u64, shape: Shape, hardships: usize) {
         if told {
             println!("{what}: {:?}", world.net.now - since);
         }
+        hard = Duration::ZERO;
         // Nothing is left over of what it was like.
         world.net.run(LEFT_OVERS_GO);
         for host in 0..shape.nodes() {
-            let peers = world.node(host).keying.peers(world.net.now).len();
+            let peers = world.node(host).keying.peers(world.net.time(host)).len();
             assert!(peers <= shape.most_peers(host), "{what}: {}", world.describe());
         }
         let mut closed = shape.closed();
@@ -648,9 +656,9 @@ fn lives(shape: Shape) {
 
 /// A silent gateway is tried again after as long as it was silent, while packets pass.
 const AT_MOST: Duration = Duration::from_secs(480);
-/// The same after this long, which is longer than silence counts for.
+/// The same after this long, or not much longer than silence counts for.
 const AT_MOST_AFTER_LONG: Duration = Duration::from_secs(720);
-const LONG: Duration = Duration::from_secs(400);
+const LONG: Duration = Duration::from_secs(300);
 /// Time for what was agreed twice to be ended.
 const LEFT_OVERS_GO: Duration = Duration::from_secs(240);
 

@@ -217,6 +217,9 @@ pub(crate) struct Net {
     filter: Option<Filter>,
     /// What the resolvers of hosts remember; nothing if there are none.
     pub(crate) caches: Vec<Cache>,
+    /// Hosts that are suspended, since when; and for how long they have been in all.
+    asleep: BTreeMap<usize, Instant>,
+    slept: BTreeMap<usize, Duration>,
     /// Hosts whose resolvers reach nobody.
     pub(crate) without_dns: BTreeSet<usize>,
     nats: Vec<Nat>,
@@ -248,6 +251,8 @@ impl Net {
             tapped: None,
             filter: None,
             caches: Vec::new(),
+            asleep: BTreeMap::new(),
+            slept: BTreeMap::new(),
             without_dns: BTreeSet::new(),
             nats: Vec::new(),
             rng: ChaCha20Rng::seed_from_u64(seed),
@@ -317,14 +322,14 @@ impl Net {
 
     /// An application on `from` sends one packet.
     pub(crate) fn send(&mut self, from: usize, to: IpAddr, text: &str) {
-        let now = self.now;
+        let now = self.time(from);
         self.hosts[from].send(now, to, text);
         self.drain(from);
     }
 
     /// A host's addresses are these now; its node goes on from the first of the family.
     pub(crate) fn readdress(&mut self, host: usize, addresses: Vec<IpAddr>) {
-        let now = self.now;
+        let now = self.time(host);
         self.hosts[host].addresses.clone_from(&addresses);
         if let Some(node) = &mut self.hosts[host].node {
             node.keying.handle_addresses(now, addresses.clone());
@@ -346,11 +351,38 @@ impl Net {
     }
 
     pub(crate) fn shutdown(&mut self, host: usize) {
-        let now = self.now;
+        let now = self.time(host);
         if let Some(node) = &mut self.hosts[host].node {
             node.keying.close_all(now);
         }
         self.drain(host);
+    }
+
+    /// A host is suspended: it hears nothing, and its clock stands still.
+    pub(crate) fn suspend(&mut self, host: usize) {
+        self.asleep.entry(host).or_insert(self.now);
+        self.ask(host);
+    }
+
+    /// It goes on as if nothing had been.
+    pub(crate) fn resume(&mut self, host: usize) {
+        if let Some(since) = self.asleep.remove(&host) {
+            *self.slept.entry(host).or_default() += self.now - since;
+        }
+        self.ask(host);
+    }
+
+    pub(crate) fn sleeps(&self, host: usize) -> bool {
+        self.asleep.contains_key(&host)
+    }
+
+    fn slept(&self, host: usize) -> Duration {
+        self.slept.get(&host).copied().unwrap_or_default()
+    }
+
+    /// What a host takes the time for.
+    pub(crate) fn time(&self, host: usize) -> Instant {
+        self.asleep.get(&host).copied().unwrap_or(self.now) - self.slept(host)
     }
 
     /// From now on each host in turn lives through as much time as no packet is faster than, so that
@@ -410,6 +442,7 @@ impl Net {
             }
             self.timers.pop_first();
             self.due[host] = None;
+            let now = self.time(host);
             self.hosts[host].handle_timeout(now);
             self.drain(host);
         }
@@ -459,7 +492,8 @@ impl Net {
     }
 
     fn ask(&mut self, host: usize) {
-        let due = self.hosts[host].poll_timeout();
+        let due = self.hosts[host].poll_timeout().map(|at| at + self.slept(host));
+        let due = due.filter(|_| !self.asleep.contains_key(&host));
         if self.turns.is_some() {
             self.due[host] = due;
             return;
@@ -486,7 +520,15 @@ impl Net {
     }
 
     fn arrive(&mut self, arrival: Arrival) {
-        let now = self.now;
+        let to = arrival.to();
+        if self.asleep.contains_key(&to) {
+            // What it has itself is there when it wakes up.
+            if !matches!(arrival, Arrival::Packet { .. }) {
+                self.schedule(Duration::from_secs(1), arrival);
+            }
+            return;
+        }
+        let now = self.time(to);
         let to = match arrival {
             Arrival::Packet { to, sent } => {
                 self.hosts[to].receive(now, sent);
@@ -516,7 +558,7 @@ impl Net {
     }
 
     fn carry_out(&mut self, host: usize) {
-        let now = self.now;
+        let now = self.time(host);
         loop {
             while let Some(sent) = self.hosts[host].outbox.pop_front() {
                 self.leave(host, sent);
@@ -538,7 +580,7 @@ impl Net {
                     }
                     self.leave(host, Sent::ike(transmit));
                 }
-                Output::Query { name, .. } => self.query(host, &name, now),
+                Output::Query { name, .. } => self.query(host, &name, self.now),
                 Output::Sign(job) => {
                     self.signatures += 1;
                     let signature = node.key.sign(job.scheme, &job.octets);
@@ -582,10 +624,10 @@ impl Net {
         if let Some(nat) = self.nats.iter_mut().find(|nat| nat.inside.contains(&host)) {
             sent = nat.outwards(self.now, host, sent);
         }
-        self.put_on_wire(sent);
+        self.put_on_wire(host, sent);
     }
 
-    fn put_on_wire(&mut self, mut sent: Sent) {
+    fn put_on_wire(&mut self, from: usize, mut sent: Sent) {
         let seen = sent.seen(self.now);
         let number = self.sent;
         self.sent += 1;
@@ -602,7 +644,8 @@ impl Net {
                 host
             }
             None => {
-                let Some(to) = self.place(seen.to) else { return };
+                // What comes back to who forwards it does so until its hops are used up.
+                let Some(to) = self.place(seen.to).filter(|to| *to != from) else { return };
                 // Its own address means nothing to others.
                 if self.nats.iter().any(|nat| nat.inside.contains(&to)) {
                     return;
