@@ -656,8 +656,9 @@ fn lives(shape: Shape) {
 
 /// A silent gateway is tried again after as long as it was silent, while packets pass.
 const AT_MOST: Duration = Duration::from_secs(480);
-/// The same after this long, or not much longer than silence counts for.
-const AT_MOST_AFTER_LONG: Duration = Duration::from_secs(720);
+/// The same after longer: silence counts for ten minutes at the most, and who is asked in vain may
+/// remember for a while what DNS said.
+const AT_MOST_AFTER_LONG: Duration = Duration::from_secs(900);
 const LONG: Duration = Duration::from_secs(300);
 /// Time for what was agreed twice to be ended.
 const LEFT_OVERS_GO: Duration = Duration::from_secs(240);
