@@ -646,8 +646,8 @@ fn lives(shape: Shape) {
     let seeds = match asked.as_deref().map(|asked| asked.split_once("..").unwrap_or(("0", asked))) {
         Some((from, to)) => from.parse().unwrap()..to.parse().unwrap(),
         // Links are asked whether they live all the time.
-        None if shape == Shape::Links => 0..if cfg!(debug_assertions) { 1 } else { 10 },
-        None => 0..if cfg!(debug_assertions) { 3 } else { 40 },
+        None if shape == Shape::Links => 0..if cfg!(debug_assertions) { 1 } else { 5 },
+        None => 0..if cfg!(debug_assertions) { 3 } else { 20 },
     };
     for seed in seeds {
         live(seed, shape, 10);
