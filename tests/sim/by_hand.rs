@@ -7,7 +7,7 @@ use sa::{Flow, Prefix};
 use crate::connection::{EAST_IN, WEST_IN, connection, host, net_of, view};
 use crate::net::{Kind, Link, Net};
 use crate::node::{Host, TestKey, seconds};
-use crate::{EAST, WEST, ip, west_and_east};
+use crate::{EAST, WEST, ip, single_ports, west_and_east};
 
 fn flow(from: &str, to: &str) -> Flow {
     Flow::new(ip(from), ip(to)).unwrap()
@@ -87,6 +87,45 @@ fn nobody_is_called_who_is_not_to_be() {
         assert_eq!(call(&mut net, flow(from, to), 1), Err(why));
     }
     assert!(net.wire.is_empty());
+}
+
+/// Of whom calls us, in a group that calls nobody, what is sent is encrypted.
+#[test]
+fn what_is_encrypted_already_stays() {
+    use NextPacket::Encrypted;
+    let mut net = Net::new(6, Link::default());
+    for (key, addr, group) in [(0, WEST, Group::ClearOrPrivate), (1, EAST, Group::PrivateOrClear)] {
+        let mut groups = Groups::new();
+        groups.insert(Prefix::ALL_V4, group);
+        let mut host = Host::plain(addr);
+        let (seed, now) = (net.seed(), net.now);
+        host.start(key, groups, seed, now, |_| {});
+        let host = net.add(host);
+        net.dns.publish(ip(addr), ip(addr), Some(TestKey::nth(key).dns()), Security::Secure);
+        net.drain(host);
+    }
+    let flow = flow(WEST, EAST);
+    assert_eq!(call(&mut net, flow, 1), Err(NoCall::Group(Group::ClearOrPrivate)));
+    net.send(1, ip(WEST), "hello");
+    net.run(seconds(2));
+    assert_eq!(call(&mut net, flow, 1), Ok([Encrypted, Encrypted]));
+    assert_eq!(calls(&net), 0);
+}
+
+/// Of a peer that grants single ports of one host, that host is reached, others are not, and no call
+/// uses up what the peer may be asked for.
+#[test]
+fn a_connection_of_single_ports_is_asked_for_no_more() {
+    use NextPacket::{Encrypted, Held, Refused};
+    let mut net = single_ports::net();
+    assert_eq!(call(&mut net, flow(WEST_IN, EAST_IN), 2), Ok([Held, Encrypted]));
+    let sent = net.wire.len();
+    for host in 1..40 {
+        let other = flow(WEST_IN, &format!("10.2.0.{}", 100 + host));
+        assert_eq!(call(&mut net, other, 1), Ok([Refused, Refused]));
+    }
+    assert_eq!(net.wire.len(), sent, "the peer was asked for something");
+    assert!(single_ports::ping(&mut net, single_ports::GRANTED, 1));
 }
 
 /// A connection that waits for its first packet, one that has failed, and one whose peer calls.

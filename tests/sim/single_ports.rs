@@ -13,7 +13,7 @@ use crate::{EAST, WEST, ip, packet};
 
 const UDP: u8 = 17;
 const ALL: (u16, u16) = (0, u16::MAX);
-const GRANTED: u16 = 7777;
+pub(crate) const GRANTED: u16 = 7777;
 const OTHER: u16 = 7778;
 
 fn subnets(near: &str, far: &str) -> Subnets {
@@ -46,7 +46,7 @@ fn net_with(own: Vec<TrafficSelector>, caller: Vec<TrafficSelector>) -> Net {
 }
 
 /// One UDP port of the peer's.
-fn net() -> Net {
+pub(crate) fn net() -> Net {
     let port = selector(ip(EAST_IN), UDP, (GRANTED, GRANTED));
     net_with(vec![port], vec![selector(ip(WEST_IN), UDP, ALL)])
 }
@@ -68,7 +68,7 @@ fn say(net: &mut Net, to: &str, port: u16, text: &str) {
 }
 
 /// Whether a ping to that port is answered.
-fn ping(net: &mut Net, port: u16, n: usize) -> bool {
+pub(crate) fn ping(net: &mut Net, port: u16, n: usize) -> bool {
     say(net, EAST_IN, port, &format!("ping {n}"));
     heard(net, 0, &format!("pong {n}"))
 }

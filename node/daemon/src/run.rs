@@ -184,7 +184,8 @@ struct Node {
     classes: Vec<ClassChange>,
     /// Requests that wait for counters, the oldest first.
     looks: VecDeque<Look>,
-    /// Requests that wait for what becomes of a call, the oldest first. No more than there are clients.
+    /// Requests that wait for what becomes of a call, the oldest first. Each goes in thirty seconds,
+    /// whether its client still waits or not, and no client has two.
     calls: VecDeque<Call>,
 }
 
@@ -495,7 +496,8 @@ impl Node {
         }
         let decided = self.keying.next_packet_of(flow);
         if matches!(decided, NextPacket::Clear | NextPacket::Refused) {
-            self.resolver.forget(Some(&dnskeys::Name::reverse(to)));
+            // Of whatever that rests on: the destination, its gateways, the source.
+            self.resolver.forget(None);
         }
         self.keying.call_by_hand(Instant::now(), flow).map_err(|why| why.to_string())?;
         Ok(flow)

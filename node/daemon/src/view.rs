@@ -67,7 +67,6 @@ pub(crate) fn plane_config(config: &Config) -> anyhow::Result<userspace::Config>
         listen: config.node.listen.clone(),
         seed: seed()?,
         ways: kernel::ways_onward,
-        exempt: kernel::exempt,
         forwarding: forwarding::Config {
             provider: userspace::fastest(),
             unreachable: config.policy.icmp_unreachable,
@@ -372,7 +371,7 @@ pub(crate) fn called(flow: sa::Flow, next: keying::NextPacket) -> Value {
         NextPacket::Clear | NextPacket::Own => "clear-text",
         NextPacket::Refused => "denied",
         NextPacket::Held => "held",
-        // The table of destinations had no room for it.
+        // There was no room for it, or somebody has ended it meanwhile.
         NextPacket::Asked => "forgotten",
     };
     json!({

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use ike::IkeId;
-use sa::{Fields, Flow, Policy, Ports, SaId, Subnets, Traffic, TrafficSelector};
+use sa::{Fields, Flow, Policy, Ports, Prefix, SaId, Subnets, Traffic, TrafficSelector};
 
 use crate::connection::{Configured, ConnectionState, Joint, Start, request_for};
 use crate::keying::Keying;
@@ -143,6 +143,13 @@ impl Configured {
             mine && pair.has_single_ports() && pair.meets(subnets)
         };
         self.in_use().filter(of).map(|(sa, _)| sa)
+    }
+
+    /// Whether something in use carries packets between these two hosts: some of them, if the peer has
+    /// granted single ports.
+    pub(crate) fn carries_some_of(&self, flow: Flow) -> bool {
+        let hosts = Subnets::new(Prefix::host(flow.src()), Prefix::host(flow.dst()));
+        hosts.is_some_and(|hosts| self.in_use().any(|(_, pair)| pair.meets(&hosts)))
     }
 
     /// Whether something in use carries this packet.

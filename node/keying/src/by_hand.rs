@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use sa::Flow;
 
-use crate::connection::{ConnectionState, Start};
+use crate::connection::{Configured, ConnectionState, Start};
 use crate::entry::State;
 use crate::explain::NextPacket;
 use crate::group::Group;
@@ -42,7 +42,8 @@ impl fmt::Display for NoCall {
 
 impl Keying {
     /// Calls whoever is responsible for a flow, as its first packet would. A flow that is encrypted
-    /// stays as it is; what was decided otherwise is asked anew. [`Self::next_packet_of`] says when
+    /// stays as it is, and so does a connection that is up; what was decided otherwise is asked anew,
+    /// of the source too. [`Self::next_packet_of`] says when
     /// it is done.
     ///
     /// # Errors
@@ -55,15 +56,19 @@ impl Keying {
         if connections.is_empty() {
             self.call_for_flow(now, flow)?;
         } else {
-            self.call_for_connections(now, &connections, flow)?;
+            self.call_for_connections(now, &connections)?;
         }
         self.drain(now);
         Ok(())
     }
 
     fn call_for_flow(&mut self, now: Instant, flow: Flow) -> Result<(), NoCall> {
-        if !self.config.addresses.contains(&flow.src()) && !self.serves(flow.src()) {
-            return Err(NoCall::Source(flow.src()));
+        if let Some(State::Keyed { .. }) = self.flows.get(&flow).map(|entry| &entry.state) {
+            return Ok(());
+        }
+        let source = flow.src();
+        if !self.config.addresses.contains(&source) && !self.serves(source) {
+            return Err(NoCall::Source(source));
         }
         let group = self.group_of_flow(flow);
         if !group.initiates() {
@@ -71,18 +76,18 @@ impl Keying {
         }
         let state = self.flows.get(&flow).map(|entry| &entry.state);
         if let Some(State::ClearText(_) | State::Deny(_)) = state {
+            // What there was to say against its source may be of yesterday too.
+            self.clients.remove(&source);
+            if self.own.get(&source).is_some_and(|own| !own.is_open()) {
+                self.own.remove(&source);
+            }
             self.close_flow(now, flow);
         }
         self.acquire(now, flow, flow);
         Ok(())
     }
 
-    fn call_for_connections(
-        &mut self,
-        now: Instant,
-        connections: &[usize],
-        flow: Flow,
-    ) -> Result<(), NoCall> {
+    fn call_for_connections(&mut self, now: Instant, connections: &[usize]) -> Result<(), NoCall> {
         let mut accepting = None;
         let mut ours = Vec::new();
         for index in connections {
@@ -98,32 +103,32 @@ impl Keying {
             return Err(NoCall::Accepts(name));
         }
         for (index, state) in ours {
-            match state {
-                ConnectionState::Failed => self.connect_now(now, index, flow),
-                _ => self.connections_wanted(now, &[index], flow),
+            // For its subnets as they are: a peer that grants single ports cannot be asked for more of
+            // them on account of no port.
+            if let ConnectionState::Idle | ConnectionState::Failed = state {
+                self.connect(now, index);
             }
         }
         Ok(())
     }
 
-    /// What happens to a packet of this flow now: [`NextPacket::Held`] as long as something is under
-    /// way that decides it, [`NextPacket::Asked`] if nothing is known or under way.
+    /// What happens to packets of this flow now: [`NextPacket::Held`] as long as something is under
+    /// way that decides it, [`NextPacket::Asked`] if nothing is known or under way. Of a connection
+    /// that its peer has granted for single ports: to those that are granted between these hosts.
     #[must_use]
     pub fn next_packet_of(&self, flow: Flow) -> NextPacket {
         let connections = self.connections_of(flow);
-        let best = connections.iter().filter_map(|index| self.configured.get(*index));
-        let best =
-            best.map(|c| (c.state, c.connection.start)).max_by_key(|(state, _)| match state {
-                ConnectionState::Up | ConnectionState::Silent => 2,
-                ConnectionState::Calling => 1,
-                ConnectionState::Idle | ConnectionState::Failed => 0,
-            });
-        match best {
-            Some((state, start)) => NextPacket::by_connection(state, start),
-            None => NextPacket::by_state(
-                self.flows.get(&flow).map(|entry| &entry.state),
-                self.group_of_flow(flow),
-            ),
+        if connections.is_empty() {
+            let state = self.flows.get(&flow).map(|entry| &entry.state);
+            return NextPacket::by_state(state, self.group_of_flow(flow));
+        }
+        let all = || connections.iter().filter_map(|index| self.configured.get(*index));
+        if all().any(|c| c.carries_some_of(flow)) {
+            NextPacket::Encrypted
+        } else if all().any(Configured::may_come_up) {
+            NextPacket::Held
+        } else {
+            NextPacket::Refused
         }
     }
 }

@@ -241,6 +241,15 @@ impl Configured {
         *self = Self::new(connection, self.since);
     }
 
+    /// Whether what is not carried may be soon: it is being called, or the next packet has it called.
+    pub(crate) fn may_come_up(&self) -> bool {
+        match self.state {
+            ConnectionState::Calling => true,
+            ConnectionState::Idle => self.connection.start != Start::Accept,
+            ConnectionState::Up | ConnectionState::Silent | ConnectionState::Failed => false,
+        }
+    }
+
     fn next_gateway(&self) -> Option<IpAddr> {
         let at = self.gateway.checked_rem(self.connection.gateways.len())?;
         self.connection.gateways.get(at).copied()
@@ -336,17 +345,13 @@ impl Keying {
 
     /// The connection to a destination, for a person who asks. One to everywhere is not meant: it
     /// is for borrowed addresses only.
-    pub(crate) fn connection_to(
-        &self,
-        address: IpAddr,
-    ) -> Option<(String, ConnectionState, Start)> {
+    pub(crate) fn connection_to(&self, address: IpAddr) -> Option<&Configured> {
         let covering = |c: &Configured| {
             let remotes = c.subnets.iter().map(Subnets::remote);
             remotes.filter(|p| p.len() > 0 && p.contains(address)).map(|p| p.len()).max()
         };
         let found = self.configured.iter().filter(|c| covering(c).is_some());
-        let best = found.max_by_key(|c| (covering(c), c.state == ConnectionState::Up))?;
-        Some((best.connection.name.clone(), best.state, best.connection.start))
+        found.max_by_key(|c| (covering(c), c.state == ConnectionState::Up))
     }
 
     /// Closes what the connections to a destination have. One to everywhere is not meant.
@@ -381,15 +386,8 @@ impl Keying {
         }
     }
 
-    /// A person wants a connection that could not be had to be tried again, for such packets.
-    pub(crate) fn connect_now(&mut self, now: Instant, index: usize, packet: Flow) {
-        let Some(configured) = self.configured.get_mut(index) else { return };
-        configured.packet = Some(packet);
-        self.connect(now, index);
-    }
-
     /// Calls the next gateway, or gives up for a while.
-    fn connect(&mut self, now: Instant, index: usize) {
+    pub(crate) fn connect(&mut self, now: Instant, index: usize) {
         let own = self.config.identity.clone();
         loop {
             let Some(configured) = self.configured.get(index) else { return };

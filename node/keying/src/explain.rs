@@ -8,7 +8,6 @@ use dnskeys::{Answer, Refusal};
 use ike::End;
 use sa::{Flow, Ports, Prefix};
 
-use crate::connection::{ConnectionState, Start};
 use crate::entry::State;
 use crate::group::{File, Group, Listed};
 use crate::keying::Keying;
@@ -78,16 +77,6 @@ pub struct Explanation {
 }
 
 impl NextPacket {
-    /// As a configured connection stands that packets belong to.
-    pub(crate) fn by_connection(state: ConnectionState, start: Start) -> Self {
-        match (state, start) {
-            (ConnectionState::Up | ConnectionState::Silent, _) => Self::Encrypted,
-            // Nobody of ours will call.
-            (ConnectionState::Failed, _) | (ConnectionState::Idle, Start::Accept) => Self::Refused,
-            (ConnectionState::Idle | ConnectionState::Calling, _) => Self::Held,
-        }
-    }
-
     /// As a flow stands, or its destination's group if nothing is known of it.
     pub(crate) fn by_state(state: Option<&State>, group: Group) -> Self {
         match state {
@@ -112,9 +101,15 @@ impl Keying {
         let of_address = self.flows.iter().filter(|(flow, _)| flow.dst() == address);
         // From an address of our own rather than from a host behind us.
         let entry = of_address.min_by_key(|(flow, _)| !self.config.addresses.contains(&flow.src()));
-        let by_connection = self
-            .connection_to(address)
-            .map(|(_, state, start)| NextPacket::by_connection(state, start));
+        let by_connection = self.connection_to(address).map(|connection| {
+            if connection.current.is_some() {
+                NextPacket::Encrypted
+            } else if connection.may_come_up() {
+                NextPacket::Held
+            } else {
+                NextPacket::Refused
+            }
+        });
         let by_flow = NextPacket::by_state(entry.map(|(_, entry)| &entry.state), group);
         let files = &self.config.groups;
         let file_of = |listed: Listed| listed.file.and_then(|number| files.file(number));
@@ -136,7 +131,8 @@ impl Keying {
             let index = *self.connections_of(Flow::new(*ours, address)?).first()?;
             Some(self.configured.get(index)?.connection.name.clone())
         });
-        let connection = connection.or_else(|| Some(self.connection_to(address)?.0));
+        let connection =
+            connection.or_else(|| Some(self.connection_to(address)?.connection.name.clone()));
         let own = own.filter_map(|ours| Some((*ours, self.own_refusal(*ours)?)));
         let sources: BTreeSet<IpAddr> =
             self.flows.keys().filter(|flow| flow.dst() == address).map(|flow| flow.src()).collect();

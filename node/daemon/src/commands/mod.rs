@@ -59,7 +59,7 @@ enum Command {
     Explain(explain::Args),
     /// Has keys agreed with an address now, as the first packet to it would, and explains what came
     /// of it. What is encrypted already stays; what was decided otherwise is asked anew. Exit status
-    /// 0: what is sent there is encrypted.
+    /// 0: what is sent there is encrypted (of a connection for single ports: what those are).
     Call(call::Args),
     /// Lists the other ends of established IKE SAs.
     Peers(peers::Args),

@@ -48,4 +48,4 @@ pub(crate) use guard::{Closed, Guard, GuardView};
 pub(crate) use look::{Looked, look, metrics_to, source_towards, ways_onward};
 pub(crate) use plan::{LeftAlone, is_left_alone};
 pub(crate) use sysctl::forwards;
-pub(crate) use xfrm::{KernelPlane, XfrmConfig, XfrmGuard, exempt, hear_answers};
+pub(crate) use xfrm::{KernelPlane, XfrmConfig, XfrmGuard, hear_answers};

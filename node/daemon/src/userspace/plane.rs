@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as sync_mpsc};
 use std::thread::JoinHandle;
@@ -44,8 +43,6 @@ pub(crate) struct Config {
     pub(crate) seed: [u8; 32],
     /// Who says where packets that pass go on whole.
     pub(crate) ways: Ways,
-    /// What is done with each UDP socket that was opened, and whether it is one of IPv4.
-    pub(crate) exempt: fn(BorrowedFd<'_>, bool),
     /// The plane's own.
     pub(crate) forwarding: forwarding::Config,
 }
@@ -60,7 +57,6 @@ impl Default for Config {
             natt_port: 4500,
             seed: [0; 32],
             ways: no_ways,
-            exempt: |_, _| (),
             forwarding: forwarding::Config::default(),
         }
     }
@@ -113,9 +109,6 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Plane> {
         ike_port: config.ike_port,
         natt_port: config.natt_port,
     })?;
-    for udp in sockets.udp().iter().chain(sockets.ike()) {
-        (config.exempt)(udp.fd(), udp.local(None).is_ipv4());
-    }
     let ipv6 = sockets.udp().iter().any(|udp| udp.local(None).is_ipv6());
     let mtu = forwarding::device_mtu(config.forwarding.link_mtu, ipv6);
     let tun = Tun::create(&config.interface, mtu)?;

@@ -43,7 +43,7 @@ use self::pairs::{Pairs, Request};
 pub(crate) use self::plane::KernelPlane;
 use self::policy::Action;
 use self::sockets::accept_encapsulated;
-pub(crate) use self::sockets::{exempt, hear_answers};
+pub(crate) use self::sockets::hear_answers;
 use super::ground::{ClassChange, KernelError, change, doing};
 use super::netlink::Events;
 use super::plan::{self, BACKSTOP, LIVE, MainRoute, Target};

@@ -1,10 +1,10 @@
 //! What the kernel must know of a socket of ours.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 use netlink_packet_core::Emitable as _;
-use netlink_packet_xfrm::{UserPolicyInfo, XFRM_POLICY_ALLOW, XFRM_POLICY_IN, XFRM_POLICY_OUT};
+use netlink_packet_xfrm::{UserPolicyInfo, XFRM_POLICY_ALLOW, XFRM_POLICY_IN};
 use socket2::Domain;
 
 use crate::userspace::set_octets;
@@ -28,24 +28,11 @@ pub(super) fn accept_encapsulated(socket: &impl AsFd) -> io::Result<()> {
 /// # Errors
 /// What setsockopt says.
 pub(crate) fn hear_answers(socket: &impl AsFd, family: Domain) -> io::Result<()> {
-    allow(socket, family, XFRM_POLICY_IN)
-}
-
-/// Lets a socket of ours send and hear whatever it wants. It is excepted from our policies by its mark
-/// and port as well, but those have to be looked for, packet by packet: this is only quicker.
-pub(crate) fn exempt(socket: BorrowedFd<'_>, is_v4: bool) {
-    let family = if is_v4 { Domain::IPV4 } else { Domain::IPV6 };
-    for direction in [XFRM_POLICY_IN, XFRM_POLICY_OUT] {
-        let _ = allow(&socket, family, direction);
-    }
-}
-
-fn allow(socket: &impl AsFd, family: Domain, direction: u8) -> io::Result<()> {
     const IP_XFRM_POLICY: libc::c_int = 17;
     const IPV6_XFRM_POLICY: libc::c_int = 35;
     let mut policy = UserPolicyInfo::default();
     policy.selector.family = u16::try_from(i32::from(family)).unwrap_or_default();
-    (policy.action, policy.direction) = (XFRM_POLICY_ALLOW, direction);
+    (policy.action, policy.direction) = (XFRM_POLICY_ALLOW, XFRM_POLICY_IN);
     let mut octets = vec![0; policy.buffer_len()];
     policy.emit(&mut octets);
     let (level, name) = match family {
