@@ -1,6 +1,8 @@
 //! A host with two addresses and one key: the record of the second may name the first as its gateway
 //! (RFC 4322 §3.3.2; rule 46).
 
+use std::time::Duration;
+
 use dnskeys::{Failure, Refusal, Security};
 use keying::{StateName, What};
 
@@ -134,4 +136,97 @@ fn a_record_that_cannot_be_had_delays_no_other() {
         assert!(heard(&net, 0, "pong again"));
         assert!(net.wire[before..].iter().all(|seen| seen.kind != Kind::Clear));
     }
+}
+
+/// Rule 57: a peer that has lost everything is called beside the old pair from the address that it
+/// believed, also where what our record says was never asked (it had called us), or may be another by now
+/// (our addresses have changed).
+#[test]
+fn the_call_beside_a_silent_peer_leaves_from_where_it_was_believed() {
+    const THIRD: &str = "192.0.2.13";
+    for caller in [0, 1] {
+        for addresses in [None, Some(&[WEST, SECOND][..]), Some(&[WEST, SECOND, THIRD])] {
+            let mut net = two(4);
+            publish(&mut net, WEST, Some(0), Security::Secure);
+            let (source, to) = [(SECOND, EAST), (EAST, SECOND)][caller];
+            say(&mut net, caller, source, to, "ping first");
+            net.run(seconds(3));
+            assert!(heard(&net, caller, "pong first"));
+            if let Some(addresses) = addresses {
+                net.readdress(0, addresses.iter().map(|addr| ip(addr)).collect());
+            }
+            let (seed, now) = (net.seed(), net.now);
+            net.hosts[1].start(1, keying::Groups::packetdefault(), seed, now, |_| {});
+            net.drain(1);
+            let case = format!("{caller} {addresses:?}");
+            let back = (0..40).find(|n| {
+                say(&mut net, 0, SECOND, EAST, &format!("ping {n}"));
+                net.run(seconds(1));
+                heard(&net, 0, &format!("pong {n}"))
+            });
+            assert!(back.is_some(), "{case}");
+            assert!(net.wire.iter().all(|seen| seen.kind != Kind::Clear), "{case}");
+            assert!(net.wire.iter().all(|seen| seen.from != ip(SECOND)), "{case}");
+        }
+    }
+}
+
+/// How long the first call for the second address to this new destination takes to leave.
+fn held(net: &mut Net, last: u8) -> Duration {
+    let to = format!("198.51.100.{last}");
+    net.dns.publish(ip(&to), ip(&to), Some(TestKey::nth(1).dns()), Security::Secure);
+    let before = net.now;
+    say(net, 0, SECOND, &to, "ping");
+    let called = |net: &Net| net.wire.iter().any(|seen| seen.to == ip(&to));
+    assert!(net.run_until(seconds(20), called), "{to}");
+    net.now - before
+}
+
+/// A zone of ours that does not answer holds up the first call, and not all others: whether nothing was
+/// ever heard of it or what was heard has run out; nor does a route that comes or goes make us forget.
+#[test]
+fn a_zone_that_does_not_answer_is_waited_for_once() {
+    let at_once = Duration::from_millis(100);
+    for known in [false, true] {
+        let mut net = two(5);
+        if known {
+            publish(&mut net, WEST, Some(0), Security::Secure);
+            assert!(held(&mut net, 100) < at_once);
+        }
+        net.dns.silent(ip(SECOND));
+        if !known {
+            assert!(held(&mut net, 101) > at_once);
+        }
+        for n in 102..140 {
+            net.run(seconds(27));
+            if n % 5 == 0 {
+                net.readdress(0, vec![ip(WEST), ip(SECOND)]);
+            }
+            let held = held(&mut net, n);
+            assert!(held < at_once, "{known} {n}: {held:?}");
+        }
+        let calls = || net.wire.iter().filter(|seen| matches!(seen.kind, Kind::Ike { .. }));
+        let from = |from: &str| calls().any(|seen| seen.from == ip(from));
+        assert_eq!((from(WEST), from(SECOND)), (known, !known), "what was good stays so");
+        let (first, third) = (ip(WEST), ip("192.0.2.13"));
+        net.readdress(0, vec![first, ip(SECOND), third]);
+        assert!(held(&mut net, 140) > at_once, "any address may be the one");
+    }
+}
+
+/// Where our zone answers, no call leaves from an address that was right long ago.
+#[test]
+fn what_was_heard_long_ago_is_asked_first() {
+    let mut net = two(6);
+    publish(&mut net, SECOND, Some(0), Security::Secure);
+    say(&mut net, 0, SECOND, EAST, "ping");
+    net.run(seconds(3));
+    assert!(heard(&net, 0, "pong"));
+    publish(&mut net, WEST, Some(0), Security::Secure);
+    net.run(seconds(900));
+    let before = net.wire.len();
+    held(&mut net, 100);
+    let to = ip("198.51.100.100");
+    let mut calls = net.wire[before..].iter().filter(|seen| seen.to == to);
+    assert!(calls.all(|seen| seen.from == ip(WEST)));
 }

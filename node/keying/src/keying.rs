@@ -724,10 +724,13 @@ impl Keying {
         if self.serves(flow.src()) && self.config.identity.is_none() {
             return self.client_gateway(flow).filter(fits);
         }
-        Some(self.gateway_of_own(flow.src()))
-            .filter(fits)
-            .or_else(|| Some(flow.src()).filter(fits))
-            .filter(|src| self.config.addresses.contains(src))
+        let usable = |a: &IpAddr| fits(a) && self.config.addresses.contains(a);
+        // The peer of a flow that is keyed has believed us once, wherever the pair has moved since.
+        let believed = || Some(self.peers.get(&self.pairs.get(&self.current(flow)?)?.ike)?.local);
+        self.gateway_of_own(flow.src())
+            .or_else(believed)
+            .filter(usable)
+            .or_else(|| Some(flow.src()).filter(usable))
             .or_else(|| self.config.addresses.iter().copied().find(fits))
     }
 }

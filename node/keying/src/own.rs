@@ -35,7 +35,8 @@ pub enum OwnRecord {
 pub(crate) struct Own {
     answers: BTreeMap<Name, Option<Answer>>,
     /// The address of ours that a responder would believe: this one, or another that its record names
-    /// (RFC 4322 §3.3.2). Or what a responder would say; `None` while DNS has not answered.
+    /// (RFC 4322 §3.3.2). Or what a responder would say, or that DNS has failed; `None` while nothing has
+    /// been heard of it, or not for long.
     verdict: Option<Result<IpAddr, Refusal>>,
     /// When the verdict is to be made anew; `None` while it is.
     until: Option<Instant>,
@@ -62,7 +63,9 @@ impl Keying {
             names.insert(name);
         }
         let own = self.own.entry(address).or_default();
-        own.until = None;
+        if own.until.take().is_some_and(|until| until + LONGEST <= now) {
+            own.verdict = None;
+        }
         own.answers = names.iter().map(|name| (name.clone(), None)).collect();
         for name in names {
             self.ask(name, Asker::Own(address));
@@ -85,21 +88,25 @@ impl Keying {
         let named = of_it.map(|answer| self.named_without_key(answer)).unwrap_or_default();
         let missing: Vec<Name> =
             named.into_iter().filter(|name| !own.answers.contains_key(name)).collect();
-        let life = evidence.iter().map(|a| a.ttl).min().unwrap_or_default();
-        let verdict = match self.own_verdict(address, &evidence) {
-            // Nothing is known.
-            Err(Refusal::DnsFailed) => Ok(address),
-            other => other,
-        };
+        let ttl = evidence.iter().map(|a| a.ttl).min().unwrap_or_default();
+        let (mut verdict, mut life) =
+            (self.own_verdict(address, &evidence), ttl.clamp(MIN_LIFE, LONGEST));
+        if verdict == Err(Refusal::DnsFailed) {
+            // What was good is not worse for it.
+            verdict = own.verdict.filter(Result::is_ok).unwrap_or(verdict);
+            if self.config.own_record == OwnRecord::Advise {
+                life = FAILED;
+            }
+        }
         let Some(own) = self.own.get_mut(&address) else { return };
         if !missing.is_empty() {
             own.answers.extend(missing.iter().map(|name| (name.clone(), None)));
             return missing.into_iter().for_each(|name| self.ask(name, Asker::Own(address)));
         }
         let before = own.verdict.replace(verdict);
-        own.until = Some(now + life.clamp(MIN_LIFE, LONGEST));
+        own.until = Some(now + life);
         if before != Some(verdict)
-            && let Err(why) = verdict
+            && let Some(why) = self.own_refusal(address)
         {
             self.report(now, None, What::OwnRecord { address, why });
         }
@@ -133,32 +140,39 @@ impl Keying {
         refusal.map_or(Ok(address), Err)
     }
 
-    /// The address of ours to call from for this one: another, if its record names that.
-    pub(crate) fn gateway_of_own(&self, address: IpAddr) -> IpAddr {
-        let gateway = self.own.get(&address).and_then(|own| own.verdict?.ok());
-        let ours = gateway.filter(|gateway| self.config.addresses.contains(gateway));
-        ours.unwrap_or(address)
+    /// The address of ours to call from for this one: another, if its record names that. `None` if
+    /// that is not known.
+    pub(crate) fn gateway_of_own(&self, address: IpAddr) -> Option<IpAddr> {
+        self.own.get(&address)?.verdict?.ok()
+    }
+
+    /// Our addresses are others now: any of them may be the one that a record names.
+    pub(crate) fn forget_own(&mut self) {
+        self.own.retain(|_, own| own.is_open());
+        self.own.values_mut().for_each(|own| own.verdict = None);
     }
 
     /// Why responders that ask DNS would refuse us; `None` if they would not, or if nothing is
     /// known.
     #[must_use]
     pub fn own_refusal(&self, address: IpAddr) -> Option<Refusal> {
-        self.own.get(&address)?.verdict?.err()
+        self.own.get(&address)?.verdict?.err().filter(|why| *why != Refusal::DnsFailed)
     }
 
-    /// Whether a call must wait until our own records are known.
+    /// Whether a call must wait until our own records are known: if they must be good; or if another
+    /// address of ours may be the one to call from, and nothing has been heard of that. What was heard
+    /// and is asked again meanwhile is good enough to begin with: else a zone of ours that does not
+    /// answer would hold up all that is new.
     pub(crate) fn waits_for_own(&self, address: IpAddr) -> bool {
-        self.needs_own(address) && self.own.get(&address).is_some_and(Own::is_open)
-    }
-
-    /// Whether what our own records say decides over calls: if it must be good, or if another address of
-    /// ours may be the one to call from.
-    fn needs_own(&self, address: IpAddr) -> bool {
+        let Some(own) = self.own.get(&address) else { return false };
         let other = |a: &IpAddr| *a != address && a.is_ipv4() == address.is_ipv4();
         let several = || self.config.addresses.iter().any(other);
-        self.config.own_record == OwnRecord::Require
-            || (self.config.identity.is_none() && several())
+        match self.config.own_record {
+            OwnRecord::Require => own.is_open(),
+            OwnRecord::Advise => {
+                own.verdict.is_none() && self.config.identity.is_none() && several()
+            }
+        }
     }
 
     /// Goes on with the flows that waited.
@@ -174,5 +188,8 @@ impl Keying {
 
 /// Addresses of ours, and of hosts behind us, whose records are remembered.
 const MAX_OWN: usize = 1024;
-/// How long a verdict stands at most: a key that was just published should not wait.
+/// How long a verdict stands at most: a key that was just published should not wait. And for how
+/// long after that it is good to begin with.
 const LONGEST: Duration = Duration::from_secs(300);
+/// How long DNS is not asked again after it has failed: every new flow would, and it says little.
+const FAILED: Duration = Duration::from_secs(60);

@@ -6,6 +6,7 @@
 //! the pair is closed, at both ends, and the peer does not go on sending us what is meant for
 //! whoever gets that address next.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -22,13 +23,15 @@ impl Keying {
         // An address that comes back, as after a cable was pulled, was never gone.
         let own = &self.config.addresses;
         self.lost.retain(|(_, addr)| !own.contains(addr));
-        for addr in old {
+        for &addr in &old {
             if !self.config.addresses.contains(&addr) && self.lost.len() < MAX_LOST {
                 self.lost.push_back((now + LOST, addr));
             }
         }
-        // What strangers see of us depends on where we call from.
-        self.own.retain(|_, own| own.is_open());
+        // What strangers see of us depends on where we call from. Routes come and go more often.
+        if old.iter().collect::<BTreeSet<_>>() != self.config.addresses.iter().collect() {
+            self.forget_own();
+        }
         self.news_of_sources(now);
         self.close_mistaken(now);
         self.drain(now);
