@@ -278,9 +278,7 @@ fn make(
 fn rekeyed_child(established: &Established, payloads: &Payloads) -> Result<Option<SaId>, Failure> {
     let Some(notify) = payloads.notify(NotifyType::REKEY_SA) else { return Ok(None) };
     let spi = <[u8; 4]>::try_from(notify.spi.as_slice())
-        .ok()
-        .filter(|_| matches!(notify.protocol, ProtocolId::AH | ProtocolId::ESP))
-        .ok_or(Failure::InvalidSyntax("REKEY_SA"))?;
+        .map_err(|_| Failure::InvalidSyntax("REKEY_SA"))?;
     let is_esp = notify.protocol == ProtocolId::ESP;
     let (id, child) = established
         .children

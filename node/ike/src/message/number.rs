@@ -52,7 +52,6 @@ impl ProtocolId {
     pub(crate) const NONE: Self = Self(0);
     pub(crate) const IKE: Self = Self(1);
     /// Not spoken, but named by others.
-    pub(crate) const AH: Self = Self(2);
     pub(crate) const ESP: Self = Self(3);
 }
 
