@@ -33,6 +33,8 @@ pub(crate) struct Mobility {
     /// How the peer last saw our address, as its NAT detection has it: under which SPI of ours,
     /// and the hash.
     seen_as: Option<(u64, Vec<u8>)>,
+    /// It has refused once to have us where we are.
+    refused: bool,
 }
 
 /// An UPDATE_SA_ADDRESSES that waits for its answer.
@@ -99,6 +101,7 @@ impl Mobility {
                 && payloads.notify(NotifyType::MOBIKE_SUPPORTED).is_some(),
             others: others(payloads).unwrap_or_default(),
             seen_as: None,
+            refused: false,
         }
     }
 
@@ -134,7 +137,9 @@ pub(crate) fn liveness(established: &Established, turn: &Turn<'_>) -> Vec<Payloa
 
 /// The answer to a liveness check of ours.
 pub(crate) fn alive(established: &mut Established, turn: &mut Turn<'_>, payloads: &Payloads) {
-    if note_how_seen(established, turn, payloads) {
+    let wrong = note_how_seen(established, turn, payloads);
+    // The initiator decides, and who leaves has nothing to say but that.
+    if wrong && turn.link.initiator && !established.closing {
         turn.link.ask_first(turn.now, Ask::UpdateAddresses);
     }
 }
@@ -241,12 +246,22 @@ pub(crate) fn updated(
     asked: &Update,
     payloads: &Payloads,
 ) -> ControlFlow<End> {
+    if established.closing {
+        return ControlFlow::Continue(());
+    }
     if turn.link.path != asked.path {
         // We have moved on meanwhile; this says nothing of where we are now.
+        established.mobility.refused = false;
         turn.link.ask_first(turn.now, Ask::UpdateAddresses);
         return ControlFlow::Continue(());
     }
     if let Some(refused) = payloads.error() {
+        if !std::mem::replace(&mut established.mobility.refused, true) {
+            // A copy of the question may have come first, from where nobody may be, and this is the
+            // answer to that (RFC 7296 §2.1). A new question is answered anew.
+            turn.link.ask_first(turn.now, Ask::UpdateAddresses);
+            return ControlFlow::Continue(());
+        }
         // It goes on sending to where we are not.
         established.close(turn, End::Refused { notify: refused.kind.0, authentic: true });
         return ControlFlow::Continue(());
@@ -255,6 +270,7 @@ pub(crate) fn updated(
         established.close(turn, End::Misbehaved("COOKIE2"));
         return ControlFlow::Continue(());
     }
+    established.mobility.refused = false;
     note_how_seen(established, turn, payloads);
     let before = turn.link.envelope();
     turn.link.esp = None;
