@@ -24,7 +24,7 @@ use crate::ike_sa::{Dropped, IkeSa, JUST_NOW, Received, Repeat};
 use crate::message::{
     Body, Delete, ExchangeType, InvalidMessage, Message, NotifyType, Payload, Payloads, ProtocolId,
 };
-use crate::peering::{Link, Queued, State, Turn};
+use crate::peering::{Link, Queued, State, Tries, Turn};
 use crate::verified::Verified;
 
 /// A peer that is authenticated: [`Established::new`] takes the proof of it, and nothing else makes
@@ -313,9 +313,13 @@ impl Established {
                 self.gone = true;
                 ControlFlow::Break(why)
             }
-            // The peer has it no more (RFC 7296 §2.21.3).
+            // The peer should have it no more (RFC 7296 §2.21.3). Some keep it, though: the Delete is
+            // said until it is heard.
             (_, Ok(payloads)) if which == Which::Current && is_fatal(&payloads) => {
-                ControlFlow::Break(End::Refused { notify: fatal.0, authentic: true })
+                // If it has made a successor, that is what it goes on with.
+                self.adopt_candidate(turn);
+                self.close(turn, End::Refused { notify: fatal.0, authentic: true });
+                ControlFlow::Continue(())
             }
             (Pending::DeleteOld, _) => {
                 let spi = self.sa_mut(which).own_spi();
@@ -494,7 +498,7 @@ impl Established {
     }
 
     fn ask(&mut self, turn: &mut Turn<'_>, queued: Queued) {
-        let Queued { ask, put_off, .. } = queued;
+        let Queued { ask, tries, .. } = queued;
         let delete = |spi: sa::Spi| [Payload::Delete(Delete::Esp(vec![spi.get()]))];
         let informational = ExchangeType::INFORMATIONAL;
         match ask {
@@ -523,7 +527,7 @@ impl Established {
             Ask::CreateChild(request) => {
                 self.extend_authority(&request);
                 let group = self.current.suite.group;
-                create_child_initiator::start(self, turn, request, None, group, put_off);
+                create_child_initiator::start(self, turn, request, None, group, tries);
             }
             Ask::RekeyChild(id) => {
                 let Some(child) = self.children.get(&id) else { return };
@@ -532,11 +536,11 @@ impl Established {
                 }
                 let request = child.agreed.clone();
                 let group = self.current.suite.group;
-                create_child_initiator::start(self, turn, request, Some(id), group, put_off);
+                create_child_initiator::start(self, turn, request, Some(id), group, tries);
             }
             Ask::RekeyIke => {
                 let group: Group = self.current.suite.group;
-                rekey_ike::start(self, turn, group, put_off);
+                rekey_ike::start(self, turn, group, tries);
             }
         }
     }
@@ -647,7 +651,8 @@ impl Established {
                 // When it is settled whose successor stays.
                 let not_before = turn.now + SETTLED;
                 turn.link.asks.retain(|q| q.ask != Ask::TellToken);
-                turn.link.asks.push_back(Queued { ask: Ask::TellToken, not_before, put_off: 0 });
+                let tries = Tries::default();
+                turn.link.asks.push_back(Queued { ask: Ask::TellToken, not_before, tries });
             }
             self.close_old(turn, old);
         } else {

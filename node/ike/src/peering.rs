@@ -16,7 +16,7 @@ use crate::exchange::ike_intermediate::KeSent;
 use crate::exchange::ike_sa_init_initiator::InitSent;
 use crate::exchange::ike_sa_init_responder::{self, Digest};
 use crate::exchange::ike_session_resume::ResumeSent;
-use crate::message::Payload;
+use crate::message::{NotifyType, Payload};
 use crate::path::{Detected, Path};
 use crate::shared::Shared;
 
@@ -66,8 +66,24 @@ pub(crate) struct Link {
 pub(crate) struct Queued {
     pub(crate) ask: Ask,
     pub(crate) not_before: Instant,
-    /// How often the peer has said TEMPORARY_FAILURE.
+    pub(crate) tries: Tries,
+}
+
+/// What has become of a wish so far.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Tries {
+    /// How often it was put off, or asked again in another way.
     pub(crate) put_off: u8,
+    /// How often of these the peer had lost a key exchange of it: STATE_NOT_FOUND.
+    pub(crate) lost: u8,
+}
+
+impl Tries {
+    /// It is to be asked once more, because of that.
+    pub(crate) fn again(self, because: NotifyType) -> Self {
+        let lost = u8::from(because == NotifyType::STATE_NOT_FOUND);
+        Self { put_off: self.put_off.saturating_add(1), lost: self.lost.saturating_add(lost) }
+    }
 }
 
 /// Where it stands.
@@ -219,7 +235,7 @@ impl Link {
     /// bounded by what there is.
     pub(crate) fn ask(&mut self, now: Instant, ask: Ask) {
         if !self.asks.iter().any(|q| q.ask == ask) {
-            self.asks.push_back(Queued { ask, not_before: now, put_off: 0 });
+            self.asks.push_back(Queued { ask, not_before: now, tries: Tries::default() });
         }
     }
 
@@ -232,7 +248,7 @@ impl Link {
     /// Puts a wish before all others.
     pub(crate) fn ask_first(&mut self, now: Instant, ask: Ask) {
         self.asks.retain(|q| q.ask != ask);
-        self.asks.push_front(Queued { ask, not_before: now, put_off: 0 });
+        self.asks.push_front(Queued { ask, not_before: now, tries: Tries::default() });
     }
 }
 
@@ -255,7 +271,7 @@ impl State {
 }
 
 /// A notify that says nothing but itself.
-pub(crate) fn bare(kind: crate::message::NotifyType) -> Payload {
+pub(crate) fn bare(kind: NotifyType) -> Payload {
     Payload::Notify(crate::message::Notify::new(kind, []))
 }
 

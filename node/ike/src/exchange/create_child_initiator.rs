@@ -16,7 +16,7 @@ use crate::exchange::ike_followup_ke::{self, Unfinished};
 use crate::exchange::{Ask, Pending};
 use crate::message::{ExchangeType, KeyExchange, Notify, NotifyType, Payload, Payloads};
 use crate::narrow::{is_narrowed, to_single_pair};
-use crate::peering::{Queued, Turn, bare};
+use crate::peering::{Queued, Tries, Turn, bare};
 
 /// What we asked.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct CreateChild {
     suites: Suites,
     nonce: Vec<u8>,
     pub(crate) spi_in: Spi,
-    put_off: u8,
+    tries: Tries,
     /// The peer's replacement of the same child, which crossed ours.
     pub(crate) crossed: Option<Crossed>,
 }
@@ -59,7 +59,7 @@ pub(crate) fn start(
     mut request: ChildRequest,
     rekeys: Option<SaId>,
     group: Group,
-    put_off: u8,
+    tries: Tries,
 ) {
     request.mode = turn.link.path.mode_for(&request);
     let Ok(agreement) = Agreement::new(group, &mut turn.shared.rng) else { return };
@@ -85,7 +85,7 @@ pub(crate) fn start(
     payloads.push(Payload::TsInitiator(request.local.clone()));
     payloads.push(Payload::TsResponder(request.remote.clone()));
     let about =
-        CreateChild { request, rekeys, agreement, suites, nonce, spi_in, put_off, crossed: None };
+        CreateChild { request, rekeys, agreement, suites, nonce, spi_in, tries, crossed: None };
     established.request(
         turn,
         ExchangeType::CREATE_CHILD_SA,
@@ -283,33 +283,34 @@ pub(crate) fn refused(
                 .ok()
                 .and_then(|wanted| turn.shared.suites().group(u16::from_be_bytes(wanted)))
                 .filter(|group| *group != asked.agreement.group());
-            if let (Some(group), true) = (group, asked.put_off < MAX_PUT_OFF) {
-                let put_off = asked.put_off + 1;
-                start(established, turn, asked.request, asked.rekeys, group, put_off);
+            if let (Some(group), true) = (group, asked.tries.put_off < MAX_PUT_OFF) {
+                let tries = asked.tries.again(error.kind);
+                start(established, turn, asked.request, asked.rekeys, group, tries);
                 return ControlFlow::Continue(());
             }
         }
         NotifyType::SINGLE_PAIR_REQUIRED if asked.rekeys.is_none() => {
             if let Some(single) = to_single_pair(&asked.request) {
                 let group = asked.agreement.group();
-                start(established, turn, single, None, group, asked.put_off);
+                start(established, turn, single, None, group, asked.tries);
                 return ControlFlow::Continue(());
             }
         }
-        NotifyType::STATE_NOT_FOUND if asked.put_off >= MAX_LOST => {
+        NotifyType::STATE_NOT_FOUND if asked.tries.lost >= MAX_LOST => {
             // RFC 9370 §2.2.4.
             established.close(turn, End::Refused { notify: error.kind.0, authentic: true });
             return ControlFlow::Continue(());
         }
         NotifyType::TEMPORARY_FAILURE | NotifyType::STATE_NOT_FOUND
-            if !crossed && asked.put_off < MAX_PUT_OFF =>
+            if !crossed && asked.tries.put_off < MAX_PUT_OFF =>
         {
             let ask = match asked.rekeys {
                 Some(old) => Ask::RekeyChild(old),
                 None => Ask::CreateChild(asked.request),
             };
             let not_before = turn.shared.soon(turn.now);
-            turn.link.asks.push_back(Queued { ask, not_before, put_off: asked.put_off + 1 });
+            let tries = asked.tries.again(error.kind);
+            turn.link.asks.push_back(Queued { ask, not_before, tries });
             return ControlFlow::Continue(());
         }
         NotifyType::CHILD_SA_NOT_FOUND if !crossed => {

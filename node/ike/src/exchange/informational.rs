@@ -55,8 +55,8 @@ pub(crate) fn answer(
     }
     let datagrams = established.sa_mut(which).respond(ExchangeType::INFORMATIONAL, &answer);
     turn.answer(datagrams);
-    // RFC 7296 §2.21.2: the initiator found our IKE_AUTH response wanting.
-    match payloads.notify(NotifyType::AUTHENTICATION_FAILED) {
+    // RFC 7296 §2.21.2: the initiator found our IKE_AUTH response wanting, and has no IKE SA.
+    match ENDING.iter().find_map(|kind| payloads.notify(*kind)) {
         Some(notify) if which == Which::Current => {
             established.gone = true;
             ControlFlow::Break(End::Refused { notify: notify.kind.0, authentic: true })
@@ -70,7 +70,11 @@ fn deleted(established: &mut Established, turn: &mut Turn<'_>, which: Which) -> 
     let sa = established.sa_mut(which);
     let datagrams = sa.respond(ExchangeType::INFORMATIONAL, &[]);
     let spi = sa.own_spi();
-    let closing = matches!(sa.pending(), Some(Pending::DeleteIke(_)));
+    // Both sides delete it at once: ours has its reason.
+    let closing = match sa.pending() {
+        Some(Pending::DeleteIke(why)) => Some(*why),
+        _ => None,
+    };
     turn.answer(datagrams.clone());
     let request = turn.digest();
     turn.shared.bury(turn.now, spi, Grave { request, datagrams });
@@ -82,7 +86,7 @@ fn deleted(established: &mut Established, turn: &mut Turn<'_>, which: Which) -> 
                 return ControlFlow::Continue(());
             }
             established.gone = true;
-            ControlFlow::Break(if closing { End::Closed } else { End::DeletedByPeer })
+            ControlFlow::Break(closing.unwrap_or(End::DeletedByPeer))
         }
         Which::Candidate => {
             established.drop_candidate(turn);
@@ -94,3 +98,10 @@ fn deleted(established: &mut Established, turn: &mut Turn<'_>, which: Which) -> 
         }
     }
 }
+
+/// What ends an IKE SA without a Delete when a request says it.
+const ENDING: [NotifyType; 3] = [
+    NotifyType::AUTHENTICATION_FAILED,
+    NotifyType::INVALID_SYNTAX,
+    NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD,
+];

@@ -13,7 +13,7 @@ use crate::exchange::{Ask, Pending, crash_detection};
 use crate::failure::Failure;
 use crate::ike_sa::{IkeSa, IkeSaParts};
 use crate::message::{ExchangeType, InvalidMessage, KeyExchange, NotifyType, Payload, Payloads};
-use crate::peering::{Queued, Turn};
+use crate::peering::{Queued, Tries, Turn};
 
 /// What we asked.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct RekeyIke {
     suites: Suites,
     nonce: Vec<u8>,
     pub(crate) spi: u64,
-    put_off: u8,
+    tries: Tries,
 }
 
 /// What the peer has agreed to; it lacks the keys.
@@ -36,7 +36,12 @@ pub(crate) struct Agreed {
 }
 
 /// Sends the request; the window is free.
-pub(crate) fn start(established: &mut Established, turn: &mut Turn<'_>, group: Group, put_off: u8) {
+pub(crate) fn start(
+    established: &mut Established,
+    turn: &mut Turn<'_>,
+    group: Group,
+    tries: Tries,
+) {
     let Ok(agreement) = Agreement::new(group, &mut turn.shared.rng) else { return };
     let spi = turn.fresh_ike_spi();
     let nonce = turn.shared.nonce();
@@ -49,7 +54,7 @@ pub(crate) fn start(established: &mut Established, turn: &mut Turn<'_>, group: G
             data: agreement.public().to_vec(),
         }),
     ];
-    let about = RekeyIke { agreement, suites, nonce, spi, put_off };
+    let about = RekeyIke { agreement, suites, nonce, spi, tries };
     established.request(
         turn,
         ExchangeType::CREATE_CHILD_SA,
@@ -179,7 +184,7 @@ pub(crate) fn refused(
     if established.adopt_candidate(turn) {
         return ControlFlow::Continue(());
     }
-    let again = asked.put_off < MAX_PUT_OFF;
+    let again = asked.tries.put_off < MAX_PUT_OFF;
     let error = payloads.error();
     match error.map(|e| e.kind) {
         Some(NotifyType::INVALID_KE_PAYLOAD) if again => {
@@ -188,20 +193,21 @@ pub(crate) fn refused(
                 .and_then(|wanted| turn.shared.suites().group(u16::from_be_bytes(wanted)))
                 .filter(|group| *group != asked.agreement.group());
             if let Some(group) = group {
-                start(established, turn, group, asked.put_off + 1);
+                let tries = asked.tries.again(NotifyType::INVALID_KE_PAYLOAD);
+                start(established, turn, group, tries);
                 return ControlFlow::Continue(());
             }
         }
-        Some(NotifyType::STATE_NOT_FOUND) if asked.put_off >= MAX_LOST => {
+        Some(NotifyType::STATE_NOT_FOUND) if asked.tries.lost >= MAX_LOST => {
             // RFC 9370 §2.2.4.
             let notify = NotifyType::STATE_NOT_FOUND.0;
             established.close(turn, End::Refused { notify, authentic: true });
             return ControlFlow::Continue(());
         }
-        Some(NotifyType::TEMPORARY_FAILURE | NotifyType::STATE_NOT_FOUND) if again => {
+        Some(why @ (NotifyType::TEMPORARY_FAILURE | NotifyType::STATE_NOT_FOUND)) if again => {
             let not_before = turn.shared.soon(turn.now);
-            let put_off = asked.put_off + 1;
-            turn.link.asks.push_back(Queued { ask: Ask::RekeyIke, not_before, put_off });
+            let tries = asked.tries.again(why);
+            turn.link.asks.push_back(Queued { ask: Ask::RekeyIke, not_before, tries });
             return ControlFlow::Continue(());
         }
         _ => {}

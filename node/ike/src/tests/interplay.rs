@@ -61,25 +61,40 @@ fn a_request_is_answered_once_however_late_the_owners_word_is() {
     }
 }
 
-/// The same if the peer has gone on with something else, which it must not.
+/// The same if the peer has gone on to its next request by then, about which the owner has not been
+/// asked yet.
 #[test]
 fn the_owners_word_about_one_child_is_not_taken_for_another() {
     let (mut net, a, b) = Net::established();
     net.nodes[1].prompt = false;
     let now = net.now;
     net.nodes[0].ike.create_child(now, a, child_between(5, 1));
-    net.collect();
-    let request = net.wire.pop_front().unwrap();
-    net.deliver(&request);
-    assert!(matches!(net.nodes[1].waiting.front(), Some(Output::NeedChild(_))));
+    net.settle();
+    net.nodes[1].ike.create_child(now, b, child_between(1, 5));
+    net.settle();
+    // The repetition is answered, because of what was granted meanwhile.
+    net.run(Duration::from_secs(1));
+    assert_eq!(children_of(&net), [3, 3]);
+    let now = net.now;
+    net.nodes[0].ike.create_child(now, a, child_between(6, 1));
+    net.settle();
+    assert_eq!(net.nodes[1].waiting.len(), 1, "one question at a time");
+    let mark = net.seen.len();
     net.nodes[1].ike.handle_child(now, b, true);
     net.settle();
-    assert_eq!(children_of(&net), [2, 2]);
-    // Told twice.
+    assert_eq!(net.seen.len(), mark, "not what was asked");
+    assert_eq!(children_of(&net), [3, 3]);
+    // When that is repeated the owner is asked about it.
+    net.run(Duration::from_secs(1));
+    assert_eq!(children_of(&net), [3, 3]);
+    let Some(Output::NeedChild(need)) = net.nodes[1].waiting.get(1) else { panic!("not asked") };
+    assert_eq!(need.remote_selectors, [inner(6)]);
+    let now = net.now;
     net.nodes[1].ike.handle_child(now, b, true);
     net.settle();
-    assert_eq!(children_of(&net), [2, 2]);
+    assert_eq!(children_of(&net), [4, 4]);
     assert_in_step(&mut net, [a, b]);
+    net.assert_children_fit();
 }
 
 /// A replacement that waits for one more key exchange and comes to nothing, because the IKE SA is
@@ -325,6 +340,107 @@ fn what_is_badly_formed_ends_the_ike_sa_on_both_sides() {
     }
 }
 
+/// Who says INVALID_SYNTAX may keep the IKE SA, and is told that it is over until it has heard it.
+#[test]
+fn who_calls_us_badly_formed_and_stays_is_told_of_the_end_whatever_is_lost() {
+    let (mut net, a, _) = Net::established();
+    let now = net.now;
+    set_mangle(Some(Box::new(|exchange, response, payloads| {
+        if exchange == ExchangeType::INFORMATIONAL && response {
+            return vec![Payload::Notify(Notify::new(NotifyType::INVALID_SYNTAX, []))];
+        }
+        payloads
+    })));
+    net.nodes[0].ike.probe(now, a);
+    net.collect();
+    deliver_from(&mut net, 0);
+    set_mangle(None);
+    deliver_from(&mut net, 1);
+    assert_eq!(net.wire.len(), 1, "Delete");
+    net.wire.clear();
+    net.run(Duration::from_secs(10));
+    let notify = NotifyType::INVALID_SYNTAX.0;
+    assert_eq!(net.nodes[0].ended(), [End::Refused { notify, authentic: true }]);
+    assert_eq!(net.nodes[1].ended(), [End::DeletedByPeer]);
+}
+
+/// RFC 7296 §2.21.2: with one of these in a request the peer has no IKE SA any more, and does not
+/// wait for a Delete.
+#[test]
+fn a_request_that_says_that_we_failed_is_the_end() {
+    for kind in [
+        NotifyType::AUTHENTICATION_FAILED,
+        NotifyType::INVALID_SYNTAX,
+        NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD,
+        NotifyType::TEMPORARY_FAILURE,
+    ] {
+        let (mut net, a, _) = Net::established();
+        let now = net.now;
+        set_mangle(Some(Box::new(move |exchange, response, payloads| {
+            if exchange == ExchangeType::INFORMATIONAL && !response {
+                return vec![Payload::Notify(Notify::new(kind, []))];
+            }
+            payloads
+        })));
+        net.nodes[0].ike.probe(now, a);
+        net.collect();
+        set_mangle(None);
+        deliver_from(&mut net, 0);
+        assert_eq!(net.wire.len(), 1, "an answer, and no Delete");
+        let ended = net.nodes[1].ended();
+        if kind == NotifyType::TEMPORARY_FAILURE {
+            assert_eq!(ended, []);
+        } else {
+            assert_eq!(ended, [End::Refused { notify: kind.0, authentic: true }]);
+        }
+    }
+}
+
+/// To be put off is not to be lost: a peer that has lost a key exchange is given up when it has done
+/// so often, however it has answered besides (RFC 9370 §2.2.4).
+#[test]
+fn who_loses_key_exchanges_is_given_up_by_how_often_it_has() {
+    let (busy, lost) = (NotifyType::TEMPORARY_FAILURE, NotifyType::STATE_NOT_FOUND);
+    for ike in [false, true] {
+        for (answers, ends) in [
+            ([busy, busy, busy, lost], false),
+            ([lost, busy, lost, lost], false),
+            ([lost, lost, lost, lost], true),
+        ] {
+            let (mut net, a, b) = Net::established_with(true);
+            let (now, child) = (net.now, net.nodes[0].child().id);
+            let spis = |net: &Net| net.seen.last().unwrap().octets[..16].to_vec();
+            let before = spis(&net);
+            let mut left = answers.into_iter();
+            set_mangle(Some(Box::new(move |exchange, response, payloads| {
+                if exchange == ExchangeType::CREATE_CHILD_SA
+                    && response
+                    && let Some(kind) = left.next()
+                {
+                    return vec![Payload::Notify(Notify::new(kind, []))];
+                }
+                payloads
+            })));
+            if ike {
+                net.nodes[0].ike.rekey_ike(now, a);
+            } else {
+                net.nodes[0].ike.rekey_child(now, child);
+            }
+            net.run(Duration::from_secs(40));
+            set_mangle(None);
+            if ends {
+                let why = End::Refused { notify: lost.0, authentic: true };
+                assert_eq!(net.nodes[0].ended(), [why], "{ike}");
+                continue;
+            }
+            assert_in_step(&mut net, [a, b]);
+            net.assert_children_fit();
+            assert_eq!(spis(&net) != before, ike, "replaced");
+            assert_eq!(net.nodes[0].child().id != child, !ike, "replaced");
+        }
+    }
+}
+
 /// Names are compared as DNS compares them.
 #[test]
 fn a_name_in_other_letters_is_the_same_name() {
@@ -372,11 +488,14 @@ fn message_ids_do_not_run_out() {
     net.nodes[0].ike.wear(a, many, few);
     net.nodes[1].ike.wear(b, few, many);
     let now = net.now;
-    let requests = |net: &Net| net.seen.iter().filter(|p| p.octets.get(18) == Some(&36)).count();
+    let last_spis = |net: &Net| net.seen.last().unwrap().octets[..16].to_vec();
+    let before = last_spis(&net);
     net.nodes[0].ike.probe(now, a);
     net.run(Duration::from_secs(70));
-    assert!(requests(&net) >= 2, "replaced");
     assert_in_step(&mut net, [a, b]);
+    assert_ne!(last_spis(&net), before, "replaced");
+    let id = net.seen.last().unwrap().octets[20..24].try_into().unwrap();
+    assert!(u32::from_be_bytes(id) < 10, "both begin anew");
     net.assert_children_fit();
 
     // Nobody has replaced it in time: the last is not used, and the other side can replace it yet.
@@ -690,6 +809,96 @@ fn a_nat_that_changes_its_mind_early_is_found_out() {
         assert!(world.net.nodes[1].events.iter().any(alive), "{rekeys:?}");
         assert_eq!(world.net.nodes[1].child().envelope.remote.port(), 4500 + 10_100, "{rekeys:?}");
     }
+}
+
+/// Two behind a NAT that know MOBIKE, before they have compared how they see each other.
+fn natted() -> World {
+    let mut worlds = (1..).map(World::new);
+    worlds.find(|world| world.nat.is_some() && world.mobike).unwrap()
+}
+
+/// Requests of a node that went out since then, without repetitions.
+fn requests_since(net: &Net, mark: usize, from: usize) -> usize {
+    let from = net.nodes[from].addr;
+    let request =
+        |p: &&Packet| p.from.ip() == from && p.octets.len() > 28 && p.octets[19] & 0x20 == 0;
+    let mut ids: Vec<_> =
+        net.seen[mark..].iter().filter(request).map(|p| &p.octets[20..24]).collect();
+    ids.sort();
+    ids.dedup();
+    ids.len()
+}
+
+/// Somebody has copied an UPDATE_SA_ADDRESSES and is faster with it, from where the peer may not be:
+/// the refusal is said to the peer, too, because that is the answer to this message (RFC 7296 §2.1).
+#[test]
+fn a_copy_from_where_nobody_may_be_is_no_refusal_of_where_we_are() {
+    let mut world = natted();
+    let now = world.net.now;
+    world.net.nodes[1].ike.allow_moves(world.ikes[1], false);
+    world.net.nodes[0].ike.probe(now, world.ikes[0]);
+    world.net.collect();
+    for _ in 0..2 {
+        let packet = world.net.wire.pop_front().unwrap();
+        world.deliver(packet);
+    }
+    let update = world.net.wire.pop_front().unwrap();
+    let mark = world.net.seen.len();
+    let from = SocketAddr::new(IpAddr::from([198, 51, 100, 66]), 4500);
+    world.net.deliver(&Packet { from, ..update.clone() });
+    assert_eq!(world.net.wire.pop_front().map(|refusal| refusal.to), Some(from));
+    world.deliver(update);
+    world.calm(Duration::from_secs(5));
+    assert!(world.net.nodes.iter().all(|node| node.ended().is_empty()));
+    assert_eq!(requests_since(&world.net, mark, 0), 1, "asked once more");
+    world.assert_children_fit(0);
+    let ikes = world.ikes;
+    for (which, ike) in ikes.into_iter().enumerate() {
+        let now = world.net.now;
+        world.net.nodes[which].ike.rekey_ike(now, ike);
+        world.calm(Duration::from_secs(5));
+        assert!(world.net.nodes.iter().all(|node| node.ended().is_empty()));
+    }
+}
+
+/// Who leaves has nothing to say but that.
+#[test]
+fn whoever_leaves_does_not_say_first_where_it_is() {
+    let mut world = natted();
+    let now = world.net.now;
+    world.net.nodes[0].ike.probe(now, world.ikes[0]);
+    world.net.collect();
+    let probe = world.net.wire.pop_front().unwrap();
+    world.deliver(probe);
+    let mark = world.net.seen.len();
+    world.net.nodes[0].ike.close(now, world.ikes[0]);
+    world.calm(Duration::from_secs(5));
+    assert_eq!(world.net.nodes[0].ended(), [End::Closed]);
+    assert_eq!(world.net.nodes[1].ended(), [End::DeletedByPeer]);
+    assert_eq!(requests_since(&world.net, mark, 0), 1, "Delete");
+}
+
+/// RFC 4555 §3.5: only the original initiator says UPDATE_SA_ADDRESSES.
+#[test]
+fn the_responder_updates_nothing_whatever_it_is_answered() {
+    let mut world = natted();
+    let (now, mark) = (world.net.now, world.net.seen.len());
+    set_mangle(Some(Box::new(|exchange, response, mut payloads| {
+        if exchange == ExchangeType::INFORMATIONAL && response {
+            let hash = Notify::new(NotifyType::NAT_DETECTION_DESTINATION_IP, [7; 20]);
+            payloads.push(Payload::Notify(hash));
+        }
+        payloads
+    })));
+    world.net.nodes[1].ike.probe(now, world.ikes[1]);
+    world.net.collect();
+    for _ in 0..4 {
+        for packet in std::mem::take(&mut world.net.wire) {
+            world.deliver(packet);
+        }
+    }
+    set_mangle(None);
+    assert_eq!(requests_since(&world.net, mark, 1), 1, "the liveness check");
 }
 
 /// RFC 7296 §2.11: an answer goes to where the request came from, however late it is.
