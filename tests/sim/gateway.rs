@@ -510,6 +510,46 @@ fn takes_over(mut net: Net) {
     assert_eq!(clear(&net), 0);
 }
 
+/// Rules 20, 35, 47: the records behind a pair are being asked for again when another gateway takes its
+/// host over. It is judged by its own record, and by that at once.
+#[test]
+fn a_gateway_is_not_judged_by_what_was_asked_about_another() {
+    for good in [true, false] {
+        let mut net = bob_behind_two();
+        let both = records(&[(10, ip(EAST), None), (20, ip(EAST_2), None)]);
+        net.dns.set(ip(BOB), Security::Secure, Outcome::Records(both));
+        let at = |net: &Net| {
+            let keyed = net.hosts[0].node.as_ref().unwrap().keying.destinations(net.now);
+            keyed.iter().find(|d| d.destination == ip(BOB)).and_then(|d| d.gateway)
+        };
+        let verdicts = |net: &Net| {
+            let reports = &net.hosts[0].node.as_ref().unwrap().reports;
+            let verdict = |what: &What| matches!(what, What::NoLongerAuthorized(_));
+            reports.iter().filter(|report| verdict(&report.what)).count()
+        };
+        let queries = |net: &Net| net.hosts[0].node.as_ref().unwrap().keying.counters().queries;
+        send(&mut net, 0, ALICE, BOB, "ping");
+        for _ in 0..290 {
+            net.run(seconds(1));
+            send(&mut net, 0, ALICE, BOB, "ping");
+        }
+        assert_eq!(at(&net), Some(ip(EAST)));
+        // East's own record is long in coming.
+        net.dns.silent(ip(EAST));
+        let before = queries(&net);
+        assert!(net.run_until(seconds(60), |net| queries(net) > before), "asked again");
+        send(&mut net, 2, BOB, ALICE, "ping from elsewhere");
+        net.run(seconds(1));
+        assert_eq!(at(&net), Some(ip(EAST_2)));
+        if !good {
+            net.dns.publish(ip(EAST_2), ip(EAST_2), key(3), Security::Secure);
+        }
+        net.run(seconds(10));
+        assert_eq!(verdicts(&net), usize::from(!good));
+        assert_eq!(at(&net), good.then(|| ip(EAST_2)));
+    }
+}
+
 /// Who only listens is not left for another gateway, and neither is one that answers late.
 #[test]
 fn a_gateway_that_lives_is_not_left() {

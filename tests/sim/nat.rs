@@ -442,6 +442,26 @@ fn another_pool_ends_the_leases_that_do_not_fit_it() {
     assert_eq!((state(&net, 0), lent(&net, 0)), (Some(StateName::Keyed), Some(ip("10.99.0.1"))));
 }
 
+/// Rule 72: groups that accept nobody at a lent address take it from nobody: what is lent asks no group.
+#[test]
+fn groups_take_no_lease() {
+    let mut net = net(1, &[POOL]);
+    net.send(0, ip(SERVER), "ping");
+    net.run(seconds(3));
+    let address = lent(&net, 0).unwrap();
+    let mut groups = Groups::packetdefault();
+    groups.set_pool(POOL.parse().unwrap()).unwrap();
+    groups.insert(sa::Prefix::host(address), keying::Group::Block);
+    let now = net.now;
+    let done = net.hosts[S].node.as_mut().unwrap().keying.handle_groups(now, groups);
+    net.drain(S);
+    assert_eq!(done.flows, 0);
+    net.send(0, ip(SERVER), "ping again");
+    net.run(seconds(1));
+    assert_eq!(net.hosts[0].inbox.last().unwrap().1, "pong again");
+    assert_eq!((lent(&net, 0), calls(&net, 0)), (Some(address), 1));
+}
+
 /// Who cannot hear that his address is lent to him no more is not received from under it.
 #[test]
 fn nothing_is_received_from_what_is_lent_no_more() {

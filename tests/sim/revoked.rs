@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use dnskeys::{Outcome, Security};
-use keying::{Group, Groups, StateName, What};
+use keying::{Group, Groups, Start, StateName, What};
 use sa::Prefix;
 
+use crate::connection::{connection, net_of};
 use crate::net::{Fate, Kind, Link, Net};
-use crate::node::{Host, TestKey, seconds};
+use crate::node::{Host, Sent, TestKey, seconds};
 use crate::{EAST, WEST, ip, west_and_east};
 
 const MINUTE: u64 = 60;
@@ -196,49 +197,78 @@ fn what_was_asked_for_under_another_policy_is_not_taken() {
     }
 }
 
+/// West has just replaced its pair with east, whose record may be withdrawn; what east sent on the old
+/// one, and has not arrived yet.
+fn replaced(seed: u64, withdrawn: bool) -> (Net, Vec<Sent>) {
+    let mut net = west_and_east(seed, Link { dns_us: 300_000..=300_000, ..Link::default() });
+    net.hosts[0].node.as_mut().unwrap().plane.hard_packets = Some(100);
+    net.tapped = Some(Vec::new());
+    let delayed = Rc::new(Cell::new(false));
+    let hold_up = Rc::clone(&delayed);
+    net.filter(move |_, seen| match seen.kind {
+        Kind::Esp if seen.from == ip(EAST) && hold_up.get() => Fate::Lost,
+        Kind::Esp | Kind::Ike { .. } | Kind::Clear => Fate::Link,
+    });
+    net.send(0, ip(EAST), "ping");
+    net.run(seconds(2));
+    let spi = |net: &Net| {
+        let found = net.hosts[0].node.as_ref().unwrap().state_of(net.now, ip(EAST));
+        found.and_then(|d| d.spi_in)
+    };
+    let first = spi(&net);
+    assert!(first.is_some());
+    if withdrawn {
+        net.dns.set(ip(EAST), Security::Secure, Outcome::NoRecord);
+    }
+    let mut late = Vec::new();
+    while spi(&net) == first {
+        delayed.set(true);
+        net.send(1, ip(WEST), &format!("late {}", late.len()));
+        delayed.set(false);
+        late.extend(net.tapped.as_ref().unwrap().last().cloned());
+        net.send(0, ip(EAST), "ping");
+        net.run(Duration::from_millis(50));
+        assert!(late.len() < 200);
+    }
+    // The old one is deleted at both ends by now, and nobody has had an answer of DNS.
+    net.run(Duration::from_millis(100));
+    (net, late)
+}
+
+/// It arrives now.
+fn arrives(net: &mut Net, host: usize, (sent, text): (&Sent, &str)) -> bool {
+    net.inject(sent.clone());
+    net.run(Duration::from_millis(5));
+    heard(net, host, text)
+}
+
+/// What was replaced a moment ago is heard no longer either if policy is another, also if the flow has been
+/// forgotten meanwhile.
+#[test]
+fn what_was_replaced_is_not_heard_under_another_policy() {
+    for group in [Group::PrivateOrClear, Group::ClearOrPrivate, Group::Block, Group::Clear] {
+        let (mut net, late) = replaced(42, false);
+        let now = net.now;
+        net.hosts[0].node.as_mut().unwrap().keying.forget(now, ip(EAST));
+        net.drain(0);
+        assert!(arrives(&mut net, 0, (&late[late.len() - 2], &format!("late {}", late.len() - 2))));
+        reload(&mut net, group);
+        let at = late.len() - 3;
+        let taken = arrives(&mut net, 0, (&late[at], &format!("late {at}")));
+        assert_eq!(taken, group.accepts(), "{group}");
+    }
+}
+
 /// Rules 47, 56: a pair that another has replaced is heard for a moment longer, because packets are on
 /// their way; and no longer, if the records that are asked for again at every replacement say that its
 /// peer may have neither.
 #[test]
 fn what_was_replaced_is_heard_for_as_long_as_its_peer_may_speak() {
     for withdrawn in [false, true] {
-        let mut net = west_and_east(41, Link { dns_us: 300_000..=300_000, ..Link::default() });
-        net.hosts[0].node.as_mut().unwrap().plane.hard_packets = Some(100);
-        net.tapped = Some(Vec::new());
-        let delayed = Rc::new(Cell::new(false));
-        let hold_up = Rc::clone(&delayed);
-        net.filter(move |_, seen| match seen.kind {
-            Kind::Esp if seen.from == ip(EAST) && hold_up.get() => Fate::Lost,
-            Kind::Esp | Kind::Ike { .. } | Kind::Clear => Fate::Link,
-        });
-        net.send(0, ip(EAST), "ping");
-        net.run(seconds(2));
-        let spi = |net: &Net| {
-            let found = net.hosts[0].node.as_ref().unwrap().state_of(net.now, ip(EAST));
-            found.and_then(|d| d.spi_in)
-        };
-        let first = spi(&net);
-        assert!(first.is_some());
-        if withdrawn {
-            net.dns.set(ip(EAST), Security::Secure, Outcome::NoRecord);
-        }
-        let mut late = Vec::new();
-        while spi(&net) == first {
-            delayed.set(true);
-            net.send(1, ip(WEST), &format!("late {}", late.len()));
-            delayed.set(false);
-            late.extend(net.tapped.as_ref().unwrap().last().cloned());
-            net.send(0, ip(EAST), "ping");
-            net.run(Duration::from_millis(50));
-            assert!(late.len() < 200);
-        }
-        // The old one is deleted at both ends by now, and nobody has had an answer of DNS.
-        net.run(Duration::from_millis(100));
+        let (mut net, late) = replaced(41, withdrawn);
         let say = |net: &mut Net, back: usize| {
             let at = late.len() - back;
-            net.inject(late[at].clone());
-            net.run(Duration::from_millis(5));
-            heard(net, 0, &format!("late {at}"))
+            arrives(net, 0, (&late[at], &format!("late {at}")))
         };
         assert!(say(&mut net, 2), "{withdrawn}");
         assert!(!is_refused(&net));
@@ -334,6 +364,130 @@ fn a_host_that_is_served_no_more_receives_nothing() {
         assert!(heard(&net, 1, &format!("late betty {n}")));
         assert!(!heard(&net, 1, &format!("late bob {n}")));
     }
+}
+
+/// Packets of one host behind west to one behind east, as they are on the wire; they do not arrive.
+fn held_up(net: &mut Net, to: &str, texts: &[&str]) -> Vec<Sent> {
+    net.filter(|_, _| Fate::Lost);
+    net.tapped = Some(Vec::new());
+    for text in texts {
+        say(net, 0, ALICE, to, text);
+    }
+    let held = net.tapped.take().unwrap();
+    assert_eq!(held.len(), texts.len());
+    net.filter(|_, _| Fate::Link);
+    held
+}
+
+/// Rule 46: a flow was closed a moment ago, and its peer has not heard of it yet; then the host that it is
+/// for is served no more.
+#[test]
+fn what_waits_to_be_deleted_is_not_received_for_a_host_that_is_served_no_more() {
+    let mut net = site(34);
+    say(&mut net, 0, ALICE, BOB, "ping bob");
+    say(&mut net, 0, ALICE, BETTY, "ping betty");
+    net.run(seconds(3));
+    let bobs = held_up(&mut net, BOB, &["bob 0", "bob 1"]);
+    let bettys = held_up(&mut net, BETTY, &["betty 0"]);
+    lose_deletes(&mut net);
+    let now = net.now;
+    net.hosts[1].node.as_mut().unwrap().keying.forget(now, ip(ALICE));
+    net.drain(1);
+    net.run(seconds(1));
+    assert!(arrives(&mut net, 1, (&bobs[0], "bob 0")), "what is closed still receives");
+    let now = net.now;
+    let east = net.hosts[1].node.as_mut().unwrap();
+    assert_eq!(east.keying.handle_served(now, vec![Prefix::host(ip(BETTY))]), 0, "no flow");
+    net.drain(1);
+    assert!(!arrives(&mut net, 1, (&bobs[1], "bob 1")));
+    assert!(arrives(&mut net, 1, (&bettys[0], "betty 0")));
+}
+
+/// Rules 35, 46: a host's record is withdrawn; what one of ours has with it and is used ends with that, and
+/// so does what another had with it and only waits to be deleted.
+#[test]
+fn what_waits_to_be_deleted_ends_with_the_proof() {
+    let mut net = site(35);
+    say(&mut net, 0, ALICE, BOB, "ping bob");
+    let mut late = Vec::new();
+    for n in 0..320 {
+        match n {
+            // Its pair is looked at after a minute, and bob's record is good for five.
+            200 => say(&mut net, 0, ALICE, BETTY, "ping betty"),
+            205 => late = held_up(&mut net, BETTY, &["betty 0", "betty 1"]),
+            250 => {
+                net.dns.set(ip(ALICE), Security::Secure, Outcome::NoRecord);
+                net.filter(|_, seen| match seen.kind {
+                    Kind::Ike { .. } => Fate::Lost,
+                    Kind::Esp | Kind::Clear => Fate::Link,
+                });
+            }
+            295 => {
+                let east = net.hosts[1].node.as_ref().unwrap();
+                let keyed = east.keying.destinations(net.now);
+                assert_eq!(keyed.len(), 1, "betty's flow is closed: {keyed:#?}");
+                assert!(arrives(&mut net, 1, (&late[0], "betty 0")), "and not her pair");
+                assert!(!east_refused(&net));
+            }
+            _ => say(&mut net, 0, ALICE, BOB, &format!("ping {n}")),
+        }
+        net.run(seconds(1));
+    }
+    assert!(east_refused(&net));
+    assert!(!arrives(&mut net, 1, (&late[1], "betty 1")));
+}
+
+fn east_refused(net: &Net) -> bool {
+    let reports = &net.hosts[1].node.as_ref().unwrap().reports;
+    reports.iter().any(|report| matches!(report.what, What::NoLongerAuthorized(_)))
+}
+
+/// Rule 9: what a new connection carries is not received by opportunism any more, on nothing.
+#[test]
+fn what_waits_to_be_deleted_gives_way_to_a_connection() {
+    let mut net = site(36);
+    say(&mut net, 0, ALICE, BOB, "ping bob");
+    net.run(seconds(3));
+    let bobs = held_up(&mut net, BOB, &["bob 0", "bob 1"]);
+    lose_deletes(&mut net);
+    let now = net.now;
+    net.hosts[1].node.as_mut().unwrap().keying.forget(now, ip(ALICE));
+    net.drain(1);
+    net.run(seconds(1));
+    assert!(arrives(&mut net, 1, (&bobs[0], "bob 0")), "what is closed still receives");
+    let (near, far) = (net_of(BOB), net_of(ALICE));
+    let connections = vec![connection(&[WEST], 0, &near, &far, Start::Accept)];
+    let now = net.now;
+    net.hosts[1].node.as_mut().unwrap().keying.handle_connections(now, connections);
+    net.drain(1);
+    assert!(!arrives(&mut net, 1, (&bobs[1], "bob 1")));
+}
+
+/// Rule 46: a peer asks for a child for a host that it was granted when that was served. It gets none,
+/// whatever that host sends itself.
+#[test]
+fn a_host_that_is_served_no_more_gets_no_child() {
+    let mut net = site(37);
+    say(&mut net, 0, ALICE, BOB, "ping bob");
+    net.run(seconds(3));
+    say(&mut net, 0, ALICE, BETTY, "ping betty");
+    net.run(seconds(3));
+    assert!(heard(&net, 0, "pong bob") && heard(&net, 0, "pong betty"));
+    let now = net.now;
+    let east = net.hosts[1].node.as_mut().unwrap();
+    assert_eq!(east.keying.handle_served(now, vec![Prefix::host(ip(BETTY))]), 1);
+    net.drain(1);
+    net.run(seconds(2));
+    say(&mut net, 1, BOB, ALICE, "in passing");
+    net.run(seconds(2));
+    for n in 0..5 {
+        say(&mut net, 0, ALICE, BOB, &format!("late bob {n}"));
+        say(&mut net, 0, ALICE, BETTY, &format!("ping betty {n}"));
+        net.run(seconds(1));
+        assert!(heard(&net, 0, &format!("pong betty {n}")));
+    }
+    let peers = net.hosts[1].node.as_ref().unwrap().keying.peers(net.now);
+    assert_eq!(peers.iter().map(|peer| peer.pairs).sum::<usize>(), 1, "{peers:#?}");
 }
 
 /// Rules 46, 51: a host says nothing for so long that its pair is closed, while another keeps its

@@ -1,6 +1,6 @@
 //! What ends by time (RFC 4322 §3.2.7, §3.4; oe-rules 34, 36, 50, 51).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use dnskeys::{Answer, Authorized, Claim, Name, Refusal, Speaker};
@@ -147,17 +147,14 @@ impl Keying {
     /// The evidence for a pair has aged: asks for it again (rule 35; removal of the record ends the
     /// pair).
     pub(crate) fn recheck(&mut self, flow: Flow, current: SaId) {
-        let Some(pair) = self.pairs.get(&current) else { return };
-        let (speaker, leased) = (pair.proof.speaker().clone(), pair.proof.is_leased());
-        let own = match speaker {
-            Speaker::Address(addr) => Name::reverse(addr),
-            Speaker::Name(name) => name,
-        };
-        // Of an address that is ours to give DNS says nothing.
-        let reverse = (!leased).then(|| Name::reverse(flow.dst()));
-        let names: BTreeSet<Name> = reverse.into_iter().chain([own]).collect();
-        let answers = names.iter().map(|name| (name.clone(), None)).collect();
-        self.rechecks.insert(flow, Recheck { answers });
+        let Some(names) = self.pairs.get(&current).map(names_behind) else { return };
+        self.recheck_with(flow, Recheck { answers: BTreeMap::new() }, names);
+    }
+
+    /// Asks for these names too, in a recheck.
+    fn recheck_with(&mut self, flow: Flow, mut recheck: Recheck, names: BTreeSet<Name>) {
+        recheck.answers.extend(names.iter().map(|name| (name.clone(), None)));
+        self.rechecks.insert(flow, recheck);
         for name in names {
             self.ask(name, Asker::Recheck(flow));
         }
@@ -173,23 +170,35 @@ impl Keying {
             return;
         }
         let Some(recheck) = self.rechecks.remove(&flow) else { return };
-        let evidence: Vec<&Answer> = recheck.answers.values().flatten().collect();
         let Some(current) = self.current(flow) else { return };
         let Some(pair) = self.pairs.get(&current) else { return };
+        // Another peer may have taken over: that its records are not among these says nothing of it.
+        let mut names = names_behind(pair);
+        names.retain(|name| !recheck.answers.contains_key(name));
+        if !names.is_empty() {
+            if recheck.answers.len() < MAX_NAMES {
+                return self.recheck_with(flow, recheck, names);
+            }
+            return self.undecided_yet(now, current);
+        }
+        let evidence: Vec<&Answer> = recheck.answers.values().flatten().collect();
         let ike = pair.ike;
         match self.judge_again(pair, &evidence) {
             Ok(proof) => self.proved_again(now, flow, ike, &proof),
             // Whoever can stop DNS could end every pair: that decides nothing.
-            Err(Refusal::DnsFailed) => {
-                if let Some(pair) = self.pairs.get_mut(&current) {
-                    pair.proof_until = now + MIN_PROOF;
-                }
-            }
+            Err(Refusal::DnsFailed) => self.undecided_yet(now, current),
             Err(why) => {
                 self.report(now, Some(flow), What::NoLongerAuthorized(why));
                 self.revoke_flows(now, &[flow]);
                 self.revoke_proof(now, ike, flow.dst());
             }
+        }
+    }
+
+    /// A recheck has come to nothing: there will be another soon.
+    fn undecided_yet(&mut self, now: Instant, current: SaId) {
+        if let Some(pair) = self.pairs.get_mut(&current) {
+            pair.proof_until = now + MIN_PROOF;
         }
     }
 
@@ -260,6 +269,20 @@ impl Keying {
     }
 }
 
+/// Whose records say whether the peer of a pair may have it.
+fn names_behind(pair: &Pair) -> BTreeSet<Name> {
+    let own = match pair.proof.speaker() {
+        Speaker::Address(addr) => Name::reverse(*addr),
+        Speaker::Name(name) => name.clone(),
+    };
+    // Of an address that is ours to give DNS says nothing.
+    let reverse = (!pair.proof.is_leased()).then(|| Name::reverse(pair.flow.dst()));
+    reverse.into_iter().chain([own]).collect()
+}
+
+/// Names that one recheck asks for, until a flow that changes from one peer to the next again and
+/// again is left for a later one: its destination, and a few peers.
+const MAX_NAMES: usize = 5;
 /// How long a flow in the clear may be unused before it is forgotten: longer than the silence
 /// between two packets of a flow that somebody would call in use (rule 51 has the same number).
 const WATCH: Duration = Duration::from_secs(30);

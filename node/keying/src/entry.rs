@@ -207,7 +207,8 @@ pub(crate) struct Visit {
     pub(crate) proofs: Vec<(Credential, Authorized)>,
 }
 
-/// A pair whose evidence has aged: its records are being asked again.
+/// A flow whose pair's evidence has aged: its records are being asked again, and those of another pair
+/// that the flow has changed to meanwhile.
 #[derive(Debug)]
 pub(crate) struct Recheck {
     pub(crate) answers: BTreeMap<Name, Option<Answer>>,

@@ -5,6 +5,7 @@
 //! gives it to say, so no address that the caller brings along is believed: not the one it has behind
 //! its NAT, which many have, and not the NAT's own, which is not the caller's alone.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
@@ -221,8 +222,9 @@ impl Keying {
         let leases = ended.iter().filter(lives).count();
         let has = |flow: &Flow| self.pool.users(flow.dst()).next().is_some();
         let other = |flow: &Flow| (was(flow.dst()) || self.pool.covers(flow.dst())) && !has(flow);
-        let flows: Vec<Flow> = self.flows.keys().filter(|flow| other(flow)).copied().collect();
-        self.revoke_flows(now, &flows);
+        let all = self.flows.keys().copied().chain(self.received_flows());
+        let flows: BTreeSet<Flow> = all.filter(other).collect();
+        self.revoke_flows(now, &Vec::from_iter(flows));
         for ike in ended {
             // Those who have not proved yet who they are learn it then.
             if let Some(visit) = self.visits.get_mut(&ike) {

@@ -206,10 +206,8 @@ impl Keying {
         // The whole flow is sent into it: one that carries a part only would lose the rest.
         let waited = peer.waiting.contains(&flow);
         let own = self.serves(flow.src()) || self.config.addresses.contains(&flow.src());
-        let ours = match child.initiator {
-            true => waited && own,
-            false => waited || own || self.flows.contains_key(&flow),
-        };
+        // What the peer has been granted may be for a host that we served then.
+        let ours = own && (waited || !child.initiator);
         (ours && self.may_carry(flow, proof)).then(|| (flow, proof.clone()))
     }
 

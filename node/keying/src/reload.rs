@@ -210,13 +210,10 @@ impl Keying {
 
     /// Calls for the connections that are new, and takes from opportunism what is theirs now.
     fn begin_added(&mut self, now: Instant) {
-        let flows: Vec<Flow> = self
-            .flows
-            .keys()
-            .filter(|flow| !self.connections_of(**flow).is_empty())
-            .copied()
-            .collect();
-        self.revoke_flows(now, &flows);
+        let all = self.flows.keys().copied().chain(self.received_flows());
+        let flows: BTreeSet<Flow> =
+            all.filter(|flow| !self.connections_of(*flow).is_empty()).collect();
+        self.revoke_flows(now, &Vec::from_iter(flows));
         self.begin_connections(now);
     }
 
@@ -225,11 +222,6 @@ impl Keying {
     /// many.
     pub fn handle_served(&mut self, now: Instant, served: Vec<Prefix>) -> usize {
         let before = std::mem::replace(&mut self.config.served, served);
-        let was = |addr| before.iter().any(|prefix| prefix.contains(addr));
-        let other = |flow: &Flow| {
-            let src = flow.src();
-            !self.config.addresses.contains(&src) && was(src) != self.serves(src)
-        };
         // What our own are refused was as good as said of the destination, while there were no others.
         let first = before.is_empty() != self.config.served.is_empty();
         let refused = |state: &State| match state {
@@ -239,12 +231,27 @@ impl Keying {
         let flows: Vec<Flow> = self
             .flows
             .iter()
-            .filter(|(flow, entry)| other(flow) || (first && refused(&entry.state)))
+            .filter(|(flow, entry)| {
+                self.is_served_otherwise(&before, flow) || (first && refused(&entry.state))
+            })
             .map(|(flow, _)| *flow)
             .collect();
         self.revoke_flows(now, &flows);
+        let forgotten: Vec<Flow> = self
+            .received_flows()
+            .into_iter()
+            .filter(|flow| self.is_served_otherwise(&before, flow))
+            .collect();
+        self.revoke_flows(now, &forgotten);
         self.drain(now);
         flows.len()
+    }
+
+    /// Whether a flow comes from a host behind us that is served now and was not, or the other way round.
+    fn is_served_otherwise(&self, before: &[Prefix], flow: &Flow) -> bool {
+        let src = flow.src();
+        let was = before.iter().any(|prefix| prefix.contains(src));
+        !self.config.addresses.contains(&src) && was != self.serves(src)
     }
 
     /// A flow is in another group now; whether what it has may stay.
@@ -259,11 +266,13 @@ impl Keying {
     }
 
     fn is_allowed(&self, pair: &Pair, group: Group) -> bool {
-        group.accepts() && pair.proof.suffices(&self.config.rules, group.strictness())
+        // What is lent asks no group whether it is, only how strict to be.
+        (group.accepts() || pair.proof.is_leased())
+            && pair.proof.suffices(&self.config.rules, group.strictness())
     }
 
     /// Takes away the other pairs that these groups allowed and the new ones do not: those that wait to
-    /// be deleted, or to be proven.
+    /// be deleted, or to be proven, or were replaced a moment ago.
     fn revoke_refused(&mut self, now: Instant, before: &Groups) {
         let was = |flow: Flow| before.rule(flow.dst(), flow.ports()).map(|(_, _, l)| l.group);
         let is = |flow: Flow| self.config.groups.rule(flow.dst(), flow.ports());
@@ -277,5 +286,12 @@ impl Keying {
         for sa in all {
             self.revoke_pair(now, sa);
         }
+        // What those rested on is not known any more: the old group must have asked for as much.
+        let doubtful = |flow: &Flow| {
+            let (was, is) = (was(*flow).unwrap_or(Group::Clear), self.group_of_flow(*flow));
+            was != is && !(is.accepts() && is.strictness() == was.strictness())
+        };
+        let late: BTreeSet<Flow> = self.late_flows().filter(doubtful).collect();
+        self.revoke_lingering(&late);
     }
 }

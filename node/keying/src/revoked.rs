@@ -24,7 +24,22 @@ impl Keying {
             }
         }
         // What was replaced a moment ago was theirs as well.
-        let flows: BTreeSet<Flow> = flows.iter().copied().collect();
+        self.revoke_lingering(&flows.iter().copied().collect());
+    }
+
+    /// The flows that packets are still received for, known or forgotten: of what is forgotten a pair
+    /// may wait for its Delete, and what was replaced is heard for a moment longer.
+    pub(crate) fn received_flows(&self) -> BTreeSet<Flow> {
+        self.pairs.flows().chain(self.late_flows()).collect()
+    }
+
+    /// Flows that what was replaced a moment ago is still received for.
+    pub(crate) fn late_flows(&self) -> impl Iterator<Item = Flow> {
+        self.lingering.iter().filter_map(|(_, sa)| self.parted.get(sa).copied())
+    }
+
+    /// Takes what was replaced a moment ago for these flows.
+    pub(crate) fn revoke_lingering(&mut self, flows: &BTreeSet<Flow>) {
         let of_them = |sa: &SaId| self.parted.get(sa).is_some_and(|flow| flows.contains(flow));
         let late = self.lingering.iter().map(|(_, sa)| *sa).filter(of_them);
         let late: BTreeSet<SaId> = late.collect();
@@ -52,18 +67,23 @@ impl Keying {
     }
 
     /// A peer may not speak for this address any more: nothing is agreed on with it on the strength of
-    /// what it has shown, and what else it carries to there is looked at.
+    /// what it has shown, and what else it carries to there is looked at; what it only receives on until
+    /// it is deleted, or has lost to another, nobody would look at again.
     pub(crate) fn revoke_proof(&mut self, now: Instant, ike: IkeId, address: IpAddr) {
         self.forget_proof(now, ike, address);
         let Some(peer) = self.peers.get(&ike) else { return };
         let pairs = peer.pairs.iter().filter_map(|sa| Some((*sa, self.pairs.get(sa)?.flow)));
-        let others = pairs.filter(|(sa, flow)| {
-            flow.dst() == address
-                && self.current(*flow) == Some(*sa)
-                && !self.rechecks.contains_key(flow)
-        });
-        for (sa, flow) in others.collect::<Vec<_>>() {
-            self.recheck(flow, sa);
+        let others: Vec<_> = pairs.filter(|(_, flow)| flow.dst() == address).collect();
+        for (sa, flow) in others {
+            match self.current(flow) {
+                Some(current) if self.pairs.get(&current).is_some_and(|pair| pair.ike == ike) => {
+                    // All that the peer has for the flow goes or stays with it.
+                    if current == sa && !self.rechecks.contains_key(&flow) {
+                        self.recheck(flow, sa);
+                    }
+                }
+                Some(_) | None => self.revoke_pair(now, sa),
+            }
         }
     }
 

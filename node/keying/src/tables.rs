@@ -159,6 +159,11 @@ impl Pairs {
         self.by_id.keys()
     }
 
+    /// Every flow that has a pair.
+    pub(crate) fn flows(&self) -> impl Iterator<Item = Flow> {
+        self.by_flow.iter().map(|(flow, _)| *flow)
+    }
+
     /// The pairs of a flow, the oldest first.
     pub(crate) fn of(&self, flow: Flow) -> impl Iterator<Item = (SaId, &Pair)> {
         let range = (flow, SaId(0))..=(flow, SaId(u64::MAX));
