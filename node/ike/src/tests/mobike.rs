@@ -512,7 +512,7 @@ fn other_addresses_are_told_only_if_wanted() {
 }
 
 /// Whoever copies the answers, and is faster with them from where he is, gets nothing of it: an answer says
-/// that the peer is where it was asked, wherever it seems to come from.
+/// that the peer is where it was asked, wherever it seems to come from (A14).
 #[test]
 fn a_copied_answer_says_nothing_of_where_it_came_from() {
     let thief = SocketAddr::new("203.0.113.66".parse().unwrap(), 4500);
