@@ -308,17 +308,21 @@ fn say(net: &mut Net, from: usize, source: &str, to: &str, text: &str) {
     net.drain(from);
 }
 
+/// Alice speaks to Bob, or he to her: the IKE SA is made for that flow.
+fn first_word(net: &mut Net, first: &str) {
+    match first {
+        ALICE => say(net, 0, ALICE, BOB, "ping 0"),
+        _ => say(net, 1, BOB, ALICE, "ping 0"),
+    }
+}
+
 /// Rule 46: one host of two takes its gateway's name out of its record, and in again. The other is
 /// none the worse for it, under the same IKE SA, and the first is carried again as soon as that is so.
 #[test]
 fn a_host_that_leaves_its_gateway_may_come_back() {
     for first in [ALICE, BOB] {
         let mut net = site(31);
-        // Whose flow the IKE SA was made for.
-        match first {
-            ALICE => say(&mut net, 0, ALICE, BOB, "ping 0"),
-            _ => say(&mut net, 1, BOB, ALICE, "ping 0"),
-        }
+        first_word(&mut net, first);
         net.run(seconds(2));
         say(&mut net, 0, ALICE, BETTY, "ping 1");
         net.run(seconds(2));
@@ -496,10 +500,7 @@ fn a_host_that_is_served_no_more_gets_no_child() {
 fn a_host_that_was_idle_is_carried_again() {
     for first in [ALICE, BOB] {
         let mut net = site(32);
-        match first {
-            ALICE => say(&mut net, 0, ALICE, BOB, "ping 0"),
-            _ => say(&mut net, 1, BOB, ALICE, "ping 0"),
-        }
+        first_word(&mut net, first);
         for n in 0..25 * MINUTE {
             net.run(seconds(1));
             say(&mut net, 0, ALICE, BETTY, &format!("ping betty {n}"));

@@ -43,8 +43,7 @@ impl fmt::Display for NoCall {
 impl Keying {
     /// Calls whoever is responsible for a flow, as its first packet would. A flow that is encrypted
     /// stays as it is, and so does a connection that is up; what was decided otherwise is asked anew,
-    /// of the source too. [`Self::next_packet_of`] says when
-    /// it is done.
+    /// of the source too. [`Self::next_packet_of`] says when it is done.
     ///
     /// # Errors
     /// If no packet of this flow would have us call anybody.
@@ -63,9 +62,11 @@ impl Keying {
     }
 
     fn call_for_flow(&mut self, now: Instant, flow: Flow) -> Result<(), NoCall> {
-        if let Some(State::Keyed { .. }) = self.flows.get(&flow).map(|entry| &entry.state) {
-            return Ok(());
-        }
+        let decided = match self.flows.get(&flow).map(|entry| &entry.state) {
+            Some(State::Keyed { .. }) => return Ok(()),
+            Some(State::ClearText(_) | State::Deny(_)) => true,
+            Some(State::PotentialOe | State::PendingOe(_)) | None => false,
+        };
         let source = flow.src();
         if !self.config.addresses.contains(&source) && !self.serves(source) {
             return Err(NoCall::Source(source));
@@ -74,8 +75,7 @@ impl Keying {
         if !group.initiates() {
             return Err(NoCall::Group(group));
         }
-        let state = self.flows.get(&flow).map(|entry| &entry.state);
-        if let Some(State::ClearText(_) | State::Deny(_)) = state {
+        if decided {
             // What there was to say against its source may be of yesterday too.
             self.clients.remove(&source);
             if self.own.get(&source).is_some_and(|own| !own.is_open()) {
@@ -88,25 +88,19 @@ impl Keying {
     }
 
     fn call_for_connections(&mut self, now: Instant, connections: &[usize]) -> Result<(), NoCall> {
-        let mut accepting = None;
-        let mut ours = Vec::new();
+        let down =
+            |c: &Configured| matches!(c.state, ConnectionState::Idle | ConnectionState::Failed);
+        let accepts = |c: &Configured| down(c) && c.connection.start == Start::Accept;
+        let all: Vec<&Configured> =
+            connections.iter().filter_map(|index| self.configured.get(*index)).collect();
+        if let Some(last) = all.last().filter(|_| all.iter().all(|c| accepts(c))) {
+            return Err(NoCall::Accepts(last.connection.name.clone()));
+        }
         for index in connections {
-            let Some(configured) = self.configured.get(*index) else { continue };
-            let down = matches!(configured.state, ConnectionState::Idle | ConnectionState::Failed);
-            if down && configured.connection.start == Start::Accept {
-                accepting = Some(configured.connection.name.clone());
-            } else {
-                ours.push((*index, configured.state));
-            }
-        }
-        if let Some(name) = accepting.filter(|_| ours.is_empty()) {
-            return Err(NoCall::Accepts(name));
-        }
-        for (index, state) in ours {
             // For its subnets as they are: a peer that grants single ports cannot be asked for more of
             // them on account of no port.
-            if let ConnectionState::Idle | ConnectionState::Failed = state {
-                self.connect(now, index);
+            if self.configured.get(*index).is_some_and(|c| down(c) && !accepts(c)) {
+                self.connect(now, *index);
             }
         }
         Ok(())
@@ -123,12 +117,7 @@ impl Keying {
             return NextPacket::by_state(state, self.group_of_flow(flow));
         }
         let all = || connections.iter().filter_map(|index| self.configured.get(*index));
-        if all().any(|c| c.carries_some_of(flow)) {
-            NextPacket::Encrypted
-        } else if all().any(Configured::may_come_up) {
-            NextPacket::Held
-        } else {
-            NextPacket::Refused
-        }
+        let carries = all().any(|c| c.carries_some_of(flow));
+        NextPacket::by_connection(carries, all().any(Configured::may_come_up))
     }
 }

@@ -77,6 +77,15 @@ pub struct Explanation {
 }
 
 impl NextPacket {
+    /// As a configured connection stands: whether it carries the packet, or may soon.
+    pub(crate) fn by_connection(carries: bool, may_come_up: bool) -> Self {
+        match (carries, may_come_up) {
+            (true, _) => Self::Encrypted,
+            (false, true) => Self::Held,
+            (false, false) => Self::Refused,
+        }
+    }
+
     /// As a flow stands, or its destination's group if nothing is known of it.
     pub(crate) fn by_state(state: Option<&State>, group: Group) -> Self {
         match state {
@@ -101,15 +110,9 @@ impl Keying {
         let of_address = self.flows.iter().filter(|(flow, _)| flow.dst() == address);
         // From an address of our own rather than from a host behind us.
         let entry = of_address.min_by_key(|(flow, _)| !self.config.addresses.contains(&flow.src()));
-        let by_connection = self.connection_to(address).map(|connection| {
-            if connection.current.is_some() {
-                NextPacket::Encrypted
-            } else if connection.may_come_up() {
-                NextPacket::Held
-            } else {
-                NextPacket::Refused
-            }
-        });
+        let by_connection = self
+            .connection_to(address)
+            .map(|c| NextPacket::by_connection(c.current.is_some(), c.may_come_up()));
         let by_flow = NextPacket::by_state(entry.map(|(_, entry)| &entry.state), group);
         let files = &self.config.groups;
         let file_of = |listed: Listed| listed.file.and_then(|number| files.file(number));

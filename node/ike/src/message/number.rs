@@ -51,7 +51,6 @@ pub(crate) struct ProtocolId(pub(crate) u8);
 impl ProtocolId {
     pub(crate) const NONE: Self = Self(0);
     pub(crate) const IKE: Self = Self(1);
-    /// Not spoken, but named by others.
     pub(crate) const ESP: Self = Self(3);
 }
 

@@ -150,12 +150,7 @@ impl World {
         let until = self.net.now + time;
         loop {
             self.net.collect();
-            while !self.net.wire.is_empty() {
-                let at = self.dice.below(self.net.wire.len() as u64);
-                let packet = self.net.wire.remove(at).unwrap();
-                if lossy && self.dice.one_in(6) {
-                    continue;
-                }
+            while let Some(packet) = self.dice.arrival(&mut self.net.wire, lossy) {
                 self.net.deliver(&packet);
                 if self.dice.one_in(10) {
                     self.net.deliver(&packet);

@@ -542,6 +542,18 @@ impl Dice {
     pub(super) fn one_in(&mut self, sides: u64) -> bool {
         self.below(sides) == 0
     }
+
+    /// Any of what is on the wire, of which some is lost first.
+    pub(super) fn arrival(&mut self, wire: &mut VecDeque<Packet>, lossy: bool) -> Option<Packet> {
+        while !wire.is_empty() {
+            let at = self.below(wire.len() as u64);
+            let packet = wire.remove(at);
+            if !(lossy && self.one_in(6)) {
+                return packet;
+            }
+        }
+        None
+    }
 }
 
 /// Two nodes that may both move, with what lies between them.
@@ -677,12 +689,7 @@ impl World {
         let until = self.net.now + time;
         loop {
             self.net.collect();
-            while !self.net.wire.is_empty() {
-                let at = self.dice.below(self.net.wire.len() as u64);
-                let packet = self.net.wire.remove(at).unwrap();
-                if lossy && self.dice.one_in(6) {
-                    continue;
-                }
+            while let Some(packet) = self.dice.arrival(&mut self.net.wire, lossy) {
                 self.deliver(packet.clone());
                 if self.dice.one_in(12) {
                     self.deliver(packet);
