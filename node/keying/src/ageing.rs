@@ -189,7 +189,7 @@ impl Keying {
             Err(Refusal::DnsFailed) => self.undecided_yet(now, current),
             Err(why) => {
                 self.report(now, Some(flow), What::NoLongerAuthorized(why));
-                self.revoke_flows(now, &[flow]);
+                self.revoke_flows(now, &BTreeSet::from([flow]));
                 self.revoke_proof(now, ike, flow.dst());
             }
         }

@@ -224,7 +224,7 @@ impl Keying {
         let other = |flow: &Flow| (was(flow.dst()) || self.pool.covers(flow.dst())) && !has(flow);
         let all = self.flows.keys().copied().chain(self.received_flows());
         let flows: BTreeSet<Flow> = all.filter(other).collect();
-        self.revoke_flows(now, &Vec::from_iter(flows));
+        self.revoke_flows(now, &flows);
         for ike in ended {
             // Those who have not proved yet who they are learn it then.
             if let Some(visit) = self.visits.get_mut(&ike) {

@@ -77,7 +77,7 @@ impl Keying {
             .map(|(flow, _, is)| (flow, is))
             .collect();
         let anew = |(flow, group): (Flow, Group)| (!self.regroup(flow, group)).then_some(flow);
-        let anew: Vec<Flow> = affected.into_iter().filter_map(anew).collect();
+        let anew: BTreeSet<Flow> = affected.into_iter().filter_map(anew).collect();
         done.flows = anew.len();
         self.revoke_flows(now, &anew);
         self.revoke_refused(now, &before);
@@ -213,7 +213,7 @@ impl Keying {
         let all = self.flows.keys().copied().chain(self.received_flows());
         let flows: BTreeSet<Flow> =
             all.filter(|flow| !self.connections_of(*flow).is_empty()).collect();
-        self.revoke_flows(now, &Vec::from_iter(flows));
+        self.revoke_flows(now, &flows);
         self.begin_connections(now);
     }
 
@@ -228,7 +228,7 @@ impl Keying {
             State::ClearText(why) | State::Deny(why) => why.about() == About::Source,
             State::PotentialOe | State::PendingOe(_) | State::Keyed { .. } => false,
         };
-        let flows: Vec<Flow> = self
+        let flows: BTreeSet<Flow> = self
             .flows
             .iter()
             .filter(|(flow, entry)| {
@@ -237,11 +237,8 @@ impl Keying {
             .map(|(flow, _)| *flow)
             .collect();
         self.revoke_flows(now, &flows);
-        let forgotten: Vec<Flow> = self
-            .received_flows()
-            .into_iter()
-            .filter(|flow| self.is_served_otherwise(&before, flow))
-            .collect();
+        let mut forgotten = self.received_flows();
+        forgotten.retain(|flow| self.is_served_otherwise(&before, flow));
         self.revoke_flows(now, &forgotten);
         self.drain(now);
         flows.len()

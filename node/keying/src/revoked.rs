@@ -15,7 +15,7 @@ use crate::keying::Keying;
 
 impl Keying {
     /// Forgets flows and takes all their pairs from their peers; the trap stands before the pairs go.
-    pub(crate) fn revoke_flows(&mut self, now: Instant, flows: &[Flow]) {
+    pub(crate) fn revoke_flows(&mut self, now: Instant, flows: &BTreeSet<Flow>) {
         for flow in flows {
             self.expire(now, *flow);
             let pairs: Vec<SaId> = self.pairs_of(*flow).map(|(sa, _)| sa).collect();
@@ -24,7 +24,7 @@ impl Keying {
             }
         }
         // What was replaced a moment ago was theirs as well.
-        self.revoke_lingering(&flows.iter().copied().collect());
+        self.revoke_lingering(flows);
     }
 
     /// The flows that packets are still received for, known or forgotten: of what is forgotten a pair
